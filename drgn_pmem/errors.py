@@ -4,11 +4,18 @@
 Errors
 ------
 
-Every error that a user can cause or a dump can contain is a :class:`PmemError`; its message is one line that names what is
-wrong and what to do about it. Nothing else may reach a user as a traceback.
+Every error that a user can cause or a dump can contain is a :class:`PmemError`; its message is one
+line that names what is wrong and what to do about it. Nothing else may reach a user as a traceback.
 """
 
-__all__ = ("DumpFileError", "FormatError", "MissingDebugInfo", "NotFound", "PmemError", "UsageError")
+__all__ = (
+    "DumpFileError",
+    "FormatError",
+    "MissingDebugInfo",
+    "NotFound",
+    "PmemError",
+    "UsageError",
+)
 
 
 class PmemError(Exception):
@@ -24,7 +31,8 @@ class DumpFileError(PmemError, OSError):
 
 
 class MissingDebugInfo(PmemError, LookupError):
-    """A type, member or variable that the loaded debug info does not have; names the module that does."""
+    """A type, member or variable that the loaded debug info does not have; names the module that
+    does."""
 
 
 class NotFound(PmemError, LookupError):

@@ -1,0 +1,42 @@
+# drgn-pmem: everything a user or developer runs. Needs python3 with venv, and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TREE := build/tree
+JOBS ?= auto
+
+.PHONY: demo test lint typecheck floors bench fuzz docs vmcores matrix clean
+
+# What has been installed, and from which declaration of it.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/drgn-pmem --sample pmem-namespaces
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS) tests
+
+lint: $(VENV)/.installed typecheck floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The package as it is installed: commands/ inside drgn_pmem/. mypy and import-linter read that.
+$(TREE)/.made: $(wildcard drgn_pmem/*.py drgn_pmem/*/*.py commands/*.py)
+	rm -rf $(TREE) && mkdir -p $(TREE)
+	cp -r drgn_pmem $(TREE)/ && cp -r commands $(TREE)/drgn_pmem/commands
+	touch $@
+
+typecheck: $(VENV)/.installed $(TREE)/.made
+	cd $(TREE) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
+		--cache-dir $(CURDIR)/.mypy_cache -p drgn_pmem
+
+floors: $(VENV)/.installed $(TREE)/.made
+	cd $(TREE) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml \
+		--cache-dir $(CURDIR)/.import_linter_cache
+
+clean:
+	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

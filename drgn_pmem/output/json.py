@@ -1,0 +1,59 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+JSON
+----
+
+Records as JSON. The keys are a contract: ndctl's and daxctl's where they have one, ours elsewhere;
+see docs/json.md.
+"""
+
+import json
+from typing import Any
+
+from drgn_pmem.output.text import escape, human_size
+
+__all__ = ("dumps", "humanize", "to_json")
+
+_SIZE_KEYS = frozenset(("size", "available_size", "max_available_extent", "align", "length"))
+"""Keys whose value ``ndctl list -u`` prints as a size."""
+
+_HEX_KEYS = frozenset(("handle", "phys_id", "iset_id", "offset"))
+"""Keys whose value ``ndctl list -u`` prints in hexadecimal."""
+
+
+def to_json(record: Any) -> Any:
+    """The JSON value of a record: its ``to_json()``, applied through lists and dicts."""
+    if hasattr(record, "to_json"):
+        record = record.to_json()
+    if isinstance(record, dict):
+        return {key: to_json(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [to_json(value) for value in record]
+    if isinstance(record, bytes):
+        return escape(record)
+    return record
+
+
+def humanize(value: Any, key: str = "") -> Any:
+    """
+    JSON with sizes and ids for people, as ``ndctl list -u``. ``dump`` objects, which ndctl does
+    not have, stay as they are.
+    """
+    if isinstance(value, dict):
+        return {k: v if k == "dump" else humanize(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [humanize(v, key) for v in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        if key in _SIZE_KEYS:
+            text = human_size(value)
+            return value if text == str(value) else text
+        if key in _HEX_KEYS:
+            return f"{value:#x}"
+    return value
+
+
+def dumps(value: Any) -> str:
+    """JSON text, indented by two as ndctl's. Non-ASCII is escaped, so the text is safe on a
+    terminal."""
+    return json.dumps(value, indent=2, default=str)

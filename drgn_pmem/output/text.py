@@ -1,0 +1,95 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Text
+----
+
+How single values reach a reader. Text out of a dump (``comm``, paths, uuids, provider names) is
+untrusted: :func:`escape` makes it safe for a terminal, a table and a log before anything else
+touches it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+import unicodedata
+
+__all__ = ("cell", "escape", "hexadecimal", "human_size", "plural")
+
+_KIB = 1024
+_MIB = 1024 * _KIB
+_GIB = 1024 * _MIB
+_TIB = 1024 * _GIB
+
+
+def escape(text: "str | bytes") -> str:
+    """
+    Make text from a dump safe to print: control characters, terminal escapes, bidirectional
+    overrides and bytes that are not UTF-8 become ``\\x1b``-style escapes; everything printable
+    stays.
+
+    :param text: Text or raw bytes out of the dump.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape_character(c) for c in text)
+
+
+def _escape_character(c: str) -> str:
+    # Cf holds the bidirectional overrides and zero-width characters; isprintable() is false for
+    # every Other and Separator class.
+    if c == " " or (c.isprintable() and unicodedata.category(c) != "Cf"):
+        return c
+    code = ord(c)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def hexadecimal(value: int) -> str:
+    """Address as JSON and tables show it: ``"0x1f"``."""
+    return f"{value:#x}"
+
+
+def human_size(size: int) -> str:
+    """
+    Size for people, as ``ndctl list -u`` prints it.
+
+    Source: ``display_size()`` in ndctl's util/json.c.
+
+    :param size: bytes
+    """
+    if size < 5000 * _KIB:
+        return str(size)
+    for limit, unit, binary, decimal in (
+        (2 * _GIB, "M", _MIB, 1000**2),
+        (2 * _TIB, "G", _GIB, 1000**3),
+    ):
+        if size < limit:
+            return f"{size / binary:.2f} {unit}iB ({size / decimal:.2f} {unit}B)"
+    return f"{size / _TIB:.2f} TiB ({size / 1000**4:.2f} TB)"
+
+
+def plural(count: int, noun: str) -> str:
+    """``plural(2, "page")`` is ``"2 pages"``."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+
+
+def cell(value: Any) -> str:
+    """
+    One value as a table shows it: ``-`` for unknown, lists joined by commas, text escaped.
+
+    :param value: str, bytes, int, bool, None or a sequence of those.
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (str, bytes)):
+        return escape(value) or "-"
+    if isinstance(value, Sequence):
+        return ",".join(cell(v) for v in value) or "-"
+    return escape(str(value))

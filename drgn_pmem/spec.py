@@ -1,0 +1,341 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Command specs
+-------------
+
+A command is declared once: a :class:`Spec` and a thin function. The drgn registration, the shell's
+completion, ``-h`` and the command reference in docs/ all come from that declaration::
+
+    @command(
+        name="pmem-example",
+        description="what the command answers, in one line",
+        arguments=(Argument("namespace", kind="namespace", nargs="?", help="only this namespace"),),
+        fields=(Field("NAMESPACE", lambda record: record.dev), ...),
+        examples=(("pmem-example namespace0.0", "one namespace"),),
+        code="from drgn_pmem.kernel.example import for_each_example\\n...",
+    )
+    def pmem_example(prog: Program, args: argparse.Namespace) -> Answer:
+        from drgn_pmem.kernel.example import for_each_example  # on use: drgn's start stays fast
+
+        return Answer(list(for_each_example(prog)))
+
+The function computes nothing and prints nothing: it calls walkers and returns an :class:`Answer`;
+this module renders it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from drgn_pmem.errors import PmemError, UsageError
+from drgn_pmem.output.table import Field
+
+if TYPE_CHECKING:
+    from drgn import Program
+    from drgn.commands import ParsedCommand
+
+__all__ = ("SPECS", "Answer", "Argument", "Field", "Spec", "command", "parse_arguments", "run")
+
+
+class Argument:
+    """
+    One argument of a command.
+
+    :param names: As for :meth:`argparse.ArgumentParser.add_argument`.
+    :param kind: What the value names, for completion: ``"namespace"``, ``"region"``, ``"bus"``,
+        ``"dimm"``, ``"daxdev"``, ``"blockdev"``, ``"page"`` (PFN, physical address, struct page
+        address, namespace+offset, device:sector), ``"path"`` (DAX file), ``"pid"``, ``"field"``,
+        ``"file"`` (on this machine), or None for free text and flags.
+    :param help: One line.
+    :param options: The rest of what ``add_argument`` takes.
+    """
+
+    def __init__(self, *names: str, help: str, kind: str | None = None, **options: Any) -> None:
+        self.names = names
+        self.kind = kind
+        self.help = help
+        self.options = options
+
+    @property
+    def is_option(self) -> bool:
+        return self.names[0].startswith("-")
+
+    @property
+    def takes_value(self) -> bool:
+        action = self.options.get("action", "store")
+        return action in ("store", "append") and self.options.get("nargs") != 0
+
+
+@dataclass
+class Answer:
+    """What a command found: records, and what a reader must know about them."""
+
+    records: Sequence[Any]
+    notes: list[str] = field(default_factory=list)
+    """Warnings and limits of the answer, one line each; printed to standard error after it."""
+    complete: bool = True
+    """False if something that was asked for could not be read: one-shot use exits 1."""
+    text: str | None = None
+    """Rendered text, for answers that are not a table (a report, a drawing)."""
+    fields: Sequence[Field] | None = None
+    """Fields instead of the spec's, when options change what a row is."""
+    json: Any = None
+    """JSON instead of the list of records (nested lists as ndctl prints them, single objects)."""
+    sections: Sequence[tuple[str, Sequence[Any], Sequence[Field]]] = ()
+    """(title, records, fields) tables one after the other, for answers with more than one kind of
+    record."""
+
+
+Function = Callable[["Program", argparse.Namespace], Answer]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Declaration of a command."""
+
+    name: str
+    description: str
+    function: Function
+    arguments: tuple[Argument, ...] = ()
+    fields: tuple[Field, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
+    """(command line, what it shows); every one can be run on the sample."""
+    code: str | Callable[[argparse.Namespace], str] = ""
+    """Python that gives the same answer through drgn and drgn_pmem, for ``--drgn``."""
+    long_description: str = ""
+    modules: tuple[str, ...] = ()
+    """Kernel modules whose debug info a full answer needs (none if they are built in)."""
+
+    def all_arguments(self) -> tuple[Argument, ...]:
+        """Own arguments, then those that every command has."""
+        common = _COMMON if not self.fields else _LIST + _COMMON
+        taken = {name for argument in self.arguments for name in argument.names}
+        return self.arguments + tuple(a for a in common if not taken.intersection(a.names))
+
+    def parser(self) -> argparse.ArgumentParser:
+        """The parser of its arguments, made when it is needed."""
+        parser = _Parser(
+            prog=self.name,
+            description=self.long_description or self.description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+            allow_abbrev=False,
+            epilog=self._epilog(),
+        )
+        for argument in self.all_arguments():
+            parser.add_argument(
+                *argument.names, help=argument.help.replace("%", "%%"), **argument.options
+            )
+        return parser
+
+    def _epilog(self) -> str:
+        parts = []
+        if self.fields:
+            width = max(len(f.name) for f in self.fields)
+            parts.append(
+                "fields:\n"
+                + "\n".join(
+                    f"  {f.name.lower():<{width}}  {f.help}{'' if f.shown else ' (with -o)'}"
+                    for f in self.fields
+                )
+            )
+        if self.examples:
+            parts.append(
+                "examples:\n" + "\n".join(f"  {line}\n      {what}" for line, what in self.examples)
+            )
+        return "\n\n".join(parts)
+
+    def drgn_code(self, args: argparse.Namespace) -> str:
+        """What ``--drgn`` prints."""
+        return (self.code(args) if callable(self.code) else self.code).strip()
+
+
+_LIST = (
+    Argument("-o", "--fields", kind="field", metavar="FIELDS",
+             help="show these fields, comma-separated; +FIELD adds to the default ones"),
+    Argument("-s", "--sort", kind="field", metavar="FIELD",
+             help="sort by a field; -FIELD for downwards"),
+    Argument("-H", "--no-header", action="store_true", help="no header, tabs between values"),
+    Argument("--limit", type=int, metavar="N", help="show the first N rows only"),
+)  # fmt: skip
+
+_COMMON = (
+    Argument("--json", action="store_true", help="print JSON"),
+    Argument("--drgn", action="store_true", help="print the Python that gives the same answer"),
+    Argument("-h", "--help", action="store_true", help="show this help"),
+)
+
+SPECS: dict[str, Spec] = {}
+"""Every command by name, in the order of their modules."""
+
+
+def command(**declaration: Any) -> Callable[[Function], Function]:
+    """Decorator that declares a command: takes the fields of :class:`Spec` but ``function``."""
+
+    def decorate(function: Function) -> Function:
+        spec = Spec(function=function, **declaration)
+        SPECS[spec.name] = spec
+        return function
+
+    return decorate
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message} (see {self.prog} -h)")
+
+
+def parse_arguments(spec: Spec, words: Sequence[str]) -> argparse.Namespace | None:
+    """
+    Parse the words after the command's name; None if the user asked for help, which is printed.
+
+    :raises UsageError: with one line that says what is wrong
+    """
+    parser = spec.parser()
+    if "-h" in words or "--help" in words:
+        print(parser.format_help().rstrip())
+        return None
+    args = parser.parse_args(words)
+    if getattr(args, "limit", None) is not None and args.limit < 0:
+        raise UsageError(f"{spec.name}: --limit takes a number of rows, not {args.limit}")
+    return args
+
+
+def run(spec: Spec, prog: Program, words: Sequence[str]) -> Answer | None:
+    """
+    Run a command and print its answer to ``sys.stdout``, its notes to ``sys.stderr``.
+
+    :return: The answer; None if only help or code was printed.
+    :raises PmemError: one line for the user
+    """
+    import drgn
+
+    args = parse_arguments(spec, words)
+    if args is None:
+        return None
+    if args.drgn:
+        print(spec.drgn_code(args))
+        return None
+    try:
+        answer = spec.function(prog, args)
+    except drgn.FaultError as error:
+        raise PmemError(f"{spec.name}: the dump does not hold what this needs: {error}") from error
+    except drgn.ObjectNotFoundError as error:
+        raise PmemError(f"{spec.name}: {error}; debug info is missing (load it with -s)") from error
+    print_answer(spec, args, answer)
+    return answer
+
+
+def print_answer(spec: Spec, args: argparse.Namespace, answer: Answer) -> None:
+    """Render an answer as the options ask: JSON, tables or text."""
+    text, notes = render(spec, args, answer)
+    if text:
+        print(text)
+    for note in notes:
+        # flush first: notes belong after the answer also where both go to one pipe
+        sys.stdout.flush()
+        print(f"note: {note}", file=sys.stderr)
+
+
+def render(spec: Spec, args: argparse.Namespace, answer: Answer) -> tuple[str, list[str]]:
+    """
+    Text of an answer and its notes.
+
+    :raises UsageError: if ``-o`` or ``-s`` name no field
+    """
+    from drgn_pmem.output import json, table
+
+    notes = list(answer.notes)
+    limit = getattr(args, "limit", None)
+    if args.json:
+        value = answer.json
+        if value is None:
+            records = answer.records if limit is None else answer.records[:limit]
+            value = [json.to_json(record) for record in records]
+        if getattr(args, "human", False):
+            value = json.humanize(value)
+        return json.dumps(value), notes
+    if answer.text is not None:
+        return answer.text, notes
+    sections = answer.sections or (("", answer.records, answer.fields or spec.fields),)
+    blocks = []
+    for title, records, fields in sections:
+        rows: Sequence[Any] = table.sort(records, fields, args.sort)
+        if limit is not None and len(rows) > limit:
+            notes.append(f"{limit} of {len(rows)} rows shown (--limit)")
+            rows = rows[:limit]
+        chosen = table.choose(fields, args.fields)
+        if args.no_header:
+            blocks.append(table.scripted(rows, chosen))
+        elif rows:
+            blocks.append((f"{title}\n" if title else "") + layout(rows, chosen))
+    return ("\n" if args.no_header else "\n\n").join(block for block in blocks if block), notes
+
+
+def layout(records: Iterable[Any], fields: Sequence[Field]) -> str:
+    """A table; field by field instead where the table is wider than the terminal."""
+    from drgn_pmem.output import table
+
+    rows = list(records)
+    text = table.table(rows, fields)
+    width = _terminal_width()
+    if width and max(map(len, text.splitlines()), default=0) > width:
+        return table.vertical(rows, fields)
+    return text
+
+
+def _terminal_width() -> int:
+    """Columns of the terminal that standard output is, 0 if it is none."""
+    import os
+
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
+class _DrgnCommand:
+    """A spec as a command of drgn's own prompt (the ``drgn.commands.Command`` protocol)."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+
+    def description(self) -> str:
+        return self._spec.description
+
+    def format_usage(self) -> str:
+        return self._spec.parser().format_usage().removeprefix("usage: ").rstrip()
+
+    def format_help(self, *, indent: str = "") -> str:
+        text = self._spec.parser().format_help()
+        return "\n".join(f"{indent}{line}".rstrip() for line in text.splitlines())
+
+    def enabled(self, prog: Program) -> bool:
+        # Always: a command whose subject is missing says so; it is never "command not found".
+        return True
+
+    def parse(self, source: str) -> ParsedCommand[Sequence[str]]:
+        from drgn.commands import parse_shell_command
+
+        return parse_shell_command(source)
+
+    def run(self, prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
+        from drgn.commands import CommandArgumentError
+
+        try:
+            answer = run(self._spec, prog, words)
+        except UsageError as error:
+            raise CommandArgumentError(str(error)) from error
+        return None if answer is None else answer.records
+
+
+def register(spec: Spec) -> None:
+    """Make a command known to drgn's prompt (``%name``). Doing it twice is harmless."""
+    from drgn.commands import DEFAULT_COMMAND_NAMESPACE
+
+    DEFAULT_COMMAND_NAMESPACE.register(spec.name, _DrgnCommand(spec))
