@@ -1,0 +1,79 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Debug info
+----------
+
+libnvdimm, nd_pmem, dax and the file systems are modules on most distributions. What a walker needs
+of them it asks for here, so that a missing piece is named together with the module that has it.
+"""
+
+from drgn import Object, ObjectNotFoundError, Program, Type
+
+from drgn_pmem.errors import MissingDebugInfo
+
+__all__ = ("find_type", "find_variable", "has_member", "has_type")
+
+
+def _missing(prog: Program, what: str, module: str) -> MissingDebugInfo:
+    if module == "vmlinux":
+        return MissingDebugInfo(
+            f"{what} is not known: no debug info of the kernel is loaded (-s VMLINUX), "
+            "or this kernel does not have it"
+        )
+    release = _release(prog)
+    return MissingDebugInfo(
+        f"{what} is not known: debug info of the kernel module {module} is not loaded"
+        f" (-s PATH/{module}.ko.debug{release}), or this kernel does not have it"
+    )
+
+
+def _release(prog: Program) -> str:
+    try:
+        return f" of {prog['UTS_RELEASE'].string_().decode('ascii', 'backslashreplace')}"
+    except LookupError:
+        return ""
+
+
+def find_type(prog: Program, name: str, module: str) -> Type:
+    """
+    Type by name.
+
+    :param name: ``"struct nd_region"``
+    :param module: Kernel module that defines it, ``"vmlinux"`` for the kernel itself.
+    :raises MissingDebugInfo: naming the module
+    """
+    try:
+        return prog.type(name)
+    except LookupError:
+        raise _missing(prog, name, module) from None
+
+
+def has_type(prog: Program, name: str) -> bool:
+    """Whether the loaded debug info knows a type."""
+    try:
+        prog.type(name)
+    except LookupError:
+        return False
+    return True
+
+
+def find_variable(prog: Program, name: str, module: str) -> Object:
+    """
+    Global or static variable by name.
+
+    :raises MissingDebugInfo: naming the module
+    """
+    try:
+        return prog[name]
+    except (KeyError, ObjectNotFoundError):
+        raise _missing(prog, name, module) from None
+
+
+def has_member(value: "Object | Type", member: str) -> bool:
+    """Whether a structure (or what a pointer points to) has a member: how kernels are told
+    apart."""
+    type_ = value if isinstance(value, Type) else value.type_
+    while hasattr(type_, "type") and not hasattr(type_, "members"):
+        type_ = type_.type
+    return type_.has_member(member)

@@ -1,0 +1,78 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Bounded walks
+-------------
+
+A dump is hostile: lists may be cyclic, pointers wild, counts absurd. Every walk of kernel
+structures goes through :func:`bounded`, which ends it with an error that says where;
+:func:`collect` keeps what was read before.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from drgn import FaultError, Object, ObjectAbsentError
+
+from drgn_pmem.errors import PmemError
+
+__all__ = ("LIMIT", "WalkError", "bounded", "collect", "pointer_text")
+
+T = TypeVar("T")
+
+LIMIT = 1 << 20
+"""Entries after which a walk of a list is given up."""
+
+
+class WalkError(PmemError):
+    """A walk that could not go on; what it yielded before stands."""
+
+
+def pointer_text(address: int) -> str:
+    """A kernel address as messages show it."""
+    return f"{address:#x}"
+
+
+def bounded(objects: Iterable[Object], what: str, *, limit: int = LIMIT) -> Iterator[Object]:
+    """
+    Yield pointers from a walk until it ends, repeats, faults or passes *limit* entries.
+
+    :param objects: Pointers, each of a different address in a sound structure.
+    :param what: What is walked, for the message: ``"nvdimm_bus_list"``.
+    :raises WalkError: after the entries that could be read
+    """
+    seen: set[int] = set()
+    iterator = iter(objects)
+    while True:
+        try:
+            entry = next(iterator)
+        except StopIteration:
+            return
+        except (FaultError, ObjectAbsentError) as error:
+            raise WalkError(f"{what}: stopped after {len(seen)} entries: {error}") from None
+        address = entry.value_() if entry.type_.kind.name == "POINTER" else entry.address_
+        if address in seen:
+            raise WalkError(
+                f"{what}: stopped after {len(seen)} entries: "
+                f"the list is cyclic, it comes back to {pointer_text(address)}"
+            )
+        if len(seen) >= limit:
+            raise WalkError(f"{what}: stopped after {limit} entries: too many to be sound")
+        seen.add(address)
+        yield entry
+
+
+def collect(entries: Iterable[T]) -> tuple[list[T], list[str]]:
+    """
+    All entries of a walk and, if it could not be finished, why.
+
+    :return: The entries; messages (none if the walk is complete).
+    """
+    done: list[T] = []
+    iterator = iter(entries)
+    try:
+        for entry in iterator:
+            done.append(entry)
+    except (PmemError, FaultError) as error:
+        return done, [str(error)]
+    return done, []
