@@ -1,0 +1,170 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Device DAX
+----------
+
+DAX regions and their character devices, as ``daxctl list`` shows them. Sources: drivers/dax/bus.c,
+drivers/dax/dax-private.h.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from drgn import Object, Program, cast, container_of
+from drgn.helpers.linux.sysfs import kobject_path
+
+from drgn_pmem.kernel.debuginfo import find_type, has_member
+from drgn_pmem.kernel.device import device_name, driver_name, for_each_device
+from drgn_pmem.kernel.pgmap import PhysicalRange
+from drgn_pmem.kernel.walk import WalkError
+
+__all__ = (
+    "DaxDevice",
+    "DaxRegion",
+    "for_each_dax_device",
+    "for_each_dax_region",
+    "read_dax_region",
+)
+
+_MAX_RANGES = 1 << 12
+
+_MODES = {"device_dax": "devdax", "kmem": "system-ram", "fsdev_dax": "fsdev"}
+"""Driver of a ``struct dev_dax`` -> daxctl's mode. fsdev_dax: 7.x."""
+
+
+@dataclass(frozen=True)
+class DaxDevice:
+    """``struct dev_dax``: /dev/daxX.Y."""
+
+    chardev: str
+    size: int
+    """bytes"""
+    target_node: int
+    align: int
+    mode: str | None
+    """``"devdax"``, ``"system-ram"``; None if no driver is bound."""
+    ranges: tuple[PhysicalRange, ...]
+    region: int
+    """Address of its ``struct dax_region``."""
+    pgmap: int
+    object: Object = field(repr=False, compare=False)
+    """``struct dev_dax *``"""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "chardev": self.chardev,
+            "size": self.size,
+            "target_node": self.target_node,
+            "align": self.align,
+            "mode": self.mode or "unknown",
+            **({} if self.mode else {"state": "disabled"}),
+        }
+
+
+@dataclass(frozen=True)
+class DaxRegion:
+    """``struct dax_region``."""
+
+    id: int
+    path: str
+    """Its parent device, relative to /sys/devices as daxctl prints it."""
+    range: PhysicalRange
+    align: int
+    devices: tuple[DaxDevice, ...]
+    object: Object = field(repr=False, compare=False)
+    """``struct dax_region *``"""
+
+    @property
+    def size(self) -> int:
+        """bytes"""
+        return self.range.size
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "id": self.id,
+            "size": self.size,
+            "align": self.align,
+            "devices": [d.to_json() for d in self.devices],
+        }
+
+
+def _ranges(dev_dax: Object) -> tuple[PhysicalRange, ...]:
+    # Since Linux kernel commit 60e93dc097f7 ("device-dax: add dis-contiguous resource support") (in
+    # v5.10) a device has several ranges.
+    if has_member(dev_dax, "nr_range"):
+        count = dev_dax.nr_range.value_()
+        if not 0 <= count <= _MAX_RANGES:
+            raise WalkError(f"dev_dax {dev_dax.value_():#x}: nr_range {count} is not sound")
+        entries = [dev_dax.ranges[i].range for i in range(count)]
+    else:
+        entries = [dev_dax.region.res]
+    return tuple(PhysicalRange(e.start.value_(), e.end.value_() + 1) for e in entries)
+
+
+def _read_dax_device(dev_dax: Object) -> DaxDevice:
+    ranges = _ranges(dev_dax)
+    driver = driver_name(dev_dax.dev.address_of_())
+    region = dev_dax.region
+    return DaxDevice(
+        device_name(dev_dax.dev.address_of_()),
+        sum(r.size for r in ranges),
+        dev_dax.target_node.value_(),
+        (dev_dax if has_member(dev_dax, "align") else region).align.value_(),
+        None if driver is None else _MODES.get(driver, driver),
+        ranges,
+        region.value_(),
+        # Before v5.10 the page map is embedded.
+        dev_dax.pgmap.value_() if dev_dax.pgmap.type_.kind.name == "POINTER" else 0,
+        dev_dax,
+    )
+
+
+def for_each_dax_device(prog: Program) -> Iterator[DaxDevice]:
+    """
+    Devices of the dax bus, those without capacity included.
+
+    :raises MissingDebugInfo: naming the module (dax, device_dax)
+    :raises WalkError: after what could be read
+    """
+    find_type(prog, "struct dev_dax", "device_dax")
+    for device in for_each_device(prog, "dax_bus_type", "dax"):
+        yield _read_dax_device(container_of(device, "struct dev_dax", "dev"))
+
+
+def _device_path(device: Object) -> str:
+    path = kobject_path(device.kobj.address_of_()).decode("utf-8", "backslashreplace")
+    return path.removeprefix("/sys").removeprefix("/devices")
+
+
+def read_dax_region(region: Object, devices: "list[DaxDevice]") -> DaxRegion:
+    """
+    Record of a DAX region.
+
+    :param region: ``struct dax_region *``
+    :param devices: All of the dax bus.
+    """
+    resource = region.res
+    return DaxRegion(
+        region.id.value_(),
+        _device_path(region.dev),
+        PhysicalRange(resource.start.value_(), resource.end.value_() + 1),
+        region.align.value_(),
+        tuple(d for d in devices if d.region == region.value_()),
+        region,
+    )
+
+
+def for_each_dax_region(prog: Program) -> Iterator[DaxRegion]:
+    """
+    DAX regions that have devices, as ``daxctl list -R``.
+
+    :raises MissingDebugInfo: naming the module (dax, device_dax)
+    """
+    devices = list(for_each_dax_device(prog))
+    find_type(prog, "struct dax_region", "dax")
+    for address in dict.fromkeys(d.region for d in devices):
+        pointer = Object(prog, "struct dax_region *", address)
+        yield read_dax_region(cast("struct dax_region *", pointer), devices)
