@@ -1,0 +1,286 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+MMU
+---
+
+How the kernel's own page tables are laid out: where the top one is, how many bits each level
+translates, what an entry means. All of it comes from vmcoreinfo, so that it works without debug
+info. Only what an entry says of the physical address is decoded, not its permissions.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from drgn import Architecture, ObjectNotFoundError, PlatformFlags, Program
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[np.uint64]
+    Flags = NDArray[np.bool_]
+
+__all__ = (
+    "Decoded",
+    "Level",
+    "Mmu",
+    "find_mmu",
+    "is_little_endian",
+    "ppc64_is_radix",
+    "vmcoreinfo_of",
+)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of page tables."""
+
+    shift: int
+    """log2 of the bytes that one entry maps."""
+    bits: int
+    """log2 of the entries of a table."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A run of entries of one table."""
+
+    leaf: "Flags"
+    """Maps memory."""
+    table: "Flags"
+    """Points to a table of the next level."""
+    physical: "Words"
+    """What the entry maps or points to; of no meaning where it does neither."""
+
+
+@dataclass(frozen=True)
+class Mmu:
+    """The kernel's page tables."""
+
+    name: str
+    levels: tuple[Level, ...]
+    """From the top."""
+    root: int
+    """Physical address of the top table."""
+    valid: tuple[tuple[int, int], ...]
+    """Virtual ranges that the tables can translate, end exclusive."""
+    dtype: str
+    """numpy type of an entry."""
+    decode: "Callable[[Words, int], Decoded]"
+    """Entries, index of their level -> what they mean."""
+
+
+def vmcoreinfo_of(prog: Program) -> dict[str, str]:
+    """The lines of VMCOREINFO, ``"NUMBER(phys_base)"`` -> ``"0"``; none if there is no note."""
+    cached = prog.cache.get("drgn_pmem.vmcoreinfo")
+    if cached is not None:
+        return cached
+    try:
+        text = prog["VMCOREINFO"].string_().decode("ascii", "replace")
+    except (LookupError, ObjectNotFoundError):
+        text = ""
+    lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    prog.cache["drgn_pmem.vmcoreinfo"] = lines
+    return lines
+
+
+def _number(info: Mapping[str, str], name: str) -> int | None:
+    """``NUMBER(name)``: decimal, or hexadecimal with 0x (arm64)."""
+    try:
+        return int(info[f"NUMBER({name})"], 0)
+    except (KeyError, ValueError):
+        return None
+
+
+def _symbol(info: Mapping[str, str], name: str) -> int | None:
+    try:
+        return int(info[f"SYMBOL({name})"], 16)
+    except (KeyError, ValueError):
+        return None
+
+
+def _page_shift(info: Mapping[str, str]) -> int | None:
+    try:
+        size = int(info["PAGESIZE"])
+    except (KeyError, ValueError):
+        return None
+    return size.bit_length() - 1 if size > 0 and size & (size - 1) == 0 else None
+
+
+def _mask(high: int, low: int) -> np.uint64:
+    """Bits *low* to *high* - 1."""
+    return np.uint64((1 << high) - (1 << low))
+
+
+# arch/x86/include/asm/pgtable_types.h, page_64_types.h
+_X86_START_KERNEL_MAP = 0xFFFFFFFF80000000
+_X86_PRESENT = np.uint64(1 << 0)
+_X86_PSE = np.uint64(1 << 7)
+
+
+def _find_x86_64(prog: Program, info: Mapping[str, str]) -> Mmu | None:
+    top = _symbol(info, "swapper_pg_dir")
+    phys_base = _number(info, "phys_base")
+    if top is None or phys_base is None or top < _X86_START_KERNEL_MAP:
+        return None
+    count = 5 if _number(info, "pgtable_l5_enabled") else 4
+    levels = tuple(Level(12 + 9 * i, 9) for i in reversed(range(count)))
+    bits = 12 + 9 * count
+    # Memory encryption (SME) sets a bit of the address in every entry.
+    encrypted = (_number(info, "sme_mask") or 0) & (2**64 - 1)
+    low = _mask(52, 12) & np.uint64(~encrypted & (2**64 - 1))
+
+    def decode(entries: "Words", level: int) -> Decoded:
+        present = (entries & _X86_PRESENT) != 0
+        shift = levels[level].shift
+        if shift == 12:
+            leaf = present
+        elif shift in (21, 30):
+            leaf = present & ((entries & _X86_PSE) != 0)
+        else:
+            leaf = np.zeros(len(entries), bool)
+        # A leaf above the lowest level has PAT at bit 12: below the address.
+        physical = np.where(leaf, entries & low & _mask(64, shift), entries & low)
+        return Decoded(leaf, present & ~leaf, physical)
+
+    return Mmu(
+        f"x86_64, {count} levels",
+        levels,
+        top - _X86_START_KERNEL_MAP + phys_base,
+        ((0, 1 << (bits - 1)), (2**64 - (1 << (bits - 1)), 2**64)),
+        "<u8",
+        decode,
+    )
+
+
+_ARM_TYPE = np.uint64(3)
+
+
+def _find_aarch64(prog: Program, info: Mapping[str, str]) -> Mmu | None:
+    page_shift = _page_shift(info)
+    top = _symbol(info, "swapper_pg_dir")
+    voffset = _number(info, "kimage_voffset")
+    bits = _number(info, "VA_BITS")
+    if page_shift not in (12, 14, 16) or top is None or voffset is None or bits is None:
+        return None
+    # VA_BITS is what the kernel was configured for. Since Linux kernel commit bbdbc11804ff
+    # ("arm64/crash_core: Export TCR_EL1.T1SZ in vmcoreinfo") (in v5.9), TCR_EL1_T1SZ tells what it
+    # runs with. With 64K pages swapper_pg_dir is laid out for the configured size all the same
+    # (TTBR1 is offset into it); with 4K and 16K pages a level goes away.
+    t1sz = _number(info, "TCR_EL1_T1SZ")
+    if page_shift != 16 and t1sz:
+        bits = 64 - t1sz
+    if not page_shift < bits <= 52:
+        return None
+    per_level = page_shift - 3
+    count = -(-(bits - page_shift) // per_level)
+    levels = tuple(
+        Level(page_shift + per_level * i, min(per_level, bits - page_shift - per_level * i))
+        for i in reversed(range(count))
+    )
+    # Bits 48 to 51 of the address: with 64K pages in bits 12 to 15 of the entry (FEAT_LPA); with
+    # smaller pages bits 50 and 51 are in bits 8 and 9 (FEAT_LPA2), which the kernel uses exactly
+    # when its virtual addresses have 52 bits too.
+    low, high, high_shift = _mask(48, page_shift), np.uint64(0), np.uint64(0)
+    if page_shift == 16:
+        high, high_shift = np.uint64(0xF000), np.uint64(36)
+    elif bits == 52:
+        low, high, high_shift = _mask(50, page_shift), np.uint64(0x300), np.uint64(42)
+
+    def decode(entries: "Words", level: int) -> Decoded:
+        kind = entries & _ARM_TYPE
+        shift = levels[level].shift
+        if shift == page_shift:
+            leaf, table = kind == 3, np.zeros(len(entries), bool)
+        else:
+            leaf, table = kind == 1, kind == 3
+        physical = (entries & low) | ((entries & high) << high_shift)
+        # A block's address is aligned to its size; below it are attributes.
+        return Decoded(leaf, table, np.where(leaf, physical & _mask(64, shift), physical))
+
+    return Mmu(
+        f"aarch64, {1 << (page_shift - 10)}K pages, {bits} bits",
+        levels,
+        (top - voffset) & (2**64 - 1),
+        ((2**64 - (1 << bits), 2**64),),
+        "<u8" if is_little_endian(prog) else ">u8",
+        decode,
+    )
+
+
+def is_little_endian(prog: Program) -> bool:
+    """Byte order of the crashed machine; little if unknown."""
+    platform = prog.platform
+    return platform is None or bool(platform.flags & PlatformFlags.IS_LITTLE_ENDIAN)
+
+
+# arch/powerpc/include/asm/book3s/64/pgtable.h and radix-4k.h, radix-64k.h
+_PPC_PAGE_OFFSET = 0xC000000000000000
+_PPC_PRESENT = np.uint64(1 << 63)
+_PPC_PTE = np.uint64(1 << 62)
+_PPC_TABLE_MASK = np.uint64(0x3FFFFFFFFFFFFF00)
+_PPC_RPN_BITS = 57
+_PPC_MMU_FTR_RADIX = 0x40
+
+
+def ppc64_is_radix(prog: Program) -> bool:
+    """Whether a ppc64 kernel runs with radix page tables (else with the hash MMU)."""
+    # Since Linux kernel commit 36e826b568e4 ("powerpc/vmcore: Add MMU information to vmcoreinfo")
+    # (in v6.7).
+    radix = _number(vmcoreinfo_of(prog), "RADIX_MMU")
+    if radix is not None:
+        return radix != 0
+    try:
+        return bool(prog["cur_cpu_spec"].mmu_features.value_() & _PPC_MMU_FTR_RADIX)
+    except LookupError:
+        # Neither vmcoreinfo nor debug info: POWER9 and later under any current firmware.
+        return "SYMBOL(vmemmap_list)" not in vmcoreinfo_of(prog)
+
+
+def _find_ppc64(prog: Program, info: Mapping[str, str]) -> Mmu | None:
+    page_shift = _page_shift(info)
+    top = _symbol(info, "swapper_pg_dir")
+    if page_shift not in (12, 16) or top is None or not ppc64_is_radix(prog):
+        return None
+    shifts_bits, shift = [], page_shift
+    for bits in (5 if page_shift == 16 else 9, 9, 9, 13):
+        shifts_bits.append(Level(shift, bits))
+        shift += bits
+    levels = tuple(reversed(shifts_bits))
+
+    def decode(entries: "Words", level: int) -> Decoded:
+        present = (entries & _PPC_PRESENT) != 0
+        pte = (entries & _PPC_PTE) != 0
+        lowest = level == len(levels) - 1
+        leaf = present & pte
+        # A table's entry has its index size in the low bits.
+        table = np.zeros(len(entries), bool) if lowest else present & ~pte
+        mapped = entries & _mask(_PPC_RPN_BITS, levels[level].shift)
+        return Decoded(leaf, table, np.where(leaf, mapped, entries & _PPC_TABLE_MASK))
+
+    return Mmu(
+        f"ppc64 radix, {1 << (page_shift - 10)}K pages",
+        levels,
+        top & ~_PPC_PAGE_OFFSET,
+        ((_PPC_PAGE_OFFSET, _PPC_PAGE_OFFSET + (1 << shift)),),
+        ">u8",  # also on little-endian kernels
+        decode,
+    )
+
+
+_FINDERS = {
+    Architecture.X86_64: _find_x86_64,
+    Architecture.AARCH64: _find_aarch64,
+    Architecture.PPC64: _find_ppc64,
+}
+
+
+def find_mmu(prog: Program) -> Mmu | None:
+    """The page tables of the kernel, if their layout is known; kept in ``prog.cache``."""
+    if "drgn_pmem.mmu" not in prog.cache:
+        platform = prog.platform
+        finder = _FINDERS.get(platform.arch) if platform is not None else None
+        prog.cache["drgn_pmem.mmu"] = finder(prog, vmcoreinfo_of(prog)) if finder else None
+    return prog.cache["drgn_pmem.mmu"]
