@@ -1,0 +1,231 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Coverage
+--------
+
+What of the crashed machine's physical memory a dump holds. drgn returns zeroes for pages that
+makedumpfile left out of an ELF dump; a ``struct page`` of zeroes reads as "idle, no owner". Whoever
+decodes memory asks here first whether its bytes are in the file.
+
+A :class:`Coverage` is a partition of the whole 64-bit physical address space into runs of one
+:class:`State`, kept as two arrays, so that a question costs a binary search and a terabyte of saved
+memory costs one run.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+import enum
+import itertools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from drgn_pmem.dumpfile.intervals import U64
+
+__all__ = ("ADDRESS_SPACE", "Coverage", "CoverageRange", "State")
+
+ADDRESS_SPACE = 1 << 64
+"""Addresses end here (bytes)."""
+
+
+class State(enum.Enum):
+    """Whether bytes of memory are in a dump."""
+
+    SAVED = "saved"
+    """The bytes are in the dump file."""
+    EXCLUDED = "excluded"
+    """The dump covers the address but left the bytes out: zero or filtered, no one can tell."""
+    ABSENT = "absent"
+    """No segment or bitmap of the dump covers the address."""
+    TRUNCATED = "truncated"
+    """The headers promise the bytes, the file ends before them."""
+    UNMAPPED = "unmapped"
+    """The kernel's page tables map nothing at the virtual address (never the state of a physical
+    address)."""
+
+
+_STATES = tuple(State)
+_CODES = {state: code for code, state in enumerate(_STATES)}
+
+
+@dataclass(frozen=True)
+class CoverageRange:
+    """A run of physical memory in one state."""
+
+    start: int
+    """First physical address (bytes)."""
+    end: int
+    """Physical address after the last one (bytes)."""
+    state: State
+
+    @property
+    def size(self) -> int:
+        """Bytes in the range."""
+        return self.end - self.start
+
+    def to_json(self) -> dict[str, Any]:
+        """Addresses as ``"0x..."``, the size in bytes, the state by name."""
+        return {
+            "start": hex(self.start),
+            "end": hex(self.end),
+            "size": self.size,
+            "state": self.state.value,
+        }
+
+
+class Coverage:
+    """
+    State of every physical address.
+
+    Build one with :meth:`from_ranges`, :meth:`from_arrays` or :meth:`everywhere`.
+    """
+
+    def __init__(self, starts: U64, states: npt.NDArray[np.uint8]) -> None:
+        # Run i is [starts[i], starts[i + 1]); the first starts at 0, the last ends at 2**64,
+        # neighbours differ.
+        self._starts = starts
+        self._codes = states
+
+    @classmethod
+    def everywhere(cls, state: State) -> "Coverage":
+        """One state for the whole address space: ``SAVED`` for a live target."""
+        return cls(np.zeros(1, np.uint64), np.array([_CODES[state]], np.uint8))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        starts: U64,
+        lasts: U64,
+        states: npt.NDArray[np.uint8],
+        default: State = State.ABSENT,
+    ) -> "Coverage":
+        """
+        :param starts: First address of each run, ascending.
+        :param lasts: Last address of each run (inclusive), below the next start.
+        :param states: State of each run, as :meth:`code` numbers.
+        :param default: State of all addresses between the runs.
+        """
+        count = len(starts)
+        if count == 0:
+            return cls.everywhere(default)
+        # A gap follows a run unless the next one starts right behind it or the address space ends.
+        gap = np.ones(count, bool)
+        gap[:-1] = lasts[:-1] + np.uint64(1) != starts[1:]
+        gap[-1] = lasts[-1] != np.uint64(ADDRESS_SPACE - 1)
+        slots = np.arange(count) + np.concatenate(([0], np.cumsum(gap)[:-1]))
+        total = count + int(gap.sum())
+        all_starts = np.empty(total, np.uint64)
+        all_codes = np.full(total, _CODES[default], np.uint8)
+        all_starts[slots] = starts
+        all_codes[slots] = states
+        all_starts[slots[gap] + 1] = lasts[gap] + np.uint64(1)
+        if all_starts[0] != 0:
+            all_starts = np.concatenate((np.zeros(1, np.uint64), all_starts))
+            all_codes = np.concatenate((np.array([_CODES[default]], np.uint8), all_codes))
+        keep = np.ones(len(all_starts), bool)
+        keep[1:] = all_codes[1:] != all_codes[:-1]
+        return cls(all_starts[keep], all_codes[keep])
+
+    @classmethod
+    def from_ranges(
+        cls, ranges: "list[CoverageRange]", default: State = State.ABSENT
+    ) -> "Coverage":
+        """
+        :param ranges: In any order, not overlapping; empty ones are ignored.
+        :param default: State of all other addresses.
+        :raises ValueError: if ranges overlap or leave the address space.
+        """
+        runs = sorted((item for item in ranges if item.size > 0), key=lambda item: item.start)
+        for before, after in itertools.pairwise(runs):
+            if before.end > after.start:
+                raise ValueError(f"ranges overlap at {after.start:#x}")
+        if runs and (runs[0].start < 0 or runs[-1].end > ADDRESS_SPACE):
+            raise ValueError("a range leaves the 64-bit address space")
+        return cls.from_arrays(
+            np.array([run.start for run in runs], np.uint64),
+            np.array([run.end - 1 for run in runs], np.uint64),
+            np.array([cls.code(run.state) for run in runs], np.uint8),
+            default,
+        )
+
+    @staticmethod
+    def code(state: State) -> int:
+        """Number of a state in the arrays of :meth:`from_arrays`."""
+        return _CODES[state]
+
+    def __len__(self) -> int:
+        """Number of runs, those that are absent included."""
+        return len(self._starts)
+
+    def _find(self, address: int) -> int:
+        return int(np.searchsorted(self._starts, np.uint64(address), side="right")) - 1
+
+    def _end(self, run: int) -> int:
+        return int(self._starts[run + 1]) if run + 1 < len(self._starts) else ADDRESS_SPACE
+
+    def ranges(self, start: int = 0, end: int = ADDRESS_SPACE) -> Iterator[CoverageRange]:
+        """
+        Partition ``[start, end)`` into runs of one state, ordered and merged.
+
+        :param start: Physical address (bytes); below 0 means 0.
+        :param end: Physical address after the range (bytes); above 2\\ :sup:`64` means 2\\
+            :sup:`64`.
+        """
+        start, end = max(start, 0), min(end, ADDRESS_SPACE)
+        if start >= end:
+            return
+        run = self._find(start)
+        while start < end:
+            stop = min(self._end(run), end)
+            yield CoverageRange(start, stop, _STATES[self._codes[run]])
+            start = stop
+            run += 1
+
+    def state(self, address: int) -> State:
+        """State of one physical address; one outside the 64-bit address space is absent."""
+        if not 0 <= address < ADDRESS_SPACE:
+            return State.ABSENT
+        return _STATES[self._codes[self._find(address)]]
+
+    def saved(self, address: int, size: int) -> bool:
+        """Whether all ``size`` bytes from a physical address on are in the dump file."""
+        if size <= 0:
+            return True
+        if address < 0 or address + size > ADDRESS_SPACE:
+            return False
+        run = self._find(address)
+        return _STATES[self._codes[run]] is State.SAVED and address + size <= self._end(run)
+
+    def count(self, start: int = 0, end: int = ADDRESS_SPACE) -> dict[State, int]:
+        """Bytes of ``[start, end)`` by state; only states that occur."""
+        start, end = max(start, 0), min(end, ADDRESS_SPACE)
+        if start >= end:
+            return {}
+        first, last = self._find(start), self._find(end - 1)
+        edges = self._starts[first : last + 1].copy()
+        edges[0] = start
+        # Differences modulo 2**64: right for all but one run over the whole address space.
+        sizes = np.append(edges[1:], np.uint64(end % ADDRESS_SPACE)) - edges
+        codes = self._codes[first : last + 1]
+        counts: dict[State, int] = {}
+        for code in np.unique(codes).tolist():
+            counts[_STATES[code]] = int(sizes[codes == code].sum(dtype=np.uint64))
+        if len(counts) == 1:
+            return dict.fromkeys(counts, end - start)
+        return counts
+
+    def extent(self) -> list[CoverageRange]:
+        """All runs that are not absent, ordered and merged."""
+        return [item for item in self.ranges() if item.state is not State.ABSENT]
+
+    def saved_ranges(self) -> tuple[U64, U64]:
+        """First and last (inclusive) addresses of all saved runs, as arrays."""
+        lasts = np.append(self._starts[1:], np.uint64(0)) - np.uint64(1)
+        saved = self._codes == _CODES[State.SAVED]
+        return self._starts[saved], lasts[saved]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """All runs that are not absent."""
+        return [item.to_json() for item in self.extent()]

@@ -1,0 +1,328 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+ELF dumps
+---------
+
+ELF cores of a crashed kernel: ``/proc/vmcore`` as saved, ``makedumpfile -E``, QEMU's and libvirt's
+dumps; 32 and 64 bit, both byte orders. pyelftools declares the headers; the program header table,
+of which a fragmented dump has tens of thousands, is read in one piece with the layout that
+pyelftools declares for it.
+
+Layouts: include/uapi/linux/elf.h; headers of kdump: fs/proc/vmcore.c, kernel/crash_core.c.
+"""
+
+from collections.abc import Iterator, Sequence
+import functools
+import io
+from typing import Any, overload
+
+from elftools.common.exceptions import ELFError
+from elftools.common.utils import struct_parse
+from elftools.elf.structs import ELFStructs
+import numpy as np
+import numpy.typing as npt
+
+from drgn_pmem.dumpfile.coverage import ADDRESS_SPACE, Coverage, State
+from drgn_pmem.dumpfile.intervals import U64, paint
+from drgn_pmem.dumpfile.records import DumpFile, DumpFormat, Note, Segment
+from drgn_pmem.dumpfile.source import ByteSource
+from drgn_pmem.errors import DumpFileError
+
+__all__ = ("MAX_NOTES", "MAX_PROGRAM_HEADERS", "SegmentTable", "open_elf", "parse_notes")
+
+PT_LOAD, PT_NOTE = 1, 4
+PN_XNUM = 0xFFFF
+DUMP_ELF_INCOMPLETE = 0x1
+"""``e_flags`` of a file that makedumpfile could not finish (makedumpfile.h)."""
+
+MAX_PROGRAM_HEADERS = 1 << 22
+"""More than this are refused (a dump of 16 TiB has fewer, even with every range fragmented)."""
+MAX_NOTES = 1 << 20
+"""Notes beyond this many are not listed (one per CPU and a few more are normal)."""
+MAX_NOTE_BYTES = 1 << 28
+"""Bytes of note segments that are looked at (device dumps are tens of megabytes)."""
+_MAX_VMCOREINFO = 1 << 20
+
+# e_flags bit 0 has a meaning of its own on these (ABI version, compressed code), so it cannot say
+# "incomplete".
+_FLAG_BIT_TAKEN = frozenset({"EM_PPC64", "EM_RISCV", "EM_MIPS", "EM_LOONGARCH"})
+
+
+def _phdr_dtype(structs: ELFStructs) -> np.dtype[np.void]:
+    """numpy's view of pyelftools' program header: same fields, same order, same widths."""
+    fields = []
+    for item in structs.Elf_Phdr.subcons:
+        width = item.sizeof()
+        order = "<" if structs.little_endian else ">"
+        fields.append((item.name, f"{order}u{width}"))
+    return np.dtype(fields)
+
+
+class SegmentTable(Sequence[Segment]):
+    """``PT_LOAD`` headers as a sequence of records that are made when asked for; the table itself
+    stays an array."""
+
+    def __init__(
+        self, table: npt.NDArray[np.void], index: npt.NDArray[np.int64], bits: int
+    ) -> None:
+        self._index = index
+        self._no_physical = (1 << bits) - 1
+        rows = table[index]
+        self.physical: U64 = rows["p_paddr"].astype(np.uint64)
+        self.virtual: U64 = rows["p_vaddr"].astype(np.uint64)
+        self.file_offset: U64 = rows["p_offset"].astype(np.uint64)
+        self.file_size: U64 = rows["p_filesz"].astype(np.uint64)
+        self.memory_size: U64 = rows["p_memsz"].astype(np.uint64)
+        self.flags: npt.NDArray[np.uint32] = rows["p_flags"].astype(np.uint32)
+
+    @property
+    def has_physical(self) -> npt.NDArray[np.bool_]:
+        """Of each segment, whether it maps physical memory: ``p_paddr`` is not -1."""
+        return self.physical != np.uint64(self._no_physical)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @overload
+    def __getitem__(self, item: int) -> Segment: ...
+    @overload
+    def __getitem__(self, item: slice) -> list[Segment]: ...
+    def __getitem__(self, item: int | slice) -> Segment | list[Segment]:
+        if isinstance(item, slice):
+            return [self[position] for position in range(*item.indices(len(self)))]
+        physical = int(self.physical[item])
+        return Segment(
+            index=int(self._index[item]),
+            type="PT_LOAD",
+            physical=None if physical == self._no_physical else physical,
+            virtual=int(self.virtual[item]),
+            file_offset=int(self.file_offset[item]),
+            file_size=int(self.file_size[item]),
+            memory_size=int(self.memory_size[item]),
+            flags=int(self.flags[item]),
+        )
+
+    def __iter__(self) -> Iterator[Segment]:
+        return (self[position] for position in range(len(self)))
+
+
+def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile:
+    """
+    Open an ELF core.
+
+    :param source: The file, reassembled if it was flattened.
+    :param outer: Format to report: ``ELF``, or ``FLATTENED`` if the file was.
+    :raises DumpFileError: if it is not an ELF core, or its program headers are not in the file.
+    """
+    structs, header = _parse_header(source)
+    bits, byteorder = structs.elfclass, "little" if structs.little_endian else "big"
+    table, cut = _program_headers(source, structs, header)
+    notes, notes_cut = _all_notes(source, structs, table)
+    vmcoreinfo = None
+    for note in notes:
+        if note.name == b"VMCOREINFO":  # drgn takes the last one
+            data = source.read(note.offset, min(note.size, _MAX_VMCOREINFO))
+            vmcoreinfo = data.rstrip(b"\0") or None
+    loads = SegmentTable(table, np.flatnonzero(table["p_type"] == PT_LOAD).astype(np.int64), bits)
+    # All p_paddr 0 and nothing that says "kernel": a core of a process. One segment at 0 may be a
+    # whole guest.
+    kernel = vmcoreinfo is not None or any(note.name == b"QEMU" for note in notes)
+    physical = kernel or bool((loads.physical != 0).any())
+    machine = header.e_machine if isinstance(header.e_machine, str) else None
+    flagged = bool(header.e_flags & DUMP_ELF_INCOMPLETE) and machine not in _FLAG_BIT_TAKEN
+    there = _bytes_there(source, loads)
+    short = bool((there < np.minimum(loads.file_size, loads.memory_size)).any())
+    truncated = cut or notes_cut or short or flagged or not source.complete
+    what = "ELF core" if outer is DumpFormat.ELF else "flattened ELF core"
+    return DumpFile(
+        path=source.path,
+        format=outer,
+        contained=DumpFormat.ELF,
+        segments=loads,
+        notes=notes,
+        vmcoreinfo=vmcoreinfo,
+        truncated=truncated,
+        machine=machine,
+        byteorder=byteorder,
+        bits=bits,
+        description=(
+            f"{what}, {bits}-bit {byteorder}-endian, {len(loads)} PT_LOAD"
+            f"{', incomplete' if truncated else ''}"
+        ),
+        coverage_builder=functools.partial(_coverage, source, loads, bits, physical),
+        source=source,
+        physical_addresses=physical,
+    )
+
+
+def _parse_header(source: ByteSource) -> tuple[ELFStructs, Any]:
+    ident = source.read(0, 16)
+    if len(ident) < 16:
+        raise DumpFileError(f"{source.path}: too short for an ELF header; the dump was cut short")
+    if ident[4] not in (1, 2) or ident[5] not in (1, 2):
+        raise DumpFileError(
+            f"{source.path}: damaged ELF header (class {ident[4]}, data {ident[5]})"
+        )
+    structs = ELFStructs(little_endian=ident[5] == 1, elfclass=32 * ident[4])
+    structs.create_basic_structs()
+    try:
+        header = struct_parse(structs.Elf_Ehdr, io.BytesIO(source.read(0, 64)))
+    except ELFError as error:
+        raise DumpFileError(
+            f"{source.path}: the file ends inside the ELF header; the dump was cut short"
+        ) from error
+    if header.e_type != "ET_CORE":
+        what = {
+            "ET_EXEC": "an executable",
+            "ET_DYN": "a program or library",
+            "ET_REL": "an object file",
+        }
+        raise DumpFileError(
+            f"{source.path}: an ELF file but not a dump: {what.get(header.e_type, 'not ET_CORE')}"
+            " (a vmlinux goes behind -s)"
+        )
+    machine = header.e_machine if isinstance(header.e_machine, str) else None
+    structs.create_advanced_structs("ET_CORE", machine, header.e_ident.EI_OSABI)
+    return structs, header
+
+
+def _program_headers(
+    source: ByteSource, structs: ELFStructs, header: Any
+) -> tuple[npt.NDArray[np.void], bool]:
+    dtype = _phdr_dtype(structs)
+    count = header.e_phnum
+    if count == PN_XNUM:
+        # More headers than e_phnum can count: the number is in sh_info of section 0 (elf(5)).
+        try:
+            raw = source.read(header.e_shoff, structs.Elf_Shdr.sizeof()) if header.e_shoff else b""
+            count = struct_parse(structs.Elf_Shdr, io.BytesIO(raw)).sh_info if raw else count
+        except ELFError as error:
+            raise DumpFileError(
+                f"{source.path}: more than 65534 program headers, and the section header that"
+                " counts them is not in the file; the dump was cut short"
+            ) from error
+    if count == 0:
+        raise DumpFileError(
+            f"{source.path}: an ELF core with no program headers: nothing was saved"
+        )
+    if count > MAX_PROGRAM_HEADERS:
+        raise DumpFileError(
+            f"{source.path}: damaged ELF header: {count} program headers"
+            f" (at most {MAX_PROGRAM_HEADERS} are read)"
+        )
+    if header.e_phentsize != dtype.itemsize:
+        raise DumpFileError(
+            f"{source.path}: damaged ELF header: program headers of {header.e_phentsize} bytes"
+            f" instead of {dtype.itemsize}"
+        )
+    raw = source.read(header.e_phoff, count * dtype.itemsize)
+    whole = len(raw) // dtype.itemsize
+    if whole == 0:
+        raise DumpFileError(
+            f"{source.path}: the file ends before its program headers"
+            f" (offset {header.e_phoff}); the dump was cut short"
+        )
+    return np.frombuffer(raw, dtype, count=whole), whole < count
+
+
+def _all_notes(
+    source: ByteSource, structs: ELFStructs, table: npt.NDArray[np.void]
+) -> tuple[list[Note], bool]:
+    notes: list[Note] = []
+    budget = MAX_NOTE_BYTES
+    short = False
+    for row in table[table["p_type"] == PT_NOTE]:
+        if budget <= 0 or len(notes) >= MAX_NOTES:
+            break
+        offset, size = int(row["p_offset"]), int(row["p_filesz"])
+        want = min(size, budget)
+        data = source.read(offset, want)
+        short = short or len(data) < want
+        budget -= max(len(data), 4096)  # an empty one costs too, so that millions of them end
+        align = 8 if row["p_align"] == 8 else 4
+        notes.extend(parse_notes(data, offset, structs, align, MAX_NOTES - len(notes)))
+    return notes, short
+
+
+def parse_notes(
+    data: bytes, offset: int, structs: ELFStructs, align: int = 4, limit: int = MAX_NOTES
+) -> list[Note]:
+    """
+    Walk the notes of a note segment.
+
+    :param data: Bytes of the segment; may end anywhere.
+    :param offset: File offset of ``data``.
+    :param structs: Layouts of the file's class and byte order.
+    :param align: Alignment of names and descriptors (bytes): 4, or 8 where ``p_align`` is 8.
+    :param limit: Stop after this many.
+    """
+    notes: list[Note] = []
+    stream = io.BytesIO(data)
+    size = structs.Elf_Nhdr.sizeof()
+    position = 0
+    while position + size <= len(data) and len(notes) < limit:
+        if not any(data[position : position + size]):
+            break  # padding: the kernel ends a CPU's notes with an empty one
+        stream.seek(position)
+        name_size = structs.Elf_word("").parse_stream(stream)
+        data_size = structs.Elf_word("").parse_stream(stream)
+        kind = structs.Elf_word("").parse_stream(stream)
+        name_at = position + size
+        data_at = (name_at + name_size + align - 1) & -align
+        if data_at > len(data):
+            break
+        name = data[name_at : name_at + name_size].split(b"\0", 1)[0]
+        notes.append(Note(name, kind, offset + data_at, data_size))
+        position = (data_at + data_size + align - 1) & -align
+    return notes
+
+
+def _bytes_there(source: ByteSource, loads: SegmentTable) -> U64:
+    """Of each segment's ``p_filesz``, how many bytes the file really has."""
+    end = np.uint64(source.size)
+    room = np.where(loads.file_offset < end, end - np.minimum(loads.file_offset, end), np.uint64(0))
+    return np.minimum(loads.file_size, room)
+
+
+def _coverage(source: ByteSource, loads: SegmentTable, bits: int, physical: bool) -> Coverage:
+    """
+    What drgn would read from where: the later of two overlapping segments wins (drgn's
+    memory_reader.c), the part beyond ``p_filesz`` is left out, the part beyond the end of the file
+    is lost.
+    """
+    use = loads.has_physical & (loads.memory_size > 0)
+    if not physical or not use.any():
+        return Coverage.everywhere(State.ABSENT)
+    start, memory = loads.physical[use], loads.memory_size[use]
+    top = np.uint64((1 << bits) - 1 if bits == 32 else ADDRESS_SPACE - 1)
+    # A segment that leaves the address space ends with it.
+    reach = np.minimum(memory - np.uint64(1), top - start)
+    first, last, winner = paint(start, start + reach)
+    in_file = np.minimum(loads.file_size, loads.memory_size)[use][winner]
+    there = np.minimum(_bytes_there(source, loads), loads.memory_size)[use][winner]
+    base = start[winner]
+    low, high = first - base, last - base  # offsets into the segment, inclusive
+    parts: list[tuple[U64, U64, State]] = []
+    zero, one = np.uint64(0), np.uint64(1)
+    for begin, end, state in (
+        (zero, there, State.SAVED),
+        (there, in_file, State.TRUNCATED),
+        (in_file, None, State.EXCLUDED),
+    ):
+        lower = np.maximum(low, begin)
+        if end is None:
+            upper, keep = high, lower <= high
+        else:
+            keep = (end > zero) & (lower < end)
+            upper = np.minimum(high, np.maximum(end, one) - one)
+            keep &= lower <= upper
+        parts.append((base[keep] + lower[keep], base[keep] + upper[keep], state))
+    starts = np.concatenate([part[0] for part in parts])
+    order = np.argsort(starts, kind="stable")
+    codes = [np.full(len(part[0]), Coverage.code(part[2]), np.uint8) for part in parts]
+    return Coverage.from_arrays(
+        starts[order],
+        np.concatenate([part[1] for part in parts])[order],
+        np.concatenate(codes)[order],
+    )

@@ -1,0 +1,131 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Opening a dump
+--------------
+
+:func:`open_dump` tells the format by its first bytes. :func:`dump_of` and :func:`coverage_of` give
+the dump behind a
+:class:`drgn.Program`, once per program.
+"""
+
+import os
+import re
+
+import drgn
+
+from drgn_pmem.dumpfile.coverage import Coverage, State
+from drgn_pmem.dumpfile.elf import open_elf
+from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
+from drgn_pmem.dumpfile.source import FileSource
+from drgn_pmem.errors import DumpFileError
+
+__all__ = ("coverage_of", "dump_of", "live_dump", "open_dump", "set_coverage", "set_dump")
+
+_DUMP_KEY = "drgn_pmem.dumpfile.dump"
+_COVERAGE_KEY = "drgn_pmem.dumpfile.coverage"
+
+_KCORE = re.compile(r"/proc/(kcore|\d+/root/proc/kcore)")
+
+_OTHER_FORMATS = (
+    (b"\x1f\x8b", "compressed with gzip; decompress it first (gunzip)"),
+    (b"\xfd7zXZ\0", "compressed with xz; decompress it first (unxz)"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; decompress it first (unzstd)"),
+    (b"BZh", "compressed with bzip2; decompress it first (bunzip2)"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4; decompress it first (unlz4)"),
+    (b"\x89LZO\0", "compressed with lzop; decompress it first (lzop -d)"),
+    (b"PK\x03\x04", "a zip archive; unpack it first (unzip)"),
+    (
+        b"LibvirtQemudSave",
+        "a libvirt save file (virsh save); make a dump with: virsh dump --memory-only",
+    ),
+    (b"QFI\xfb", "a qcow2 disk image, not a dump"),
+    (b"QEVM", "a QEMU migration stream; make a dump with: virsh dump --memory-only"),
+)
+
+
+def open_dump(path: str | os.PathLike[str]) -> DumpFile:
+    """
+    Open a dump file of any known format.
+
+    :param path: Path of the file.
+    :raises DumpFileError: if it is missing, empty, a directory, of another format, or so damaged
+        that nothing can be read.
+    """
+    if _KCORE.fullmatch(os.fspath(path)):
+        return live_dump(os.fspath(path))
+    source = FileSource(path)
+    magic = source.read(0, 16)
+    if magic.startswith(b"\x7fELF"):
+        return open_elf(source)
+    for start, what in _OTHER_FORMATS:
+        if magic.startswith(start):
+            raise DumpFileError(f"{source.path}: {what}")
+    raise DumpFileError(
+        f"{source.path}: not a dump: neither an ELF core nor kdump-compressed nor flattened"
+        f" (starts with {magic[:8].hex(' ')})"
+    )
+
+
+def live_dump(path: str = "(live)") -> DumpFile:
+    """A live target: every physical address that can be read is as good as saved."""
+    return DumpFile(
+        path=path,
+        format=DumpFormat.LIVE,
+        contained=DumpFormat.LIVE,
+        segments=(),
+        notes=(),
+        vmcoreinfo=None,
+        truncated=False,
+        machine=None,
+        byteorder="little",
+        bits=64,
+        description="live memory",
+        coverage_builder=lambda: Coverage.everywhere(State.SAVED),
+    )
+
+
+def dump_of(prog: drgn.Program) -> DumpFile:
+    """
+    The dump that a program was opened from.
+
+    :param prog: Program of a crash dump or a live kernel.
+    :raises DumpFileError: if it has neither, or the file cannot be read any more.
+    """
+    dump = prog.cache.get(_DUMP_KEY)
+    if dump is None:
+        if prog.flags & drgn.ProgramFlags.IS_LIVE:
+            dump = live_dump(prog.core_dump_path or "(live)")
+        elif prog.core_dump_path is not None:
+            dump = open_dump(prog.core_dump_path)
+        else:
+            raise DumpFileError("this program has no dump file and is not live; open a dump first")
+        prog.cache[_DUMP_KEY] = dump
+    return dump
+
+
+def set_dump(prog: drgn.Program, dump: DumpFile) -> None:
+    """Tell which dump a program reads, where drgn does not know: its memory was given to it segment
+    by segment."""
+    prog.cache[_DUMP_KEY] = dump
+    prog.cache.pop(_COVERAGE_KEY, None)
+
+
+def coverage_of(prog: drgn.Program) -> Coverage:
+    """
+    Coverage of a program's physical memory.
+
+    :param prog: Program of a crash dump or a live kernel, or one that :func:`set_coverage` was
+        called for.
+    :raises DumpFileError: if none of these.
+    """
+    coverage = prog.cache.get(_COVERAGE_KEY)
+    if coverage is None:
+        coverage = dump_of(prog).coverage
+        prog.cache[_COVERAGE_KEY] = coverage
+    return coverage
+
+
+def set_coverage(prog: drgn.Program, coverage: Coverage) -> None:
+    """Set the coverage of a program whose memory comes from elsewhere: a test, a custom opener."""
+    prog.cache[_COVERAGE_KEY] = coverage

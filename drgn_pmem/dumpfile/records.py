@@ -1,0 +1,166 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Records of a dump file
+----------------------
+
+What an opened dump consists of: :class:`Segment`, :class:`Note`, and :class:`DumpFile`, which holds
+them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+import enum
+import functools
+from typing import TYPE_CHECKING, Any
+
+from drgn_pmem.dumpfile.coverage import Coverage
+
+if TYPE_CHECKING:
+    from drgn_pmem.dumpfile.kdump import KdumpHeader
+    from drgn_pmem.dumpfile.source import ByteSource
+
+__all__ = ("PF_DEV", "DumpFile", "DumpFormat", "Note", "Segment")
+
+PF_DEV = 1 << 4
+"""``p_flags`` bit that marks device memory (pmem); proposed with RFC v1 of the pmem dump series,
+never merged. A low bit that ELF leaves unassigned."""
+
+
+class DumpFormat(enum.Enum):
+    """How the memory of a crashed machine is stored."""
+
+    ELF = "elf"
+    """An ELF core: /proc/vmcore, ``makedumpfile -E``, QEMU and libvirt dumps."""
+    KDUMP = "kdump-compressed"
+    """makedumpfile's compressed format."""
+    FLATTENED = "flattened"
+    """``makedumpfile -F``: one of the others, cut up for a pipe; :attr:`DumpFile.contained` says
+    which."""
+    LIVE = "live"
+    """No file: a running kernel or a QEMU guest."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One ``PT_LOAD`` program header."""
+
+    index: int
+    """Number of the program header in the file, from 0."""
+    type: str
+    """Always ``"PT_LOAD"``."""
+    physical: int | None
+    """``p_paddr`` (physical address, bytes), ``None`` if it is -1: the header maps no physical
+    memory."""
+    virtual: int
+    """``p_vaddr`` (kernel virtual address)."""
+    file_offset: int
+    """``p_offset`` (bytes)."""
+    file_size: int
+    """``p_filesz`` (bytes); less than ``memory_size`` if the rest was left out."""
+    memory_size: int
+    """``p_memsz`` (bytes)."""
+    flags: int
+    """``p_flags``, raw: unknown bits are kept."""
+
+    @property
+    def pmem(self) -> bool:
+        """Whether the header carries ``PF_DEV``."""
+        return bool(self.flags & PF_DEV)
+
+    def to_json(self) -> dict[str, Any]:
+        """Keys of ``pmem-segments``."""
+        return {
+            "index": self.index,
+            "type": self.type,
+            "physical": None if self.physical is None else hex(self.physical),
+            "virtual": hex(self.virtual),
+            "file_offset": self.file_offset,
+            "file_size": self.file_size,
+            "memory_size": self.memory_size,
+            "flags": self.flags,
+            "pmem": self.pmem,
+        }
+
+
+@dataclass(frozen=True)
+class Note:
+    """One ELF note, its descriptor left in the file."""
+
+    name: bytes
+    """Without the trailing NUL; untrusted bytes."""
+    type: int
+    """``n_type``, raw."""
+    offset: int
+    """File offset of the descriptor (bytes)."""
+    size: int
+    """Size of the descriptor (bytes), as the note says; the file may end before it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The name with anything that is not printable ASCII escaped."""
+        name = self.name.decode("ascii", "backslashreplace")
+        printable = "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
+        return {"name": printable, "type": self.type, "offset": self.offset, "size": self.size}
+
+
+@dataclass(frozen=True, eq=False)
+class DumpFile:
+    """An opened dump. Everything that is in it, nothing that it means."""
+
+    path: str
+    """Path as given; ``"(live)"`` if there is no file."""
+    format: DumpFormat
+    contained: DumpFormat
+    """What is in a flattened dump; the same as :attr:`format` otherwise."""
+    segments: Sequence[Segment]
+    """All ``PT_LOAD`` headers, in file order; empty for formats that have none."""
+    notes: Sequence[Note]
+    vmcoreinfo: bytes | None
+    """The text of the VMCOREINFO note, without trailing NULs; ``None`` if the dump has none."""
+    truncated: bool
+    """Whether the file ends before what its headers promise, or its writer marked it incomplete."""
+    machine: str | None
+    """``e_machine`` by name (``"EM_X86_64"``), or the machine of the header's utsname; ``None`` if
+    not known."""
+    byteorder: str
+    """``"little"`` or ``"big"``."""
+    bits: int
+    """32 or 64."""
+    description: str
+    """One line for a user."""
+    coverage_builder: Callable[[], Coverage] = field(repr=False)
+    source: "ByteSource | None" = field(default=None, repr=False)
+    """The bytes, reassembled if the file is flattened; ``None`` if live."""
+    kdump: "KdumpHeader | None" = field(default=None, repr=False)
+    """Header fields of a kdump-compressed dump."""
+    physical_addresses: bool = True
+    """Whether the headers give physical addresses (a core of a process has none)."""
+
+    @functools.cached_property
+    def coverage(self) -> Coverage:
+        """Which physical memory the dump holds; computed at first use."""
+        return self.coverage_builder()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes of the file at an offset; short at its end, empty for a live target."""
+        return self.source.read(offset, size) if self.source is not None else b""
+
+    def note_data(self, note: Note, limit: int = 1 << 20) -> bytes:
+        """Descriptor of a note, at most ``limit`` bytes."""
+        return self.read(note.offset, min(note.size, limit))
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts of the file, without its segments and coverage."""
+        return {
+            "path": self.path,
+            "format": self.format.value,
+            "contained": self.contained.value,
+            "description": self.description,
+            "machine": self.machine,
+            "bits": self.bits,
+            "byteorder": self.byteorder,
+            "segments": len(self.segments),
+            "vmcoreinfo": self.vmcoreinfo is not None,
+            "truncated": self.truncated,
+            "kdump": self.kdump.to_json() if self.kdump is not None else None,
+        }
