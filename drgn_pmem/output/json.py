@@ -15,10 +15,10 @@ from drgn_pmem.output.text import escape, human_size
 
 __all__ = ("dumps", "humanize", "to_json")
 
-_SIZE_KEYS = frozenset(("size", "available_size", "max_available_extent", "align", "length"))
+_SIZE_KEYS = frozenset(("size", "available_size", "max_available_extent"))
 """Keys whose value ``ndctl list -u`` prints as a size."""
 
-_HEX_KEYS = frozenset(("handle", "phys_id", "iset_id", "offset"))
+_HEX_KEYS = frozenset(("handle", "phys_id", "iset_id", "offset", "length"))
 """Keys whose value ``ndctl list -u`` prints in hexadecimal."""
 
 
@@ -37,11 +37,16 @@ def to_json(record: Any) -> Any:
 
 def humanize(value: Any, key: str = "") -> Any:
     """
-    JSON with sizes and ids for people, as ``ndctl list -u``. ``dump`` objects, which ndctl does
-    not have, stay as they are.
+    JSON with sizes and ids for people, as ``ndctl list -u``. ``dump`` objects, which ndctl does not
+    have, stay as they are.
     """
     if isinstance(value, dict):
-        return {k: v if k == "dump" else humanize(v, k) for k, v in value.items()}
+        # ndctl prints the alignment of a region as a size, that of a namespace as a number.
+        region = "available_size" in value
+        return {
+            k: v if k == "dump" else humanize(v, "size" if region and k == "align" else k)
+            for k, v in value.items()
+        }
     if isinstance(value, list):
         return [humanize(v, key) for v in value]
     if isinstance(value, int) and not isinstance(value, bool):
@@ -49,7 +54,7 @@ def humanize(value: Any, key: str = "") -> Any:
             text = human_size(value)
             return value if text == str(value) else text
         if key in _HEX_KEYS:
-            return f"{value:#x}"
+            return f"{value:#x}" if value else "0"  # C's %#x prints no prefix for zero
     return value
 
 

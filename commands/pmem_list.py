@@ -1,0 +1,163 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``pmem-list``: what ``ndctl list`` would have printed."""
+
+import argparse
+
+from drgn import Program
+
+from drgn_pmem.output.table import Field
+from drgn_pmem.output.text import human_size
+from drgn_pmem.spec import Answer, Argument, command
+
+_BUS = (
+    Field("BUS", lambda b: b.dev, "bus"),
+    Field("PROVIDER", lambda b: b.provider, "who provides it: ACPI.NFIT, e820, ..."),
+)
+_DIMM = (
+    Field("DIMM", lambda d: d.dev, "DIMM"),
+    Field("ID", lambda d: d.id, "unique id"),
+    Field("HANDLE", lambda d: d.handle, "NFIT device handle", right=True),
+    Field("PHYS_ID", lambda d: d.phys_id, "SMBIOS handle", right=True),
+    Field("FLAGS", lambda d: d.flags, "failures"),
+    Field("STATE", lambda d: "enabled" if d.enabled else "disabled", "driver bound or not"),
+)
+_REGION = (
+    Field("REGION", lambda r: r.dev, "region"),
+    Field("SIZE", lambda r: r.size, "bytes", right=True),
+    Field("AVAILABLE", lambda r: r.available_size, "free bytes", right=True),
+    Field("ALIGN", lambda r: r.align, "alignment of its namespaces", right=True),
+    Field("PHYSICAL", lambda r: f"{r.resource:#x}", "first byte", right=True),
+    Field("NODE", lambda r: r.numa_node, "NUMA node", right=True),
+    Field("DIMMS", lambda r: [m.dimm for m in r.mappings], "its DIMMs"),
+    Field("PERSISTENCE", lambda r: r.persistence_domain, "persistence domain"),
+)
+_NAMESPACE = (
+    Field("NAMESPACE", lambda n: n.dev, "namespace"),
+    Field("MODE", lambda n: n.mode, "fsdax, devdax, sector, raw"),
+    Field("MAP", lambda n: n.map, "where its struct pages are: dev (on pmem), mem (RAM)"),
+    Field("SIZE", lambda n: n.size, "usable bytes", right=True),
+    Field("DEVICE", lambda n: n.blockdev or n.chardev, "block or character device"),
+    Field("NAME", lambda n: n.name, "given name"),
+    Field("UUID", lambda n: n.uuid, "uuid"),
+    Field("STATE", lambda n: "enabled" if n.enabled else "disabled", "driver bound or not"),
+)
+_DAX = (
+    Field("DAX", lambda d: d.chardev, "character device"),
+    Field("MODE", lambda d: d.mode, "devdax, system-ram"),
+    Field("SIZE", lambda d: d.size, "bytes", right=True),
+    Field("ALIGN", lambda d: d.align, "alignment of mappings", right=True),
+    Field("TARGET_NODE", lambda d: d.target_node, "NUMA node it is when onlined", right=True),
+    Field("PHYSICAL", lambda d: [f"{r.start:#x}" for r in d.ranges], "first byte"),
+)
+
+
+@command(
+    name="pmem-list",
+    description="list NVDIMM buses, DIMMs, regions, namespaces and DAX devices, as ndctl list",
+    long_description=(
+        "List what `ndctl list` and `daxctl list` listed on the machine while it lived.\n"
+        "With --json the keys and values are theirs; what they do not have is in an object `dump`."
+    ),
+    arguments=(
+        Argument("-B", "--buses", action="store_true", help="buses"),
+        Argument("-D", "--dimms", action="store_true", help="DIMMs"),
+        Argument("-R", "--regions", action="store_true", help="regions"),
+        Argument("-N", "--namespaces", action="store_true", help="namespaces (the default)"),
+        Argument("-X", "--device-dax", action="store_true", help="DAX regions and devices"),
+        Argument("-i", "--idle", action="store_true", help="also disabled and unused devices"),
+        Argument(
+            "-v",
+            "--verbose",
+            action="count",
+            default=0,
+            help="more: -v keys and DAX devices, -vv all kinds, -vvv idle ones",
+        ),
+        Argument("-u", "--human", action="store_true", help="sizes and ids for people"),
+        Argument("-b", "--bus", kind="bus", metavar="BUS", help="only this bus"),
+        Argument("-r", "--region", kind="region", metavar="REGION", help="only this region"),
+        Argument("-n", "--namespace", kind="namespace", metavar="NAMESPACE", help="only this one"),
+        Argument("-d", "--dimm", kind="dimm", metavar="DIMM", help="only what it is part of"),
+        Argument(
+            "-m",
+            "--mode",
+            choices=("fsdax", "devdax", "sector", "raw"),
+            help="only namespaces of this mode",
+        ),
+        Argument("--ndctl", action="store_true", help="JSON with ndctl's own keys only"),
+    ),
+    fields=_NAMESPACE,
+    examples=(
+        ("pmem-list", "the namespaces"),
+        ("pmem-list -BDRNX -u", "everything, sizes for people"),
+        ("pmem-list -BDRNX -vv --json --ndctl", "what `ndctl list -BDRNX -vv` printed"),
+        ("pmem-list -N -r region0 -o namespace,size -s -size", "two columns, largest first"),
+    ),
+    code=(
+        "from drgn_pmem.analysis.inventory import Selection, read_inventory\n\n"
+        "inventory = read_inventory(prog).select(Selection())\n"
+        "for namespace in inventory.namespaces:\n"
+        "    print(namespace.dev, namespace.mode, namespace.map, namespace.size)\n"
+    ),
+    modules=("libnvdimm", "nd_pmem", "nfit", "dax", "device_dax"),
+)
+def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.inventory import Selection, read_inventory
+    from drgn_pmem.output.ndctl import nest
+
+    # What each -v switches on, as ndctl/list.c has it.
+    args.namespaces |= args.verbose > 0
+    args.device_dax |= args.verbose > 0
+    args.buses |= args.verbose > 1
+    args.dimms |= args.verbose > 1
+    args.regions |= args.verbose > 1
+    args.idle |= args.verbose > 2
+    if not (args.buses or args.dimms or args.regions or args.namespaces or args.device_dax):
+        args.namespaces = True
+    selection = Selection(
+        args.bus, args.region, args.namespace, args.dimm, args.mode, idle=args.idle
+    )
+    inventory = read_inventory(prog).select(selection)
+    dax_devices = [d for r in inventory.dax_regions for d in r.devices if args.idle or d.size]
+    kinds = (
+        (args.buses, inventory.buses, _BUS),
+        (args.dimms, inventory.dimms, _DIMM),
+        (args.regions, inventory.regions, _REGION),
+        (args.namespaces, inventory.namespaces, _NAMESPACE),
+        (args.device_dax, dax_devices, _DAX),
+    )
+    shown = [(records, fields) for wanted, records, fields in kinds if wanted]
+    return Answer(
+        records=[record for records, _ in shown for record in records],
+        notes=inventory.problems,
+        complete=not inventory.problems,
+        sections=[
+            ("", records, _human(fields) if args.human else fields) for records, fields in shown
+        ],
+        json=nest(
+            inventory,
+            buses=args.buses,
+            dimms=args.dimms,
+            regions=args.regions,
+            namespaces=args.namespaces,
+            dax=args.device_dax,
+            verbose=args.verbose > 0,
+            dump=None if args.ndctl else lambda r: {"address": f"{r.object.value_():#x}"},
+        ),
+    )
+
+
+def _human(fields: tuple[Field, ...]) -> tuple[Field, ...]:
+    """The same columns with sizes as ``ndctl list -u`` prints them."""
+    from dataclasses import replace
+
+    def human(field: Field) -> Field:
+        def size(record: object) -> object:
+            value = field.value(record)
+            return human_size(value) if isinstance(value, int) else value
+
+        return replace(field, value=size)
+
+    return tuple(
+        human(field) if field.name in ("SIZE", "AVAILABLE", "ALIGN") else field for field in fields
+    )

@@ -1,0 +1,255 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+devm_memmap_vmcore
+------------------
+
+The list of pmem ranges that hold struct pages ("[RFC PATCH v2 0/3] pmem memmap dump support",
+2023): a kernel that has it exports it in vmcoreinfo, so it can be walked with debug info and, from
+five vmcoreinfo lines, with none::
+
+    struct devm_memmap_vmcore {
+        struct list_head entry;
+        unsigned long start;   /* first PFN */
+        unsigned long end;     /* end PFN, exclusive */
+        void *match;           /* the struct nd_namespace_common; not in vmcoreinfo */
+    };
+
+The kernel adds an entry when it sets a namespace up and seldom removes one, so an entry may be
+stale.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from drgn import FaultError, PlatformFlags, Program
+from drgn.helpers.linux.list import list_for_each_entry
+
+from drgn_pmem.dumpfile.vmcoreinfo import VmcoreInfo, parse_vmcoreinfo
+from drgn_pmem.errors import NotFound
+from drgn_pmem.kernel.debuginfo import has_member
+from drgn_pmem.kernel.nvdimm import Namespace
+from drgn_pmem.kernel.walk import WalkError, bounded
+
+__all__ = (
+    "MemmapEntry",
+    "for_each_memmap_entry",
+    "for_each_memmap_entry_vmcoreinfo",
+    "judge_memmap_entries",
+)
+
+_HEAD = "devm_memmap_vmcore_head"
+_STRUCT = "devm_memmap_vmcore"
+_LIMIT = 1 << 16
+_SUBSECTION = 2 << 20
+"""bytes; SUBSECTION_SIZE of include/linux/mmzone.h"""
+
+
+@dataclass(frozen=True)
+class MemmapEntry:
+    """``struct devm_memmap_vmcore``."""
+
+    address: int
+    start_pfn: int
+    end_pfn: int
+    """Exclusive."""
+    match: int | None
+    """Address of the namespace that it belongs to; None if read without debug info."""
+    state: str = "unknown"
+    """``"live"``, ``"stale"``, ``"overlapping"``, ``"duplicate"`` or ``"unknown"`` (not judged)."""
+    reason: str | None = None
+    """Why it is not live, in words."""
+    namespace: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        value: dict[str, Any] = {
+            "start_pfn": self.start_pfn,
+            "end_pfn": self.end_pfn,
+            "state": self.state,
+            "address": f"{self.address:#x}",
+            "namespace": self.namespace,
+        }
+        if self.reason is not None:
+            value["reason"] = self.reason
+        return value
+
+
+def for_each_memmap_entry(prog: Program) -> Iterator[MemmapEntry]:
+    """
+    Entries of the list, newest or oldest first as the kernel links them; by debug info where it is
+    loaded, else by vmcoreinfo.
+
+    :raises NotFound: if the kernel does not have the list
+    :raises WalkError: after what could be read: a cycle, a wild pointer, an absurd length
+    """
+    try:
+        head = prog[_HEAD]
+        prog.type(f"struct {_STRUCT}")
+    except LookupError:
+        yield from for_each_memmap_entry_vmcoreinfo(prog)
+        return
+    # The RFC's head is a whole struct devm_memmap_vmcore, other versions have a plain list_head.
+    head = head.entry if has_member(head, "entry") else head
+    for entry in bounded(
+        list_for_each_entry(f"struct {_STRUCT}", head.address_of_(), "entry"), _HEAD, limit=_LIMIT
+    ):
+        yield _checked(
+            MemmapEntry(
+                entry.value_(), entry.start.value_(), entry.end.value_(), entry.match.value_()
+            )
+        )
+
+
+def _checked(entry: MemmapEntry) -> MemmapEntry:
+    if entry.start_pfn >= entry.end_pfn or entry.end_pfn >> 52:
+        reason = f"PFNs {entry.start_pfn:#x} to {entry.end_pfn:#x} are no range"
+        return replace(entry, state="stale", reason=reason)
+    return entry
+
+
+def for_each_memmap_entry_vmcoreinfo(prog: Program) -> Iterator[MemmapEntry]:
+    """
+    The same with no debug info at all, from the five lines in vmcoreinfo.
+
+    :raises NotFound: if vmcoreinfo does not have them
+    :raises WalkError: after what could be read
+    """
+    try:
+        info = parse_vmcoreinfo(prog["VMCOREINFO"].string_())
+    except LookupError:
+        raise NotFound("the dump has no vmcoreinfo, so no devm_memmap_vmcore list") from None
+    head = info.symbols.get(_HEAD)
+    if head is None:
+        raise NotFound(
+            "this kernel keeps no devm_memmap_vmcore list (vmcoreinfo has no "
+            f"SYMBOL({_HEAD}); no released kernel does)"
+        )
+    offsets = {member: _offset(info, member) for member in ("entry", "start", "end")}
+    yield from _walk_raw(prog, head, offsets)
+
+
+def _offset(info: VmcoreInfo, member: str) -> int:
+    try:
+        return info.offsets[f"{_STRUCT}.{member}"]
+    except KeyError:
+        raise NotFound(
+            f"vmcoreinfo has SYMBOL({_HEAD}) but no OFFSET({_STRUCT}.{member}): "
+            "the list cannot be read without debug info"
+        ) from None
+
+
+def _walk_raw(prog: Program, symbol: int, offsets: dict[str, int]) -> Iterator[MemmapEntry]:
+    head = _head_address(prog, symbol, offsets["entry"])
+    seen: set[int] = set()
+    node = head
+    try:
+        while (node := prog.read_word(node)) != head:
+            if node in seen:
+                raise WalkError(
+                    f"{_HEAD}: stopped after {len(seen)} entries: "
+                    f"the list is cyclic, it comes back to {node - offsets['entry']:#x}"
+                )
+            if len(seen) >= _LIMIT:
+                raise WalkError(f"{_HEAD}: stopped after {_LIMIT} entries: too many to be sound")
+            seen.add(node)
+            address = node - offsets["entry"]
+            yield _checked(
+                MemmapEntry(
+                    address,
+                    prog.read_word(address + offsets["start"]),
+                    prog.read_word(address + offsets["end"]),
+                    None,
+                )
+            )
+    except FaultError as error:
+        raise WalkError(
+            f"{_HEAD}: stopped after {max(len(seen) - 1, 0)} entries: {error}"
+        ) from None
+
+
+def _head_address(prog: Program, symbol: int, entry_offset: int) -> int:
+    """Where the list begins: at the symbol, or at the entry of a whole struct at the symbol."""
+    if entry_offset:
+        whole = symbol + entry_offset
+        try:
+            # A list's first node points back to its head: list_head.prev follows list_head.next.
+            if prog.read_word(prog.read_word(whole) + _word_size(prog)) == whole:
+                return whole
+        except FaultError:
+            pass
+    return symbol
+
+
+def _word_size(prog: Program) -> int:
+    platform = prog.platform
+    return 8 if platform is None or platform.flags & PlatformFlags.IS_64_BIT else 4
+
+
+def judge_memmap_entries(
+    entries: Sequence[MemmapEntry], namespaces: Sequence[Namespace], page_shift: int
+) -> list[MemmapEntry]:
+    """
+    Which entries are live, and why the others are not.
+
+    An entry is live if its namespace is enabled, keeps its struct pages on pmem and starts where
+    the entry says. Entries with one ``match`` twice, or that overlap, mean corruption: the kernel
+    replaces the entry of a namespace.
+    """
+    return [_judge(i, entries, namespaces, page_shift) for i in range(len(entries))]
+
+
+def _judge(
+    index: int, entries: Sequence[MemmapEntry], namespaces: Sequence[Namespace], page_shift: int
+) -> MemmapEntry:
+    entry = entries[index]
+    others = [other for i, other in enumerate(entries) if i != index]
+    namespace = _namespace_of(entry, namespaces, page_shift)
+    name = namespace.dev if namespace else None
+
+    def verdict(state: str, reason: str | None = None) -> MemmapEntry:
+        return replace(entry, state=state, reason=reason, namespace=name)
+
+    if entry.state != "unknown":
+        return verdict(entry.state, entry.reason)
+    if any(other.match is not None and other.match == entry.match for other in others):
+        return verdict("duplicate", "two entries belong to one namespace")
+    for other in others:
+        if other.start_pfn < entry.end_pfn and entry.start_pfn < other.end_pfn:
+            return verdict("overlapping", f"overlaps the entry at {other.address:#x}")
+    if namespace is None:
+        return verdict("stale", "its namespace is gone")
+    if not namespace.enabled:
+        return verdict("stale", f"{name} is disabled")
+    if namespace.map != "dev":
+        kept = f"its struct pages in {'RAM' if namespace.map == 'mem' else 'no place'}"
+        return verdict("stale", f"{name} is {namespace.mode} now and keeps {kept}")
+    start = (namespace.resource >> page_shift) << page_shift
+    if namespace.data_offset is None:
+        return verdict("unknown", f"{name}: its info block cannot be read")
+    begins = {start >> page_shift, start // _SUBSECTION * _SUBSECTION >> page_shift}
+    pad = _start_pad(namespace)
+    begins |= {(b + (pad >> page_shift)) for b in begins}
+    if entry.start_pfn not in begins:
+        return verdict("stale", f"{name} starts at PFN {start >> page_shift:#x} now")
+    pages = (namespace.data_offset - pad) >> page_shift
+    if entry.end_pfn - entry.start_pfn != pages:
+        return verdict("stale", f"{name} has {pages:#x} pages of metadata now")
+    return verdict("live")
+
+
+def _start_pad(namespace: Namespace) -> int:
+    claim = namespace.claim_object
+    try:
+        return claim.pfn_sb.start_pad.value_() if claim is not None and claim.pfn_sb else 0
+    except FaultError:
+        return 0
+
+
+def _namespace_of(
+    entry: MemmapEntry, namespaces: Sequence[Namespace], page_shift: int
+) -> Namespace | None:
+    if entry.match is not None:
+        return next((n for n in namespaces if n.object.value_() == entry.match), None)
+    address = entry.start_pfn << page_shift
+    return next((n for n in namespaces if n.raw_size and address in n.range), None)
