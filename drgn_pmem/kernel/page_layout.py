@@ -1,0 +1,279 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Layout of struct page
+---------------------
+
+Where the words of ``struct page`` that matter for persistent memory are, and the vmemmap, in this
+kernel: from debug info, or from vmcoreinfo alone. Source: include/linux/mm_types.h.
+
+Three generations of fsdax pages are told apart by members, never by version:
+
+=============================  =========================  ================  ========  =============
+generation                     how it is known            shared extent     count     idle refcount
+=============================  =========================  ================  ========  =============
+before 6.15 (``MAPPING``)      ``struct folio`` without   ``mapping == 1``  index     1
+                               ``share``
+6.15 and later (``FOLIO``)     ``folio.share``            mapping NULL and  share     0
+                                                          ``share > 0``
+=============================  =========================  ================  ========  =============
+
+(``PAGE_MAPPING_DAX_COW`` of 6.0 and ``PAGE_MAPPING_DAX_SHARED`` of 6.3 are both ``mapping == 1``;
+``page->share`` of 6.3 is a union with ``index``; before 6.0 nothing was ever shared.)
+"""
+
+from dataclasses import dataclass
+import enum
+
+from drgn import Program, Type
+
+from drgn_pmem.errors import MissingDebugInfo, PmemError
+from drgn_pmem.kernel.mmu import is_little_endian, vmcoreinfo_of
+from drgn_pmem.kernel.pagetable import Unreadable, read_saved
+
+__all__ = ("DaxGeneration", "PageLayout", "page_layout")
+
+_MAX_ROOTS = 1 << 17
+
+
+class DaxGeneration(enum.Enum):
+    """How the kernel keeps the state of fsdax pages."""
+
+    MAPPING = "mapping"
+    """Every page by itself, idle at refcount 1, ``mapping == 1`` if shared."""
+    FOLIO = "folio"
+    """Folios, idle at refcount 0. Since Linux kernel commit 38607c62b34b ("fs/dax: properly
+    refcount fs dax pages") (in v6.15)."""
+
+
+@dataclass(frozen=True)
+class PageLayout:
+    """Offsets in bytes from the start of ``struct page``; None where this kernel or its debug info
+    does not have the member."""
+
+    source: str
+    """``"debug info"`` or ``"vmcoreinfo"``."""
+    size: int
+    vmemmap: int
+    """Virtual address of the struct page of PFN 0."""
+    page_shift: int
+    flags: int
+    refcount: int
+    mapcount: int
+    mapping: int
+    index: int
+    """Also the share count."""
+    word: int
+    """The word of ``lru.next``: pgmap, or the head of a tail page with bit 0 set."""
+    generation: DaxGeneration | None
+    """None: only vmcoreinfo, which does not tell."""
+    head_is_mask: bool
+    """The word of a tail page is a mask for its address, not the address of the head. Since Linux
+    kernel commit 8c846c879e22 ("mm: rework compound_head() for power-of-2 sizeof(struct page)")
+    (in v7.1)."""
+    head_bit: int | None
+    """Mask of PG_head in flags."""
+    hwpoison_bit: int | None
+    """Mask of PG_hwpoison in flags."""
+    order: int | None
+    """Offset from the head of the byte whose value is the order of a compound page."""
+    large_mapcount: int | None
+    """Offset from the head of the mapcount of a large folio."""
+    little_endian: bool
+
+    def address(self, pfn: int) -> int:
+        """Virtual address of the struct page of a PFN."""
+        return self.vmemmap + pfn * self.size
+
+    def pfn(self, address: int) -> int | None:
+        """PFN of a struct page by its virtual address; None if it cannot be one."""
+        index, rest = divmod(address - self.vmemmap, self.size)
+        return index if rest == 0 and 0 <= index < 1 << (64 - self.page_shift) else None
+
+
+def page_layout(prog: Program) -> PageLayout:
+    """
+    Layout of struct page in this kernel; kept in ``prog.cache``.
+
+    :raises MissingDebugInfo: if neither debug info nor vmcoreinfo tell it
+    """
+    layout = prog.cache.get("drgn_pmem.page_layout")
+    if layout is None:
+        layout = _from_debug_info(prog) or _from_vmcoreinfo(prog)
+        prog.cache["drgn_pmem.page_layout"] = layout
+    return layout
+
+
+def _find_type(prog: Program, name: str) -> Type | None:
+    try:
+        return prog.type(name)
+    except LookupError:
+        return None
+
+
+def _offset(type_: Type | None, *names: str) -> int | None:
+    """Offset of the first member that exists."""
+    if type_ is None:
+        return None
+    for name in names:
+        try:
+            return _offset_of(type_, name)
+        except LookupError:
+            continue
+    return None
+
+
+def _offset_of(type_: Type, designator: str) -> int:
+    member = type_.member(designator)
+    return member.offset
+
+
+def _flag(prog: Program, name: str) -> int | None:
+    """Mask of a page flag: enumerator in debug info, NUMBER in vmcoreinfo."""
+    try:
+        return 1 << prog.constant(name).value_()
+    except LookupError:
+        pass
+    info = vmcoreinfo_of(prog)
+    if f"NUMBER({name}_mask)" in info:
+        return int(info[f"NUMBER({name}_mask)"], 0)
+    if f"NUMBER({name})" in info:
+        return 1 << int(info[f"NUMBER({name})"], 0)
+    return None
+
+
+def _from_debug_info(prog: Program) -> PageLayout | None:
+    page = _find_type(prog, "struct page")
+    if page is None:
+        return None
+    folio = _find_type(prog, "struct folio")
+    zone = _find_type(prog, "struct zone")
+    # "index" became "__folio_index" in v6.14 or so; mapping and index have always been neighbours.
+    index = _offset(page, "index", "__folio_index", "share")
+    flags, refcount = _offset(page, "flags"), _offset(page, "_refcount")
+    mapping, mapcount = _offset(page, "mapping"), _offset(page, "_mapcount")
+    word = _offset(page, "lru", "compound_info", "compound_head", "pgmap")
+    if None in (index, flags, refcount, mapping, mapcount, word):
+        return None
+    # Where the order of a compound page is, newest first: low byte of folio->_flags_1 (v6.6),
+    # folio->_folio_order (v6.1), compound_order of the first tail page.
+    order = _offset(folio, "_folio_order", "_flags_1")
+    if order is None:
+        in_tail = _offset(page, "compound_order")
+        order = None if in_tail is None else page.size + in_tail
+    elif _offset(folio, "_folio_order") is None and not is_little_endian(prog):
+        order += 7  # the low byte of a big-endian word
+    shared = folio is not None and folio.has_member("share")
+    return PageLayout(
+        source="debug info",
+        size=page.size,
+        vmemmap=_vmemmap(prog),
+        page_shift=prog["PAGE_SHIFT"].value_(),
+        flags=flags or 0,
+        refcount=refcount or 0,
+        mapcount=mapcount or 0,
+        mapping=mapping or 0,
+        index=index or 0,
+        word=word or 0,
+        generation=DaxGeneration.FOLIO if shared else DaxGeneration.MAPPING,
+        head_is_mask=_has_mask(page, zone),
+        head_bit=_flag(prog, "PG_head"),
+        hwpoison_bit=_flag(prog, "PG_hwpoison"),
+        order=order,
+        large_mapcount=_offset(folio, "_large_mapcount"),
+        little_endian=is_little_endian(prog),
+    )
+
+
+def _has_mask(page: Type, zone: Type | None) -> bool:
+    # CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP is not in debug info; zone->vmemmap_tails came with it
+    # in the same series.
+    return (
+        page.has_member("compound_info")
+        and page.size & (page.size - 1) == 0
+        and zone is not None
+        and zone.has_member("vmemmap_tails")
+    )
+
+
+def _from_vmcoreinfo(prog: Program) -> PageLayout:
+    info = vmcoreinfo_of(prog)
+
+    def need(line: str) -> int:
+        try:
+            return int(info[line], 0)
+        except (KeyError, ValueError):
+            raise MissingDebugInfo(
+                f"the layout of struct page is not known: no debug info of the kernel is loaded "
+                f"(-s VMLINUX) and VMCOREINFO has no sound {line}"
+            ) from None
+
+    size, mapping = need("SIZE(page)"), need("OFFSET(page.mapping)")
+    page_size = need("PAGESIZE")
+    if size <= 0 or page_size <= 0 or page_size & (page_size - 1):
+        raise MissingDebugInfo("VMCOREINFO: SIZE(page) or PAGESIZE is not sound")
+    return PageLayout(
+        source="vmcoreinfo",
+        size=size,
+        vmemmap=_vmemmap(prog),
+        page_shift=page_size.bit_length() - 1,
+        flags=need("OFFSET(page.flags)"),
+        refcount=need("OFFSET(page._refcount)"),
+        mapcount=need("OFFSET(page._mapcount)"),
+        mapping=mapping,
+        index=mapping + 8,
+        word=need("OFFSET(page.lru)"),
+        # compound_info is younger than folio->share; without it, it could be either.
+        generation=DaxGeneration.FOLIO if "OFFSET(page.compound_info)" in info else None,
+        head_is_mask=False,
+        head_bit=_flag(prog, "PG_head"),
+        hwpoison_bit=_flag(prog, "PG_hwpoison"),
+        order=None,
+        large_mapcount=None,
+        little_endian=is_little_endian(prog),
+    )
+
+
+def _vmemmap(prog: Program) -> int:
+    """Virtual address of the struct page of PFN 0."""
+    try:
+        return prog["vmemmap"].value_()
+    except (LookupError, ValueError):
+        pass
+    info = vmcoreinfo_of(prog)
+    if "SYMBOL(vmemmap)" in info:
+        return int(info["SYMBOL(vmemmap)"], 16)
+    found = _vmemmap_from_sections(prog, info)
+    if found is None:
+        raise MissingDebugInfo(
+            "the address of the vmemmap is not known: load the kernel's debug info (-s VMLINUX)"
+        )
+    return found
+
+
+def _vmemmap_from_sections(prog: Program, info: dict[str, str]) -> int | None:
+    """Every present ``mem_section`` holds it, encoded; the first one that can be read will do."""
+    try:
+        roots_at = int(info["SYMBOL(mem_section)"], 16)
+        roots = int(info["LENGTH(mem_section)"], 0)
+        size = int(info["SIZE(mem_section)"], 0)
+        offset = int(info["OFFSET(mem_section.section_mem_map)"], 0)
+        page_size = int(info["PAGESIZE"], 0)
+    except (KeyError, ValueError):
+        return None
+    order = "little" if is_little_endian(prog) else "big"
+    for root in range(min(roots, _MAX_ROOTS)):
+        try:
+            section = int.from_bytes(read_saved(prog, roots_at + 8 * root, 8), order)  # type: ignore[arg-type]
+            if not section:
+                continue
+            data = read_saved(prog, section, page_size)
+        except (Unreadable, PmemError):
+            continue
+        for at in range(offset, page_size - 7, size):
+            encoded = int.from_bytes(data[at : at + 8], order)  # type: ignore[arg-type]
+            # Present and with a memmap: SECTION_MARKED_PRESENT, SECTION_HAS_MEM_MAP. The other
+            # flags are below the alignment of the vmemmap too.
+            if encoded & 3 == 3:
+                return encoded & ~0xFF
+    return None
