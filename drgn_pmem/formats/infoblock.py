@@ -1,0 +1,404 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Info blocks of fsdax and devdax namespaces
+------------------------------------------
+
+``struct nd_pfn_sb`` (:linux:`drivers/nvdimm/pfn.h`) lies 4 KiB into a namespace. It says where the
+namespace's user data begins (``dataoff``) and whether the ``struct page`` array lies in front of
+it, on the persistent memory itself (``mode``). Everything is little-endian on every architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from drgn_pmem.errors import FormatError
+from drgn_pmem.formats.btt import BTT_SIGNATURE, BttArena, parse_btt
+from drgn_pmem.formats.checksum import nd_sb_checksum
+from drgn_pmem.formats.clayout import CLayout, uuid_bytes, uuid_text
+
+__all__ = (
+    "DAX_SIGNATURE",
+    "INFO_BLOCK_OFFSET",
+    "INFO_BLOCK_SIZE",
+    "PFN_MODE_PMEM",
+    "PFN_MODE_RAM",
+    "PFN_SIGNATURE",
+    "FoundInfoBlock",
+    "InfoBlock",
+    "build_infoblock",
+    "check_infoblock",
+    "data_range",
+    "effective_align",
+    "fill_in_defaults",
+    "find_infoblocks",
+    "memmap_range",
+    "memmap_size",
+    "metadata_range",
+    "parse_infoblock",
+)
+
+PFN_SIGNATURE = b"NVDIMM_PFN_INFO\0"
+DAX_SIGNATURE = b"NVDIMM_DAX_INFO\0"
+INFO_BLOCK_OFFSET = 0x1000
+INFO_BLOCK_SIZE = 0x1000
+PFN_MODE_RAM = 1
+PFN_MODE_PMEM = 2
+
+# nd_info_block_reserve(): the first page of the namespace and the info block.
+_INFO_BLOCK_RESERVE = 0x2000
+
+_LAYOUT = CLayout("""
+struct nd_pfn_sb {
+    char     signature[16];
+    char     uuid[16];
+    char     parent_uuid[16];
+    uint32_t flags;
+    uint16_t version_major;
+    uint16_t version_minor;
+    uint64_t dataoff;           /* from the base of the namespace */
+    uint64_t npfns;
+    uint32_t mode;
+    uint32_t start_pad;         /* from minor version 1 */
+    uint32_t end_trunc;
+    uint32_t align;             /* from 2 */
+    uint32_t page_size;         /* from 4 */
+    uint16_t page_struct_size;
+    char     padding[3994];     /* zero from 3 */
+    uint64_t checksum;
+};
+""")
+
+_NUMBERS = (
+    "dataoff",
+    "npfns",
+    "mode",
+    "start_pad",
+    "end_trunc",
+    "align",
+    "page_size",
+    "page_struct_size",
+)
+
+
+@dataclass(frozen=True)
+class InfoBlock:
+    """``struct nd_pfn_sb``, fields as they are in the block (see :func:`fill_in_defaults`)."""
+
+    signature: str
+    uuid: str
+    parent_uuid: str
+    flags: int
+    version_major: int
+    version_minor: int
+    dataoff: int
+    """Bytes from the namespace's base (plus :attr:`start_pad`) to its user data."""
+    npfns: int
+    """Pages of user data."""
+    mode: int
+    """Where the struct pages are: :data:`PFN_MODE_RAM` or :data:`PFN_MODE_PMEM`."""
+    start_pad: int = 0
+    end_trunc: int = 0
+    align: int = 0
+    page_size: int = 0
+    page_struct_size: int = 0
+    checksum: int = 0
+    checksum_ok: bool = True
+    """
+    False for a damaged block, and for the kernel's RAM copy of an old one: see
+    :func:`fill_in_defaults`.
+    """
+
+    @property
+    def version(self) -> str:
+        return f"{self.version_major}.{self.version_minor}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys and values of ``ndctl read-infoblock -j``, and ``checksum_ok``."""
+        return {
+            "signature": self.signature,
+            "uuid": self.uuid,
+            "parent_uuid": self.parent_uuid,
+            "flags": self.flags,
+            "version": self.version,
+            **{name: getattr(self, name) for name in _NUMBERS},
+            "checksum_ok": self.checksum_ok,
+        }
+
+
+def parse_infoblock(data: bytes, *, verify: bool = True) -> InfoBlock:
+    """
+    Decode an info block.
+
+    :param data: ``struct nd_pfn_sb``, 4096 bytes or more.
+    :param verify: Refuse a wrong checksum. ``nd_pfn->pfn_sb`` in RAM needs ``False``:
+        ``nd_pfn_validate()`` fills in the fields that an old block does not have and leaves its
+        checksum alone.
+    :raises FormatError: naming the signature, checksum or size that is wrong.
+    """
+    members = _LAYOUT.unpack("nd_pfn_sb", data)
+    if members["signature"] not in (PFN_SIGNATURE, DAX_SIGNATURE):
+        raise FormatError(
+            f"not an info block: signature {members['signature']!r} is neither"
+            " NVDIMM_PFN_INFO nor NVDIMM_DAX_INFO"
+        )
+    del members["padding"]
+    for name in ("uuid", "parent_uuid"):
+        members[name] = uuid_text(members[name])
+    members["signature"] = members["signature"].rstrip(b"\0").decode("ascii")
+    computed = nd_sb_checksum(data[:INFO_BLOCK_SIZE])
+    block = InfoBlock(**members, checksum_ok=computed == members["checksum"])
+    if verify and not block.checksum_ok:
+        raise FormatError(
+            f"damaged info block: checksum {block.checksum:#018x}, its bytes give {computed:#018x}"
+        )
+    return block
+
+
+def build_infoblock(block: InfoBlock) -> bytes:
+    """
+    The 4096 bytes of an info block, with their checksum (the record's own is not used).
+
+    :raises FormatError: if a field does not fit, or the signature or a UUID is none.
+    """
+    members = dataclasses.asdict(block)
+    del members["checksum_ok"]
+    members["signature"] = block.signature.encode() + b"\0"
+    if members["signature"] not in (PFN_SIGNATURE, DAX_SIGNATURE):
+        raise FormatError(f"{block.signature!r} is neither NVDIMM_PFN_INFO nor NVDIMM_DAX_INFO")
+    for name in ("uuid", "parent_uuid"):
+        members[name] = uuid_bytes(members[name])
+    data = _LAYOUT.pack("nd_pfn_sb", members)
+    return data[:-8] + nd_sb_checksum(data).to_bytes(8, "little")
+
+
+def fill_in_defaults(block: InfoBlock, page_size: int = 4096) -> InfoBlock:
+    """
+    The block as ``nd_pfn_validate()`` leaves it in ``nd_pfn->pfn_sb``: fields that its version does
+    not have filled in.
+
+    :param page_size: The kernel's ``PAGE_SIZE`` in bytes.
+    """
+    filled: dict[str, Any] = {}
+    if block.version_minor < 1:
+        filled.update(start_pad=0, end_trunc=0)
+    if block.version_minor < 2:
+        filled.update(align=0)
+    if block.version_minor < 4:
+        filled.update(page_size=page_size, page_struct_size=64)
+    return dataclasses.replace(block, **filled)
+
+
+def effective_align(block: InfoBlock) -> int:
+    """
+    Alignment in bytes; a block without one has the largest power of two that is not above its
+    ``dataoff``.
+    """
+    if block.version_minor >= 2 and block.align:
+        return block.align
+    return 1 << max(block.dataoff.bit_length() - 1, 0)
+
+
+def metadata_range(block: InfoBlock, namespace_start: int) -> tuple[int, int]:
+    """
+    Physical start and end of all that is not user data: reserve, struct pages and padding. End
+    exclusive, bytes.
+    """
+    start_pad = fill_in_defaults(block).start_pad
+    return namespace_start, namespace_start + start_pad + block.dataoff
+
+
+def memmap_range(block: InfoBlock, namespace_start: int) -> tuple[int, int] | None:
+    """
+    Physical range, end exclusive, that the block leaves for struct pages on the persistent memory.
+
+    :return: ``None`` if they are in RAM.
+    """
+    if block.mode != PFN_MODE_PMEM:
+        return None
+    start, end = metadata_range(block, namespace_start)
+    start += fill_in_defaults(block).start_pad + _INFO_BLOCK_RESERVE
+    return min(start, end), end
+
+
+def data_range(block: InfoBlock, namespace_start: int, page_size: int = 4096) -> tuple[int, int]:
+    """Physical start and end of the user data. End exclusive, bytes."""
+    filled = fill_in_defaults(block, page_size)
+    start = metadata_range(block, namespace_start)[1]
+    return start, start + filled.npfns * filled.page_size
+
+
+def memmap_size(
+    block: InfoBlock, page_size: int = 4096, page_struct_size: int | None = None
+) -> int:
+    """
+    Bytes of struct pages for the whole mapping, which begins in front of the metadata.
+
+    :param page_struct_size: ``sizeof(struct page)``; default: what the block was made for.
+    """
+    filled = fill_in_defaults(block, page_size)
+    if not filled.page_size:
+        return 0
+    pages = filled.dataoff // filled.page_size + filled.npfns
+    return pages * (page_struct_size or filled.page_struct_size)
+
+
+def check_infoblock(
+    block: InfoBlock,
+    namespace_start: int,
+    namespace_size: int,
+    page_size: int = 4096,
+    page_struct_size: int = 64,
+    *,
+    parent_uuid: str | None = None,
+    compat_align: int = 2 << 20,
+    supported_alignments: Collection[int] | None = None,
+) -> list[str]:
+    """
+    Why a kernel would refuse the block: the checks of ``nd_pfn_validate()`` in
+    :linux:`drivers/nvdimm/pfn_devs.c`.
+
+    :param namespace_start: Physical address of the namespace.
+    :param namespace_size: Its size in bytes.
+    :param page_struct_size: ``sizeof(struct page)`` of that kernel.
+    :param parent_uuid: UUID of the namespace, all zero for a label-less one; ``None`` skips the
+        check.
+    :param compat_align: ``memremap_compat_align()`` in bytes: 2 MiB; 16 MiB on ppc64 with the hash
+        MMU.
+    :param supported_alignments: ``nd_pfn_supported_alignments()`` in bytes; ``None`` skips the
+        check.
+    :return: One sentence per failed check; empty if the kernel accepts the block.
+    """
+    problems = []
+    if not block.checksum_ok:
+        problems.append("the checksum is wrong")
+    if parent_uuid is not None and block.parent_uuid != parent_uuid:
+        problems.append(f"parent_uuid {block.parent_uuid} is not the namespace's {parent_uuid}")
+    if block.mode not in (PFN_MODE_RAM, PFN_MODE_PMEM):
+        problems.append(f"mode {block.mode} is neither 1 (struct pages in RAM) nor 2 (on pmem)")
+    filled = fill_in_defaults(block, page_size)
+    if block.mode == PFN_MODE_PMEM:
+        if filled.page_size > page_size:
+            problems.append(
+                f"page_size {filled.page_size} is larger than the kernel's {page_size} bytes"
+            )
+        if filled.page_struct_size < page_struct_size:
+            problems.append(
+                f"page_struct_size {filled.page_struct_size} is smaller than"
+                f" the kernel's {page_struct_size} bytes"
+            )
+    align = effective_align(block)
+    if (
+        supported_alignments is not None
+        and block.signature == "NVDIMM_DAX_INFO"
+        and align not in supported_alignments
+    ):
+        problems.append(f"align {align:#x} is not supported by the kernel")
+    if align > namespace_size:
+        problems.append(f"align {align:#x} exceeds the namespace's {namespace_size:#x} bytes")
+    if block.dataoff >= namespace_size:
+        problems.append(
+            f"dataoff {block.dataoff:#x} exceeds the namespace's {namespace_size:#x} bytes"
+        )
+    if (namespace_start + block.dataoff + filled.start_pad) % align:
+        problems.append(
+            f"the data would begin at {namespace_start + block.dataoff + filled.start_pad:#x},"
+            f" not aligned to {align:#x}"
+        )
+    if block.dataoff % page_size:
+        problems.append(f"dataoff {block.dataoff:#x} is not a multiple of {page_size} bytes")
+    if (namespace_start + filled.start_pad) % compat_align:
+        problems.append(
+            f"the mapping would begin at {namespace_start + filled.start_pad:#x},"
+            f" not aligned to {compat_align:#x}"
+        )
+    if (namespace_start + namespace_size - filled.end_trunc) % compat_align:
+        problems.append(
+            f"the mapping would end at {namespace_start + namespace_size - filled.end_trunc:#x},"
+            f" not aligned to {compat_align:#x}"
+        )
+    return problems
+
+
+@dataclass(frozen=True)
+class FoundInfoBlock:
+    """An info block that a scan found."""
+
+    namespace: int
+    """Physical address at which the namespace would begin."""
+    address: int
+    """Physical address of the block itself."""
+    block: InfoBlock | BttArena
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "namespace": f"{self.namespace:#x}",
+            "address": f"{self.address:#x}",
+            **self.block.to_json(),
+        }
+
+
+def find_infoblocks(
+    read: Callable[[int, int], bytes | None], start: int, end: int, step: int = 2 << 20
+) -> Iterator[FoundInfoBlock]:
+    """
+    Scan physical memory for info blocks, with no debug info: where a namespace may begin, a known
+    signature with a valid checksum. BTT 2.0 keeps its block in the first page, all others in the
+    second.
+
+    The content of a file on pmem can hold such blocks, too: the caller decides what a hit inside
+    another namespace is. Further arenas and backup blocks of a BTT that was found are not reported
+    again.
+
+    :param read: ``read(address, size)`` gives the bytes, or ``None`` (or fewer) where the dump does
+        not hold them.
+    :param start: First physical address that a namespace may have, in bytes; a candidate even if it
+        is not aligned.
+    :param end: End of the range, exclusive.
+    :param step: Alignment of namespaces in bytes.
+    :raises FormatError: if *step* is not a multiple of 4096.
+    """
+    if step <= 0 or step % INFO_BLOCK_SIZE:
+        raise FormatError(f"the step of a scan is a multiple of 4096 bytes, not {step}")
+    known: set[int] = set()
+    namespace = start
+    while namespace < end:
+        for offset in (0, INFO_BLOCK_OFFSET):
+            address = namespace + offset
+            if address + INFO_BLOCK_SIZE > end:
+                continue
+            block = _read_block(read, address, v2=offset == 0)
+            if isinstance(block, BttArena):
+                again = address in known
+                known.add(address + block.info2off)
+                if block.nextoff:
+                    known.add(address + block.nextoff)
+                if again:
+                    continue
+            if block is not None:
+                yield FoundInfoBlock(namespace, address, block)
+        namespace = (namespace // step + 1) * step
+
+
+def _read_block(
+    read: Callable[[int, int], bytes | None], address: int, v2: bool
+) -> InfoBlock | BttArena | None:
+    signature = read(address, 16)
+    if signature not in ((BTT_SIGNATURE,) if v2 else (BTT_SIGNATURE, PFN_SIGNATURE, DAX_SIGNATURE)):
+        return None
+    data = read(address, INFO_BLOCK_SIZE)
+    if data is None or len(data) < INFO_BLOCK_SIZE:
+        return None
+    try:
+        if signature != BTT_SIGNATURE:
+            return parse_infoblock(data)
+        arena = parse_btt(data)
+    except FormatError:
+        return None
+    # A v1.1 block in the first page is a backup or a later arena, not where the kernel looks for a
+    # namespace's.
+    return arena if (arena.version_major == 2) == v2 else None
