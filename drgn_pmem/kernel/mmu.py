@@ -9,12 +9,14 @@ translates, what an entry means. All of it comes from vmcoreinfo, so that it wor
 info. Only what an entry says of the physical address is decoded, not its permissions.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drgn import Architecture, ObjectNotFoundError, PlatformFlags, Program
+from drgn import Architecture, PlatformFlags, Program
 import numpy as np
+
+from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,41 +74,21 @@ class Mmu:
     """Entries, index of their level -> what they mean."""
 
 
-def vmcoreinfo_of(prog: Program) -> dict[str, str]:
-    """The lines of VMCOREINFO, ``"NUMBER(phys_base)"`` -> ``"0"``; none if there is no note."""
+def vmcoreinfo_of(prog: Program) -> Vmcoreinfo:
+    """VMCOREINFO, parsed; empty if there is no note. Kept in ``prog.cache``."""
     cached = prog.cache.get("drgn_pmem.vmcoreinfo")
-    if cached is not None:
-        return cached
-    try:
-        text = prog["VMCOREINFO"].string_().decode("ascii", "replace")
-    except (LookupError, ObjectNotFoundError):
-        text = ""
-    lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    prog.cache["drgn_pmem.vmcoreinfo"] = lines
-    return lines
+    if cached is None:
+        try:
+            text = prog["VMCOREINFO"].string_()
+        except LookupError:
+            text = b""
+        cached = prog.cache["drgn_pmem.vmcoreinfo"] = Vmcoreinfo.parse(text)
+    return cached
 
 
-def _number(info: Mapping[str, str], name: str) -> int | None:
-    """``NUMBER(name)``: decimal, or hexadecimal with 0x (arm64)."""
-    try:
-        return int(info[f"NUMBER({name})"], 0)
-    except (KeyError, ValueError):
-        return None
-
-
-def _symbol(info: Mapping[str, str], name: str) -> int | None:
-    try:
-        return int(info[f"SYMBOL({name})"], 16)
-    except (KeyError, ValueError):
-        return None
-
-
-def _page_shift(info: Mapping[str, str]) -> int | None:
-    try:
-        size = int(info["PAGESIZE"])
-    except (KeyError, ValueError):
-        return None
-    return size.bit_length() - 1 if size > 0 and size & (size - 1) == 0 else None
+def _page_shift(info: Vmcoreinfo) -> int | None:
+    size = info.page_size
+    return size.bit_length() - 1 if size and size > 0 and size & (size - 1) == 0 else None
 
 
 def _mask(high: int, low: int) -> np.uint64:
@@ -120,16 +102,16 @@ _X86_PRESENT = np.uint64(1 << 0)
 _X86_PSE = np.uint64(1 << 7)
 
 
-def _find_x86_64(prog: Program, info: Mapping[str, str]) -> Mmu | None:
-    top = _symbol(info, "swapper_pg_dir")
-    phys_base = _number(info, "phys_base")
+def _find_x86_64(prog: Program, info: Vmcoreinfo) -> Mmu | None:
+    top = info.symbols.get("swapper_pg_dir")
+    phys_base = info.numbers.get("phys_base")
     if top is None or phys_base is None or top < _X86_START_KERNEL_MAP:
         return None
-    count = 5 if _number(info, "pgtable_l5_enabled") else 4
+    count = 5 if info.numbers.get("pgtable_l5_enabled") else 4
     levels = tuple(Level(12 + 9 * i, 9) for i in reversed(range(count)))
     bits = 12 + 9 * count
     # Memory encryption (SME) sets a bit of the address in every entry.
-    encrypted = (_number(info, "sme_mask") or 0) & (2**64 - 1)
+    encrypted = (info.numbers.get("sme_mask") or 0) & (2**64 - 1)
     low = _mask(52, 12) & np.uint64(~encrypted & (2**64 - 1))
 
     def decode(entries: "Words", level: int) -> Decoded:
@@ -158,18 +140,18 @@ def _find_x86_64(prog: Program, info: Mapping[str, str]) -> Mmu | None:
 _ARM_TYPE = np.uint64(3)
 
 
-def _find_aarch64(prog: Program, info: Mapping[str, str]) -> Mmu | None:
+def _find_aarch64(prog: Program, info: Vmcoreinfo) -> Mmu | None:
     page_shift = _page_shift(info)
-    top = _symbol(info, "swapper_pg_dir")
-    voffset = _number(info, "kimage_voffset")
-    bits = _number(info, "VA_BITS")
+    top = info.symbols.get("swapper_pg_dir")
+    voffset = info.numbers.get("kimage_voffset")
+    bits = info.numbers.get("VA_BITS")
     if page_shift not in (12, 14, 16) or top is None or voffset is None or bits is None:
         return None
     # VA_BITS is what the kernel was configured for. Since Linux kernel commit bbdbc11804ff
     # ("arm64/crash_core: Export TCR_EL1.T1SZ in vmcoreinfo") (in v5.9), TCR_EL1_T1SZ tells what it
     # runs with. With 64K pages swapper_pg_dir is laid out for the configured size all the same
     # (TTBR1 is offset into it); with 4K and 16K pages a level goes away.
-    t1sz = _number(info, "TCR_EL1_T1SZ")
+    t1sz = info.numbers.get("TCR_EL1_T1SZ")
     if page_shift != 16 and t1sz:
         bits = 64 - t1sz
     if not page_shift < bits <= 52:
@@ -229,19 +211,19 @@ def ppc64_is_radix(prog: Program) -> bool:
     """Whether a ppc64 kernel runs with radix page tables (else with the hash MMU)."""
     # Since Linux kernel commit 36e826b568e4 ("powerpc/vmcore: Add MMU information to vmcoreinfo")
     # (in v6.7).
-    radix = _number(vmcoreinfo_of(prog), "RADIX_MMU")
+    radix = vmcoreinfo_of(prog).numbers.get("RADIX_MMU")
     if radix is not None:
         return radix != 0
     try:
         return bool(prog["cur_cpu_spec"].mmu_features.value_() & _PPC_MMU_FTR_RADIX)
     except LookupError:
         # Neither vmcoreinfo nor debug info: POWER9 and later under any current firmware.
-        return "SYMBOL(vmemmap_list)" not in vmcoreinfo_of(prog)
+        return "vmemmap_list" not in vmcoreinfo_of(prog).symbols
 
 
-def _find_ppc64(prog: Program, info: Mapping[str, str]) -> Mmu | None:
+def _find_ppc64(prog: Program, info: Vmcoreinfo) -> Mmu | None:
     page_shift = _page_shift(info)
-    top = _symbol(info, "swapper_pg_dir")
+    top = info.symbols.get("swapper_pg_dir")
     if page_shift not in (12, 16) or top is None or not ppc64_is_radix(prog):
         return None
     shifts_bits, shift = [], page_shift

@@ -16,7 +16,7 @@ from typing import Any
 from drgn import Object, Program
 from drgn.helpers.linux.mm import decode_page_flags_value
 
-from drgn_pmem.dumpfile.coverage import State
+from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import MissingDebugInfo, PmemError
 from drgn_pmem.kernel.page_address import PageAddress, parse_page, resolve_page
 from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout
@@ -40,7 +40,14 @@ __all__ = (
 _MAX_ORDER = 30
 """Order of a compound page above which it is not sound (1 TiB of 4K pages is 28)."""
 
+_NO_PGMAPS = (
+    "as stored: without debug info (-s VMLINUX) no one can tell whether the kernel ever initialised "
+    "this struct page"
+)
+
 _FS_DAX = "MEMORY_DEVICE_FS_DAX"
+
+_TAIL_FLAGS = ("PG_reserved", "PG_hwpoison")
 
 _DAX_SHARED = 1
 """``PAGE_MAPPING_DAX_COW`` (6.0), ``PAGE_MAPPING_DAX_SHARED`` (6.3): mapping of a shared extent."""
@@ -235,7 +242,7 @@ class _Reader:
         aliased = self._aliased(known["page"], known["page_physical"], pgmap)
         own = known | {
             "flags": flags,
-            "flag_names": self._flag_names(flags),
+            "flag_names": self._flag_names(flags, tail=head_pfn != pfn),
             "aliased": aliased,
             # A poisoned tail of shared memory would poison all that share it.
             "hwpoison": None
@@ -254,7 +261,11 @@ class _Reader:
             )
             return PageState(**own, state=error.state, reason=reason, head_pfn=head_pfn)
         return PageState(
-            **own, state=State.SAVED, head_pfn=head_pfn, **self._of_head(pfn, head_pfn, head, pgmap)
+            **own,
+            state=State.SAVED,
+            reason=_NO_PGMAPS if self._pgmaps is None else None,
+            head_pfn=head_pfn,
+            **self._of_head(pfn, head_pfn, head, pgmap),
         )
 
     def _of_head(self, pfn: int, head_pfn: int, head: bytes, pgmap: Pgmap | None) -> dict[str, Any]:
@@ -338,14 +349,14 @@ class _Reader:
             if 0 <= neighbour < 1 << 64
         )
 
-    def _flag_names(self, flags: int) -> tuple[str, ...]:
+    def _flag_names(self, flags: int, tail: bool) -> tuple[str, ...]:
         try:
             text = decode_page_flags_value(Object(self._prog, "unsigned long", flags))
         except LookupError:
             return ()
-        return tuple(
-            name for name in text.split("|") if name and not name.isdigit() and "0x" not in name
-        )
+        names = (name for name in text.split("|") if name.startswith("PG_"))
+        # In the first tails the other bits are the order and flags of the folio.
+        return tuple(name for name in names if not tail or name in _TAIL_FLAGS)
 
     def _zone(self, flags: int) -> dict[str, Any]:
         """Zone and node, from the top of flags (include/linux/page-flags-layout.h)."""

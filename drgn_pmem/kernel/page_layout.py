@@ -27,6 +27,7 @@ import enum
 
 from drgn import Program, Type
 
+from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 from drgn_pmem.errors import MissingDebugInfo, PmemError
 from drgn_pmem.kernel.mmu import is_little_endian, vmcoreinfo_of
 from drgn_pmem.kernel.pagetable import Unreadable, read_saved
@@ -135,11 +136,8 @@ def _flag(prog: Program, name: str) -> int | None:
     except LookupError:
         pass
     info = vmcoreinfo_of(prog)
-    if f"NUMBER({name}_mask)" in info:
-        return int(info[f"NUMBER({name}_mask)"], 0)
-    if f"NUMBER({name})" in info:
-        return 1 << int(info[f"NUMBER({name})"], 0)
-    return None
+    bit = info.numbers.get(name)
+    return info.numbers.get(f"{name}_mask") if bit is None else 1 << (bit & 63)
 
 
 def _from_debug_info(prog: Program) -> PageLayout | None:
@@ -199,32 +197,32 @@ def _has_mask(page: Type, zone: Type | None) -> bool:
 def _from_vmcoreinfo(prog: Program) -> PageLayout:
     info = vmcoreinfo_of(prog)
 
-    def need(line: str) -> int:
-        try:
-            return int(info[line], 0)
-        except (KeyError, ValueError):
+    def need(table: dict[str, int], name: str) -> int:
+        value = table.get(name)
+        if value is None or not 0 <= value < 4096:
             raise MissingDebugInfo(
                 f"the layout of struct page is not known: no debug info of the kernel is loaded "
-                f"(-s VMLINUX) and VMCOREINFO has no sound {line}"
-            ) from None
+                f"(-s VMLINUX) and VMCOREINFO tells nothing sound of {name}"
+            )
+        return value
 
-    size, mapping = need("SIZE(page)"), need("OFFSET(page.mapping)")
-    page_size = need("PAGESIZE")
-    if size <= 0 or page_size <= 0 or page_size & (page_size - 1):
+    size, mapping = need(info.sizes, "page"), need(info.offsets, "page.mapping")
+    page_size = info.page_size or 0
+    if size == 0 or page_size <= 0 or page_size & (page_size - 1):
         raise MissingDebugInfo("VMCOREINFO: SIZE(page) or PAGESIZE is not sound")
     return PageLayout(
         source="vmcoreinfo",
         size=size,
         vmemmap=_vmemmap(prog),
         page_shift=page_size.bit_length() - 1,
-        flags=need("OFFSET(page.flags)"),
-        refcount=need("OFFSET(page._refcount)"),
-        mapcount=need("OFFSET(page._mapcount)"),
+        flags=need(info.offsets, "page.flags"),
+        refcount=need(info.offsets, "page._refcount"),
+        mapcount=need(info.offsets, "page._mapcount"),
         mapping=mapping,
         index=mapping + 8,
-        word=need("OFFSET(page.lru)"),
+        word=need(info.offsets, "page.lru"),
         # compound_info is younger than folio->share; without it, it could be either.
-        generation=DaxGeneration.FOLIO if "OFFSET(page.compound_info)" in info else None,
+        generation=DaxGeneration.FOLIO if "page.compound_info" in info.offsets else None,
         head_is_mask=False,
         head_bit=_flag(prog, "PG_head"),
         hwpoison_bit=_flag(prog, "PG_hwpoison"),
@@ -241,8 +239,8 @@ def _vmemmap(prog: Program) -> int:
     except (LookupError, ValueError):
         pass
     info = vmcoreinfo_of(prog)
-    if "SYMBOL(vmemmap)" in info:
-        return int(info["SYMBOL(vmemmap)"], 16)
+    if "vmemmap" in info.symbols:
+        return info.symbols["vmemmap"]
     found = _vmemmap_from_sections(prog, info)
     if found is None:
         raise MissingDebugInfo(
@@ -251,15 +249,12 @@ def _vmemmap(prog: Program) -> int:
     return found
 
 
-def _vmemmap_from_sections(prog: Program, info: dict[str, str]) -> int | None:
+def _vmemmap_from_sections(prog: Program, info: Vmcoreinfo) -> int | None:
     """Every present ``mem_section`` holds it, encoded; the first one that can be read will do."""
-    try:
-        roots_at = int(info["SYMBOL(mem_section)"], 16)
-        roots = int(info["LENGTH(mem_section)"], 0)
-        size = int(info["SIZE(mem_section)"], 0)
-        offset = int(info["OFFSET(mem_section.section_mem_map)"], 0)
-        page_size = int(info["PAGESIZE"], 0)
-    except (KeyError, ValueError):
+    roots_at, roots = info.symbols.get("mem_section"), info.lengths.get("mem_section")
+    size, offset = info.sizes.get("mem_section"), info.offsets.get("mem_section.section_mem_map")
+    page_size = info.page_size
+    if roots_at is None or roots is None or not size or offset is None or not page_size:
         return None
     order = "little" if is_little_endian(prog) else "big"
     for root in range(min(roots, _MAX_ROOTS)):
@@ -270,7 +265,7 @@ def _vmemmap_from_sections(prog: Program, info: dict[str, str]) -> int | None:
             data = read_saved(prog, section, page_size)
         except (Unreadable, PmemError):
             continue
-        for at in range(offset, page_size - 7, size):
+        for at in range(max(offset, 0), page_size - 7, max(size, 8)):
             encoded = int.from_bytes(data[at : at + 8], order)  # type: ignore[arg-type]
             # Present and with a memmap: SECTION_MARKED_PRESENT, SECTION_HAS_MEM_MAP. The other
             # flags are below the alignment of the vmemmap too.

@@ -21,7 +21,7 @@ from drgn import Architecture, FaultError, Program
 from drgn.helpers.linux.mm import follow_phys
 import numpy as np
 
-from drgn_pmem.dumpfile.coverage import Coverage, State, coverage_of
+from drgn_pmem.dumpfile import Coverage, State, coverage_of
 from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.mmu import Mmu, find_mmu, ppc64_is_radix
 from drgn_pmem.kernel.vmemmap_list import PPC64_PAGE_OFFSET, for_each_backing

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from drgn import FaultError, Program
 
-from drgn_pmem.dumpfile.coverage import coverage_of
+from drgn_pmem.dumpfile import coverage_of
 from drgn_pmem.kernel.mmu import is_little_endian, vmcoreinfo_of
 
 __all__ = ("PPC64_PAGE_OFFSET", "Backing", "for_each_backing")
@@ -22,6 +22,8 @@ PPC64_PAGE_OFFSET = 0xC000000000000000
 """Start of the linear mapping, which also holds the kernel's own image."""
 
 _MAX_BACKINGS = 1 << 20
+_MAX_PSIZE = 64
+"""MMU_PAGE_COUNT is below 20."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ class _Linear:
 
 
 def _symbol(prog: Program, name: str) -> int | None:
-    text = vmcoreinfo_of(prog).get(f"SYMBOL({name})")
-    if text is not None:
-        return int(text, 16)
+    address = vmcoreinfo_of(prog).symbols.get(name)
+    if address is not None:
+        return address
     try:
         return prog[name].address_
     except LookupError:
@@ -63,11 +65,21 @@ def _symbol(prog: Program, name: str) -> int | None:
 
 
 def _offset(prog: Program, type_name: str, member: str) -> int | None:
-    text = vmcoreinfo_of(prog).get(f"OFFSET({type_name}.{member})")
-    if text is not None:
-        return int(text)
+    offset = vmcoreinfo_of(prog).offsets.get(f"{type_name}.{member}")
+    if offset is not None:
+        return offset
     try:
         return prog.type(f"struct {type_name}").member(member).offset
+    except LookupError:
+        return None
+
+
+def _size(prog: Program, type_name: str) -> int | None:
+    size = vmcoreinfo_of(prog).sizes.get(type_name)
+    if size is not None:
+        return size
+    try:
+        return prog.type(f"struct {type_name}").size
     except LookupError:
         return None
 
@@ -75,19 +87,13 @@ def _offset(prog: Program, type_name: str, member: str) -> int | None:
 def _block_size(prog: Program, memory: _Linear) -> int | None:
     """``1 << mmu_psize_defs[mmu_vmemmap_psize].shift``"""
     index_at, defs = _symbol(prog, "mmu_vmemmap_psize"), _symbol(prog, "mmu_psize_defs")
-    shift_offset = _offset(prog, "mmu_psize_def", "shift")
-    size_text = vmcoreinfo_of(prog).get("SIZE(mmu_psize_def)")
-    if size_text is None:
-        try:
-            size_text = str(prog.type("struct mmu_psize_def").size)
-        except LookupError:
-            return None
-    if index_at is None or defs is None or shift_offset is None:
+    size, offset = _size(prog, "mmu_psize_def"), _offset(prog, "mmu_psize_def", "shift")
+    if index_at is None or defs is None or size is None or offset is None:
         return None
     index = memory.word(index_at, 4)
-    if index is None or index > 64:
+    if index is None or index > _MAX_PSIZE:
         return None
-    shift = memory.word(defs + index * int(size_text) + shift_offset, 4)
+    shift = memory.word(defs + index * size + offset, 4)
     return 1 << shift if shift is not None and 12 <= shift <= 34 else None
 
 
