@@ -41,8 +41,8 @@ _MAX_ORDER = 30
 """Order of a compound page above which it is not sound (1 TiB of 4K pages is 28)."""
 
 _NO_PGMAPS = (
-    "as stored: without debug info (-s VMLINUX) no one can tell whether the kernel ever initialised "
-    "this struct page"
+    "as stored: without debug info (-s VMLINUX) no one can tell whether the kernel ever "
+    "initialised this struct page"
 )
 
 _FS_DAX = "MEMORY_DEVICE_FS_DAX"
