@@ -28,11 +28,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
+import contextlib
 from dataclasses import dataclass, field
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from drgn_pmem.errors import PmemError, UsageError
+from drgn_pmem.errors import DumpFileError, PmemError, UsageError
 from drgn_pmem.output.table import Field
 
 if TYPE_CHECKING:
@@ -215,12 +216,16 @@ def run(spec: Spec, prog: Program, words: Sequence[str]) -> Answer | None:
     """
     import drgn
 
+    from drgn_pmem.dumpfile.faults import fault_on_excluded
+
     args = parse_arguments(spec, words)
     if args is None:
         return None
     if args.drgn:
         print(spec.drgn_code(args))
         return None
+    with contextlib.suppress(DumpFileError):  # a program with no file: nothing to guard
+        fault_on_excluded(prog)
     try:
         answer = spec.function(prog, args)
     except drgn.FaultError as error:

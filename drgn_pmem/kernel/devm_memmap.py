@@ -26,7 +26,7 @@ from typing import Any
 from drgn import FaultError, PlatformFlags, Program
 from drgn.helpers.linux.list import list_for_each_entry
 
-from drgn_pmem.dumpfile.vmcoreinfo import VmcoreInfo, parse_vmcoreinfo
+from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.debuginfo import has_member
 from drgn_pmem.kernel.nvdimm import Namespace
@@ -116,7 +116,7 @@ def for_each_memmap_entry_vmcoreinfo(prog: Program) -> Iterator[MemmapEntry]:
     :raises WalkError: after what could be read
     """
     try:
-        info = parse_vmcoreinfo(prog["VMCOREINFO"].string_())
+        info = Vmcoreinfo.parse(prog["VMCOREINFO"].string_())
     except LookupError:
         raise NotFound("the dump has no vmcoreinfo, so no devm_memmap_vmcore list") from None
     head = info.symbols.get(_HEAD)
@@ -129,7 +129,7 @@ def for_each_memmap_entry_vmcoreinfo(prog: Program) -> Iterator[MemmapEntry]:
     yield from _walk_raw(prog, head, offsets)
 
 
-def _offset(info: VmcoreInfo, member: str) -> int:
+def _offset(info: Vmcoreinfo, member: str) -> int:
     try:
         return info.offsets[f"{_STRUCT}.{member}"]
     except KeyError:

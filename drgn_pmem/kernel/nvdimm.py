@@ -424,7 +424,7 @@ def find_namespace(prog: Program, name: str) -> Namespace:
     for namespace in namespaces:
         if name in (namespace.dev, namespace.blockdev, namespace.chardev, namespace.name):
             return namespace
-    known = ", ".join(n.dev for n in namespaces if not n.idle) or "none"
+    known = ", ".join(sorted(n.dev for n in namespaces if not n.idle)) or "none"
     raise NotFound("; ".join([f"no namespace {name!r}; there are: {known}", *problems]))
 
 

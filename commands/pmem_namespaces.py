@@ -1,0 +1,85 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``pmem-namespaces``: the namespaces, where their struct pages are, how much the dump holds."""
+
+import argparse
+
+from drgn import Program
+
+from drgn_pmem.output.table import Field
+from drgn_pmem.output.text import human_size
+from drgn_pmem.spec import Answer, Argument, command
+
+
+@command(
+    name="pmem-namespaces",
+    description="show the namespaces, where their struct pages are, what the dump holds of them",
+    long_description=(
+        "Show the enabled namespaces: mode, size and device as ndctl shows them; where their\n"
+        "struct pages lie (by page table, whatever map= says), how much of them the dump holds."
+    ),
+    arguments=(
+        Argument("namespace", kind="namespace", nargs="?", help="only this namespace"),
+        Argument("-u", "--human", action="store_true", help="sizes for people"),
+    ),
+    fields=(
+        Field("NAMESPACE", lambda m: m.namespace.dev, "namespace"),
+        Field("MODE", lambda m: m.namespace.mode, "fsdax, devdax, sector, raw"),
+        Field("MAP", lambda m: m.namespace.map, "what ndctl was asked for: dev, mem"),
+        Field("SIZE", lambda m: m.namespace.size, "usable bytes", right=True),
+        Field("DEVICE", lambda m: m.namespace.blockdev or m.namespace.chardev, "its device"),
+        Field("PHYSICAL", lambda m: f"{m.namespace.resource:#x}", "first byte", right=True),
+        Field("MEMMAP", lambda m: m.place, "where its struct pages really lie"),
+        Field("MEMMAP_SIZE", lambda m: m.struct_pages and m.struct_pages.size,
+              "bytes of struct pages", right=True, shown=False),
+        Field("DUMPED", lambda m: m.dumped, "how much of the struct pages the dump holds"),
+        Field("NAME", lambda m: m.namespace.name, "given name"),
+        Field("UUID", lambda m: m.namespace.uuid, "uuid", shown=False),
+        Field("RAW_SIZE", lambda m: m.namespace.raw_size, "bytes with metadata",
+              right=True, shown=False),
+        Field("REGION", lambda m: m.namespace.region, "its region", shown=False),
+    ),
+    examples=(
+        ("pmem-namespaces", "all namespaces"),
+        ("pmem-namespaces -u -o +uuid", "sizes for people, uuid added"),
+        ("pmem-namespaces namespace0.0 --json", "one, as JSON"),
+    ),
+    code=(
+        "from drgn_pmem.analysis.memmap import read_memmaps\n\n"
+        "for memmap in read_memmaps(prog).memmaps:\n"
+        "    namespace, pages = memmap.namespace, memmap.struct_pages\n"
+        "    print(namespace.dev, namespace.mode, namespace.size, pages and pages.place,\n"
+        "          pages and pages.saved)\n"
+    ),
+    modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),
+)  # fmt: skip
+def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.memmap import read_memmaps
+
+    answer = read_memmaps(prog).only(prog, args.namespace)
+    fields = None
+    if args.human:
+        fields = [_human(f) if f.name.endswith("SIZE") else f for f in _fields()]
+    return Answer(
+        answer.memmaps,
+        notes=answer.problems,
+        complete=not answer.problems,
+        fields=fields,
+        json=[m.namespace_json() for m in answer.memmaps],
+    )
+
+
+def _fields() -> "tuple[Field, ...]":
+    from drgn_pmem.spec import SPECS
+
+    return SPECS["pmem-namespaces"].fields
+
+
+def _human(field: Field) -> Field:
+    from dataclasses import replace
+
+    def size(record: object) -> object:
+        value = field.value(record)
+        return human_size(value) if isinstance(value, int) else value
+
+    return replace(field, value=size)
