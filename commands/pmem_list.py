@@ -103,7 +103,7 @@ _DAX = (
 )
 def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.inventory import Selection, read_inventory
-    from drgn_pmem.output.ndctl import nest
+    from drgn_pmem.analysis.ndctl import nest
 
     # What each -v switches on, as ndctl/list.c has it.
     args.namespaces |= args.verbose > 0

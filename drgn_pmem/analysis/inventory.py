@@ -127,8 +127,8 @@ def read_inventory(prog: Program) -> Inventory:
         read(for_each_dax_region),
         problems,
     )
-    for record in (*inventory.regions, *inventory.namespaces):
-        problems.extend(record.problems)
+    for devices in (inventory.regions, inventory.namespaces):
+        problems.extend(line for device in devices for line in device.problems)
     if not problems and not inventory.buses and not inventory.dax_regions:
         memory, _ = collect(for_each_persistent_memory(prog))
         pgmaps, _ = collect(for_each_pgmap(prog))
@@ -144,5 +144,5 @@ def _natural(record: Any) -> list[Any]:
     """Device names in the order of their numbers: region2 before region10."""
     import re
 
-    name = getattr(record, "dev", None) or getattr(record, "path", "")
+    name = str(getattr(record, "dev", None) or getattr(record, "path", ""))
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
