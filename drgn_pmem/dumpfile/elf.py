@@ -280,9 +280,7 @@ def parse_notes(
 
 def _bytes_there(source: ByteSource, loads: SegmentTable) -> U64:
     """Of each segment's ``p_filesz``, how many bytes the file really has."""
-    end = np.uint64(source.size)
-    room = np.where(loads.file_offset < end, end - np.minimum(loads.file_offset, end), np.uint64(0))
-    return np.minimum(loads.file_size, room)
+    return np.minimum(loads.file_size, source.room(loads.file_offset))
 
 
 def _coverage(source: ByteSource, loads: SegmentTable, bits: int, physical: bool) -> Coverage:

@@ -16,6 +16,8 @@ import drgn
 
 from drgn_pmem.dumpfile.coverage import Coverage, State
 from drgn_pmem.dumpfile.elf import open_elf
+from drgn_pmem.dumpfile.flattened import MAGIC as FLATTENED_MAGIC, FlattenedSource
+from drgn_pmem.dumpfile.kdump import MAGICS as KDUMP_MAGICS, open_kdump
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
 from drgn_pmem.dumpfile.source import FileSource
 from drgn_pmem.errors import DumpFileError
@@ -58,11 +60,28 @@ def open_dump(path: str | os.PathLike[str]) -> DumpFile:
     magic = source.read(0, 16)
     if magic.startswith(b"\x7fELF"):
         return open_elf(source)
+    if magic.startswith(KDUMP_MAGICS):
+        return open_kdump(source)
+    if magic.startswith(FLATTENED_MAGIC):
+        return _open_flattened(source)
     for start, what in _OTHER_FORMATS:
         if magic.startswith(start):
             raise DumpFileError(f"{source.path}: {what}")
     raise DumpFileError(
         f"{source.path}: not a dump: neither an ELF core nor kdump-compressed nor flattened"
+        f" (starts with {magic[:8].hex(' ')})"
+    )
+
+
+def _open_flattened(outer: FileSource) -> DumpFile:
+    source = FlattenedSource(outer)
+    magic = source.read(0, 16)
+    if magic.startswith(b"\x7fELF"):
+        return open_elf(source, DumpFormat.FLATTENED)
+    if magic.startswith(KDUMP_MAGICS):
+        return open_kdump(source, DumpFormat.FLATTENED)
+    raise DumpFileError(
+        f"{source.path}: a flattened file, but what it holds is not a dump"
         f" (starts with {magic[:8].hex(' ')})"
     )
 

@@ -15,6 +15,9 @@ import stat
 from typing import Protocol
 import weakref
 
+import numpy as np
+
+from drgn_pmem.dumpfile.intervals import U64
 from drgn_pmem.errors import DumpFileError
 
 __all__ = ("ByteSource", "FileSource")
@@ -34,9 +37,13 @@ class ByteSource(Protocol):
         """Up to ``size`` bytes from ``offset`` on; short (or empty) only at the end of the file."""
         ...
 
-    def extents(self) -> tuple[list[int], list[int]] | None:
-        """Starts and ends (exclusive) of the parts that are there, merged; ``None`` for all of
-        ``[0, size)``."""
+    def room(self, offsets: U64) -> U64:
+        """For each offset, how many bytes from there on are in the file without a gap."""
+        ...
+
+    def next_data(self, offset: int) -> int:
+        """First offset at or after this one that may hold other bytes than zero; ``size`` if none
+        does."""
         ...
 
 
@@ -98,9 +105,20 @@ class FileSource:
             size -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def extents(self) -> None:
-        """All of a plain file is there."""
-        return
+    def room(self, offsets: U64) -> U64:
+        """Bytes from each offset to the end of the file."""
+        end = np.uint64(self.size)
+        return end - np.minimum(offsets, end)
+
+    def next_data(self, offset: int) -> int:
+        """Skip a hole of a sparse file."""
+        if offset >= self.size:
+            return self.size
+        try:
+            return min(os.lseek(self._fd, offset, os.SEEK_DATA), self.size)
+        except OSError as error:
+            # ENXIO: nothing but a hole follows. Anything else: the file system cannot tell.
+            return self.size if error.errno == errno.ENXIO else offset
 
     def close(self) -> None:
         """Close the file; reading afterwards is an error."""

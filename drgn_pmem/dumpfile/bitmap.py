@@ -1,0 +1,313 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Bitmaps of a kdump-compressed dump
+----------------------------------
+
+Two bitmaps, one bit per page frame, least significant bit first: the first says which pages exist,
+the second which were dumped. The descriptors of the dumped pages follow in the order of the second.
+A machine of 16 TiB has 512 MiB of each, so they are read piece by piece and kept as runs.
+
+Layout: ``struct page_desc`` in makedumpfile's diskdump_mod.h.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from drgn_pmem.dumpfile.coverage import Coverage, State
+from drgn_pmem.dumpfile.intervals import U64
+from drgn_pmem.dumpfile.source import ByteSource
+from drgn_pmem.errors import DumpFileError
+
+__all__ = ("MAX_RUNS", "Bitmaps", "bitmap_coverage", "descriptor_flags")
+
+MAX_RUNS = 1 << 25
+"""More runs than this are taken for damage: every second page of 256 GiB."""
+CHUNK = 1 << 22
+"""Bytes of a bitmap that are looked at in one piece."""
+DESCRIPTORS = 1 << 18
+"""Page descriptors that are looked at in one piece."""
+SCAN_ALL = 1 << 22
+"""Up to this many descriptors are all checked against the end of the file; of more, a sample
+first."""
+
+_DESCRIPTOR_SIZE = 24
+_COMPRESSED = 0x1 | 0x2 | 0x4 | 0x20
+
+_ABSENT, _EXCLUDED = Coverage.code(State.ABSENT), Coverage.code(State.EXCLUDED)
+_SAVED, _TRUNCATED = Coverage.code(State.SAVED), Coverage.code(State.TRUNCATED)
+
+Codes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Bitmaps:
+    """Where the two bitmaps and the descriptors are."""
+
+    source: ByteSource
+    block_size: int
+    """Page size (bytes)."""
+    offset: int
+    """File offset of the first bitmap (bytes)."""
+    blocks: int
+    """Blocks of both bitmaps together."""
+    max_mapnr: int
+    """PFN after the last."""
+    byteorder: str
+    incomplete: bool = False
+    """Whether the header says that the writer could not finish."""
+
+    @property
+    def separate(self) -> bool:
+        """Whether there are two bitmaps; a dump of all memory (diskdump) has one, as libkdumpfile
+        judges it."""
+        return self.max_mapnr <= self.blocks * self.block_size * 8 // 2
+
+    @property
+    def size(self) -> int:
+        """Size of one bitmap (bytes)."""
+        return (self.blocks // 2 if self.separate else self.blocks) * self.block_size
+
+    @property
+    def exists_offset(self) -> int:
+        """File offset of the bitmap of pages that exist."""
+        return self.offset
+
+    @property
+    def dumped_offset(self) -> int:
+        """File offset of the bitmap of pages that were dumped."""
+        return self.offset + (self.size if self.separate else 0)
+
+    @property
+    def descriptors(self) -> int:
+        """File offset of the page descriptors."""
+        return self.offset + self.blocks * self.block_size
+
+    @property
+    def pages(self) -> int:
+        """PFN after the last that has a bit."""
+        return min(self.max_mapnr, self.size * 8)
+
+    def cut_short(self) -> bool:
+        """Whether the file ends before the descriptors."""
+        length = self.blocks * self.block_size
+        return int(self.source.room(np.array([self.offset], np.uint64))[0]) < length
+
+
+def bitmap_coverage(bitmaps: Bitmaps) -> Coverage:
+    """
+    Coverage by the bitmaps, corrected by what the file really holds.
+
+    :raises DumpFileError: if the bitmaps change state more often than :data:`MAX_RUNS` times.
+    """
+    starts, codes = _runs(bitmaps)
+    ends = np.append(starts[1:], np.uint64(bitmaps.pages))
+    starts, ends, codes = _without_lost_pages(bitmaps, starts, ends, codes)
+    size = np.uint64(bitmaps.block_size)
+    keep = codes != _ABSENT
+    return Coverage.from_arrays(
+        starts[keep] * size, ends[keep] * size - np.uint64(1), codes[keep], State.ABSENT
+    )
+
+
+def _runs(bitmaps: Bitmaps) -> tuple[U64, Codes]:
+    """First PFN and state of each run; the first run starts at 0."""
+    starts: list[U64] = []
+    codes: list[Codes] = []
+    total, last = 0, -1
+    for first, state_starts, state_codes in _pieces(bitmaps):
+        keep = np.ones(len(state_codes), bool)
+        keep[1:] = state_codes[1:] != state_codes[:-1]
+        keep[0] = state_codes[0] != last
+        last = int(state_codes[-1])
+        total += int(keep.sum())
+        if total > MAX_RUNS:
+            raise DumpFileError(
+                f"{bitmaps.source.path}: damaged kdump bitmaps: more than {MAX_RUNS} changes"
+            )
+        starts.append(state_starts[keep] + np.uint64(first))
+        codes.append(state_codes[keep])
+    return np.concatenate(starts), np.concatenate(codes)
+
+
+def _pieces(bitmaps: Bitmaps) -> Iterator[tuple[int, U64, Codes]]:
+    """Runs of one piece of the bitmaps after the other: first PFN of the piece, starts relative to
+    it, states."""
+    source = bitmaps.source
+    position, size = 0, (bitmaps.pages + 7) // 8
+    while position < size:
+        pfn = position * 8
+        # A hole in both bitmaps is one run of absent pages.
+        skip = min(
+            source.next_data(bitmaps.exists_offset + position) - bitmaps.exists_offset,
+            source.next_data(bitmaps.dumped_offset + position) - bitmaps.dumped_offset,
+        )
+        whole = np.array(
+            [bitmaps.exists_offset + position, bitmaps.dumped_offset + position], np.uint64
+        )
+        room = source.room(whole)
+        exists_room, dumped_room = int(room[0]), int(room[1])
+        if skip > position and min(exists_room, dumped_room) > 0:
+            hole = min(skip, size, position + min(exists_room, dumped_room)) - position
+            yield pfn, np.zeros(1, np.uint64), np.array([_ABSENT], np.uint8)
+            position += hole
+            continue
+        if exists_room == 0:
+            yield pfn, np.zeros(1, np.uint64), np.array([_TRUNCATED], np.uint8)
+            return
+        length = min(CHUNK, size - position, exists_room, dumped_room or exists_room)
+        exists = _words(source.read(bitmaps.exists_offset + position, length))
+        if dumped_room == 0:
+            # What exists may or may not have been dumped; its bit is lost.
+            starts, bits = _bit_runs(exists, exists)
+            yield pfn, starts, np.where(bits & 1, _TRUNCATED, _ABSENT).astype(np.uint8)
+        else:
+            dumped = _words(source.read(bitmaps.dumped_offset + position, length))
+            starts, bits = _bit_runs(exists, dumped)
+            table = np.array([_ABSENT, _EXCLUDED, _SAVED, _SAVED], np.uint8)
+            yield pfn, starts, table[bits]
+        position += length
+
+
+def _words(data: bytes) -> U64:
+    return np.frombuffer(data.ljust((len(data) + 7) & -8, b"\0"), "<u8").astype(np.uint64)
+
+
+def _bit_runs(exists: U64, dumped: U64) -> tuple[U64, Codes]:
+    """Positions where either bitmap changes, the first being 0, and both bits from there on (bit 0,
+    bit 1)."""
+    changes = np.zeros(len(exists), np.uint64)
+    one = np.uint64(1)
+    for words in (exists, dumped):
+        before = np.empty_like(words)  # the bit in front of each word
+        before[0] = words[0] & one
+        before[1:] = words[:-1] >> np.uint64(63)
+        changes |= words ^ ((words << one) | before)
+    changes[0] |= one
+    touched = np.flatnonzero(changes)
+    bits = np.unpackbits(
+        changes[touched].astype("<u8").view(np.uint8).reshape(-1, 8), axis=1, bitorder="little"
+    )
+    word, bit = np.nonzero(bits)
+    starts = (touched[word] * 64 + bit).astype(np.uint64)
+    place = bit.astype(np.uint64)
+    has = ((exists[touched[word]] >> place) & one) | (
+        ((dumped[touched[word]] >> place) & one) << one
+    )
+    return starts, has.astype(np.uint8)
+
+
+def _without_lost_pages(
+    bitmaps: Bitmaps, starts: U64, ends: U64, codes: Codes
+) -> tuple[U64, U64, Codes]:
+    """Split the saved runs where the file does not hold the page after all."""
+    saved = np.flatnonzero(codes == _SAVED)
+    if len(saved) == 0:
+        return starts, ends, codes
+    # Page number n in the order of dumping is in the run whose cumulated size first exceeds n.
+    behind = np.cumsum(ends[saved] - starts[saved])
+    total = int(behind[-1])
+    if not _suspect(bitmaps, total):
+        return starts, ends, codes
+    edges = _lost_edges(bitmaps, total)
+    if len(edges) == 0:
+        return starts, ends, codes
+    # Cut the saved runs at the edges, in the order of dumping.
+    first = behind - (ends[saved] - starts[saved])
+    cuts = np.unique(np.concatenate((first, edges)))
+    cuts = cuts[cuts < np.uint64(total)]
+    run = np.searchsorted(behind, cuts, side="right")
+    new_starts = starts[saved][run] + (cuts - first[run])
+    new_ends = np.minimum(ends[saved][run], new_starts + np.diff(np.append(cuts, behind[-1])))
+    # Edges alternate: lost from the first on, held from the second on, ...
+    lost = np.searchsorted(edges, cuts, side="right") % 2 == 1
+    new_codes = np.where(lost, _TRUNCATED, _SAVED).astype(np.uint8)
+    other = codes != _SAVED
+    all_starts = np.concatenate((starts[other], new_starts))
+    order = np.argsort(all_starts, kind="stable")
+    return (
+        all_starts[order],
+        np.concatenate((ends[other], new_ends))[order],
+        np.concatenate((codes[other], new_codes))[order],
+    )
+
+
+def _suspect(bitmaps: Bitmaps, total: int) -> bool:
+    """Whether some descriptors have to be looked at one by one: a few pages of a cut dump are
+    always among the last."""
+    if total <= SCAN_ALL or bitmaps.incomplete or not bitmaps.source.complete:
+        return True
+    sample = DESCRIPTORS // 64
+    for first in np.linspace(0, total - sample, 64, dtype=np.int64).tolist():
+        if _lost(bitmaps, first, sample).any():
+            return True
+    return False
+
+
+def _lost_edges(bitmaps: Bitmaps, total: int) -> U64:
+    """Numbers of pages, in the order of dumping, where lost pages begin and end, alternating."""
+    edges: list[U64] = []
+    source, state, number = bitmaps.source, False, 0
+    while number < total:
+        place = bitmaps.descriptors + number * _DESCRIPTOR_SIZE
+        data = source.next_data(place)
+        if data >= source.size:
+            hole = total - number
+        else:
+            hole = min((data - place) // _DESCRIPTOR_SIZE, total - number)
+        if hole:
+            # Descriptors of zeroes, or none at all.
+            lost, count = np.ones(1, bool), hole
+        else:
+            count = min(DESCRIPTORS, total - number)
+            lost = _lost(bitmaps, number, count)
+        toggles = np.flatnonzero(np.diff(np.concatenate(([state], lost)).astype(np.int8)))
+        edges.append(toggles.astype(np.uint64) + np.uint64(number))
+        state = bool(lost[-1])
+        number += count
+    return np.concatenate(edges)
+
+
+def _lost(bitmaps: Bitmaps, first: int, count: int) -> npt.NDArray[np.bool_]:
+    """Of pages by number, whether the file does not hold them: no descriptor, an empty one, data
+    beyond the end."""
+    table = _descriptors(bitmaps.source, bitmaps.descriptors, bitmaps.byteorder, first, count)
+    offset, size = table["offset"].astype(np.uint64), table["size"].astype(np.uint64)
+    stored = table["flags"] & _COMPRESSED == 0
+    lost = np.ones(count, bool)
+    lost[: len(table)] = (
+        (size == 0) | (stored & (size != bitmaps.block_size)) | (bitmaps.source.room(offset) < size)
+    )
+    return lost
+
+
+def _descriptors(
+    source: ByteSource, offset: int, byteorder: str, first: int, count: int
+) -> npt.NDArray[np.void]:
+    """Descriptors by number; fewer if the file ends."""
+    raw = source.read(offset + first * _DESCRIPTOR_SIZE, count * _DESCRIPTOR_SIZE)
+    order = "<" if byteorder == "little" else ">"
+    layout = np.dtype(
+        [
+            ("offset", f"{order}u8"),
+            ("size", f"{order}u4"),
+            ("flags", f"{order}u4"),
+            ("page_flags", f"{order}u8"),
+        ]
+    )
+    return np.frombuffer(raw, layout, count=len(raw) // _DESCRIPTOR_SIZE)
+
+
+def descriptor_flags(bitmaps: Bitmaps, pages: int) -> dict[int, int]:
+    """Count the first ``pages`` dumped pages by the flags of their descriptors."""
+    counts: dict[int, int] = {}
+    for first in range(0, pages, DESCRIPTORS):
+        count = min(DESCRIPTORS, pages - first)
+        table = _descriptors(bitmaps.source, bitmaps.descriptors, bitmaps.byteorder, first, count)
+        held = table["flags"][table["size"] != 0]
+        for flags, number in zip(*np.unique(held, return_counts=True), strict=True):
+            counts[int(flags)] = counts.get(int(flags), 0) + int(number)
+    return counts

@@ -1,0 +1,341 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+kdump-compressed dumps
+----------------------
+
+makedumpfile's own format, which QEMU writes too: a header, a sub header, two bitmaps (which pages
+exist, which were dumped), one descriptor per dumped page, the compressed pages. Program headers,
+and with them ``PF_DEV``, are lost in it.
+
+Layouts: ``struct disk_dump_header`` and ``struct page_desc`` in diskdump_mod.h, ``struct
+kdump_sub_header`` in makedumpfile.h, as the compiler of the crashed machine laid them out: ``long``
+and ``time_t`` are 4 or 8 bytes, and 64-bit members of a 32-bit structure are aligned to 4 bytes
+(i386) or 8 (arm).
+"""
+
+from dataclasses import dataclass
+import functools
+from typing import Any
+
+from dissect.cstruct import cstruct
+from elftools.elf.structs import ELFStructs
+
+from drgn_pmem.dumpfile.bitmap import Bitmaps, bitmap_coverage, descriptor_flags
+from drgn_pmem.dumpfile.coverage import State
+from drgn_pmem.dumpfile.elf import parse_notes
+from drgn_pmem.dumpfile.records import DumpFile, DumpFormat, Note
+from drgn_pmem.dumpfile.source import ByteSource
+from drgn_pmem.dumpfile.vmcoreinfo import printable
+from drgn_pmem.errors import DumpFileError
+
+__all__ = ("COMPRESSION", "MAGICS", "KdumpHeader", "open_kdump", "page_compression")
+
+MAGICS = (b"KDUMP   ", b"DISKDUMP")
+
+COMPRESSION = {0x1: "zlib", 0x2: "lzo", 0x4: "snappy", 0x20: "zstd"}
+"""Compression by flag (``DUMP_DH_COMPRESSED_*``), of the header's status and of each page."""
+INCOMPLETE = 0x8
+"""Status flag: makedumpfile could not finish (``DUMP_DH_COMPRESSED_INCOMPLETE``)."""
+EXCLUDED_VMEMMAP = 0x10
+"""Status flag: ``makedumpfile -e`` left out parts of the struct page array
+(``DUMP_DH_EXCLUDED_VMEMMAP``)."""
+
+MAX_PFN = 1 << 38
+"""More page frames than this (1 PiB of 4 KiB pages) are taken for damage."""
+_MAX_NOTE_BYTES = 1 << 26
+_MAX_VMCOREINFO = 1 << 20
+
+# utsname's members are spelled out: dissect.cstruct 4.7 forgets the padding behind a nested
+# structure.
+_HEADER = """
+    struct disk_dump_header {
+        char     signature[8];
+        int32    header_version;
+        char     sysname[65];         /* struct new_utsname utsname */
+        char     nodename[65];
+        char     release[65];
+        char     version[65];
+        char     machine[65];
+        char     domainname[65];
+        ulong_t  tv_sec;              /* struct timeval timestamp */
+        ulong_t  tv_usec;
+        uint32   status;
+        int32    block_size;          /* bytes */
+        int32    sub_hdr_size;        /* blocks */
+        uint32   bitmap_blocks;
+        uint32   max_mapnr;           /* PFN; only the low 32 bits */
+        uint32   total_ram_blocks;
+        uint32   device_blocks;
+        uint32   written_blocks;
+        uint32   current_cpu;
+        int32    nr_cpus;
+    };
+"""
+# The number behind a member is the header version that brought it.
+_SUB_HEADER = """
+    struct kdump_sub_header {
+        ulong_t  phys_base;
+        int32    dump_level;          /* 1 */
+        int32    split;               /* 2 */
+        ulong_t  start_pfn;           /* 2 */
+        ulong_t  end_pfn;             /* 2 */
+        uint64   offset_vmcoreinfo;   /* 3 */
+        ulong_t  size_vmcoreinfo;     /* 3 */
+        uint64   offset_note;         /* 4 */
+        ulong_t  size_note;           /* 4 */
+        uint64   offset_eraseinfo;    /* 5 */
+        ulong_t  size_eraseinfo;      /* 5 */
+        uint64   start_pfn_64;        /* 6 */
+        uint64   end_pfn_64;          /* 6 */
+        uint64   max_mapnr_64;        /* 6 */
+    };
+"""
+
+
+@functools.cache
+def _layout(bits: int, byteorder: str, packed: bool = False) -> cstruct:
+    """Layouts of one machine; ``packed``: 64-bit members aligned to 4 bytes."""
+    layout = cstruct(endian="<" if byteorder == "little" else ">")
+    layout.load(f"typedef uint{bits} ulong_t;")
+    layout.load(_HEADER, align=True)
+    layout.load(_SUB_HEADER, align=not packed)
+    return layout
+
+
+@dataclass(frozen=True)
+class KdumpHeader:
+    """Header and sub header; members that the header version does not have are 0 or ``None``."""
+
+    signature: str
+    version: int
+    bits: int
+    byteorder: str
+    utsname: dict[str, str]
+    """sysname, nodename, release, version, machine, domainname; escaped. All empty in QEMU's
+    dumps."""
+    timestamp: int
+    """Seconds since 1970."""
+    status: int
+    """Flags, raw."""
+    block_size: int
+    """Page size (bytes)."""
+    sub_header_blocks: int
+    bitmap_blocks: int
+    max_mapnr: int
+    """PFN after the last one that the dump knows of."""
+    cpus: int
+    phys_base: int
+    dump_level: int | None
+    """makedumpfile's ``-d``."""
+    offset_vmcoreinfo: int
+    size_vmcoreinfo: int
+    offset_note: int
+    size_note: int
+    offset_eraseinfo: int
+    size_eraseinfo: int
+
+    @property
+    def compression(self) -> list[str]:
+        """Compression that the header announces; a page may still be stored as it is."""
+        return [name for flag, name in COMPRESSION.items() if self.status & flag]
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the writer ran out of space."""
+        return bool(self.status & INCOMPLETE)
+
+    @property
+    def excluded_vmemmap(self) -> bool:
+        """Whether ``makedumpfile -e`` was used: parts of the struct page array are left out."""
+        return bool(self.status & EXCLUDED_VMEMMAP)
+
+    def to_json(self) -> dict[str, Any]:
+        """All members; PFNs, sizes and offsets as integers, ``phys_base`` as ``"0x..."``."""
+        return {
+            "signature": self.signature,
+            "version": self.version,
+            "bits": self.bits,
+            "byteorder": self.byteorder,
+            "utsname": dict(self.utsname),
+            "timestamp": self.timestamp,
+            "status": self.status,
+            "compression": self.compression,
+            "incomplete": self.incomplete,
+            "excluded_vmemmap": self.excluded_vmemmap,
+            "block_size": self.block_size,
+            "sub_header_blocks": self.sub_header_blocks,
+            "bitmap_blocks": self.bitmap_blocks,
+            "max_mapnr": self.max_mapnr,
+            "cpus": self.cpus,
+            "phys_base": hex(self.phys_base),
+            "dump_level": self.dump_level,
+        }
+
+
+def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> DumpFile:
+    """
+    Open a kdump-compressed dump.
+
+    :param source: The file, reassembled if it was flattened.
+    :param outer: Format to report: ``KDUMP``, or ``FLATTENED`` if the file was.
+    :raises DumpFileError: if its headers make no sense or are not in the file, or if it is one file
+        of a split dump.
+    """
+    header = _parse(source)
+    notes = _notes(source, header)
+    vmcoreinfo = _vmcoreinfo(source, header, notes)
+    bitmaps = _bitmaps(source, header)
+    # Both the flag and the file have their say: cp may cut a complete dump short, too.
+    truncated = header.incomplete or not source.complete or bitmaps.cut_short()
+    machine = header.utsname["machine"] or None
+    kind = "kdump-compressed" if outer is DumpFormat.KDUMP else "flattened kdump-compressed"
+    return DumpFile(
+        path=source.path,
+        format=outer,
+        contained=DumpFormat.KDUMP,
+        segments=(),
+        notes=notes,
+        vmcoreinfo=vmcoreinfo,
+        truncated=truncated,
+        machine=machine,
+        byteorder=header.byteorder,
+        bits=header.bits,
+        description=(
+            f"{kind} version {header.version},"
+            f" {'/'.join(header.compression) or 'not compressed'},"
+            f" {header.bits}-bit {header.byteorder}-endian"
+            f"{'' if header.dump_level is None else f', dump level {header.dump_level}'}"
+            f"{', incomplete' if truncated else ''}"
+        ),
+        coverage_builder=functools.partial(bitmap_coverage, bitmaps),
+        source=source,
+        kdump=header,
+    )
+
+
+def page_compression(dump: DumpFile, limit: int = 1 << 20) -> dict[str, int]:
+    """
+    Count the pages of a kdump-compressed dump by how each is stored.
+
+    :param dump: An opened dump.
+    :param limit: Look at no more than this many pages.
+    :return: ``{"zlib": pages, "stored": pages, ...}``; empty for other formats.
+    """
+    header, source = dump.kdump, dump.source
+    if header is None or source is None:
+        return {}
+    held = dump.coverage.count()
+    pages = (held.get(State.SAVED, 0) + held.get(State.TRUNCATED, 0)) // header.block_size
+    counts: dict[str, int] = {}
+    for flags, number in descriptor_flags(_bitmaps(source, header), min(pages, limit)).items():
+        name = next((name for flag, name in COMPRESSION.items() if flags & flag), "stored")
+        counts[name] = counts.get(name, 0) + number
+    return counts
+
+
+def _bitmaps(source: ByteSource, header: KdumpHeader) -> Bitmaps:
+    return Bitmaps(
+        source=source,
+        block_size=header.block_size,
+        offset=(1 + header.sub_header_blocks) * header.block_size,
+        blocks=header.bitmap_blocks,
+        max_mapnr=header.max_mapnr,
+        byteorder=header.byteorder,
+        incomplete=header.incomplete,
+    )
+
+
+def _parse(source: ByteSource) -> KdumpHeader:
+    raw = source.read(0, 512)
+    for bits, byteorder in ((32, "little"), (32, "big"), (64, "little"), (64, "big")):
+        layout = _layout(bits, byteorder)
+        if len(raw) < len(layout.disk_dump_header):
+            raise DumpFileError(
+                f"{source.path}: the file ends inside the kdump header; the dump was cut short"
+            )
+        common = layout.disk_dump_header(raw)
+        size = common.block_size
+        if (
+            1024 <= size <= 1 << 20
+            and size & (size - 1) == 0
+            and 1 <= common.sub_hdr_size <= 1 << 16
+            and 0 <= common.header_version <= 1 << 16
+            and common.bitmap_blocks * size * 8 >= common.max_mapnr > 0
+        ):
+            break
+    else:
+        raise DumpFileError(f"{source.path}: damaged kdump header: no page size in it makes sense")
+    sub = _sub_header(source, layout, bits, byteorder, common)
+    version = common.header_version
+    if version >= 2 and sub.split:
+        raise DumpFileError(
+            f"{source.path}: one file of a split dump; join them first with:"
+            " makedumpfile --reassemble FILE1 FILE2 ... NEWFILE"
+        )
+    max_mapnr = sub.max_mapnr_64 if version >= 6 else common.max_mapnr
+    if not 0 < max_mapnr <= MAX_PFN:
+        raise DumpFileError(f"{source.path}: damaged kdump header: {max_mapnr} page frames")
+    names = ("sysname", "nodename", "release", "version", "machine", "domainname")
+    return KdumpHeader(
+        signature=printable(bytes(common.signature)).rstrip(),
+        version=version,
+        bits=bits,
+        byteorder=byteorder,
+        utsname={
+            name: printable(bytes(getattr(common, name)).split(b"\0", 1)[0]) for name in names
+        },
+        timestamp=common.tv_sec,
+        status=common.status,
+        block_size=common.block_size,
+        sub_header_blocks=common.sub_hdr_size,
+        bitmap_blocks=common.bitmap_blocks,
+        max_mapnr=max_mapnr,
+        cpus=common.nr_cpus,
+        phys_base=sub.phys_base,
+        dump_level=sub.dump_level if version >= 1 else None,
+        offset_vmcoreinfo=sub.offset_vmcoreinfo if version >= 3 else 0,
+        size_vmcoreinfo=sub.size_vmcoreinfo if version >= 3 else 0,
+        offset_note=sub.offset_note if version >= 4 else 0,
+        size_note=sub.size_note if version >= 4 else 0,
+        offset_eraseinfo=sub.offset_eraseinfo if version >= 5 else 0,
+        size_eraseinfo=sub.size_eraseinfo if version >= 5 else 0,
+    )
+
+
+def _sub_header(source: ByteSource, layout: cstruct, bits: int, byteorder: str, common: Any) -> Any:
+    length = len(layout.kdump_sub_header)
+    raw = source.read(common.block_size, length)
+    if len(raw) < length:
+        raise DumpFileError(
+            f"{source.path}: the file ends before the kdump sub header; the dump was cut short"
+        )
+    if bits == 64:
+        return layout.kdump_sub_header(raw)
+    # i386 or arm? Only one of the two places vmcoreinfo between the sub header and the bitmaps.
+    packed = _layout(bits, byteorder, packed=True).kdump_sub_header(raw)
+    start, end = common.block_size, (1 + common.sub_hdr_size) * common.block_size
+    place, size = packed.offset_vmcoreinfo, packed.size_vmcoreinfo
+    if common.header_version < 3 or (not place and not size):
+        return packed
+    return packed if start < place <= place + size <= end else layout.kdump_sub_header(raw)
+
+
+def _notes(source: ByteSource, header: KdumpHeader) -> list[Note]:
+    if not header.size_note:
+        return []
+    structs = ELFStructs(little_endian=header.byteorder == "little", elfclass=header.bits)
+    structs.create_basic_structs()
+    structs.create_advanced_structs("ET_CORE")
+    data = source.read(header.offset_note, min(header.size_note, _MAX_NOTE_BYTES))
+    return parse_notes(data, header.offset_note, structs)
+
+
+def _vmcoreinfo(source: ByteSource, header: KdumpHeader, notes: list[Note]) -> bytes | None:
+    place, size = header.offset_vmcoreinfo, header.size_vmcoreinfo
+    for note in notes:
+        if note.name == b"VMCOREINFO":  # libkdumpfile takes the note where there is one
+            place, size = note.offset, note.size
+    if not size:
+        return None
+    return source.read(place, min(size, _MAX_VMCOREINFO)).rstrip(b"\0") or None
