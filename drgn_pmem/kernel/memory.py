@@ -1,0 +1,277 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Memory of the crashed kernel
+----------------------------
+
+Raw reads that never answer from bytes that are not in the dump (slab pages can be left out, and
+drgn would read zeroes there: see :mod:`drgn_pmem.dumpfile.faults`). Reading a structure's bytes
+once and unpacking the members that are wanted is what makes walks over a hundred thousand inodes
+and xarray nodes fast enough.
+"""
+
+from collections.abc import Iterable, Iterator
+import contextlib
+import struct
+from typing import Any
+
+from drgn import (
+    FaultError,
+    Object,
+    PlatformFlags,
+    Program,
+    Type,
+    TypeKind,
+    offsetof,
+)
+
+from drgn_pmem.dumpfile.faults import fault_on_excluded
+from drgn_pmem.errors import DumpFileError, MissingDebugInfo
+from drgn_pmem.kernel.debuginfo import find_type
+from drgn_pmem.kernel.walk import LIMIT, WalkError
+
+__all__ = ("Layout", "Memory", "Unreadable", "cached", "hlist_nodes", "list_nodes", "memory_of")
+
+_CACHE_KEY = "drgn_pmem.memory"
+
+_STEP = 64
+"""Strings are read in aligned pieces of this many bytes: none crosses a page."""
+
+
+class Unreadable(WalkError):
+    """Bytes that a walk needs and that the dump does not hold."""
+
+    def __init__(self, message: str, address: int) -> None:
+        super().__init__(message)
+        self.address = address
+
+
+class Memory:
+    """
+    Virtual memory of a program, read raw.
+
+    :param prog: The crashed kernel.
+    """
+
+    def __init__(self, prog: Program) -> None:
+        self.prog = prog
+        platform = prog.platform
+        little = platform is None or bool(platform.flags & PlatformFlags.IS_LITTLE_ENDIAN)
+        wide = platform is None or bool(platform.flags & PlatformFlags.IS_64_BIT)
+        self.order = "<" if little else ">"
+        self.word_size = 8 if wide else 4
+        self.word_mask = (1 << (8 * self.word_size)) - 1
+        self._word = struct.Struct(self.order + ("Q" if wide else "I"))
+        # A program made of segments by hand has no dump: what it has no segment for, faults anyway.
+        with contextlib.suppress(DumpFileError):
+            fault_on_excluded(prog)
+
+    def read(self, address: int, size: int) -> bytes:
+        """
+        Read virtual memory.
+
+        :param address: Virtual address.
+        :param size: bytes
+        :raises Unreadable: if any of it is not in the dump
+        """
+        address &= self.word_mask
+        try:
+            return self.prog.read(address, size)
+        except (FaultError, OverflowError, ValueError) as error:
+            raise Unreadable(f"cannot read {address:#x}: {_fault_text(error)}", address) from None
+
+    def word(self, address: int) -> int:
+        """
+        Read an ``unsigned long`` or a pointer.
+
+        :raises Unreadable: if it is not in the dump
+        """
+        return int(self._word.unpack(self.read(address, self.word_size))[0])
+
+    def string(self, address: int, limit: int = 4096) -> bytes:
+        """
+        Read a NUL-terminated string of at most *limit* bytes.
+
+        :raises Unreadable: if its bytes are not in the dump
+        """
+        parts: list[bytes] = []
+        while limit > 0:
+            size = min(limit, _STEP - address % _STEP)
+            part = self.read(address, size)
+            head, end, _ = part.partition(b"\0")
+            parts.append(head)
+            if end:
+                break
+            address += size
+            limit -= size
+        return b"".join(parts)
+
+
+def _fault_text(error: Exception) -> str:
+    return error.message if isinstance(error, FaultError) else str(error)
+
+
+def memory_of(prog: Program) -> Memory:
+    """The program's :class:`Memory`, made once."""
+    memory = prog.cache.get(_CACHE_KEY)
+    if memory is None:
+        memory = prog.cache[_CACHE_KEY] = Memory(prog)
+    return memory
+
+
+def _strip(type_: Type) -> Type:
+    while type_.kind == TypeKind.TYPEDEF:
+        type_ = type_.type
+    return type_
+
+
+def _member(type_: Type, path: str) -> Type:
+    for name in path.split("."):
+        type_ = _strip(type_).member(name).type
+    return _strip(type_)
+
+
+_CODES = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q",
+          (1, True): "b", (2, True): "h", (4, True): "i", (8, True): "q"}  # fmt: skip
+
+
+class Layout:
+    """
+    Members of a structure and where they are, from the debug info: read together, raw.
+
+    :param name: ``"struct inode"``
+    :param module: Kernel module that defines it.
+    :param members: Key of the result -> member (``"a.b"`` for nested ones), or several members of
+        which the first that this kernel has is taken. Integers and pointers only.
+    :raises MissingDebugInfo: if the type or a member is not known
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        name: str,
+        module: str = "vmlinux",
+        /,
+        **members: str | tuple[str, ...],
+    ) -> None:
+        self.memory = memory
+        self.name = name
+        self.type = find_type(memory.prog, name, module)
+        self._fields: list[tuple[str, struct.Struct, int]] = []
+        start, end = 1 << 62, 0
+        for key, candidates in members.items():
+            path = self._choose(candidates)
+            type_ = _member(self.type, path)
+            size = type_.size if type_.kind != TypeKind.ENUM else (type_.type or type_).size
+            signed = type_.kind == TypeKind.INT and type_.is_signed
+            assert size is not None
+            offset = offsetof(self.type, path)
+            code = struct.Struct(memory.order + _CODES[size, signed])
+            self._fields.append((key, code, offset))
+            start, end = min(start, offset), max(end, offset + size)
+        self._start, self._size = start, end - start
+
+    def _choose(self, candidates: str | tuple[str, ...]) -> str:
+        if isinstance(candidates, str):
+            candidates = (candidates,)
+        for path in candidates:
+            if self.has(path):
+                return path
+        raise MissingDebugInfo(f"{self.name} of this kernel has no member {candidates[0]}")
+
+    def has(self, path: str) -> bool:
+        """Whether the structure has a member."""
+        try:
+            _member(self.type, path)
+        except (LookupError, AttributeError, TypeError):
+            return False
+        return True
+
+    def offset(self, *candidates: str) -> int:
+        """
+        Offset of a member.
+
+        :param candidates: Names of it, newest first.
+        :return: bytes
+        :raises MissingDebugInfo: if it has none of them
+        """
+        return offsetof(self.type, self._choose(candidates))
+
+    def read(self, address: int) -> dict[str, int]:
+        """
+        The members of the structure at a virtual address.
+
+        :raises Unreadable: if the dump does not hold them
+        """
+        data = self.memory.read(address + self._start, self._size)
+        start = self._start
+        return {
+            key: code.unpack_from(data, offset - start)[0] for key, code, offset in self._fields
+        }
+
+    def object(self, address: int) -> Object:
+        """The structure as a drgn pointer, to go on from in Python."""
+        return Object(self.memory.prog, self.memory.prog.pointer_type(self.type), address)
+
+
+def _bounded(nodes: Iterable[int], what: str, limit: int) -> Iterator[int]:
+    """Brent's algorithm: end a cyclic list without remembering its nodes."""
+    mark, steps, window = 0, 0, 1
+    for count, node in enumerate(nodes):
+        if node == mark:
+            raise WalkError(
+                f"{what}: stopped after {count} entries: the list is cyclic at {node:#x}"
+            )
+        if count >= limit:
+            raise WalkError(f"{what}: stopped after {limit} entries: too many to be sound")
+        steps += 1
+        if steps == window:
+            mark, steps, window = node, 0, window * 2
+        yield node
+
+
+def list_nodes(memory: Memory, head: int, what: str, limit: int = LIMIT) -> Iterator[int]:
+    """
+    Addresses of the ``struct list_head`` of every entry of a list.
+
+    A cyclic list ends with an error, after each of its entries (some of them twice).
+
+    :param head: Address of the list's ``struct list_head``.
+    :param what: What is walked, for the message.
+    :raises WalkError: after the entries that could be read
+    """
+
+    def walk() -> Iterator[int]:
+        node = memory.word(head)
+        while node != head:
+            if not node:
+                raise WalkError(f"{what}: the list at {head:#x} is cut: it has a NULL pointer")
+            yield node
+            node = memory.word(node)
+
+    return _bounded(walk(), what, limit)
+
+
+def hlist_nodes(memory: Memory, head: int, what: str, limit: int = LIMIT) -> Iterator[int]:
+    """
+    Addresses of the ``struct hlist_node`` of every entry of a list.
+
+    :param head: Address of the ``struct hlist_head``.
+    :raises WalkError: after the entries that could be read
+    """
+
+    def walk() -> Iterator[int]:
+        node = memory.word(head)
+        while node:
+            yield node
+            node = memory.word(node)
+
+    return _bounded(walk(), what, limit)
+
+
+def cached(prog: Program, key: str, make: Any) -> Any:
+    """What ``make()`` returns, made once per program."""
+    key = f"drgn_pmem.{key}"
+    if key not in prog.cache:
+        prog.cache[key] = make()
+    return prog.cache[key]
