@@ -1,0 +1,56 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``pmem-file``: from a file and an offset to the page."""
+
+import argparse
+
+from drgn import Program
+
+from drgn_pmem.output.table import Field
+from drgn_pmem.spec import Answer, Argument, command
+
+
+def _code(args: argparse.Namespace) -> str:
+    return (
+        "from drgn_pmem.analysis.filelist import pages_of_file\n\n"
+        f"pages = pages_of_file(prog, {args.path!r})\n"
+        "for page in pages:\n"
+        "    print(page.path, hex(page.offset), page.pfn, page.order, page.dirty, page.locked)\n"
+    )
+
+
+@command(
+    name="pmem-file",
+    description="show the pages of a DAX file: file offset to PFN",
+    long_description=(
+        "Show which pages a DAX file has: every DAX entry of it, or the one at a byte offset.\n"
+        "Of a DAX character device, which has no entries, the pages follow from its ranges."
+    ),
+    arguments=(
+        Argument("path", kind="path", metavar="PATH[:OFFSET]",
+                 help="file as any mount shows it, or ino:NUMBER; byte offset, 0x or decimal"),
+    ),
+    fields=(
+        Field("OFFSET", lambda p: f"{p.offset:#x}", "in the file, bytes", right=True),
+        Field("PFN", lambda p: None if p.pfn is None else f"{p.pfn:#x}", "page", right=True),
+        Field("ORDER", lambda p: p.order, "the entry covers 2^ORDER pages", right=True),
+        Field("FLAGS",
+              lambda p: [n for n in ("dirty", "towrite", "locked", "zero", "empty")
+                         if getattr(p, n)],
+              "dirty, towrite (being written back), locked (fault in flight), zero, empty"),
+        Field("PATH", lambda p: p.path, "file"),
+        Field("INODE", lambda p: p.inode, "inode number", right=True),
+        Field("DEVICE", lambda p: p.device, "block or DAX device", shown=False),
+    ),
+    examples=(
+        ("pmem-file /mnt/a/alpha", "all DAX entries of a file"),
+        ("pmem-file /mnt/a/alpha:0x8000 --json", "the page at an offset, as JSON"),
+    ),
+    code=_code,
+    modules=("device_dax",),
+)  # fmt: skip
+def pmem_file(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.filelist import pages_of_file
+
+    pages = pages_of_file(prog, args.path)
+    return Answer(pages, notes=[] if pages else [f"{args.path}: the file has no DAX entry"])

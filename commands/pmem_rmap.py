@@ -1,0 +1,157 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``pmem-rmap``: from a page to its files and processes."""
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from drgn import Program
+
+from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.output.table import Field
+from drgn_pmem.spec import Answer, Argument, command
+
+if TYPE_CHECKING:
+    from drgn_pmem.analysis.owners import Owner, PageOwners
+    from drgn_pmem.kernel.rmap import Mapping
+
+
+class Row(NamedTuple):
+    """One mapping of one owner of one page; without either where there is none."""
+
+    page: "PageOwners"
+    owner: "Owner | None"
+    mapping: "Mapping | None"
+
+    @property
+    def flags(self) -> list[str]:
+        entry = self.owner.entry if self.owner else None
+        shown = (
+            ("dirty", entry and entry.dirty),
+            ("locked", entry and entry.locked),
+            ("huge", entry and entry.order > 0),
+            ("shared", self.page.shared),
+            ("copy", self.owner and self.owner.private_copy),
+            ("pinned", self.page.page.pinned),
+            ("poison", self.page.page.hwpoison),
+        )
+        return [name for name, is_set in shown if is_set]
+
+
+def _rows(pages: "list[PageOwners]") -> Iterator[Row]:
+    for page in pages:
+        if not page.owners:
+            yield Row(page, None, None)
+        for owner in page.owners:
+            if not owner.mappings:
+                yield Row(page, owner, None)
+            for mapping in owner.mappings:
+                yield Row(page, owner, mapping)
+
+
+def _code(args: argparse.Namespace) -> str:
+    return (
+        "from drgn_pmem.analysis.owners import owners_of\n"
+        "from drgn_pmem.kernel.page import parse_page\n\n"
+        f"pages = [owners_of(prog, parse_page(prog, x)) for x in {args.page!r}]\n"
+        "for page in pages:\n"
+        "    for owner in page.owners:\n"
+        "        print(hex(page.pfn), page.namespace, owner.path, owner.offset, owner.sources)\n"
+        "        for mapping in owner.mappings:\n"
+        "            print(mapping.task.tgid, mapping.task.comm, hex(mapping.address),\n"
+        "                  mapping.proof.value)\n"
+    )
+
+
+@command(
+    name="pmem-rmap",
+    description="show the files that a page belongs to and the processes that map it",
+    long_description=(
+        "From a page of persistent memory to every file that has it (its struct page and the DAX\n"
+        "entries of all DAX files are asked, and compared) and to the processes that map it, each\n"
+        "proven from its page tables: pte (they map exactly this page), vma (mapped by the\n"
+        "process, nothing in its page tables), cow (it has a private copy), unreadable."
+    ),
+    arguments=(
+        Argument(
+            "page",
+            kind="page",
+            nargs="+",
+            metavar="X",
+            help="PFN, physical address, struct page address, namespace0.0+OFFSET, pmem0+OFFSET or"
+            " pmem0:SECTOR; - reads them from standard input",
+        ),
+    ),
+    fields=(
+        Field("PFN", lambda r: f"{r.page.pfn:#x}", "page frame number", right=True),
+        Field("NAMESPACE", lambda r: r.page.namespace, "namespace"),
+        Field("PATH", lambda r: r.owner and r.owner.path, "file"),
+        Field("INODE", lambda r: r.owner and r.owner.inode, "inode number", right=True),
+        Field("OFFSET", lambda r: f"{r.owner.offset:#x}" if r.owner else None,
+              "byte offset of the page in the file", right=True),
+        Field("FLAGS", lambda r: r.flags, "dirty, locked, huge, shared, copy, pinned, poison"),
+        Field("SOURCES", lambda r: r.owner and r.owner.sources,
+              "what names the file: page (struct page), i_pages, range (device DAX), pte"),
+        Field("PID", lambda r: r.mapping and r.mapping.task and r.mapping.task.tgid,
+              "process", right=True),
+        Field("COMM", lambda r: r.mapping and r.mapping.task and r.mapping.task.comm, "its name"),
+        Field("ADDRESS", lambda r: f"{r.mapping.address:#x}" if r.mapping else None,
+              "virtual address of the page there", right=True),
+        Field("PROOF", lambda r: r.mapping and r.mapping.proof.value, "pte, vma, cow, unreadable"),
+        Field("STATE", lambda r: r.page.page.state.value, "of the struct page in the dump"),
+        Field("DEVICE", lambda r: r.page.device, "block or DAX device", shown=False),
+        Field("PHYSICAL", lambda r: f"{r.page.physical:#x}", "physical address", right=True,
+              shown=False),
+    ),
+    examples=(
+        ("pmem-rmap namespace0.0+0", "who owns the first page of the data of namespace0.0"),
+        ("pmem-rmap pmem0:8 pmem1:64 --json", "owners of two bad sectors, as JSON"),
+    ),
+    code=_code,
+    modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),
+)  # fmt: skip
+def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.owners import owners_of
+    from drgn_pmem.kernel.page import resolve_page
+
+    words = list(_words(args.page))
+    pages: list[PageOwners] = []
+    notes: list[str] = []
+    complete = True
+    for word in words:
+        try:
+            where = resolve_page(prog, word)
+            page = owners_of(prog, where.pfn)
+        except (UsageError, NotFound) as error:
+            if len(words) == 1:
+                raise
+            notes.append(str(error))
+            complete = False
+            continue
+        pages.append(page)
+        complete &= bool(page.owners) or page.complete
+        notes += [where.note] if where.note and where.kind != "pfn" else []
+        notes += [f"PFN {page.pfn:#x}: {note}" for note in page.notes]
+    rows = list(_rows(pages))
+    from drgn_pmem.spec import SPECS
+
+    return Answer(
+        pages,
+        notes=list(dict.fromkeys(notes)),
+        complete=complete,
+        sections=[("", rows, SPECS["pmem-rmap"].fields)],
+    )
+
+
+def _words(words: list[str]) -> Iterator[str]:
+    import sys
+
+    for word in words:
+        if word == "-":
+            for line in sys.stdin:
+                yield from line.split()
+        else:
+            yield word
+    if not words:
+        raise PmemError("no page given")

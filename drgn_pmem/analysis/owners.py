@@ -1,0 +1,395 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Owners
+------
+
+Page to file to process. Two roads lead from a page to its file: its struct page (mapping and index)
+and the DAX entries of every DAX file (:mod:`drgn_pmem.analysis.daxfiles`); both are taken where the
+dump has them, and where they differ the answer says so. Device DAX has no entries; there the second
+road is the device's own ranges.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from drgn import Program
+
+from drgn_pmem.analysis.daxfiles import DaxFile, DaxFiles, dax_files_of
+from drgn_pmem.dumpfile.coverage import State
+from drgn_pmem.errors import PmemError
+from drgn_pmem.kernel.daxchar import DaxChar
+from drgn_pmem.kernel.daxentry import DaxEntry
+from drgn_pmem.kernel.daxfs import device_number, host_of_mapping
+from drgn_pmem.kernel.memory import Unreadable
+from drgn_pmem.kernel.nvdimm import Namespace, namespace_of_pfn
+from drgn_pmem.kernel.page import PageState, read_page
+from drgn_pmem.kernel.rmap import (
+    Mapping,
+    Proof,
+    Vma,
+    mapped_pfn,
+    mappings_of_page,
+    vmas_of_mapping,
+)
+from drgn_pmem.kernel.tasks import OpenFile, tasks_of
+from drgn_pmem.kernel.walk import WalkError
+
+__all__ = ("Owner", "PageOwners", "describe_mapping", "owners_of")
+
+_MAX_PRIVATE_PAGES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A file that a page belongs to, and who maps the page through it."""
+
+    inode: int | None
+    """Inode number; of the device node for device DAX."""
+    device: str
+    """Block device of the file system (``"pmem0"``), or the DAX device (``"dax0.1"``)."""
+    dev: str | None
+    """``st_dev``: ``"259:0"``."""
+    path: str | None
+    paths: tuple[str, ...]
+    """As every mount shows every link of it."""
+    deleted: bool
+    offset: int
+    """Of the page in the file, bytes."""
+    entry: DaxEntry | None
+    """Its DAX entry; None for device DAX, which has none, and if only the struct page names it."""
+    sources: tuple[str, ...]
+    """``"page"``: the struct page names it; ``"i_pages"``: a DAX entry does; ``"range"``: the page
+    is in the range of the DAX device; ``"pte"``: only page tables do (a private copy in RAM)."""
+    mappings: tuple[Mapping, ...]
+    open_by: tuple[OpenFile, ...] = ()
+    """Who has it open; filled in for unlinked files."""
+    private_copy: bool = False
+    """The page is a process's private copy (copy on write) of the file's page, in RAM."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "inode": self.inode,
+            "device": self.device,
+            "dev": self.dev,
+            "path": self.path,
+            "paths": list(self.paths),
+            "deleted": self.deleted,
+            "offset": self.offset,
+            "entry": self.entry.to_json() if self.entry else None,
+            "sources": list(self.sources),
+            "private_copy": self.private_copy,
+            "open_by": [o.to_json() for o in self.open_by],
+            "mappings": [m.to_json() for m in self.mappings],
+        }
+
+
+@dataclass(frozen=True)
+class PageOwners:
+    """Everything that is known of who owns a page."""
+
+    pfn: int
+    physical: int
+    namespace: str | None
+    device: str | None
+    page: PageState
+    shared: bool | None
+    """Belongs to several files (reflink): as the struct page marks it, or as i_pages prove it."""
+    owners: tuple[Owner, ...]
+    notes: tuple[str, ...]
+    complete: bool
+    """Whether every DAX file could be looked at."""
+
+    @property
+    def processes(self) -> list[tuple[int, str]]:
+        """(pid, comm) of those whose page tables are proven to map the page."""
+        found = {
+            m.task.tgid: m.task.comm
+            for owner in self.owners
+            for m in owner.mappings
+            if m.task is not None and m.proof is Proof.PTE
+        }
+        return sorted(found.items())
+
+    def to_json(self) -> dict[str, Any]:
+        page = self.page
+        return {
+            "pfn": self.pfn,
+            "physical": f"{self.physical:#x}",
+            "page": f"{page.page:#x}",
+            "namespace": self.namespace,
+            "device": self.device,
+            "state": page.state.value,
+            "reason": page.reason,
+            "hwpoison": page.hwpoison,
+            "refcount": page.refcount,
+            "pinned": page.pinned,
+            "shared": self.shared,
+            "owners": [o.to_json() for o in self.owners],
+            "notes": list(self.notes),
+        }
+
+
+class _Question:
+    """One page's owners, being found."""
+
+    def __init__(self, prog: Program, pfn: int) -> None:
+        self.prog = prog
+        self.pfn = pfn
+        self.files: DaxFiles = dax_files_of(prog)
+        self.page = read_page(prog, pfn)
+        self.page_shift = int(prog["PAGE_SHIFT"])
+        self.notes: list[str] = []
+
+    @property
+    def known(self) -> bool:
+        """Whether the fields of the struct page stand."""
+        return self.page.state is State.SAVED and self.page.reason is None
+
+    def answer(self) -> PageOwners:
+        namespace = self._namespace()
+        owners = list(self._owners())
+        self._explain(owners)
+        device = None
+        if namespace is not None:
+            device = namespace.blockdev or namespace.chardev
+        return PageOwners(
+            self.pfn,
+            self.pfn << self.page_shift,
+            namespace.dev if namespace else None,
+            device,
+            self.page,
+            self._shared(owners),
+            tuple(owners),
+            tuple(dict.fromkeys(self.notes)),
+            self.files.complete,
+        )
+
+    def _shared(self, owners: list[Owner]) -> bool | None:
+        files = [o for o in owners if "i_pages" in o.sources]
+        if len(files) > 1:
+            return True
+        if self.known and self.page.shared is not None:
+            return self.page.shared
+        return False if files and self.files.complete else None
+
+    def _namespace(self) -> Namespace | None:
+        try:
+            return namespace_of_pfn(self.prog, self.pfn)
+        except PmemError as error:
+            self.notes.append(f"namespace unknown: {error}")
+            return None
+
+    def _owners(self) -> Iterator[Owner]:
+        claim = self._claim()
+        char = self.files.char_of(self.pfn)
+        if char is not None:
+            yield self._of_char(char, claim)
+            return
+        entries = sorted(
+            self.files.owners(self.pfn), key=lambda o: (o[0].device, o[0].inode.ino, o[2])
+        )
+        named = False
+        for file, entry, index in entries:
+            by_page = claim is not None and claim == (file.inode.mapping, index)
+            named |= by_page
+            yield self._of_file(
+                file, entry, index, ("page", "i_pages") if by_page else ("i_pages",)
+            )
+        if claim is not None and not named:
+            yield from self._of_claim(*claim, bool(entries))
+        if claim is None and not entries and not self._is_pmem():
+            yield from self._private_copies()
+
+    def _is_pmem(self) -> bool:
+        return self.page.type is not None
+
+    def _claim(self) -> "tuple[int, int] | None":
+        """(mapping, index) that the struct page names."""
+        page = self.page
+        if not self.known or not self._is_pmem():
+            return None
+        if page.mapping_address is None or page.index is None:
+            return None
+        return page.mapping_address, page.index
+
+    def _of_file(
+        self, file: DaxFile, entry: DaxEntry | None, index: int, sources: tuple[str, ...]
+    ) -> Owner:
+        mapping = file.inode.mapping
+        self.notes += [f"{file.text()}: {p}" for p in file.names.problems]
+        self.notes += [f"{file.text()}: {p}" for p in vmas_of_mapping(self.prog, mapping).problems]
+        return Owner(
+            file.inode.ino,
+            file.device,
+            file.dev,
+            file.path,
+            file.names.paths,
+            file.names.deleted,
+            index << self.page_shift,
+            entry,
+            sources,
+            tuple(mappings_of_page(self.prog, mapping, index, self.pfn)),
+            tuple(file.open_by) if file.names.deleted else (),
+        )
+
+    def _of_char(self, char: DaxChar, claim: "tuple[int, int] | None") -> Owner:
+        index = char.index_of(self.pfn)
+        assert index is not None
+        sources = ["range"]
+        mapping = char.inode.mapping
+        if claim is not None and not self.page.aliased:
+            if claim == (mapping, index):
+                sources.insert(0, "page")
+            else:
+                self.notes.append(
+                    f"the struct page names {describe_mapping(self.prog, claim[0])} page"
+                    f" {claim[1]:#x}, the device's range {char.name} page {index:#x}"
+                )
+        self.notes += vmas_of_mapping(self.prog, mapping).problems
+        node = char.node
+        return Owner(
+            node.ino if node else None,
+            char.name,
+            device_number(node.rdev) if node else None,
+            char.paths[0],
+            char.paths,
+            False,
+            index << self.page_shift,
+            None,
+            tuple(sources),
+            tuple(mappings_of_page(self.prog, mapping, index, self.pfn)),
+        )
+
+    def _of_claim(self, mapping: int, index: int, others: bool) -> Iterator[Owner]:
+        """What the struct page alone claims."""
+        file = self.files.by_mapping(mapping)
+        if file is None:
+            self.notes.append(
+                f"the struct page names the address space {mapping:#x}"
+                f" ({describe_mapping(self.prog, mapping)}), which is no DAX file's that was found"
+            )
+            return
+        entry = file.entries.find(index)
+        if entry is None and file.entries.problems:
+            self.notes.append(
+                f"only the struct page names {file.text()}: its DAX entries cannot be read in full"
+            )
+            yield self._of_file(file, None, index, ("page",))
+            return
+        says = "no DAX entry" if entry is None else f"PFN {entry.pfn_at(index) or 0:#x}"
+        self.notes.append(
+            f"the roads disagree: the struct page names {file.text()} offset"
+            f" {index << self.page_shift:#x}, whose i_pages has {says} there"
+            + ("; other files' i_pages name this page" if others else "")
+        )
+        yield self._of_file(file, None, index, ("page",))
+
+    def _private_copies(self) -> Iterator[Owner]:
+        """Private mappings of DAX files whose page tables map this page of RAM."""
+        left = _MAX_PRIVATE_PAGES
+        for file in self.files.files:
+            for vma in vmas_of_mapping(self.prog, file.inode.mapping).vmas:
+                if vma.shared:
+                    continue
+                left -= (vma.end - vma.start) >> self.page_shift
+                if left < 0:
+                    self.notes.append(
+                        "private copies of DAX pages were not all looked at: too many mappings"
+                    )
+                    return
+                yield from self._copies_in(file, vma)
+
+    def _copies_in(self, file: DaxFile, vma: Vma) -> Iterator[Owner]:
+        for address in range(vma.start, vma.end, 1 << self.page_shift):
+            try:
+                if mapped_pfn(self.prog, vma.mm, address) != self.pfn:
+                    continue
+            except Unreadable:
+                return
+            index = vma.pgoff + ((address - vma.start) >> self.page_shift)
+            users = tasks_of(self.prog).by_mm.get(vma.mm, ())
+            mappings = [Mapping(t, address, Proof.PTE, self.pfn, vma) for t in users]
+            yield Owner(
+                file.inode.ino,
+                file.device,
+                file.dev,
+                file.path,
+                file.names.paths,
+                file.names.deleted,
+                index << self.page_shift,
+                None,
+                ("pte",),
+                tuple(mappings),
+                private_copy=True,
+            )
+
+    def _explain(self, owners: list[Owner]) -> None:
+        """Say what the answer rests on."""
+        page, files = self.page, self.files
+        if not self._is_pmem():
+            self.notes.append(
+                "no page of persistent memory"
+                + (": a private copy (copy on write) of a DAX page, in RAM" if owners else "")
+            )
+            return
+        if not self.known:
+            self.notes.append(
+                f"struct page: {page.reason or page.state.value};"
+                " owners come from i_pages and the page tables alone"
+            )
+        elif page.pgmap_known is False:
+            self.notes.append(
+                "the struct page points to no page map of this kernel: overwritten, not trusted"
+            )
+        sharers = len([o for o in owners if "i_pages" in o.sources])
+        if sharers > 1:
+            self.notes.append(
+                f"shared extent: {sharers} files have this page;"
+                " a struct page can name one of them at most"
+            )
+        if files.problems:
+            self.notes.append(
+                f"there may be more owners: {files.problems[0]}"
+                + (f" (and {len(files.problems) - 1} more)" if len(files.problems) > 1 else "")
+            )
+        if files.char_problem and page.type != "MEMORY_DEVICE_FS_DAX":
+            self.notes.append(f"device DAX could not be read: {files.char_problem}")
+        if tasks_of(self.prog).problems:
+            self.notes.append(f"there may be more processes: {tasks_of(self.prog).problems[0]}")
+        if not owners and page.initialised:
+            self.notes.append(
+                "no DAX file in memory has this page: not touched through a mapping since its file"
+                " came into memory, free, or metadata of the file system"
+            )
+
+
+def owners_of(prog: Program, pfn: int) -> PageOwners:
+    """
+    Files that a page belongs to and processes that map it.
+
+    :param pfn: PFN
+    :raises MissingDebugInfo: without debug info of vmlinux
+    """
+    return _Question(prog, pfn).answer()
+
+
+def describe_mapping(prog: Program, mapping: int) -> str:
+    """
+    Short text for an address space: ``"/mnt/a/alpha (ino 14)"``, ``"/dev/dax0.1"``. Never raises
+    for what the dump lacks.
+
+    :param mapping: Address of a ``struct address_space``.
+    """
+    files = dax_files_of(prog)
+    file = files.by_mapping(mapping)
+    if file is not None:
+        return file.text()
+    char = files.char_by_mapping(mapping)
+    if char is not None:
+        return char.paths[0]
+    try:
+        return f"inode {host_of_mapping(prog, mapping).ino}, no DAX file"
+    except WalkError:
+        return "no address space of an inode"
