@@ -1,0 +1,21 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Fixtures over the sample dumps."""
+
+import pytest
+
+from drgn_pmem.shell.sample import Sample
+
+from ..samples import CASES, Case, samples
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Every sample in every format."""
+    return request.param
+
+
+@pytest.fixture(params=list(samples().values()), ids=lambda sample: sample.name)
+def sample(request: pytest.FixtureRequest) -> Sample:
+    """Every sample."""
+    return request.param

@@ -1,0 +1,82 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""pmem-list says what ndctl and daxctl said on the machine while it lived."""
+
+from typing import Any
+
+import pytest
+
+from ..samples import Case, run_json, run_text
+
+
+def by_name(value: Any) -> Any:
+    """Lists of devices as dicts by name: ndctl's own order is that of its directory."""
+    if isinstance(value, dict):
+        return {key: by_name(item) for key, item in value.items()}
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        names = [item.get("dev") or item.get("chardev") or item.get("path") for item in value]
+        if all(names):
+            return {name: by_name(item) for name, item in zip(names, value, strict=True)}
+    return [by_name(item) for item in value] if isinstance(value, list) else value
+
+
+def as_list(value: Any) -> Any:
+    """``ndctl list -u`` prints a single bus without list brackets; we always print a list."""
+    return value if isinstance(value, list) else [value]
+
+
+def test_everything_is_as_ndctl_recorded_it(case: Case) -> None:
+    ours = run_json(case.prog, "pmem-list -BDRNXi -vv --ndctl")
+    assert by_name(ours) == by_name(case.truth_json("ndctl.all.json"))
+
+
+def test_without_idle_devices(case: Case) -> None:
+    ours = run_json(case.prog, "pmem-list -BDRN -vv --ndctl")
+    assert by_name(ours) == by_name(case.truth_json("ndctl.json"))
+
+
+def test_sizes_for_people(case: Case) -> None:
+    ours = run_json(case.prog, "pmem-list -BDRN -vv -u --ndctl")
+    assert by_name(ours) == by_name(as_list(case.truth_json("ndctl.human.txt")))
+
+
+def test_dax_regions_are_as_daxctl_recorded_them(case: Case) -> None:
+    ours = run_json(case.prog, "pmem-list -X -i --ndctl")
+    assert by_name(ours) == by_name(case.truth_json("daxctl.json"))
+
+
+@pytest.mark.parametrize("mode", ["fsdax", "devdax", "sector", "raw"])
+def test_mode_filter(case: Case, mode: str) -> None:
+    ours = run_json(case.prog, f"pmem-list -N -m {mode} --ndctl")
+    recorded = [
+        namespace["dev"]
+        for bus in case.truth_json("ndctl.json")
+        for region in bus["regions"]
+        for namespace in region.get("namespaces", [])
+        if namespace["mode"] == mode
+    ]
+    assert sorted(n["dev"] for n in ours) == sorted(recorded)
+
+
+def test_region_filter(case: Case) -> None:
+    ours = run_json(case.prog, "pmem-list -RN -r region0 --ndctl")
+    (recorded,) = (
+        region
+        for bus in case.truth_json("ndctl.json")
+        for region in bus["regions"]
+        if region["dev"] == "region0"
+    )
+    assert [region["dev"] for region in ours] == ["region0"]
+    assert {n["dev"] for n in ours[0]["namespaces"]} == {n["dev"] for n in recorded["namespaces"]}
+
+
+def test_table_shows_every_enabled_namespace_once(case: Case) -> None:
+    out, err = run_text(case.prog, "pmem-list -H -o namespace,mode,size")
+    recorded = sorted(
+        f"{namespace['dev']}\t{namespace['mode']}\t{namespace['size']}"
+        for bus in case.truth_json("ndctl.json")
+        for region in bus["regions"]
+        for namespace in region.get("namespaces", [])
+    )
+    assert sorted(out.splitlines()) == recorded
+    assert err == ""
