@@ -25,7 +25,7 @@ ByteOrder = Literal["little", "big"]
 
 @cache
 def _compile(declarations: str, byteorder: ByteOrder, align: bool) -> Any:
-    from dissect.cstruct import cstruct  # type: ignore[import-untyped]
+    from dissect.cstruct import cstruct
 
     return cstruct(endian="<" if byteorder == "little" else ">").load(declarations, align=align)
 

@@ -1,0 +1,334 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Crash headers (elfcorehdr)
+--------------------------
+
+The ELF header that kexec or the kernel leaves for the capture kernel: what ``/proc/vmcore`` will
+hold. :mod:`drgn_pmem.formats.elfprepare` makes one as the kernel does,
+:mod:`drgn_pmem.formats.elfcompare` compares two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+from dataclasses import dataclass
+import hashlib
+import struct
+from typing import Any
+
+from drgn_pmem.errors import FormatError
+from drgn_pmem.formats.clayout import ByteOrder
+
+__all__ = (
+    "MACHINES",
+    "PF_DEV",
+    "PF_RWX",
+    "PT_LOAD",
+    "PT_NOTE",
+    "CrashHeader",
+    "ProgramHeader",
+    "build_elfcorehdr",
+    "imply_elfcorehdr",
+    "parse_elfcorehdr",
+    "to_elf_file",
+)
+
+PT_LOAD = 1
+PT_NOTE = 4
+PF_RWX = 7
+PF_DEV = 0x10
+"""Persistent memory; a flag of the patches that never were merged, in no ``elf.h``."""
+
+MACHINES = {
+    21: "ppc64",
+    62: "x86_64",
+    183: "aarch64",
+    22: "s390x",
+    243: "riscv64",
+    258: "loongarch64",
+}
+"""``e_machine`` by name."""
+
+_MAGIC = b"\x7fELF"
+_ET_CORE = 4
+_PN_XNUM = 0xFFFF
+_ALIGN = 4096  # ELF_CORE_HEADER_ALIGN
+
+# Elf64_Ehdr:  e_ident[16] e_type e_machine e_version e_entry e_phoff e_shoff e_flags
+#              e_ehsize e_phentsize e_phnum e_shentsize e_shnum e_shstrndx
+_EHDR = "16sHHIQQQIHHHHHH"
+# Elf64_Phdr:  p_type p_flags p_offset p_vaddr p_paddr p_filesz p_memsz p_align
+_PHDR = "IIQQQQQQ"
+# Elf64_Shdr:  sh_name sh_type sh_flags sh_addr sh_offset sh_size sh_link sh_info sh_addralign
+# sh_entsize
+_SHDR = "IIQQQQIIQQ"
+_EHDR_SIZE, _PHDR_SIZE, _SHDR_SIZE = 64, 56, 64
+_ORDERS: dict[ByteOrder, str] = {"little": "<", "big": ">"}
+
+
+@dataclass(frozen=True)
+class ProgramHeader:
+    """``Elf64_Phdr``; sizes and offset in bytes."""
+
+    type: int
+    flags: int
+    offset: int
+    """In an elfcorehdr the physical address where the bytes are to be read."""
+    virtual: int
+    physical: int
+    """The address that the bytes had in the crashed kernel."""
+    file_size: int
+    memory_size: int
+    align: int = 0
+    what: str = dataclasses.field(default="", compare=False)
+    """What it is for: ``memory``, ``kernel text``, ``pmem``, ``CPU notes 0``, ``vmcoreinfo``."""
+
+    @property
+    def end(self) -> int:
+        """Physical end, exclusive."""
+        return self.physical + self.memory_size
+
+    @property
+    def pmem(self) -> bool:
+        return self.type == PT_LOAD and bool(self.flags & PF_DEV)
+
+    def to_json(self) -> dict[str, Any]:
+        names = {PT_LOAD: "PT_LOAD", PT_NOTE: "PT_NOTE"}
+        return {
+            "type": names.get(self.type, f"{self.type:#x}"),
+            "physical": f"{self.physical:#x}",
+            "virtual": f"{self.virtual:#x}",
+            "offset": self.offset,
+            "size": self.memory_size,
+            "flags": self.flags,
+            "what": self.what,
+        }
+
+
+@dataclass(frozen=True)
+class CrashHeader:
+    """An elfcorehdr, with where it comes from: ``found``, ``rebuilt`` or ``implied``."""
+
+    source: str
+    phdrs: tuple[ProgramHeader, ...]
+    machine: int
+    """``e_machine``."""
+    byteorder: ByteOrder = "little"
+    e_flags: int = 0
+    raw: bytes | None = dataclasses.field(default=None, compare=False, repr=False)
+    """The bytes that it was parsed from, or that the kernel would have written."""
+
+    @property
+    def loads(self) -> tuple[ProgramHeader, ...]:
+        return tuple(phdr for phdr in self.phdrs if phdr.type == PT_LOAD)
+
+    @property
+    def notes(self) -> tuple[ProgramHeader, ...]:
+        return tuple(phdr for phdr in self.phdrs if phdr.type == PT_NOTE)
+
+    def to_json(self) -> dict[str, Any]:
+        json: dict[str, Any] = {
+            "source": self.source,
+            "machine": MACHINES.get(self.machine, self.machine),
+            "byteorder": self.byteorder,
+            "phdrs": [phdr.to_json() for phdr in self.phdrs],
+        }
+        if self.raw is not None:
+            json["bytes_sha256"] = hashlib.sha256(self.raw).hexdigest()
+        return json
+
+
+def _name(phdrs: Iterable[tuple[int, ...]]) -> Iterator[str]:
+    """What each ``Elf64_Phdr`` is for, by the order and addresses that kernel and kexec use."""
+    phdrs = list(phdrs)
+    notes = sum(kind == PT_NOTE for kind, *_ in phdrs)
+    # Memory is mapped with one distance between virtual and physical, the kernel text with another.
+    distances: dict[int, int] = {}
+    for kind, _, _, virtual, physical, _, size, _ in phdrs:
+        if kind == PT_LOAD:
+            distance = virtual - physical
+            distances[distance] = distances.get(distance, 0) + size
+    direct = max(distances, key=lambda distance: distances[distance], default=0)
+    note = 0
+    for kind, flags, _, virtual, physical, *_ in phdrs:
+        if kind == PT_NOTE:
+            note += 1
+            if notes == 1:
+                yield "notes"
+            else:
+                yield f"CPU notes {note - 1}" if note < notes else "vmcoreinfo"
+        elif kind != PT_LOAD:
+            yield ""
+        elif flags & PF_DEV:
+            yield "pmem"
+        elif virtual - physical != direct and virtual >> 63 and virtual != 2**64 - 1:
+            yield "kernel text"
+        else:
+            yield "memory"
+
+
+def parse_elfcorehdr(data: bytes, source: str = "found") -> CrashHeader:
+    """
+    Decode an elfcorehdr, or the headers of any 64-bit ELF core file.
+
+    :param data: From the ELF magic on, at least to the end of the program headers.
+    :raises FormatError: if it is none, of the wrong class or type, or cut short.
+    """
+    if data[:4] != _MAGIC:
+        raise FormatError(f"not an ELF header: it begins with {bytes(data[:4])!r}")
+    if len(data) < _EHDR_SIZE:
+        raise FormatError(f"the ELF header is cut short: {len(data)} of {_EHDR_SIZE} bytes")
+    if data[4] != 2:
+        words = "a 32-bit" if data[4] == 1 else f"a class {data[4]}"
+        raise FormatError(f"{words} ELF header: an elfcorehdr of the supported kernels is 64-bit")
+    if data[5] not in (1, 2):
+        raise FormatError(f"EI_DATA is {data[5]}, neither little- nor big-endian")
+    byteorder: ByteOrder = "little" if data[5] == 1 else "big"
+    order = _ORDERS[byteorder]
+    _, kind, machine, _, _, phoff, shoff, flags, _, phentsize, phnum, shentsize, shnum, _ = (
+        struct.unpack_from(order + _EHDR, data)
+    )
+    if kind != _ET_CORE:
+        raise FormatError(f"e_type is {kind}, not ET_CORE")
+    if phnum and phentsize != _PHDR_SIZE:
+        raise FormatError(f"e_phentsize is {phentsize}, not {_PHDR_SIZE}")
+    if phnum == _PN_XNUM and shnum:
+        if shentsize != _SHDR_SIZE or shoff + _SHDR_SIZE > len(data):
+            raise FormatError(
+                "e_phnum is PN_XNUM, but the section header with the count is missing"
+            )
+        phnum = struct.unpack_from(order + _SHDR, data, shoff)[7]
+    end = phoff + phnum * _PHDR_SIZE
+    if end > len(data):
+        raise FormatError(
+            f"{phnum} program headers at {phoff:#x} do not fit the {len(data)} bytes that are there"
+        )
+    phdrs = list(struct.iter_unpack(order + _PHDR, data[phoff:end]))
+    return CrashHeader(
+        source,
+        tuple(ProgramHeader(*phdr, what) for phdr, what in zip(phdrs, _name(phdrs), strict=True)),
+        machine,
+        byteorder,
+        flags,
+        bytes(data),
+    )
+
+
+def _align(size: int) -> int:
+    return -(-size // _ALIGN) * _ALIGN
+
+
+def build_elfcorehdr(header: CrashHeader, size: int | None = None) -> bytes:
+    """
+    The bytes of a header, padded with zeroes.
+
+    From 65,535 program headers on, their count is in a section header behind them (``PN_XNUM``).
+
+    :param size: Bytes in all; default: up to the next multiple of 4096.
+    :raises FormatError: if a field does not fit, or *size* is too small.
+    """
+    order = _ORDERS[header.byteorder]
+    ident = _MAGIC + bytes((2, 1 if header.byteorder == "little" else 2, 1)) + bytes(9)
+    count = len(header.phdrs)
+    extended = count >= _PN_XNUM
+    try:
+        data = struct.pack(
+            order + _EHDR,
+            ident,
+            _ET_CORE,
+            header.machine,
+            1,
+            0,
+            _EHDR_SIZE,
+            _EHDR_SIZE + count * _PHDR_SIZE if extended else 0,
+            header.e_flags,
+            _EHDR_SIZE,
+            _PHDR_SIZE,
+            min(count, _PN_XNUM),
+            _SHDR_SIZE if extended else 0,
+            1 if extended else 0,
+            0,
+        ) + b"".join(
+            struct.pack(
+                order + _PHDR,
+                phdr.type,
+                phdr.flags,
+                phdr.offset,
+                phdr.virtual,
+                phdr.physical,
+                phdr.file_size,
+                phdr.memory_size,
+                phdr.align,
+            )
+            for phdr in header.phdrs
+        )
+    except struct.error as error:
+        raise FormatError(f"a field of the ELF header does not fit: {error}") from None
+    if extended:
+        data += struct.pack(order + _SHDR, 0, 0, 0, 0, 0, 1, 0, count, 0, 0)
+    if size is None:
+        size = _align(len(data))
+    if size < len(data):
+        raise FormatError(f"{count} program headers need {len(data)} bytes, not {size}")
+    return data.ljust(size, b"\0")
+
+
+def imply_elfcorehdr(dump: CrashHeader, *, join: bool = False) -> CrashHeader:
+    """
+    The elfcorehdr behind a dump, as far as the dump's own program headers tell: ``/proc/vmcore``
+    merges all notes into one and replaces every ``p_offset``; makedumpfile shrinks ``p_filesz``.
+
+    :param dump: The headers of an ELF dump.
+    :param join: Join what follows on seamlessly: ``makedumpfile -E`` splits a program header where
+        it leaves pages out.
+    """
+    phdrs: list[ProgramHeader] = []
+    for phdr in dump.phdrs:
+        if phdr.type == PT_LOAD:
+            phdr = dataclasses.replace(phdr, offset=phdr.physical, file_size=phdr.memory_size)
+            last = phdrs[-1] if phdrs else None
+            if (
+                join
+                and last is not None
+                and last.type == PT_LOAD
+                and (last.end, last.flags) == (phdr.physical, phdr.flags)
+                and last.virtual + last.memory_size == phdr.virtual
+            ):
+                length = last.memory_size + phdr.memory_size
+                phdrs[-1] = dataclasses.replace(last, file_size=length, memory_size=length)
+                continue
+        phdrs.append(phdr)
+    names = _name(dataclasses.astuple(phdr)[:8] for phdr in phdrs)
+    named = tuple(
+        dataclasses.replace(phdr, what=what) for phdr, what in zip(phdrs, names, strict=True)
+    )
+    return CrashHeader("implied", named, dump.machine, dump.byteorder, dump.e_flags)
+
+
+def to_elf_file(header: CrashHeader, notes: Mapping[int, bytes] | None = None) -> bytes:
+    """
+    The header as an ELF file of its own, which readelf and gdb accept.
+
+    Program headers are as they are, but those for notes point to bytes in this file.
+
+    :param notes: What lies at the physical address of each note; a note that is not given is
+        replaced by one (of the name ``drgn-pmem``) that says where it was.
+    """
+    place = len(build_elfcorehdr(header))
+    phdrs, contents = [], b""
+    for phdr in header.phdrs:
+        if phdr.type == PT_NOTE:
+            content = (notes or {}).get(phdr.physical)
+            if content is None:
+                text = f"{phdr.what or 'note'} at {phdr.physical:#x}, {phdr.memory_size} bytes\0"
+                description = text.encode().ljust(-(-len(text) // 4) * 4, b"\0")
+                sizes = struct.pack(_ORDERS[header.byteorder] + "III", 10, len(description), 0)
+                content = sizes + b"drgn-pmem\0\0\0" + description
+            phdr = dataclasses.replace(
+                phdr, offset=place + len(contents), file_size=len(content), align=4
+            )
+            contents += content + bytes(-len(content) % 4)
+        phdrs.append(phdr)
+    return build_elfcorehdr(dataclasses.replace(header, phdrs=tuple(phdrs))) + contents
