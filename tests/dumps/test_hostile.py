@@ -1,0 +1,100 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A real dump with a few bytes changed: clear messages, the readable part, no traceback."""
+
+from drgn import Program
+import pytest
+
+import drgn_pmem
+from drgn_pmem.kernel.nvdimm import find_namespace, for_each_bus, for_each_namespace
+
+from ..samples import run_json, run_text, samples
+from ..synthetic import poke, words
+
+WILD = 0xDEAD000000000100
+ESCAPES = b"\x1b]0;owned\x07\x1b[31mred\x9b2J\xe2\x80\xae\0"
+
+
+@pytest.fixture
+def prog() -> Program:
+    """The first sample, opened anew: what a test pokes into it is its own."""
+    sample = next(iter(samples().values()))
+    return drgn_pmem.open(sample.dump(), sample.debug_info())
+
+
+def test_terminal_escapes_in_names_never_reach_the_terminal(prog: Program) -> None:
+    namespace = next(n for n in for_each_namespace(prog) if n.name)
+    target = namespace.object.dev.kobj.name.value_()
+    poke(prog, target, ESCAPES)
+    poke(prog, next(for_each_bus(prog)).object.nd_desc.provider_name.value_(), ESCAPES)
+    for line in ("pmem-list -BDRNX", "pmem-list -BDRNX -H", "pmem-list -B --json"):
+        out, err = run_text(prog, line)
+        assert "owned" in out
+        assert "\x1b" not in out + err
+        assert "\x07" not in out + err
+        assert "\x9b" not in out + err
+        assert "\u202e" not in out + err
+
+
+def test_wild_pfn_sb_keeps_the_rest_of_the_namespace(prog: Program) -> None:
+    before = {n.dev: n for n in for_each_namespace(prog)}
+    victim = next(n for n in before.values() if n.map == "dev" and n.mode == "fsdax")
+    assert victim.claim_object is not None
+    poke(prog, victim.claim_object.pfn_sb.address_, words(WILD))
+    after = {n.dev: n for n in for_each_namespace(prog)}
+    assert set(after) == set(before)
+    assert after[victim.dev].size is None
+    assert after[victim.dev].blockdev == victim.blockdev
+    assert after[victim.dev].uuid == victim.uuid
+    _, err = run_text(prog, "pmem-list")
+    (note,) = [line for line in err.splitlines() if victim.dev in line]
+    assert f"{WILD:#x}" in note
+    listed = {n["dev"]: n for n in run_json(prog, "pmem-list -N --ndctl")}
+    assert "size" not in listed[victim.dev]
+    assert all("size" in n for dev, n in listed.items() if dev != victim.dev)
+
+
+def test_info_block_that_does_not_fit_gives_no_size(prog: Program) -> None:
+    victim = next(n for n in for_each_namespace(prog) if n.map == "dev")
+    assert victim.claim_object is not None
+    poke(prog, victim.claim_object.pfn_sb.dataoff.address_, words(1 << 50))
+    assert find_namespace(prog, victim.dev).size is None
+    _, err = run_text(prog, "pmem-namespaces")
+    assert "does not fit" in err
+
+
+def test_bus_list_that_is_cyclic_ends(prog: Program) -> None:
+    bus = next(for_each_bus(prog)).object
+    poke(prog, bus.member_("list").next.address_, words(bus.member_("list").address_))
+    out, err = run_text(prog, "pmem-list -B")
+    assert "ndbus0" in out
+    assert "cyclic" in err
+
+
+def test_device_list_with_a_wild_pointer_keeps_what_came_before(prog: Program) -> None:
+    devices = [n.object.dev for n in for_each_namespace(prog)]
+    node = devices[1].p.knode_bus.n_node
+    poke(prog, node.next.address_, words(WILD))
+    names = {n["dev"] for n in run_json(prog, "pmem-list -Ni --ndctl")}
+    assert names == {device.kobj.name.string_().decode() for device in devices[:2]}
+    _, err = run_text(prog, "pmem-list -Ni")
+    assert "devices of nvdimm_bus_type: stopped after" in err
+
+
+def test_absurd_number_of_mappings_is_refused(prog: Program) -> None:
+    namespace = next(for_each_namespace(prog))
+    region = namespace.object.dev.parent
+    from drgn import container_of
+
+    poke(prog, container_of(region, "struct nd_region", "dev").ndr_mappings.address_, b"\xff\xff")
+    out, err = run_text(prog, "pmem-list -R")
+    assert namespace.region in out
+    assert "ndr_mappings 65535 is not sound" in err
+
+
+def test_iomem_tree_that_bites_its_tail_ends(prog: Program) -> None:
+    root = prog["iomem_resource"]
+    first = root.child
+    poke(prog, first.sibling.address_, words(first.value_()))
+    _, err = run_text(prog, "pmem-memmap")
+    assert "cyclic" in err
