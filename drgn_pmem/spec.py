@@ -201,10 +201,21 @@ def parse_arguments(spec: Spec, words: Sequence[str]) -> argparse.Namespace | No
     if "-h" in words or "--help" in words:
         print(parser.format_help().rstrip())
         return None
-    args = parser.parse_args(words)
+    args = parser.parse_args(_join_downwards(words))
     if getattr(args, "limit", None) is not None and args.limit < 0:
         raise UsageError(f"{spec.name}: --limit takes a number of rows, not {args.limit}")
     return args
+
+
+def _join_downwards(words: Sequence[str]) -> list[str]:
+    """``-s -size`` as ``-s-size``: argparse would take ``-size`` for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("-s", "--sort") and word.startswith("-"):
+            joined[-1] = f"-s{word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def run(spec: Spec, prog: Program, words: Sequence[str]) -> Answer | None:
