@@ -1,0 +1,65 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Progress
+--------
+
+How long work says how far it is without knowing who watches. Work calls
+``with progress("struct pages", total) as report`` and ``report(done, total)`` now and then; whoever
+owns the screen (the shell, the command line) says with :func:`show_with` how that looks. With no
+one watching, it costs a function call.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+import contextlib
+from typing import TypeVar
+
+__all__ = ("Report", "collect", "progress", "show_with")
+
+T = TypeVar("T")
+
+Report = Callable[[int, int], None]
+"""``report(done, total)``: units of work done and in all (0 if not known)."""
+
+Show = Callable[[str, int], contextlib.AbstractContextManager[Report]]
+
+_show: Show | None = None
+
+
+def show_with(show: Show | None) -> None:
+    """Who shows progress from now on: a function of a label and a total; None for no one."""
+    global _show
+    _show = show
+
+
+def _ignore(done: int, total: int) -> None:
+    return None
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int = 0) -> Iterator[Report]:
+    """
+    Say how far a piece of work is.
+
+    :param label: What is worked on, in a few words.
+    :param total: Units of work, 0 if not known yet.
+    """
+    if _show is None:
+        yield _ignore
+        return
+    with _show(label, total) as report:
+        yield report
+
+
+def collect(items: Iterable[T], into: list[T] | None = None) -> tuple[list[T], bool]:
+    """
+    Take all items, or those until the user presses Ctrl-C: what was found is not thrown away.
+
+    :return: The items, and whether they are all.
+    """
+    found: list[T] = [] if into is None else into
+    try:
+        found.extend(items)
+    except KeyboardInterrupt:
+        return found, False
+    return found, True

@@ -1,0 +1,119 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Use without a prompt: one command, a script, lines of text. Each returns an exit status."""
+
+from collections.abc import Sequence
+import contextlib
+import io
+import os
+import shlex
+import sys
+import traceback
+
+import drgn
+
+from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
+from drgn_pmem.shell.failures import explain
+from drgn_pmem.shell.log import logger
+from drgn_pmem.shell.target import Target
+from drgn_pmem.spec import SPECS, run
+
+__all__ = ("other_commands", "run_command", "run_other_command", "run_script", "run_text")
+
+_SIGINT = 128 + 2
+_HINT = "--log-level debug shows the traceback"
+
+
+def run_command(target: Target, name: str, words: Sequence[str]) -> int:
+    """One of our commands: 0 answered, 1 could not, or not all of it."""
+    drgn.set_default_prog(target.prog)
+    notes = io.StringIO()
+    try:
+        # Without the kernel's debug info some commands still know something, and note what they
+        # do not; when they know nothing, one line says why.
+        with contextlib.redirect_stderr(notes if target.missing_kernel else sys.stderr):
+            answer = run(SPECS[name], target.prog, words)
+        if answer is not None and not answer.complete and not answer.records and notes.getvalue():
+            raise MissingDebugInfo(target.missing)
+        sys.stdout.flush()
+        sys.stderr.write(notes.getvalue())
+    except (UsageError, BrokenPipeError):
+        raise
+    except Exception as error:
+        # Whatever a hostile dump makes a command do, the user reads one line.
+        logger.debug("%s", name, exc_info=True)
+        raise PmemError(explain(error, name, target.missing, _HINT)) from error
+    return 0 if answer is None or answer.complete else 1
+
+
+def other_commands(prog: drgn.Program) -> list[str]:
+    """Names of the commands of drgn and its other plugins."""
+    from drgn.commands import DEFAULT_COMMAND_NAMESPACE
+
+    return [name for name, _ in DEFAULT_COMMAND_NAMESPACE.enabled(prog) if name not in SPECS]
+
+
+def run_other_command(target: Target, words: Sequence[str]) -> int:
+    """A command of drgn (``crash kmem -i``) or of another plugin."""
+    from drgn.cli import default_globals
+    from drgn.commands import CommandArgumentError, run_command as run_drgn_command
+
+    drgn.set_default_prog(target.prog)
+    line = shlex.join(words)
+    try:
+        run_drgn_command(target.prog, line, globals=default_globals(target.prog))
+    except CommandArgumentError as error:
+        raise UsageError(str(error)) from error
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        logger.debug("%s", line, exc_info=True)
+        raise PmemError(explain(error, words[0], target.missing, _HINT)) from error
+    return 0
+
+
+def run_script(target: Target, words: Sequence[str]) -> int:
+    """A Python script and its arguments, as ``drgn -c VMCORE script.py``."""
+    import runpy
+
+    drgn.set_default_prog(target.prog)
+    path = words[0]
+    sys.argv = list(words)
+    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
+    try:
+        runpy.run_path(path, init_globals={"prog": target.prog}, run_name="__main__")
+    except (PmemError, BrokenPipeError):
+        raise
+    except OSError as error:
+        if error.filename == path:
+            raise
+        traceback.print_exc()
+        return 1
+    except Exception:
+        # The script is the user's own: its traceback is what they need.
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def run_text(target: Target, text: str, arguments: Sequence[str], name: str = "-e") -> int:
+    """
+    Lines as if they were typed at the prompt, one after the other until one fails.
+
+    :param arguments: ``sys.argv`` for the Python in them.
+    """
+    from drgn_pmem.shell.failures import Leave
+    from drgn_pmem.shell.session import Session
+    from drgn_pmem.shell.words import split_text
+
+    sys.argv = list(arguments)
+    sys.path.insert(0, "")
+    session = Session(target)
+    session.python.names["__file__"] = name
+    try:
+        for line in split_text(text, session.names(), session.python.is_complete):
+            if not session.run(line):
+                return _SIGINT if isinstance(session.last_error, KeyboardInterrupt) else 1
+    except Leave as leave:
+        return int(leave.args[0])
+    return 0

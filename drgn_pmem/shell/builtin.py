@@ -1,0 +1,117 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The shell's own commands: ``help``, ``exit`` and those that begin with a backslash."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.shell.failures import Leave
+from drgn_pmem.shell.help import print_help
+from drgn_pmem.shell.journal import Journal
+
+if TYPE_CHECKING:
+    from drgn_pmem.shell.session import Session
+
+__all__ = ("BUILTINS", "DESCRIPTIONS")
+
+
+def _help(session: "Session", rest: str) -> None:
+    print_help(session, rest)
+
+
+def _leave(session: "Session", rest: str) -> None:
+    raise Leave(0)
+
+
+def _timing(session: "Session", rest: str) -> None:
+    session.timing = _switch(rest, session.timing, "\\timing")
+    print(f"timing is {'on' if session.timing else 'off'}")
+
+
+def _switch(word: str, now: bool, name: str) -> bool:
+    try:
+        return {"": not now, "on": True, "off": False}[word.lower()]
+    except KeyError:
+        raise UsageError(f"{name} takes on or off, not {word!r}") from None
+
+
+def _debug(session: "Session", rest: str) -> None:
+    text = session.traceback()
+    if not text:
+        raise NotFound("nothing has failed in this session")
+    print(text, end="")
+
+
+def _log(session: "Session", rest: str) -> None:
+    output = session.output
+    if rest in ("", "off"):
+        if output.journal is None:
+            raise UsageError("this session is not logged; \\log FILE.md begins")
+        path = output.journal.path
+        output.stop_journal()
+        print(f"log ends: {path}")
+        return
+    path = Path(rest).expanduser()
+    try:
+        journal = Journal(path, session.target.name)
+    except OSError as error:
+        raise PmemError(f"\\log {path}: {error.strerror}") from error
+    output.stop_journal()
+    output.journal = journal
+    print(f"log: {path} (\\log ends it)")
+
+
+def _favourite(session: "Session", rest: str) -> None:
+    favourites = session.favourites
+    name, _, arguments = rest.partition(" ")
+    if not name:
+        for known, line in favourites.all().items():
+            print(f"{known}: {line}")
+        if not favourites.all():
+            print("no favourites; \\fs NAME LINE saves one")
+        return
+    line = favourites.expand(name, arguments)
+    print(f">>> {line}")
+    session.run_nested(line)
+
+
+def _favourite_save(session: "Session", rest: str) -> None:
+    name, _, line = rest.partition(" ")
+    session.favourites.save(name, line.strip())
+    print(f"saved: \\f {name}")
+
+
+def _favourite_delete(session: "Session", rest: str) -> None:
+    session.favourites.delete(rest)
+    print(f"deleted: {rest}")
+
+
+BUILTINS: dict[str, Callable[["Session", str], None]] = {
+    "help": _help,
+    "exit": _leave,
+    "quit": _leave,
+    "\\q": _leave,
+    "\\?": _help,
+    "\\timing": _timing,
+    "\\debug": _debug,
+    "\\log": _log,
+    "\\f": _favourite,
+    "\\fs": _favourite_save,
+    "\\fd": _favourite_delete,
+}
+
+DESCRIPTIONS = {
+    "help": "commands; help COMMAND, help shell, help tour",
+    "exit": "leave (also Ctrl-D)",
+    "quit": "leave",
+    "\\q": "leave",
+    "\\?": "the same as help",
+    "\\timing": "show how long each input takes: \\timing [on|off]",
+    "\\debug": "traceback of what failed last",
+    "\\log": "log inputs and answers as Markdown: \\log FILE.md; \\log ends it",
+    "\\f": "run a favourite: \\f NAME [WORD ...]; \\f lists them",
+    "\\fs": "save a favourite: \\fs NAME LINE, with $1 ... $9 and $* for words of \\f",
+    "\\fd": "delete a favourite: \\fd NAME",
+}

@@ -1,0 +1,237 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+The command line ``drgn-pmem``: one command and its exit status (0 answered, 1 could not, 2 wrong
+usage), a script, lines from standard input, or the shell.
+"""
+
+import argparse
+from collections.abc import Sequence
+import os
+import sys
+
+from drgn_pmem.errors import PmemError, UsageError
+from drgn_pmem.output.text import escape
+from drgn_pmem.shell import log
+from drgn_pmem.shell.failures import did_you_mean, explain
+from drgn_pmem.shell.options import help_text, parse, parse_more
+from drgn_pmem.spec import SPECS, parse_arguments
+
+__all__ = ("main",)
+
+_SIGPIPE = 128 + 13
+_SIGINT = 128 + 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script. :return: Exit status."""
+    log.set_up("warning")
+    try:
+        status = _main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return status
+    except UsageError as error:
+        return _fail(explain(error), 2)
+    except PmemError as error:
+        return _fail(explain(error), 1)
+    except BrokenPipeError:
+        # The reader has what it wanted (| head). Nothing more can be written, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _SIGPIPE
+    except KeyboardInterrupt:
+        return _SIGINT
+    except OSError as error:
+        return _fail(explain(error), 1)
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stdout.flush()
+    print(f"drgn-pmem: {message}", file=sys.stderr)
+    return status
+
+
+def _main(argv: Sequence[str]) -> int:
+    from drgn_pmem.commands import load_commands
+
+    options = parse(argv)
+    log.set_level(options.log_level)
+    if options.version:
+        return _print_version()
+    if options.help:
+        print(help_text())
+        return 0
+    if options.list_samples:
+        return _list_samples()
+    load_commands()
+    if options.sample:
+        options = _take_sample(options)
+    elif options.words and _needs_no_target(options):
+        return _help(options.words)
+    _check_words(options)
+    if options.log_level != "none":
+        _show_progress()
+    if options.sample:
+        _use_sample(options)
+    if not (options.core or options.kernel or options.qemu):
+        raise UsageError(
+            "no dump: name one with -c VMCORE, or take --sample, -k or --qemu "
+            "(see drgn-pmem --help)"
+        )
+    return _work(options)
+
+
+def _work(options: argparse.Namespace) -> int:
+    """Do what the options ask with the target they name."""
+    from drgn_pmem.shell import batch
+    from drgn_pmem.shell.target import open_target
+
+    target = open_target(options)
+    for note in target.notes:
+        log.logger.warning("%s", note)
+    if options.exec is not None:
+        return batch.run_text(target, options.exec, ["-e", *options.words])
+    if options.words:
+        word = options.words[0].lstrip("%")
+        if word in SPECS:
+            return batch.run_command(target, word, options.words[1:])
+        if word in batch.other_commands(target.prog):
+            return batch.run_other_command(target, [word, *options.words[1:]])
+        if _is_script(options.words[0]):
+            return batch.run_script(target, options.words)
+        raise _unknown_command(options.words[0])
+    if not sys.stdin.isatty():
+        return batch.run_text(target, sys.stdin.read(), [""], "<stdin>")
+    from drgn_pmem.shell.loop import interact
+
+    return interact(target, use_config=not options.no_config)
+
+
+def _print_version() -> int:
+    import importlib.metadata
+
+    from drgn.cli import version_header
+
+    try:
+        version = importlib.metadata.version("drgn-pmem")
+    except importlib.metadata.PackageNotFoundError:
+        version = "(not installed)"
+    print(f"drgn-pmem {version}, {version_header()}")
+    return 0
+
+
+def _list_samples() -> int:
+    from drgn_pmem.output.table import Field, table
+    from drgn_pmem.shell.sample import load_index
+
+    samples, default = load_index()
+    fields = [
+        Field("SAMPLE", lambda s: s.name + (" (default)" if s.name == default else "")),
+        Field("KERNEL", lambda s: s.release),
+        Field("ARCH", lambda s: s.architecture),
+        Field("FORMATS", lambda s: list(s.formats)),
+        Field("DESCRIPTION", lambda s: s.description),
+    ]
+    print(table(samples.values(), fields))
+    return 0
+
+
+def _take_sample(options: argparse.Namespace) -> argparse.Namespace:
+    """Take the sample's name, if there is one, out of the words behind ``--sample``."""
+    from drgn_pmem.shell.sample import load_index
+
+    samples, default = load_index()
+    options.sample_name, options.sample_format = default, None
+    if options.words:
+        name, _, format = options.words[0].partition(":")
+        if name in samples:
+            rest = options.words[1:]
+            options.words = []
+            options = parse_more(options, rest)
+            options.sample_name, options.sample_format = name, format or None
+        elif options.words[0].lstrip("%") not in (*SPECS, "help") and not _is_script(
+            options.words[0]
+        ):
+            known = [*samples, *SPECS]
+            raise UsageError(
+                f"no sample or command {escape(options.words[0])!r}"
+                f"{did_you_mean(options.words[0], known)}; the samples are {', '.join(samples)}"
+            )
+    return options
+
+
+def _use_sample(options: argparse.Namespace) -> None:
+    """Make the options name the sample's files, unpacked."""
+    from drgn_pmem.shell.sample import find_sample
+
+    sample = find_sample(options.sample_name)
+    options.core = str(sample.dump(options.sample_format))
+    if not options.symbols and options.default_symbols is None:
+        options.symbols = [str(path) for path in sample.debug_info()]
+        # All there is to find is beside the dump: a search of this machine is wasted time.
+        options.default_symbols = {"main": True}
+
+
+def _is_script(word: str) -> bool:
+    return word.endswith(".py") or os.path.isfile(word)
+
+
+def _unknown_command(word: str) -> UsageError:
+    near = did_you_mean(word.lstrip("%"), list(SPECS))
+    return UsageError(f"no command {escape(word)!r}{near or ' (see drgn-pmem help)'}")
+
+
+def _needs_no_target(options: argparse.Namespace) -> bool:
+    words = options.words
+    return words[0] == "help" or (
+        words[0] in SPECS and any(word in ("-h", "--help") for word in words[1:])
+    )
+
+
+def _help(words: Sequence[str]) -> int:
+    """``help``, ``help COMMAND``, ``COMMAND -h``: these need no dump."""
+    if words[0] in SPECS:
+        parse_arguments(SPECS[words[0]], words[1:])
+        return 0
+    for name in words[1:]:
+        spec = SPECS.get(name)
+        if spec is None:
+            raise UsageError(f"no command {escape(name)!r}{did_you_mean(name, list(SPECS))}")
+        parse_arguments(spec, ["-h"])
+    if not words[1:]:
+        width = max(map(len, SPECS), default=0)
+        for name, spec in sorted(SPECS.items()):
+            print(f"{name:<{width}}  {spec.description}")
+    return 0
+
+
+def _check_words(options: argparse.Namespace) -> None:
+    """
+    Find what is wrong with the words before the dump is opened: a typo must not cost the time that
+    opening takes.
+    """
+    if not options.words or options.exec is not None:
+        return
+    word = options.words[0]
+    name = word.lstrip("%")
+    if name in SPECS:
+        if not any(w in ("-h", "--help") for w in options.words[1:]):
+            parse_arguments(SPECS[name], options.words[1:])
+    elif _is_script(word):
+        if os.path.isfile(word) and _is_elf_or_dump(word):
+            raise UsageError(f"{escape(word)} is not a script (did you mean -c {escape(word)}?)")
+    elif did_you_mean(name, list(SPECS)):
+        # drgn's and other plugins' commands are known only when a target is set; a word that is
+        # nearly one of ours is not one of those.
+        raise _unknown_command(word)
+
+
+def _is_elf_or_dump(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(8).startswith((b"\x7fELF", b"KDUMP", b"DISKDUMP", b"makedump"))
+
+
+def _show_progress() -> None:
+    from drgn_pmem.output.progress import show_with
+    from drgn_pmem.shell.progress import show
+
+    show_with(show)

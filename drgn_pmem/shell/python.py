@@ -1,0 +1,105 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Python at the prompt: compiled a statement at a time, shown by drgn's rules."""
+
+import ast
+import codeop
+import io
+import linecache
+import sys
+import traceback
+from typing import Any
+
+import drgn
+import drgn.cli
+
+__all__ = ("Python", "default_globals", "render")
+
+
+def default_globals(prog: drgn.Program) -> dict[str, Any]:
+    """drgn's globals, and the names of drgn_pmem."""
+    import drgn_pmem
+
+    names = drgn.cli.default_globals(prog)
+    names["drgn_pmem"] = drgn_pmem
+    for name in drgn_pmem.__all__:
+        names.setdefault(name, getattr(drgn_pmem, name))
+    return names
+
+
+def render(value: Any) -> str:
+    """The text that drgn's prompt shows for a value; sets ``_`` as it does."""
+    show = getattr(drgn.cli, "_displayhook", sys.__displayhook__)
+    stdout, sys.stdout = sys.stdout, io.StringIO()
+    try:
+        show(value)
+        return sys.stdout.getvalue()
+    finally:
+        sys.stdout = stdout
+
+
+class Python:
+    """
+    Runs what is typed.
+
+    :param names: Its global variables.
+    """
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self.names = names
+        self._compiler = codeop.CommandCompiler()
+        self._count = 0
+
+    def is_complete(self, source: str) -> bool:
+        """
+        Whether a text can be run as it is; text that can never be is complete, too: running it
+        tells why.
+        """
+        try:
+            return self._compiler(source, "<input>", "single") is not None
+        except (SyntaxError, ValueError, OverflowError):
+            try:
+                # More than one statement, pasted.
+                return codeop.compile_command(source, "<input>", "exec") is not None
+            except (SyntaxError, ValueError, OverflowError):
+                return True
+
+    def execute(self, source: str) -> None:
+        """
+        Run statements; values of expressions go to ``sys.displayhook``.
+
+        :raises Exception: what the statements raise; :exc:`SyntaxError`
+        """
+        self._count += 1
+        name = f"<input {self._count}>"
+        # With its lines here, a traceback shows them.
+        linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+        flags = self._compiler.compiler.flags
+        tree = compile(source, name, "exec", flags | ast.PyCF_ONLY_AST, True)
+        code = compile(ast.Interactive(tree.body), name, "single", flags, True)
+        self._compiler.compiler.flags |= code.co_flags & _FUTURE
+        exec(code, self.names)
+
+    @staticmethod
+    def format_error(error: BaseException) -> str:
+        """The traceback of what :meth:`execute` raised, without this module's own frames."""
+        if isinstance(error, SyntaxError):
+            return "".join(traceback.format_exception_only(type(error), error))
+        frames = error.__traceback__
+        while frames is not None and not frames.tb_frame.f_code.co_filename.startswith("<input"):
+            frames = frames.tb_next
+        return "".join(
+            traceback.format_exception(type(error), error, frames or error.__traceback__)
+        )
+
+
+def _future_flags() -> int:
+    import __future__
+
+    flags = 0
+    for name in __future__.all_feature_names:
+        flags |= getattr(__future__, name).compiler_flag
+    return flags
+
+
+_FUTURE = _future_flags()

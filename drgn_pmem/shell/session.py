@@ -1,0 +1,291 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+The session
+-----------
+
+Runs one input after the other: commands, Python, what is for sh, what is for the shell itself. It
+knows nothing of prompts; the shell (:mod:`drgn_pmem.shell.loop`) and the use without one
+(:mod:`drgn_pmem.shell.batch`) both drive it.
+"""
+
+import builtins
+from collections.abc import Callable, Sequence
+import sys
+import time
+import traceback
+from typing import Any
+
+import drgn
+from drgn.commands import (
+    DEFAULT_COMMAND_NAMESPACE,
+    Command,
+    CommandArgumentError,
+    CommandExitStatusError,
+    CommandNamespace,
+    parse_shell_command,
+    run_command,
+)
+
+from drgn_pmem.errors import UsageError
+from drgn_pmem.shell.builtin import BUILTINS
+from drgn_pmem.shell.failures import Leave, did_you_mean, explain
+from drgn_pmem.shell.favourites import Favourites
+from drgn_pmem.shell.folders import config_directory
+from drgn_pmem.shell.interrupt import Interrupts
+from drgn_pmem.shell.log import logger
+from drgn_pmem.shell.output import Output
+from drgn_pmem.shell.python import Python, default_globals, render
+from drgn_pmem.shell.target import Target
+from drgn_pmem.shell.words import Kind, Line, Names, read_line
+from drgn_pmem.spec import SPECS, Answer, Spec, run
+
+__all__ = ("Session",)
+
+_MAX_NESTING = 10
+"""Favourites may use favourites, but not without end."""
+
+Builtin = Callable[["Session", str], None]
+
+
+class Session:
+    """
+    State of a session and how its inputs are run.
+
+    :param target: What is asked.
+    :param output: Where answers go.
+    """
+
+    def __init__(self, target: Target, output: Output | None = None) -> None:
+        self.target = target
+        self.prog = target.prog
+        self.output = output or Output()
+        self.python = Python(default_globals(target.prog))
+        self.timing = False
+        self.interrupts = Interrupts()
+        self.last_error: BaseException | None = None
+        """What failed last, for ``\\debug``."""
+        self.listeners: list[Callable[[str, Answer], None]] = []
+        """Called with the command line and each answer of a command of ours."""
+        self.favourites = Favourites(config_directory() / "favourites.json")
+        self._nesting = 0
+        self._commands = CommandNamespace()
+        for spec in SPECS.values():
+            self._commands.register(spec.name, _ShellCommand(self, spec))
+        drgn.set_default_prog(target.prog)
+
+    def names(self) -> Names:
+        """What can begin a line now."""
+        others = [name for name, _ in DEFAULT_COMMAND_NAMESPACE.enabled(self.prog)]
+        return Names(SPECS, others, BUILTINS, self.python.names)
+
+    def read(self, text: str) -> Line:
+        """What an input is."""
+        return read_line(text, self.names())
+
+    def run(self, text: str) -> bool:
+        """
+        Run one input. Whatever fails is reported in one line, and the session lives.
+
+        :return: Whether all went well.
+        :raises Leave: if the user wants to leave
+        """
+        line = self.read(text)
+        if line.kind is Kind.EMPTY:
+            return True
+        start = time.monotonic()
+        self.output.begin(text)
+        hook, sys.displayhook = sys.displayhook, self._display
+        complete = True
+        try:
+            with self.interrupts.allowed():
+                complete = self._run(line, text)
+        except KeyboardInterrupt as error:
+            self.last_error = error
+            self.error("interrupted")
+            complete = False
+        except Leave:
+            raise
+        except BrokenPipeError:
+            if not self.output.interactive:
+                raise
+        except Exception as error:
+            complete = False
+            self._report(line, error)
+        finally:
+            sys.displayhook = hook
+            self.output.end()
+        if self.timing:
+            print(f"time: {time.monotonic() - start:.3f} s", file=sys.stderr)
+        return complete
+
+    def run_nested(self, text: str) -> None:
+        """
+        Run an input that another one stands for.
+
+        :raises UsageError: if inputs stand for each other in a circle
+        """
+        if self._nesting >= _MAX_NESTING:
+            raise UsageError(f"favourites that use favourites more than {_MAX_NESTING} deep")
+        self._nesting += 1
+        try:
+            self._run(self.read(text), text)
+        finally:
+            self._nesting -= 1
+
+    def error(self, message: str) -> None:
+        """Tell the user, in one line, what went wrong."""
+        sys.stdout.flush()
+        print(self.output.paint("error", message), file=sys.stderr)
+
+    def _run(self, line: Line, text: str) -> bool:
+        if line.kind is Kind.COMMAND:
+            return self._run_command(line)
+        if line.kind is Kind.BUILTIN:
+            self._run_builtin(line)
+        elif line.kind is Kind.OTHER:
+            self._run_other(line)
+        elif line.kind is Kind.SYSTEM:
+            run_command(self.prog, f"sh {line.rest}", globals=self.python.names)
+        elif line.kind is Kind.QUESTION:
+            BUILTINS["help"](self, line.rest)
+        else:
+            self._run_python(text)
+        return True
+
+    def _run_command(self, line: Line) -> bool:
+        answer: Answer | None = self._commands.run(
+            self.prog, f"{line.name} {line.rest}", globals=self.python.names
+        )
+        if answer is None:
+            return True
+        builtins._ = answer.records  # type: ignore[attr-defined]
+        for listener in self.listeners:
+            listener(f"{line.name} {line.rest}".rstrip(), answer)
+        return answer.complete
+
+    def _run_builtin(self, line: Line) -> None:
+        function = BUILTINS.get(line.name)
+        if function is None:
+            near = did_you_mean(line.name, [name for name in BUILTINS if name[0] == "\\"])
+            raise UsageError(f"no {line.name} here{near or '; see help shell'}")
+        if line.name == "help":
+            # The one whose text is worth a pipe: help pmem-list | grep json
+            self._commands.register("help", _ShellBuiltin(self, function))
+            self._commands.run(self.prog, f"help {line.rest}", globals=self.python.names)
+        else:
+            function(self, line.rest)
+
+    def _run_other(self, line: Line) -> None:
+        if line.name not in self.names().others:
+            near = did_you_mean(line.name, [*SPECS, *self.names().others])
+            raise UsageError(f"no command {line.name!r}{near or ' (see help)'}")
+        result = run_command(
+            self.prog, f"{line.name} {line.rest}".rstrip(), globals=self.python.names
+        )
+        if result is not None:
+            builtins._ = result  # type: ignore[attr-defined]
+
+    def _run_python(self, text: str) -> None:
+        first = text.split(None, 1)[0]
+        if first.startswith("pmem-") and "pmem" not in self.python.names:
+            near = did_you_mean(first, list(SPECS))
+            raise UsageError(f"no command {first!r}{near or ' (see help)'}")
+        try:
+            self.python.execute(text)
+        except SystemExit as error:
+            code = error.code
+            raise Leave(code if isinstance(code, int) else 0 if code is None else 1) from None
+        except (KeyboardInterrupt, BrokenPipeError):
+            raise
+        except BaseException as error:
+            self.last_error = error
+            raise _PythonError(self.python.format_error(error)) from error
+
+    def _display(self, value: Any) -> None:
+        if value is not None:
+            self.output.show(render(value))
+
+    def _report(self, line: Line, error: Exception) -> None:
+        errors: Sequence[Exception] = getattr(error, "exceptions", (error,))
+        for each in errors:
+            if isinstance(each, _PythonError):
+                sys.stdout.flush()
+                sys.stderr.write(str(each))
+                continue
+            if isinstance(each, CommandExitStatusError):
+                # grep found nothing, the user left a pager early: it is theirs to tell. What sh
+                # could not run, sh has said.
+                logger.info("%s", each)
+                continue
+            self.last_error = each
+            logger.debug("%s", line.name, exc_info=each)
+            if isinstance(each, (CommandArgumentError, SyntaxError)):
+                self.error(str(each))
+            else:
+                hint = "\\debug shows where" if self.output.interactive else ""
+                self.error(explain(each, line.name.lstrip("!"), self.target.missing, hint))
+
+    def traceback(self) -> str:
+        """Traceback of what failed last; empty if nothing has."""
+        if self.last_error is None:
+            return ""
+        return "".join(traceback.format_exception(self.last_error))
+
+
+class _PythonError(Exception):
+    """Wraps an error of the user's own Python; the message is its traceback."""
+
+
+class _ShellCommand(Command[Any]):
+    """A command of ours as the shell runs it: its answer is returned, its text is paged."""
+
+    def __init__(self, session: Session, spec: Spec) -> None:
+        self._session = session
+        self._spec = spec
+
+    def description(self) -> str:
+        return self._spec.description
+
+    def format_usage(self) -> str:
+        return self._spec.parser().format_usage()
+
+    def format_help(self, *, indent: str = "") -> str:
+        return self._spec.parser().format_help()
+
+    def enabled(self, prog: drgn.Program) -> bool:
+        return True
+
+    def parse(self, source: str) -> Any:
+        return parse_shell_command(source)
+
+    def run(self, prog: drgn.Program, name: str, args: Any, **kwargs: Any) -> Any:
+        with self._session.output.paged(json="--json" in args):
+            return run(self._spec, prog, args)
+
+
+class _ShellBuiltin(Command[Any]):
+    """A builtin whose text can be piped and paged."""
+
+    def __init__(self, session: Session, function: Builtin) -> None:
+        self._session = session
+        self._function = function
+
+    def description(self) -> str:
+        return ""
+
+    def format_usage(self) -> str:
+        return ""
+
+    def format_help(self, *, indent: str = "") -> str:
+        return ""
+
+    def enabled(self, prog: drgn.Program) -> bool:
+        return True
+
+    def parse(self, source: str) -> Any:
+        return parse_shell_command(source)
+
+    def run(self, prog: drgn.Program, name: str, args: Any, **kwargs: Any) -> Any:
+        with self._session.output.paged():
+            self._function(self._session, " ".join(args))

@@ -1,0 +1,293 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+The target
+----------
+
+Opens what the command line names, once, with the debug info that belongs to it. A path that cannot
+be opened is an error: nothing here falls back to the running kernel.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+import logging
+import os
+from pathlib import Path
+import re
+
+import drgn
+
+from drgn_pmem.errors import DumpFileError, MissingDebugInfo, PmemError, UsageError
+from drgn_pmem.output.text import escape
+from drgn_pmem.shell.log import logger
+from drgn_pmem.shell.options import apply_debug_info_options, parse
+
+__all__ = ("Target", "build_id_of_file", "open_target")
+
+_MAX_VMCOREINFO = 1 << 20
+_MAX_NOTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Target:
+    """A program to ask, and what the user must know about how it was opened."""
+
+    prog: drgn.Program
+    name: str
+    """The dump's path, ``the running kernel``, or the address of the QEMU guest."""
+    notes: list[str] = field(default_factory=list)
+    """Lines to tell the user: what was odd about the dump file."""
+    missing: str = ""
+    """One line about debug info that was not found and how to load it; empty if all is there."""
+    missing_kernel: bool = False
+    """True if the kernel's own debug info is missing, not only some module's."""
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "notes": self.notes,
+            "missing": self.missing or None,
+            "missing_kernel": self.missing_kernel,
+        }
+
+
+def open_target(options: argparse.Namespace) -> Target:
+    """
+    Open the dump or live kernel that the options name and load debug info.
+
+    :raises PmemError: one line: what is wrong with the file, or with the debug info given
+    """
+    vmcoreinfo = None
+    if options.vmcoreinfo is not None:
+        vmcoreinfo = _read(options.vmcoreinfo, _MAX_VMCOREINFO, "--vmcoreinfo")
+    architecture = options.architecture.upper() if options.architecture else None
+    if architecture is not None and architecture not in drgn.Architecture.__members__:
+        raise UsageError(f"drgn knows no architecture {escape(architecture)!r}")
+    for path in (*options.symbols, *options.extra_symbols):
+        _check_readable(path)
+    notes: list[str] = []
+    if options.core is not None:
+        prog, notes = _open_core(options.core, vmcoreinfo, architecture)
+        name = options.core
+    else:
+        prog, name = _open_live(options, vmcoreinfo, architecture)
+    unknown = apply_debug_info_options(prog, options)
+    if unknown:
+        raise UsageError(
+            "no way to find debug info is named " + " or ".join(repr(word) for word in unknown)
+        )
+    _check_build_ids(prog, options.symbols)
+    missing, missing_kernel = load_debug_info(
+        prog,
+        options.symbols,
+        options.extra_symbols,
+        {"default": True, "main": True}
+        if options.default_symbols is None
+        else options.default_symbols,
+    )
+    return Target(prog, name, notes, missing, missing_kernel)
+
+
+def open_path(
+    path: "str | os.PathLike[str]",
+    symbols: "Sequence[str | os.PathLike[str]]",
+    vmcoreinfo: "str | os.PathLike[str] | None",
+    architecture: str | None,
+) -> drgn.Program:
+    """For :func:`drgn_pmem.open`."""
+    options = parse(["-c", os.fspath(path), *(f"-s{os.fspath(file)}" for file in symbols)])
+    options.vmcoreinfo = None if vmcoreinfo is None else os.fspath(vmcoreinfo)
+    options.architecture = architecture
+    target = open_target(options)
+    for note in (*target.notes, target.missing):
+        if note:
+            logger.warning("%s", note)
+    drgn.set_default_prog(target.prog)
+    return target.prog
+
+
+def _open_core(
+    path: str, vmcoreinfo: bytes | None, architecture: str | None
+) -> tuple[drgn.Program, list[str]]:
+    from drgn_pmem.dumpfile import open_dump
+
+    _check_readable(path)
+    open_dump(path)  # says what is wrong with a file in better words than drgn
+    platform = drgn.Platform(drgn.Architecture[architecture]) if architecture else None
+    prog = drgn.Program(platform=platform, vmcoreinfo=vmcoreinfo)
+    try:
+        prog.set_core_dump(path)
+    except (ValueError, OSError) as error:
+        raise DumpFileError(f"{escape(path)}: {error}") from error
+    except Exception as error:
+        # drgn has no class for errors of libelf and libkdumpfile.
+        raise DumpFileError(f"{escape(path)} cannot be opened: {error}") from error
+    return prog, []
+
+
+def _open_live(
+    options: argparse.Namespace, vmcoreinfo: bytes | None, architecture: str | None
+) -> tuple[drgn.Program, str]:
+    platform = drgn.Platform(drgn.Architecture[architecture]) if architecture else None
+    prog = drgn.Program(platform=platform, vmcoreinfo=vmcoreinfo)
+    what = "the running kernel" if options.kernel else f"QEMU at {options.qemu}"
+    try:
+        if options.kernel:
+            prog.set_kernel()
+        else:
+            prog.set_qemu_qmp(options.qemu)
+    except PermissionError as error:
+        raise DumpFileError(f"{what} cannot be read: {error.strerror}; run this as root") from error
+    except OSError as error:
+        raise DumpFileError(f"{what} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DumpFileError(f"{what} cannot be read: {error}") from error
+    return prog, what
+
+
+def _check_readable(path: str) -> None:
+    shown = escape(path)
+    try:
+        if os.path.isdir(path):
+            raise DumpFileError(f"{shown} is a directory; name the file in it")
+        with open(path, "rb") as file:
+            first = file.read(1)
+    except DumpFileError:
+        raise
+    except OSError as error:
+        raise DumpFileError(f"{shown}: {error.strerror}") from error
+    if not first:
+        raise DumpFileError(f"{shown} is empty: nothing was saved in it")
+
+
+def _read(path: str, limit: int, what: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise DumpFileError(f"{escape(path)}: {error.strerror}") from error
+    if len(data) > limit:
+        raise UsageError(f"{what}: {escape(path)} is longer than {limit} bytes: not vmcoreinfo")
+    return data
+
+
+def vmcoreinfo_value(prog: drgn.Program, key: str) -> str | None:
+    """A ``KEY=value`` line of the dump's vmcoreinfo, None if it has none."""
+    try:
+        text = prog["VMCOREINFO"].string_()
+    except (LookupError, drgn.FaultError):
+        return None
+    found = re.search(rb"^" + re.escape(key.encode()) + rb"=(.*)$", text, re.MULTILINE)
+    return escape(found.group(1)) if found else None
+
+
+def _describe_kernel(prog: drgn.Program) -> str:
+    release = vmcoreinfo_value(prog, "OSRELEASE")
+    build_id = vmcoreinfo_value(prog, "BUILD-ID")
+    return f"Linux {release or 'of unknown release'}" + (
+        f" (build ID {build_id})" if build_id else ""
+    )
+
+
+def _check_build_ids(prog: drgn.Program, paths: Sequence[str]) -> None:
+    """
+    drgn ignores a vmlinux of another build with a warning; every answer would then fail for a
+    reason that is no longer on the screen.
+    """
+    wanted = vmcoreinfo_value(prog, "BUILD-ID")
+    if wanted is None:
+        return
+    for path in paths:
+        build_id, is_module = build_id_of_file(path)
+        if build_id is not None and build_id != wanted and not is_module:
+            raise MissingDebugInfo(
+                f"{escape(path)} is of another build (build ID {build_id}) than the kernel that "
+                f"crashed, {_describe_kernel(prog)}"
+            )
+
+
+def build_id_of_file(path: "str | Path") -> tuple[str | None, bool]:
+    """
+    :return: The build ID in an ELF file's notes (None if it has none), and whether the file is a
+        relocatable one, as kernel modules are.
+    :raises DumpFileError: if it is not an ELF file
+    """
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import NoteSection
+
+    build_id = None
+    try:
+        with open(path, "rb") as file:
+            elf = ELFFile(file)
+            for section in elf.iter_sections():
+                if not isinstance(section, NoteSection) or section["sh_size"] > _MAX_NOTES:
+                    continue
+                for note in section.iter_notes():
+                    if note["n_type"] == "NT_GNU_BUILD_ID":
+                        build_id = note["n_desc"]
+            return build_id, elf["e_type"] == "ET_REL"
+    except (ELFError, ValueError, KeyError, UnicodeDecodeError) as error:
+        raise DumpFileError(
+            f"{escape(str(path))} is not an ELF file with debug info: {error}"
+        ) from error
+
+
+def load_debug_info(
+    prog: drgn.Program,
+    paths: Sequence[str] = (),
+    extra_paths: Sequence[str] = (),
+    default: "dict[str, bool] | None" = None,
+) -> tuple[str, bool]:
+    """
+    Load debug info as drgn's command line does.
+
+    :return: One line about what was not found (empty if nothing), and whether that includes the
+        kernel's own.
+    """
+    # drgn logs every module that it misses, one line each; what is returned says it once.
+    drgn_logger = logging.getLogger("drgn")
+    level = drgn_logger.level
+    if drgn_logger.getEffectiveLevel() > logging.INFO:
+        drgn_logger.setLevel(logging.ERROR)
+    try:
+        prog.load_debug_info([str(path) for path in paths], **(default or {}))
+    except drgn.MissingDebugInfoError as error:
+        logger.info("%s", error)
+    except (OSError, ValueError) as error:
+        raise PmemError(f"debug info cannot be loaded: {error}") from error
+    finally:
+        drgn_logger.setLevel(level)
+    for path in extra_paths:
+        path = os.path.abspath(path)
+        prog.extra_module(path, create=True).try_file(path)
+    if _lacks_kernel(prog):
+        return f"no debug info of {_describe_kernel(prog)}: give its vmlinux with -s", True
+    modules = modules_without_debug_info(prog)
+    if modules:
+        return f"no debug info of the modules {', '.join(modules)}: give their files with -s", False
+    return "", False
+
+
+def modules_without_debug_info(prog: drgn.Program) -> list[str]:
+    """Names of the modules that some command's full answer needs and whose debug info is not
+    loaded."""
+    from drgn_pmem.spec import SPECS
+
+    needed = {module for spec in SPECS.values() for module in spec.modules}
+    return sorted(
+        module.name
+        for module in prog.modules()
+        if isinstance(module, drgn.RelocatableModule)
+        and module.name in needed
+        and module.wants_debug_file()
+    )
+
+
+def _lacks_kernel(prog: drgn.Program) -> bool:
+    try:
+        module = prog.main_module()
+    except LookupError:
+        return True
+    return bool(module.wants_debug_file())

@@ -1,0 +1,52 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the shell's tests share: a home of their own, the sample dump, the command line."""
+
+from collections.abc import Callable
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+from drgn_pmem.shell.sample import Sample, find_sample
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Config, history and favourites of a test do not touch the user's; the cache is the user's."""
+    for variable, folder in (("XDG_CONFIG_HOME", "config"), ("XDG_STATE_HOME", "state")):
+        monkeypatch.setenv(variable, str(tmp_path / folder))
+    for variable in ("NO_COLOR", "PAGER", "DRGN_PMEM_PAGER", "LESS", "EDITOR", "VISUAL"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def sample() -> Sample:
+    """The default sample."""
+    return find_sample()
+
+
+@pytest.fixture(scope="session")
+def dump(sample: Sample) -> tuple[str, str]:
+    """Paths of the default sample's dump and vmlinux, unpacked."""
+    return str(sample.dump()), str(sample.debug_info()[0])
+
+
+@pytest.fixture
+def drgn_pmem() -> Run:
+    """Runs ``drgn-pmem ARGUMENTS`` and returns what came of it."""
+
+    def run(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, **options.pop("env", {})}  # type: ignore[dict-item]
+        return subprocess.run(
+            [sys.executable, "-m", "drgn_pmem", *arguments],
+            **{"input": "", "capture_output": True, "text": True, "timeout": 300, **options},  # type: ignore[call-overload]
+            env=environment,
+        )
+
+    return run

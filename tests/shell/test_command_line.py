@@ -1,0 +1,236 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``drgn-pmem -c VMCORE COMMAND``: answers, exit status, and one line for what is wrong."""
+
+import json
+import os
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from drgn_pmem.errors import UsageError
+from drgn_pmem.shell import options
+
+Dump = tuple[str, str]
+
+SLEEP = "import time; print('ready', flush=True); time.sleep(60)"
+
+
+def one_line(result: "subprocess.CompletedProcess[str]", status: int) -> str:
+    """The only line of standard error, after checking that it is one and the exit status."""
+    assert result.returncode == status, result.stderr
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("drgn-pmem: ")
+    return lines[0].removeprefix("drgn-pmem: ")
+
+
+def test_a_command_answers_and_exits_0(drgn_pmem, dump: Dump, sample) -> None:
+    result = drgn_pmem("-c", dump[0], "-s", dump[1], "pmem-namespaces", "--json")
+    assert (result.returncode, result.stderr) == (0, "")
+    names = {entry["dev"] for entry in json.loads(result.stdout)}
+    truth = (sample.truth / "ndctl.json").read_text()
+    assert names == set(re.findall(r'"dev":\s*"(namespace\d+\.\d+)"', truth))
+
+
+def test_the_sample_needs_no_path(drgn_pmem, dump: Dump, sample) -> None:
+    expected = drgn_pmem("-c", dump[0], "-s", dump[1], "pmem-list", "-H")
+    for arguments in (["--sample"], ["--sample", sample.name], [f"--sample={sample.name}", "-q"]):
+        result = drgn_pmem(*arguments, "pmem-list", "-H")
+        assert (result.returncode, result.stdout) == (0, expected.stdout)
+
+
+def test_every_format_of_the_sample_can_be_named(drgn_pmem, sample) -> None:
+    for format in sample.formats:
+        result = drgn_pmem("--sample", f"{sample.name}:{format}", "pmem-list", "-H")
+        assert result.returncode == 0, result.stderr
+        assert "namespace0.0" in result.stdout
+    assert "has no format 'tar'" in one_line(
+        drgn_pmem("--sample", f"{sample.name}:tar", "pmem-list"), 1
+    )
+
+
+def test_an_unknown_sample_lists_the_known_ones(drgn_pmem, sample) -> None:
+    message = one_line(drgn_pmem("--sample", sample.name[:-1], "pmem-list"), 2)
+    assert f"did you mean {sample.name}" in message
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (None, "No such file"),
+        ("directory", "is a directory"),
+        (b"", "is empty"),
+        (b"hello\n" * 100, "not a dump"),
+        ("elf", "not a dump: a program"),
+        ("truncated", ""),
+    ],
+)
+def test_a_file_that_is_no_dump_is_one_line(
+    drgn_pmem, tmp_path: Path, dump: Dump, contents: object, message: str
+) -> None:
+    path = tmp_path / "vmcore"
+    if contents == "directory":
+        path.mkdir()
+    elif contents == "elf":
+        path = Path(sys.executable).resolve()
+    elif contents == "truncated":
+        with open(dump[0], "rb") as file:
+            path.write_bytes(file.read(1024))
+    elif isinstance(contents, bytes):
+        path.write_bytes(contents)
+    line = one_line(drgn_pmem("-c", str(path), "pmem-list"), 1)
+    assert str(path) in line
+    assert message in line
+
+
+def test_a_vmlinux_of_another_build_is_one_line_with_both_build_ids(
+    drgn_pmem, dump: Dump, tmp_path: Path
+) -> None:
+    from drgn_pmem.shell.target import build_id_of_file
+
+    right, _ = build_id_of_file(dump[1])
+    assert right is not None
+    data = Path(dump[1]).read_bytes()
+    wrong = bytes([data[0]]) + data[1:].replace(bytes.fromhex(right), bytes(20))
+    path = tmp_path / "vmlinux"
+    path.write_bytes(wrong)
+    line = one_line(drgn_pmem("-c", dump[0], "-s", str(path), "pmem-list"), 1)
+    assert right in line
+    assert "00" * 20 in line
+
+
+def test_symbols_that_are_no_elf_file_are_one_line(drgn_pmem, dump: Dump, tmp_path: Path) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_text("not ELF")
+    line = one_line(drgn_pmem("-c", dump[0], "-s", str(path), "pmem-list"), 1)
+    assert "is not an ELF file" in line
+
+
+def test_no_vmlinux_is_one_line_that_says_what_to_load(drgn_pmem, dump: Dump) -> None:
+    line = one_line(drgn_pmem("-c", dump[0], "--no-default-symbols", "pmem-list"), 1)
+    assert "debug info" in line
+
+
+def test_wrong_usage_exits_2_before_anything_is_opened(drgn_pmem, tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    assert "did you mean pmem-list" in one_line(drgn_pmem("-c", missing, "pmem-lst"), 2)
+    assert "--jsn" in one_line(drgn_pmem("-c", missing, "pmem-list", "--jsn"), 2)
+    assert "-c VMCORE" in one_line(drgn_pmem("pmem-list"), 2)
+    assert "not allowed with" in one_line(drgn_pmem("-c", missing, "-k", "pmem-list"), 2)
+
+
+def test_a_dump_where_a_command_belongs_is_told(drgn_pmem, dump: Dump) -> None:
+    assert f"did you mean -c {dump[0]}" in one_line(drgn_pmem(dump[0]), 2)
+
+
+def test_help_needs_no_dump(drgn_pmem) -> None:
+    assert "usage: pmem-list" in drgn_pmem("pmem-list", "-h").stdout
+    assert "usage: pmem-list" in drgn_pmem("help", "pmem-list").stdout
+    assert "pmem-namespaces" in drgn_pmem("help").stdout
+    assert "--no-default-debug-link-directories" in drgn_pmem("--help").stdout
+    assert "drgn 0." in drgn_pmem("--version").stdout
+
+
+def test_an_option_of_a_field_that_does_not_exist_exits_2(drgn_pmem, dump: Dump) -> None:
+    result = drgn_pmem("-c", dump[0], "-s", dump[1], "pmem-list", "-o", "nonsense")
+    assert "no field 'nonsense'" in one_line(result, 2)
+
+
+def test_commands_of_drgn_run_too(drgn_pmem, dump: Dump) -> None:
+    result = drgn_pmem("-c", dump[0], "-s", dump[1], "crash", "sys")
+    assert result.returncode == 0, result.stderr
+    assert "RELEASE: " in result.stdout
+
+
+def test_a_reader_that_leaves_early_is_no_error(dump: Dump) -> None:
+    # Far more text than a pipe holds, read by someone who takes a line.
+    command = (
+        f"{sys.executable} -m drgn_pmem -c {dump[0]} -s {dump[1]} -e 'print(\"x\\n\" * 10**6)'"
+    )
+    result = subprocess.run(
+        ["bash", "-c", f"{command} | head -n 1; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.stdout == f"x\n{128 + signal.SIGPIPE}\n"
+    assert result.stderr == ""
+
+
+def test_ctrl_c_is_quiet(dump: Dump) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "drgn_pmem", "-c", dump[0], "-s", dump[1], "-e", SLEEP],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    start = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in errors
+    assert time.monotonic() - start < 30
+
+
+def test_options_have_drgns_names_and_meanings() -> None:
+    """Every debug info option of drgn's own parser is one of ours."""
+    import argparse
+    import importlib
+    from unittest import mock
+
+    cli = importlib.import_module("drgn.cli")
+    parsers: list[argparse.ArgumentParser] = []
+
+    class Stop(Exception):
+        pass
+
+    def capture(self: argparse.ArgumentParser, *args: object) -> None:
+        parsers.append(self)
+        raise Stop
+
+    with mock.patch.object(argparse.ArgumentParser, "parse_args", capture), pytest.raises(Stop):
+        cli._main()
+    ours = {option for action in options._parser()._actions for option in action.option_strings}
+    theirs = {option for action in parsers[0]._actions for option in action.option_strings}
+    # A process is not what this program is about.
+    assert theirs - ours == {"-p", "--pid"}
+
+
+def test_symbols_by_takes_what_drgn_takes() -> None:
+    parsed = options.parse(["-c", "x", "--try-symbols-by", "build-id,kmod=walk,debuginfod"])
+    assert parsed.debug_info_options["try_build_id"] is True
+    assert parsed.debug_info_options["try_kmod"].name == "WALK"
+    assert parsed.finders == {"debuginfod": True}
+    parsed = options.parse(["-c", "x", "--no-symbols-by", "kmod,standard"])
+    assert parsed.debug_info_options["try_kmod"].name == "NONE"
+    assert parsed.finders == {"standard": False}
+    with pytest.raises(UsageError, match="invalid option"):
+        options.parse(["--no-symbols-by", "kmod=walk"])
+
+
+def test_directories_come_before_the_default_ones_or_instead() -> None:
+    import drgn
+
+    prog = drgn.Program()
+    default = prog.debug_info_options.directories
+    parsed = options.parse(["--debug-directory", "/a", "--debug-directory", "/b"])
+    assert options.apply_debug_info_options(prog, parsed) == []
+    assert prog.debug_info_options.directories == ("/a", "/b", *default)
+    prog = drgn.Program()
+    parsed = options.parse(["--kernel-directory", "/k", "--no-default-kernel-directories"])
+    options.apply_debug_info_options(prog, parsed)
+    assert prog.debug_info_options.kernel_directories == ("/k",)
+
+
+def test_a_finder_that_does_not_exist_is_told(drgn_pmem, dump: Dump) -> None:
+    result = drgn_pmem("-c", dump[0], "--try-symbols-by", "magic", "pmem-list")
+    assert "'magic'" in one_line(result, 2)
