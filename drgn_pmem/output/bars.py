@@ -1,0 +1,164 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Bars
+----
+
+A region or namespace as one line of characters: what lies where (info block, struct pages, data,
+free) and whether the dump holds it. :func:`legend` explains the characters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import itertools
+import sys
+
+from drgn_pmem.dumpfile.coverage import State
+
+__all__ = ("DATA", "FREE", "INFOBLOCK", "MEMMAP", "Part", "bar", "legend", "use_ascii")
+
+INFOBLOCK = "info block"
+MEMMAP = "memmap"
+DATA = "data"
+FREE = "free"
+
+_SYMBOLS = {
+    (INFOBLOCK, State.SAVED): ("●", "I"),
+    (INFOBLOCK, State.EXCLUDED): ("◐", "i"),
+    (INFOBLOCK, State.ABSENT): ("○", ","),
+    (MEMMAP, State.SAVED): ("◆", "M"),
+    (MEMMAP, State.EXCLUDED): ("◈", "m"),
+    (MEMMAP, State.ABSENT): ("◇", ":"),
+    (DATA, State.SAVED): ("█", "#"),
+    (DATA, State.EXCLUDED): ("▒", "+"),
+    (DATA, State.ABSENT): ("░", "."),
+}
+"""(Unicode, ASCII) by kind and state."""
+
+_ANY_KIND = {State.TRUNCATED: ("×", "x"), State.UNMAPPED: ("¿", "?")}
+_FREE = ("─", "-")
+
+# A cell that covers several states shows the one that loses most.
+_BADNESS = {
+    State.SAVED: 0,
+    State.EXCLUDED: 1,
+    State.UNMAPPED: 2,
+    State.ABSENT: 3,
+    State.TRUNCATED: 4,
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of one kind in one state."""
+
+    kind: str
+    """:data:`INFOBLOCK`, :data:`MEMMAP`, :data:`DATA` or :data:`FREE`."""
+    size: int
+    """bytes"""
+    state: State | None = None
+    """None where it does not matter (free)."""
+
+    def to_json(self) -> dict[str, object]:
+        state = None if self.state is None else self.state.value
+        return {"kind": self.kind, "size": self.size, "state": state}
+
+
+def bar(parts: Sequence[Part], width: int, ascii: bool = False) -> str:
+    """
+    Draw parts in their order, each as long as its share of the bytes, but nothing that exists
+    shorter than one character: an info block of 8 KiB beside a terabyte can be seen.
+
+    :param width: Characters, the brackets included.
+    :param ascii: Only ASCII characters, for terminals that are not UTF-8.
+    :return: ``width`` characters; nothing if there are no parts or no room.
+    """
+    runs = [
+        (kind, list(group))
+        for kind, group in itertools.groupby((p for p in parts if p.size > 0), lambda p: p.kind)
+    ]
+    cells = width - 2
+    if not runs or cells < 1:
+        return ""
+    sizes = [sum(part.size for part in group) for _, group in runs]
+    lengths = _share(sizes, cells)
+    drawn = "".join(
+        _draw(group, length, ascii)
+        for (_, group), length in zip(runs, lengths, strict=True)
+        if length
+    )
+    return f"[{drawn}]"
+
+
+def _share(sizes: Sequence[int], cells: int) -> list[int]:
+    """Share cells by size, at least one each as long as there are enough; the largest first."""
+    lengths = [0] * len(sizes)
+    by_size = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    for i in by_size[:cells]:
+        lengths[i] = 1
+    rest = cells - sum(lengths)
+    total = sum(sizes)
+    # What each is owed beyond its first cell, then the cells lost to rounding.
+    owed = [max(0.0, size * cells / total - 1) for size in sizes]
+    scale = rest / sum(owed) if sum(owed) else 0.0
+    exact = [share * scale for share in owed]
+    for i, share in enumerate(exact):
+        lengths[i] += int(share)
+    lost = cells - sum(lengths)
+    for i in sorted(range(len(sizes)), key=lambda i: int(exact[i]) - exact[i])[:lost]:
+        lengths[i] += 1
+    return lengths
+
+
+def _draw(group: Sequence[Part], length: int, ascii: bool) -> str:
+    """Cells of one kind."""
+    total = sum(part.size for part in group)
+    ends = list(itertools.accumulate(part.size for part in group))
+    symbols = []
+    first = 0
+    for cell in range(length):
+        start, end = cell * total // length, max((cell + 1) * total // length, 1)
+        while ends[first] <= start:
+            first += 1
+        covered = itertools.takewhile(
+            lambda i: ends[i] - group[i].size < end,
+            range(first, len(group)),  # noqa: B023
+        )
+        worst = max((group[i] for i in covered), key=lambda part: _badness(part.state))
+        symbols.append(_symbol(worst, ascii))
+    return "".join(symbols)
+
+
+def _badness(state: State | None) -> int:
+    return -1 if state is None else _BADNESS[state]
+
+
+def _symbol(part: Part, ascii: bool) -> str:
+    if part.kind == FREE or part.state is None:
+        return _FREE[ascii]
+    pair = _ANY_KIND.get(part.state) or _SYMBOLS[part.kind, part.state]
+    return pair[ascii]
+
+
+def legend(ascii: bool = False) -> str:
+    """What the characters of :func:`bar` mean, in two lines."""
+    kinds = [
+        f"{kind} "
+        + " ".join(
+            f"{_SYMBOLS[kind, state][ascii]} {state.value}"
+            for state in (State.SAVED, State.EXCLUDED, State.ABSENT)
+        )
+        for kind in (INFOBLOCK, MEMMAP, DATA)
+    ]
+    others = [f"{pair[ascii]} {state.value}" for state, pair in _ANY_KIND.items()]
+    return "   ".join(kinds) + "\n" + "   ".join([f"{_FREE[ascii]} free", *others])
+
+
+def use_ascii() -> bool:
+    """Whether standard output cannot take the Unicode characters."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        "●◐○◆◈◇█▒░×¿─".encode(encoding)
+    except (LookupError, UnicodeEncodeError):
+        return True
+    return False
