@@ -100,6 +100,7 @@ class PageOwners:
     notes: tuple[str, ...]
     complete: bool
     """Whether every DAX file could be looked at."""
+    page_shift: int
 
     @property
     def processes(self) -> list[tuple[int, str]]:
@@ -164,6 +165,7 @@ class _Question:
             tuple(owners),
             tuple(dict.fromkeys(self.notes)),
             self.files.complete,
+            self.page_shift,
         )
 
     def _shared(self, owners: list[Owner]) -> bool | None:

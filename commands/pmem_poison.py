@@ -1,0 +1,77 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``pmem-poison``: bad memory, and what it hits."""
+
+import argparse
+
+from drgn import Program
+
+from drgn_pmem.output.table import Field
+from drgn_pmem.spec import Answer, Argument, command
+
+
+@command(
+    name="pmem-poison",
+    description="show bad pages and the files, offsets, processes or metadata that they hit",
+    long_description=(
+        "Join every trace of bad persistent memory page by page: bad ranges of the NVDIMM buses,\n"
+        "badblocks of regions, block devices and namespaces, poisoned struct pages (HWPoison),\n"
+        "and the kernel log's \"Memory failure\" lines. PROOF tells whether the page is still in the\n"
+        "process's page tables (pte) or was taken away, as the kernel does when it kills (vma)."
+    ),
+    arguments=(
+        Argument("-v", "--verbose", action="store_true",
+                 help="show how each address and offset follows, and the lines of the kernel log"),
+    ),
+    fields=(
+        Field("PFN", lambda p: f"{p.pfn:#x}", "bad page", right=True),
+        Field("PHYSICAL", lambda p: f"{p.physical:#x}", "first bad byte of it", right=True),
+        Field("SOURCES", lambda p: p.sources, "who knows of it"),
+        Field("NAMESPACE", lambda p: p.namespace and p.namespace.dev, "namespace"),
+        Field("PLACE", lambda p: p.place, "data, info block, struct pages, raw, outside"),
+        Field("OFFSET", lambda p: None if p.namespace_offset is None
+              else f"{p.namespace_offset:#x}",
+              "bytes from the start of the namespace (inject-error counts 512-byte blocks of it)",
+              right=True),
+        Field("SECTOR", lambda p: None if p.data_offset is None else p.data_offset // 512,
+              "512-byte sector of its block device", right=True),
+        Field("HITS", lambda p: p.hits, "file or metadata"),
+        Field("FILE_OFFSET",
+              lambda p: [f"{o.offset + p.physical % (1 << p.owners.page_shift):#x}"
+                         for o in p.owners.owners],
+              "bytes in each file", right=True),
+        Field("PROCESSES", lambda p: [f"{pid}/{comm}" for pid, comm, _ in p.processes],
+              "with the page in a VMA"),
+        Field("PROOF", lambda p: [proof for _, _, proof in p.processes], "of each process"),
+        Field("STATE", lambda p: p.owners.page.state.value, "of the struct page in the dump",
+              shown=False),
+        Field("MESSAGES", lambda p: [line.text for line in p.lines], "kernel log", shown=False),
+    ),
+    examples=(
+        ("pmem-poison", "all bad pages"),
+        ("pmem-poison -v", "with the arithmetic and the kernel log"),
+        ("pmem-poison --json", "the same as JSON"),
+    ),
+    code=(
+        "from drgn_pmem.analysis.poison import find_poison\n\n"
+        "pages = find_poison(prog).pages\n"
+        "for page in pages:\n"
+        "    print(hex(page.pfn), page.sources, page.place, page.hits, page.processes)\n"
+        "    for step in page.arithmetic:\n"
+        "        print('   ', step)\n"
+    ),
+    modules=("libnvdimm", "nd_pmem"),
+)  # fmt: skip
+def pmem_poison(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.poison import find_poison
+
+    answer = find_poison(prog)
+    notes = list(answer.notes)
+    if args.verbose:
+        for page in answer.pages:
+            notes += [f"PFN {page.pfn:#x}: {step}" for step in page.arithmetic]
+            notes += [f"PFN {page.pfn:#x}: log: {line.text}" for line in page.lines]
+    notes += [f"there may be more: {problem}" for problem in answer.problems]
+    if not answer.pages:
+        notes.append("no bad memory is known: no bad range, badblock, poisoned page or log line")
+    return Answer(list(answer.pages), notes=notes, complete=not answer.problems)
