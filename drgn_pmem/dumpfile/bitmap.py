@@ -22,8 +22,17 @@ from drgn_pmem.dumpfile.intervals import U64
 from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.errors import DumpFileError
 
-__all__ = ("MAX_RUNS", "Bitmaps", "bitmap_coverage", "descriptor_flags")
+__all__ = (
+    "COMPRESSION",
+    "MAX_RUNS",
+    "Bitmaps",
+    "bitmap_coverage",
+    "descriptor_flags",
+    "read_descriptors",
+)
 
+COMPRESSION = {0x1: "zlib", 0x2: "lzo", 0x4: "snappy", 0x20: "zstd"}
+"""Compression by flag (``DUMP_DH_COMPRESSED_*``), of the header's status and of each page."""
 MAX_RUNS = 1 << 25
 """More runs than this are taken for damage: every second page of 256 GiB."""
 CHUNK = 1 << 22
@@ -35,7 +44,6 @@ SCAN_ALL = 1 << 22
 first."""
 
 _DESCRIPTOR_SIZE = 24
-_COMPRESSED = 0x1 | 0x2 | 0x4 | 0x20
 
 _ABSENT, _EXCLUDED = Coverage.code(State.ABSENT), Coverage.code(State.EXCLUDED)
 _SAVED, _TRUNCATED = Coverage.code(State.SAVED), Coverage.code(State.TRUNCATED)
@@ -274,9 +282,9 @@ def _lost_edges(bitmaps: Bitmaps, total: int) -> U64:
 def _lost(bitmaps: Bitmaps, first: int, count: int) -> npt.NDArray[np.bool_]:
     """Of pages by number, whether the file does not hold them: no descriptor, an empty one, data
     beyond the end."""
-    table = _descriptors(bitmaps.source, bitmaps.descriptors, bitmaps.byteorder, first, count)
+    table = read_descriptors(bitmaps, first, count)
     offset, size = table["offset"].astype(np.uint64), table["size"].astype(np.uint64)
-    stored = table["flags"] & _COMPRESSED == 0
+    stored = table["flags"] & sum(COMPRESSION) == 0
     lost = np.ones(count, bool)
     lost[: len(table)] = (
         (size == 0) | (stored & (size != bitmaps.block_size)) | (bitmaps.source.room(offset) < size)
@@ -284,12 +292,12 @@ def _lost(bitmaps: Bitmaps, first: int, count: int) -> npt.NDArray[np.bool_]:
     return lost
 
 
-def _descriptors(
-    source: ByteSource, offset: int, byteorder: str, first: int, count: int
-) -> npt.NDArray[np.void]:
-    """Descriptors by number; fewer if the file ends."""
-    raw = source.read(offset + first * _DESCRIPTOR_SIZE, count * _DESCRIPTOR_SIZE)
-    order = "<" if byteorder == "little" else ">"
+def read_descriptors(bitmaps: Bitmaps, first: int, count: int) -> npt.NDArray[np.void]:
+    """Page descriptors by number in the order of dumping; fewer if the file ends."""
+    raw = bitmaps.source.read(
+        bitmaps.descriptors + first * _DESCRIPTOR_SIZE, count * _DESCRIPTOR_SIZE
+    )
+    order = "<" if bitmaps.byteorder == "little" else ">"
     layout = np.dtype(
         [
             ("offset", f"{order}u8"),
@@ -306,7 +314,7 @@ def descriptor_flags(bitmaps: Bitmaps, pages: int) -> dict[int, int]:
     counts: dict[int, int] = {}
     for first in range(0, pages, DESCRIPTORS):
         count = min(DESCRIPTORS, pages - first)
-        table = _descriptors(bitmaps.source, bitmaps.descriptors, bitmaps.byteorder, first, count)
+        table = read_descriptors(bitmaps, first, count)
         held = table["flags"][table["size"] != 0]
         for flags, number in zip(*np.unique(held, return_counts=True), strict=True):
             counts[int(flags)] = counts.get(int(flags), 0) + int(number)

@@ -12,10 +12,9 @@ pyelftools declares for it.
 Layouts: include/uapi/linux/elf.h; headers of kdump: fs/proc/vmcore.c, kernel/crash_core.c.
 """
 
-from collections.abc import Iterator, Sequence
 import functools
 import io
-from typing import Any, overload
+from typing import Any
 
 from elftools.common.exceptions import ELFError
 from elftools.common.utils import struct_parse
@@ -23,13 +22,12 @@ from elftools.elf.structs import ELFStructs
 import numpy as np
 import numpy.typing as npt
 
-from drgn_pmem.dumpfile.coverage import ADDRESS_SPACE, Coverage, State
-from drgn_pmem.dumpfile.intervals import U64, paint
-from drgn_pmem.dumpfile.records import DumpFile, DumpFormat, Note, Segment
+from drgn_pmem.dumpfile.records import DumpFile, DumpFormat, Note
+from drgn_pmem.dumpfile.segments import ElfMemory, Pieces, SegmentTable, bytes_there, elf_coverage
 from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.errors import DumpFileError
 
-__all__ = ("MAX_NOTES", "MAX_PROGRAM_HEADERS", "SegmentTable", "open_elf", "parse_notes")
+__all__ = ("MAX_NOTES", "MAX_PROGRAM_HEADERS", "open_elf", "parse_notes")
 
 PT_LOAD, PT_NOTE = 1, 4
 PN_XNUM = 0xFFFF
@@ -38,7 +36,7 @@ DUMP_ELF_INCOMPLETE = 0x1
 
 MAX_PROGRAM_HEADERS = 1 << 22
 """More than this are refused (a dump of 16 TiB has fewer, even with every range fragmented)."""
-MAX_NOTES = 1 << 20
+MAX_NOTES = 1 << 17
 """Notes beyond this many are not listed (one per CPU and a few more are normal)."""
 MAX_NOTE_BYTES = 1 << 28
 """Bytes of note segments that are looked at (device dumps are tens of megabytes)."""
@@ -57,54 +55,6 @@ def _phdr_dtype(structs: ELFStructs) -> np.dtype[np.void]:
         order = "<" if structs.little_endian else ">"
         fields.append((item.name, f"{order}u{width}"))
     return np.dtype(fields)
-
-
-class SegmentTable(Sequence[Segment]):
-    """``PT_LOAD`` headers as a sequence of records that are made when asked for; the table itself
-    stays an array."""
-
-    def __init__(
-        self, table: npt.NDArray[np.void], index: npt.NDArray[np.int64], bits: int
-    ) -> None:
-        self._index = index
-        self._no_physical = (1 << bits) - 1
-        rows = table[index]
-        self.physical: U64 = rows["p_paddr"].astype(np.uint64)
-        self.virtual: U64 = rows["p_vaddr"].astype(np.uint64)
-        self.file_offset: U64 = rows["p_offset"].astype(np.uint64)
-        self.file_size: U64 = rows["p_filesz"].astype(np.uint64)
-        self.memory_size: U64 = rows["p_memsz"].astype(np.uint64)
-        self.flags: npt.NDArray[np.uint32] = rows["p_flags"].astype(np.uint32)
-
-    @property
-    def has_physical(self) -> npt.NDArray[np.bool_]:
-        """Of each segment, whether it maps physical memory: ``p_paddr`` is not -1."""
-        return self.physical != np.uint64(self._no_physical)
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    @overload
-    def __getitem__(self, item: int) -> Segment: ...
-    @overload
-    def __getitem__(self, item: slice) -> list[Segment]: ...
-    def __getitem__(self, item: int | slice) -> Segment | list[Segment]:
-        if isinstance(item, slice):
-            return [self[position] for position in range(*item.indices(len(self)))]
-        physical = int(self.physical[item])
-        return Segment(
-            index=int(self._index[item]),
-            type="PT_LOAD",
-            physical=None if physical == self._no_physical else physical,
-            virtual=int(self.virtual[item]),
-            file_offset=int(self.file_offset[item]),
-            file_size=int(self.file_size[item]),
-            memory_size=int(self.memory_size[item]),
-            flags=int(self.flags[item]),
-        )
-
-    def __iter__(self) -> Iterator[Segment]:
-        return (self[position] for position in range(len(self)))
 
 
 def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile:
@@ -131,9 +81,10 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
     physical = kernel or bool((loads.physical != 0).any())
     machine = header.e_machine if isinstance(header.e_machine, str) else None
     flagged = bool(header.e_flags & DUMP_ELF_INCOMPLETE) and machine not in _FLAG_BIT_TAKEN
-    there = _bytes_there(source, loads)
+    there = bytes_there(source, loads)
     short = bool((there < np.minimum(loads.file_size, loads.memory_size)).any())
     truncated = cut or notes_cut or short or flagged or not source.complete
+    pieces = Pieces.of(loads, bits, physical)
     what = "ELF core" if outer is DumpFormat.ELF else "flattened ELF core"
     return DumpFile(
         path=source.path,
@@ -150,7 +101,8 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
             f"{what}, {bits}-bit {byteorder}-endian, {len(loads)} PT_LOAD"
             f"{', incomplete' if truncated else ''}"
         ),
-        coverage_builder=functools.partial(_coverage, source, loads, bits, physical),
+        coverage_builder=functools.partial(elf_coverage, source, pieces),
+        memory_builder=functools.partial(ElfMemory, source, pieces),
         source=source,
         physical_addresses=physical,
     )
@@ -276,51 +228,3 @@ def parse_notes(
         notes.append(Note(name, kind, offset + data_at, data_size))
         position = (data_at + data_size + align - 1) & -align
     return notes
-
-
-def _bytes_there(source: ByteSource, loads: SegmentTable) -> U64:
-    """Of each segment's ``p_filesz``, how many bytes the file really has."""
-    return np.minimum(loads.file_size, source.room(loads.file_offset))
-
-
-def _coverage(source: ByteSource, loads: SegmentTable, bits: int, physical: bool) -> Coverage:
-    """
-    What drgn would read from where: the later of two overlapping segments wins (drgn's
-    memory_reader.c), the part beyond ``p_filesz`` is left out, the part beyond the end of the file
-    is lost.
-    """
-    use = loads.has_physical & (loads.memory_size > 0)
-    if not physical or not use.any():
-        return Coverage.everywhere(State.ABSENT)
-    start, memory = loads.physical[use], loads.memory_size[use]
-    top = np.uint64((1 << bits) - 1 if bits == 32 else ADDRESS_SPACE - 1)
-    # A segment that leaves the address space ends with it.
-    reach = np.minimum(memory - np.uint64(1), top - start)
-    first, last, winner = paint(start, start + reach)
-    in_file = np.minimum(loads.file_size, loads.memory_size)[use][winner]
-    there = np.minimum(_bytes_there(source, loads), loads.memory_size)[use][winner]
-    base = start[winner]
-    low, high = first - base, last - base  # offsets into the segment, inclusive
-    parts: list[tuple[U64, U64, State]] = []
-    zero, one = np.uint64(0), np.uint64(1)
-    for begin, end, state in (
-        (zero, there, State.SAVED),
-        (there, in_file, State.TRUNCATED),
-        (in_file, None, State.EXCLUDED),
-    ):
-        lower = np.maximum(low, begin)
-        if end is None:
-            upper, keep = high, lower <= high
-        else:
-            keep = (end > zero) & (lower < end)
-            upper = np.minimum(high, np.maximum(end, one) - one)
-            keep &= lower <= upper
-        parts.append((base[keep] + lower[keep], base[keep] + upper[keep], state))
-    starts = np.concatenate([part[0] for part in parts])
-    order = np.argsort(starts, kind="stable")
-    codes = [np.full(len(part[0]), Coverage.code(part[2]), np.uint8) for part in parts]
-    return Coverage.from_arrays(
-        starts[order],
-        np.concatenate([part[1] for part in parts])[order],
-        np.concatenate(codes)[order],
-    )

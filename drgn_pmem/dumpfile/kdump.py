@@ -21,20 +21,19 @@ from typing import Any
 from dissect.cstruct import cstruct
 from elftools.elf.structs import ELFStructs
 
-from drgn_pmem.dumpfile.bitmap import Bitmaps, bitmap_coverage, descriptor_flags
+from drgn_pmem.dumpfile.bitmap import COMPRESSION, Bitmaps, bitmap_coverage, descriptor_flags
 from drgn_pmem.dumpfile.coverage import State
 from drgn_pmem.dumpfile.elf import parse_notes
+from drgn_pmem.dumpfile.pages import KdumpMemory
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat, Note
 from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.dumpfile.vmcoreinfo import printable
 from drgn_pmem.errors import DumpFileError
 
-__all__ = ("COMPRESSION", "MAGICS", "KdumpHeader", "open_kdump", "page_compression")
+__all__ = ("MAGICS", "KdumpHeader", "open_kdump", "page_compression")
 
 MAGICS = (b"KDUMP   ", b"DISKDUMP")
 
-COMPRESSION = {0x1: "zlib", 0x2: "lzo", 0x4: "snappy", 0x20: "zstd"}
-"""Compression by flag (``DUMP_DH_COMPRESSED_*``), of the header's status and of each page."""
 INCOMPLETE = 0x8
 """Status flag: makedumpfile could not finish (``DUMP_DH_COMPRESSED_INCOMPLETE``)."""
 EXCLUDED_VMEMMAP = 0x10
@@ -209,6 +208,7 @@ def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> Dump
             f"{', incomplete' if truncated else ''}"
         ),
         coverage_builder=functools.partial(bitmap_coverage, bitmaps),
+        memory_builder=functools.partial(KdumpMemory, bitmaps),
         source=source,
         kdump=header,
     )

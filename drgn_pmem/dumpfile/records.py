@@ -8,11 +8,11 @@ What an opened dump consists of: :class:`Segment`, :class:`Note`, and :class:`Du
 them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 import enum
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from drgn_pmem.dumpfile.coverage import Coverage
 
@@ -20,11 +20,27 @@ if TYPE_CHECKING:
     from drgn_pmem.dumpfile.kdump import KdumpHeader
     from drgn_pmem.dumpfile.source import ByteSource
 
-__all__ = ("PF_DEV", "DumpFile", "DumpFormat", "Note", "Segment")
+__all__ = ("PF_DEV", "DumpFile", "DumpFormat", "Note", "PhysicalMemory", "Segment")
 
 PF_DEV = 1 << 4
 """``p_flags`` bit that marks device memory (pmem); proposed with RFC v1 of the pmem dump series,
 never merged. A low bit that ELF leaves unassigned."""
+
+
+class PhysicalMemory(Protocol):
+    """Memory of the crashed machine, read from the file without drgn."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """
+        :param address: Physical address (bytes).
+        :raises DumpFileError: if one of the bytes is not saved, or its compression is not built in.
+        """
+        ...
+
+    def chunks(self) -> Iterator[tuple[int, bytes]]:
+        """All saved memory, as addresses and bytes; parts that are known to be zero may be left
+        out."""
+        ...
 
 
 class DumpFormat(enum.Enum):
@@ -129,6 +145,7 @@ class DumpFile:
     description: str
     """One line for a user."""
     coverage_builder: Callable[[], Coverage] = field(repr=False)
+    memory_builder: "Callable[[Coverage], PhysicalMemory] | None" = field(default=None, repr=False)
     source: "ByteSource | None" = field(default=None, repr=False)
     """The bytes, reassembled if the file is flattened; ``None`` if live."""
     kdump: "KdumpHeader | None" = field(default=None, repr=False)
@@ -140,6 +157,11 @@ class DumpFile:
     def coverage(self) -> Coverage:
         """Which physical memory the dump holds; computed at first use."""
         return self.coverage_builder()
+
+    @functools.cached_property
+    def memory(self) -> "PhysicalMemory | None":
+        """The saved memory; ``None`` for a live target."""
+        return None if self.memory_builder is None else self.memory_builder(self.coverage)
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes of the file at an offset; short at its end, empty for a live target."""

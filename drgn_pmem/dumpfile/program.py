@@ -1,0 +1,233 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Opening a program on a dump
+---------------------------
+
+:func:`open_program` opens what drgn opens, and three kinds of dumps that drgn alone does not: those
+without a VMCOREINFO note, whose text is found in the crashed machine's memory; QEMU's
+kdump-compressed ones, whose header does not name the machine; and ELF dumps with one segment at
+physical address 0, which drgn takes for one without physical addresses.
+"""
+
+from collections.abc import Iterator
+import os
+
+import drgn
+
+from drgn_pmem.dumpfile.locate import find_vmcoreinfo, guess_architecture
+from drgn_pmem.dumpfile.opener import open_dump, set_dump
+from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
+from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
+from drgn_pmem.errors import DumpFileError
+
+__all__ = ("open_program",)
+
+# NT_PRSTATUS of a CPU, by the size of struct elf_prstatus (bytes; arch/*/include/asm/elf.h). x86
+# and s390 share one size.
+_PRSTATUS_SIZES = {392: "AARCH64", 504: "PPC64", 376: "RISCV64"}
+_MACHINES = {
+    "x86_64": "X86_64",
+    "aarch64": "AARCH64",
+    "ppc64": "PPC64",
+    "ppc64le": "PPC64",
+    "s390x": "S390X",
+    "i386": "I386",
+    "i686": "I386",
+    "arm": "ARM",
+    "armv7l": "ARM",
+    "riscv64": "RISCV64",
+    "EM_X86_64": "X86_64",
+    "EM_AARCH64": "AARCH64",
+    "EM_PPC64": "PPC64",
+    "EM_S390": "S390X",
+    "EM_386": "I386",
+    "EM_ARM": "ARM",
+    "EM_RISCV": "RISCV64",
+}
+
+
+def open_program(
+    path: str | os.PathLike[str],
+    *,
+    vmcoreinfo: bytes | None = None,
+    architecture: drgn.Architecture | None = None,
+) -> tuple[drgn.Program, list[str]]:
+    """
+    Open a dump with drgn. Loads no debug info; never opens the running kernel instead.
+
+    :param path: Path of the dump.
+    :param vmcoreinfo: Text to use instead of the dump's own.
+    :param architecture: Architecture, where the dump does not say or says it wrong.
+    :return: The program, and lines that tell the user what was done beyond the usual.
+    :raises DumpFileError: if the dump cannot be opened; the message says what would help.
+    """
+    dump = open_dump(path)
+    lines: list[str] = []
+    if dump.format is DumpFormat.LIVE:
+        return _set_core_dump(dump, vmcoreinfo, _platform(architecture)), lines
+    if not dump.physical_addresses:
+        raise DumpFileError(f"{dump.path}: the core of a process, not of a kernel; use drgn -c")
+    guessed = architecture
+    if vmcoreinfo is None and dump.vmcoreinfo is None:
+        vmcoreinfo = _located(dump, architecture, lines)
+    if guessed is None and dump.contained is DumpFormat.KDUMP:
+        guessed = _missing_architecture(dump, vmcoreinfo, lines)
+    prog = _set_core_dump(dump, vmcoreinfo, _platform(guessed, dump))
+    if dump.contained is DumpFormat.ELF and dump.vmcoreinfo is None:
+        _add_physical_memory(prog, dump, lines)
+    set_dump(prog, dump)
+    if dump.truncated:
+        lines.append(
+            f"{dump.path}: incomplete: the file ends before what its headers promise;"
+            " what is missing is shown as truncated"
+        )
+    return prog, lines
+
+
+def _set_core_dump(
+    dump: DumpFile, vmcoreinfo: bytes | None, platform: drgn.Platform | None
+) -> drgn.Program:
+    try:
+        prog = drgn.Program(platform, vmcoreinfo=vmcoreinfo)
+        prog.set_core_dump(dump.path)
+    except Exception as error:
+        # drgn raises Exception itself for what it has no class for, libkdumpfile's errors among it.
+        if type(error) is not Exception and not isinstance(error, (OSError, ValueError)):
+            raise
+        raise DumpFileError(f"{dump.path}: drgn cannot open it: {error}{_advice(dump)}") from error
+    return prog
+
+
+def _advice(dump: DumpFile) -> str:
+    if dump.format is DumpFormat.FLATTENED:
+        if dump.truncated:
+            return " (the flattened file is cut short; what it holds is read without drgn only)"
+        return f" (reassemble it first: makedumpfile -R NEWFILE < {dump.path})"
+    if dump.truncated:
+        return " (the file is cut short)"
+    return ""
+
+
+def _platform(
+    architecture: drgn.Architecture | None, dump: DumpFile | None = None
+) -> drgn.Platform | None:
+    if architecture is None:
+        return None
+    platform = drgn.Platform(architecture)
+    if dump is None:
+        return platform
+    flags = platform.flags & ~drgn.PlatformFlags.IS_LITTLE_ENDIAN
+    if dump.byteorder == "little":
+        flags |= drgn.PlatformFlags.IS_LITTLE_ENDIAN
+    return drgn.Platform(architecture, flags)
+
+
+def _located(dump: DumpFile, architecture: drgn.Architecture | None, lines: list[str]) -> bytes:
+    """VMCOREINFO from memory; says so in ``lines``."""
+    memory = None
+    if dump.kdump is not None and set(dump.kdump.compression) - {"zlib"}:
+        memory = _DrgnMemory(dump, architecture)
+    found = find_vmcoreinfo(dump, memory)
+    if found is None:
+        raise DumpFileError(
+            f"{dump.path}: no VMCOREINFO note in the dump and none in the memory that it "
+            " holds; give its text with --vmcoreinfo FILE (QEMU: start it with -device vmcoreinfo)"
+        )
+    lines.append(
+        f"{dump.path}: no VMCOREINFO note in the dump; using the one in memory at"
+        f" {found.address:#x} (Linux {found.info.osrelease}"
+        f"{'' if found.verified else ', not verified: the kernel was not found where it says'})"
+    )
+    return found.text
+
+
+def _missing_architecture(
+    dump: DumpFile, vmcoreinfo: bytes | None, lines: list[str]
+) -> drgn.Architecture | None:
+    """Architecture of a kdump-compressed dump that does not name it as libkdumpfile expects."""
+    header = dump.kdump
+    if header is None or header.utsname["sysname"]:
+        return None
+    name = _architecture_name(dump, vmcoreinfo)
+    if name is None:
+        raise DumpFileError(
+            f"{dump.path}: the header does not name the machine; give it with --architecture"
+        )
+    lines.append(f"{dump.path}: no machine name in the header; taken as {name}")
+    return drgn.Architecture[name]
+
+
+def _architecture_name(dump: DumpFile, vmcoreinfo: bytes | None) -> str | None:
+    if vmcoreinfo or dump.vmcoreinfo:
+        name = guess_architecture(Vmcoreinfo.parse(vmcoreinfo or dump.vmcoreinfo or b""))
+        if name is not None:
+            return name
+    if dump.machine in _MACHINES:
+        return _MACHINES[dump.machine]
+    sizes = {note.size for note in dump.notes if note.name == b"CORE" and note.type == 1}
+    return next((_PRSTATUS_SIZES[size] for size in sizes if size in _PRSTATUS_SIZES), None)
+
+
+def _add_physical_memory(prog: drgn.Program, dump: DumpFile, lines: list[str]) -> None:
+    """
+    Give drgn the physical memory of a dump whose only ``p_paddr`` is 0.
+
+    Without a VMCOREINFO note of the file's own, drgn believes in physical addresses only if one of
+    them is not 0.
+    """
+    if any(segment.physical for segment in dump.segments):
+        return
+    memory = dump.memory
+    if memory is None:
+        return
+
+    def read(address: int, count: int, offset: int, physical: bool) -> bytes:
+        try:
+            return memory.read(address, count)
+        except DumpFileError as error:
+            raise drgn.FaultError("memory not saved in core dump", address) from error
+
+    for item in dump.coverage.extent():
+        prog.add_memory_segment(item.start, item.size, read, physical=True)
+    lines.append(
+        f"{dump.path}: one segment at physical address 0, which drgn does not take for one;"
+        " physical memory was given to it"
+    )
+
+
+class _DrgnMemory:
+    """Memory that only libkdumpfile can decompress."""
+
+    def __init__(self, dump: DumpFile, architecture: drgn.Architecture | None) -> None:
+        self._dump = dump
+        if architecture is None:
+            name = _architecture_name(dump, None)
+            if name is None:
+                raise DumpFileError(
+                    f"{dump.path}: the header does not name the machine; give it with"
+                    " --architecture"
+                )
+            architecture = drgn.Architecture[name]
+        # Enough for drgn to open the file; only physical memory is read through it.
+        size = dump.kdump.block_size if dump.kdump is not None else 4096
+        text = f"OSRELEASE=0\nPAGESIZE={size}\nSYMBOL(swapper_pg_dir)=0\nKERNELOFFSET=0\n".encode()
+        self._prog = _set_core_dump(dump, text, _platform(architecture, dump))
+
+    def read(self, address: int, size: int) -> bytes:
+        """Physical memory; :raises DumpFileError: if it is not saved."""
+        try:
+            return self._prog.read(address, size, physical=True)
+        except drgn.FaultError as error:
+            raise DumpFileError(f"{self._dump.path}: {error}") from error
+
+    def chunks(self) -> Iterator[tuple[int, bytes]]:
+        """Saved memory, run by run."""
+        firsts, lasts = self._dump.coverage.saved_ranges()
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+            for address in range(first, last + 1, 1 << 20):
+                size = min(1 << 20, last + 1 - address)
+                try:
+                    yield address, self.read(address, size)
+                except DumpFileError:
+                    continue  # a damaged page; the rest is still of use
