@@ -1,0 +1,322 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Runs of equal pages
+-------------------
+
+Blocks of struct pages decoded into runs of equal ones, with numpy and nothing per page. Most of a
+struct page array is one page many times over, so a block is first compared with itself shifted by
+one page; only where that differs its columns are looked at.
+
+A run's index counts on from page to page where the page belongs to a file (``mapping`` is a
+pointer), and is equal in all of its pages otherwise.
+"""
+
+import ctypes
+import enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from drgn_pmem.dumpfile import Coverage, State
+from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Runs = NDArray[np.void]
+    Bytes = NDArray[np.uint8]
+
+__all__ = (
+    "EMPTY",
+    "KEY",
+    "RUN",
+    "UNKNOWN_MAPCOUNT",
+    "Decoder",
+    "Kind",
+    "gap",
+    "hold_back",
+    "join",
+    "uninitialised",
+)
+
+RUN = np.dtype(
+    [
+        ("pfn", "u8"),
+        ("count", "u8"),
+        ("index", "u8"),
+        ("kind", "u1"),
+        ("state", "u1"),
+        ("folio", "u4"),
+        ("refcount", "i4"),
+        ("mapcount", "i4"),
+        ("flags", "u8"),
+        ("mapping", "u8"),
+        ("word", "u8"),
+    ]
+)
+"""
+A run of pages: first PFN, number of pages, index of the first page, :class:`Kind`, state (number as
+in :meth:`Coverage.code`), pages of the folio (compound page) that each belongs to, refcount and
+mapcount (of the folio), flags, mapping, and the first word: the pgmap. Of a tail page whose head is
+not next to it (``Kind.TAIL``), mapping is the PFN of the head.
+"""
+
+KEY = ("kind", "state", "folio", "refcount", "mapcount", "flags", "mapping", "word")
+"""What is equal in all pages of a run."""
+
+EMPTY = np.zeros(0, RUN)
+
+_SUB_PAGES = 4096
+"""Pages that are compared at once: they and their columns fit into the second-level cache."""
+
+UNKNOWN_MAPCOUNT = -(1 << 31)
+"""Mapcount of a large folio whose first tail is in the next block."""
+
+_memcmp = ctypes.CDLL(None).memcmp
+_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+_memcmp.restype = ctypes.c_int
+
+
+class Kind(enum.IntEnum):
+    """What a run consists of."""
+
+    PAGE = 0
+    """Pages, or whole folios."""
+    TAIL = 1
+    """Tail pages apart from their head: it is poisoned, outside of the scan, or not in the dump."""
+    UNINITIALISED = 2
+    """Struct pages that the kernel never wrote: those of the altmap itself."""
+    GAP = 3
+    """Struct pages that are not in the dump; ``state`` tells how."""
+    TORN = 4
+    """Struct pages that are none: tails of no head."""
+
+
+def gap(pfn: int, count: int, state: State) -> "Runs":
+    """A run of struct pages that the dump does not hold."""
+    run = np.zeros(1, RUN)
+    run["pfn"], run["count"], run["kind"], run["state"] = pfn, count, Kind.GAP, Coverage.code(state)
+    return run
+
+
+def uninitialised(pfn: int, count: int) -> "Runs":
+    """A run of struct pages that the kernel never wrote."""
+    run = np.zeros(1, RUN)
+    run["pfn"], run["count"], run["kind"] = pfn, count, Kind.UNINITIALISED
+    return run
+
+
+class Decoder:
+    """
+    Turns blocks of struct pages into runs. Blocks may be decoded by several threads at once: it
+    keeps nothing between them.
+
+    :param layout: Layout of struct page.
+    """
+
+    def __init__(self, layout: PageLayout) -> None:
+        self._layout = layout
+        order = "<" if layout.little_endian else ">"
+        self._page = np.dtype(
+            {
+                "names": ["flags", "word", "mapping", "index", "mapcount", "refcount"],
+                "formats": [f"{order}u8"] * 4 + [f"{order}i4"] * 2,
+                "offsets": [
+                    layout.flags,
+                    layout.word,
+                    layout.mapping,
+                    layout.index,
+                    layout.mapcount,
+                    layout.refcount,
+                ],
+                "itemsize": layout.size,
+            }
+        )
+        self._keeps_mapcount = layout.generation is DaxGeneration.FOLIO
+        self._head_bit = np.uint64(layout.head_bit or 0)
+        self._poison_bit = np.uint64(layout.hwpoison_bit or 0)
+
+    def decode(self, data: "Bytes", first_pfn: int) -> "Runs":
+        """
+        Runs of a block.
+
+        :param data: Whole struct pages, one after the other.
+        :param first_pfn: PFN of the first.
+        """
+        size = self._layout.size
+        pages = np.frombuffer(data, self._page)
+        address = data.ctypes.data
+        if len(pages) and self._uniform(address, len(pages)):
+            return self._runs(pages[:1], np.zeros(1, np.int64), len(pages), first_pfn, pages)
+        parts = []
+        for start in range(0, len(pages), _SUB_PAGES):
+            count = min(_SUB_PAGES, len(pages) - start)
+            part = pages[start : start + count]
+            if self._uniform(address + start * size, count):
+                starts = np.zeros(1, np.int64)
+            else:
+                starts = self._boundaries(part)
+            following = pages[start:]
+            parts.append(self._runs(part[starts], starts, count, first_pfn + start, following))
+        return join(parts)
+
+    def _uniform(self, address: int, count: int) -> bool:
+        """Whether all pages of a block are the same bytes."""
+        size = self._layout.size
+        return _memcmp(address, address + size, (count - 1) * size) == 0
+
+    @staticmethod
+    def _boundaries(pages: "Runs") -> "NDArray[np.int64]":
+        """Where runs start in a block."""
+        mapping, index = pages["mapping"], pages["index"]
+        # A file's pages count on, all others have one index.
+        changed = index[1:] - index[:-1] != (mapping[1:] > 3)
+        for name in ("flags", "word", "mapping", "mapcount", "refcount"):
+            column = pages[name]
+            changed |= column[1:] != column[:-1]
+        return np.concatenate((np.zeros(1, np.int64), np.flatnonzero(changed) + 1))
+
+    def _runs(
+        self,
+        rows: "Runs",
+        starts: "NDArray[np.int64]",
+        count: int,
+        first_pfn: int,
+        pages: "Runs",
+    ) -> "Runs":
+        """
+        Runs from the struct page that each begins with.
+
+        :param rows: Those struct pages.
+        :param starts: Where they are in the block.
+        :param count: Pages of the block.
+        :param pages: The block and what follows it.
+        """
+        runs = np.zeros(len(rows), RUN)
+        runs["pfn"] = starts + first_pfn
+        runs["count"] = np.diff(starts, append=count)
+        runs["folio"] = 1
+        for name in ("index", "refcount", "flags", "mapping", "word"):
+            runs[name] = rows[name]
+        if self._keeps_mapcount:
+            # Below -1 it is a page type: never mapped.
+            runs["mapcount"] = np.maximum(rows["mapcount"] + 1, 0)
+            self._large_mapcounts(runs, starts, pages)
+        # Of a page without a mapping the index says nothing, but for folios: it counts sharers.
+        if self._layout.generation is DaxGeneration.MAPPING:
+            runs["index"][runs["mapping"] == 0] = 0
+        tails = (runs["word"] & np.uint64(1)).astype(bool)
+        if tails.any():
+            self._tails(runs, tails)
+        return runs
+
+    def _large_mapcounts(self, runs: "Runs", starts: "NDArray[np.int64]", pages: "Runs") -> None:
+        """The mapcount of a large folio is in its first tail, where that is in the block."""
+        large = np.flatnonzero(runs["flags"] & self._head_bit)
+        if not len(large):
+            return
+        runs["mapcount"][large] = UNKNOWN_MAPCOUNT
+        offset = self._layout.large_mapcount
+        if offset is None or offset + 4 > 2 * self._layout.size:
+            return
+        at, rest = divmod(offset, self._layout.size)
+        inside = large[starts[large] + at < len(pages)]
+        data = pages.view(np.uint8).reshape(len(pages), -1) if pages.flags.c_contiguous else None
+        if data is None or not len(inside):
+            return
+        raw = np.ascontiguousarray(data[starts[inside] + at, rest : rest + 4])
+        order = "<" if self._layout.little_endian else ">"
+        runs["mapcount"][inside] = np.maximum(raw.view(f"{order}i4")[:, 0] + 1, 0)
+
+    def _tails(self, runs: "Runs", tails: "NDArray[np.bool_]") -> None:
+        """Make runs of tail pages: only their head and poison count."""
+        layout = self._layout
+        size, vmemmap = np.uint64(layout.size), np.uint64(layout.vmemmap)
+        word, pfn = runs["word"][tails], runs["pfn"][tails]
+        address = vmemmap + pfn * size
+        last = address + (runs["count"][tails] - np.uint64(1)) * size
+        head = address & word if layout.head_is_mask else word - np.uint64(1)
+        sound = (head >= vmemmap) & (head < address) & ((head - vmemmap) % size == 0)
+        if layout.head_is_mask:
+            sound &= last & word == head
+        runs["kind"][tails] = np.where(sound, Kind.TAIL, Kind.TORN)
+        runs["mapping"][tails] = np.where(sound, (head - vmemmap) // size, 0)
+        runs["flags"][tails] &= self._poison_bit
+        for name in ("index", "refcount", "mapcount", "word"):
+            runs[name][tails] = 0
+
+
+def join(parts: "list[Runs]") -> "Runs":
+    """
+    Put runs together: tails to the heads before them, equal neighbours into one.
+
+    :param parts: Runs in order of PFN.
+    """
+    runs = np.concatenate(parts) if len(parts) != 1 else parts[0]
+    if len(runs) < 2:
+        return runs
+    if (runs["kind"] == Kind.TAIL).any():
+        # The tails of a head first, and nothing else: heads that may get tails stand alone.
+        runs = _fold(_merge(runs, runs["kind"] == Kind.TAIL))
+    return _merge(runs)
+
+
+def _adjacent(runs: "Runs") -> "NDArray[np.bool_]":
+    return runs["pfn"][1:] == runs["pfn"][:-1] + runs["count"][:-1]
+
+
+def _merge(runs: "Runs", only: "NDArray[np.bool_] | None" = None) -> "Runs":
+    """Equal neighbours into one; *only*: mask of those that may."""
+    a, b = runs[:-1], runs[1:]
+    same = _adjacent(runs)
+    if only is not None:
+        same &= only[1:]
+    for name in KEY:
+        column = runs[name]
+        same &= column[1:] == column[:-1]
+    in_file = (b["mapping"] > 3) & (b["kind"] == Kind.PAGE)
+    same &= b["index"] == a["index"] + np.where(in_file, a["count"], np.uint64(0))
+    if not same.any():
+        return runs
+    starts = np.concatenate((np.zeros(1, np.int64), np.flatnonzero(~same) + 1))
+    merged = runs[starts]
+    merged["count"] = np.add.reduceat(runs["count"], starts)
+    return merged
+
+
+def _fold(runs: "Runs") -> "Runs":
+    """A head and the clean tails right behind it are one folio."""
+    clean = (runs["kind"][1:] == Kind.TAIL) & (runs["flags"][1:] == 0) & _adjacent(runs)
+    heads = (runs["kind"][:-1] == Kind.PAGE) & (runs["count"][:-1] == runs["folio"][:-1])
+    joined = clean & heads & (runs["mapping"][1:] == runs["pfn"][:-1])
+    if not joined.any():
+        return runs
+    tails = np.flatnonzero(joined) + 1
+    runs["count"][tails - 1] += runs["count"][tails]
+    runs["folio"][tails - 1] += runs["count"][tails].astype(np.uint32)
+    keep = np.ones(len(runs), bool)
+    keep[tails] = False
+    return runs[keep]
+
+
+def hold_back(runs: "Runs") -> "tuple[Runs, Runs]":
+    """
+    Split off what the next block may continue: the last run, its last folio apart.
+
+    :return: Runs that are done; runs to put before those of the next block.
+    """
+    if not len(runs):
+        return runs, runs
+    last = runs[-1:]
+    folio, count = int(last["folio"][0]), int(last["count"][0])
+    if folio <= 1 or count <= folio:
+        return runs[:-1], last
+    # Of several folios only the last one can grow.
+    pair = np.repeat(last, 2)
+    before = np.uint64(count - folio)
+    pair["count"] = count - folio, folio
+    pair["pfn"][1] += before
+    if pair["mapping"][1] > 3:
+        pair["index"][1] += before
+    return runs[:-1], pair
