@@ -24,26 +24,24 @@ ByteOrder = Literal["little", "big"]
 
 
 @cache
-def _compile(declarations: str, byteorder: ByteOrder, align: bool) -> Any:
+def _compile(declarations: str, byteorder: ByteOrder) -> Any:
     from dissect.cstruct import cstruct
 
-    return cstruct(endian="<" if byteorder == "little" else ">").load(declarations, align=align)
+    return cstruct(endian="<" if byteorder == "little" else ">").load(declarations, align=True)
 
 
 class CLayout:
     """
-    Structures declared in C.
+    Structures declared in C, with the padding that a C compiler puts between their members.
 
     :param declarations: C source with one or more ``struct`` of integers and ``char[]`` arrays.
-    :param align: Pad members as a C compiler does; ``False`` for ``__packed`` structures.
     """
 
-    def __init__(self, declarations: str, *, align: bool = True) -> None:
+    def __init__(self, declarations: str) -> None:
         self._declarations = declarations
-        self._align = align
 
     def _struct(self, name: str, byteorder: ByteOrder) -> Any:
-        return getattr(_compile(self._declarations, byteorder, self._align), name)
+        return getattr(_compile(self._declarations, byteorder), name)
 
     def size(self, name: str) -> int:
         """``sizeof(struct name)`` in bytes."""

@@ -140,6 +140,13 @@ class CrashHeader:
         return json
 
 
+def _program_header(members: tuple[int, ...], what: str) -> ProgramHeader:
+    kind, flags, offset, virtual, physical, file_size, memory_size, align = members
+    return ProgramHeader(
+        kind, flags, offset, virtual, physical, file_size, memory_size, align, what
+    )
+
+
 def _name(phdrs: Iterable[tuple[int, ...]]) -> Iterator[str]:
     """What each ``Elf64_Phdr`` is for, by the order and addresses that kernel and kexec use."""
     phdrs = list(phdrs)
@@ -208,7 +215,7 @@ def parse_elfcorehdr(data: bytes, source: str = "found") -> CrashHeader:
     phdrs = list(struct.iter_unpack(order + _PHDR, data[phoff:end]))
     return CrashHeader(
         source,
-        tuple(ProgramHeader(*phdr, what) for phdr, what in zip(phdrs, _name(phdrs), strict=True)),
+        tuple(map(_program_header, phdrs, _name(phdrs))),
         machine,
         byteorder,
         flags,

@@ -226,7 +226,12 @@ def memmap_range(block: InfoBlock, namespace_start: int) -> tuple[int, int] | No
 
 
 def data_range(block: InfoBlock, namespace_start: int, page_size: int = 4096) -> tuple[int, int]:
-    """Physical start and end of the user data. End exclusive, bytes."""
+    """
+    Physical start and end of the user data. End exclusive, bytes.
+
+    With a ``start_pad`` (old, misaligned namespaces) this is where block I/O finds it; the kernel's
+    DAX path forgets the padding, which is why new blocks have none.
+    """
     filled = fill_in_defaults(block, page_size)
     start = metadata_range(block, namespace_start)[1]
     return start, start + filled.npfns * filled.page_size

@@ -41,8 +41,7 @@ ABSTRACTIONS = {
 }
 """Personality that a label gives its namespace, by GUID."""
 
-_LAYOUT = CLayout(
-    """
+_LAYOUT = CLayout("""
 struct nvdimm_efi_label {       /* 128 bytes before version 1.2: up to slot */
     char     uuid[16];
     char     name[64];
@@ -95,9 +94,7 @@ struct cxl_region_label {
     char     reserved[172];
     uint64_t checksum;
 };
-""",
-    align=False,
-)
+""")
 
 _FLAGS = {1: "readonly", 2: "local", 4: "btt", 8: "updating"}
 
