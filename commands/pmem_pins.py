@@ -1,0 +1,75 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``pmem-pins``: pages that are held, by whom, and who waits for them."""
+
+import argparse
+
+from drgn import Program
+
+from drgn_pmem.output.table import Field
+from drgn_pmem.spec import Answer, Argument, command
+
+
+@command(
+    name="pmem-pins",
+    description="show pages held beyond idle, who holds them and who waits for them",
+    long_description=(
+        "Show the pages of DAX files and devices that someone holds beyond idle and mappings,\n"
+        "with the holders that can be found exactly (pipes filled by vmsplice, io_uring's\n"
+        "registered buffers, direct I/O on the stacks) or may be (? behind: RDMA, vfio), and the\n"
+        "tasks that wait for them in a DAX layout break (truncate, hole punch, unmount)."
+    ),
+    arguments=(
+        Argument("-w", "--waited", action="store_true", help="only pages that a task waits for"),
+    ),
+    fields=(
+        Field("PFN", lambda p: f"{p.pfn:#x}", "page", right=True),
+        Field("NAMESPACE", lambda p: p.owners.namespace, "namespace"),
+        Field("REFCOUNT", lambda p: p.owners.page.refcount, "as it is stored", right=True),
+        Field("MAPCOUNT", lambda p: p.owners.page.mapcount,
+              "mappings, where the kernel counts them", right=True),
+        Field("PINS", lambda p: p.owners.page.pins,
+              "references beyond idle and mappings (FOLL_PIN counts 1024)", right=True),
+        Field("FILES", lambda p: [o.path or f"inode {o.inode}" for o in p.owners.owners],
+              "whose page it is"),
+        Field("OFFSET", lambda p: [f"{o.offset:#x}" for o in p.owners.owners],
+              "in each file, bytes", right=True),
+        Field("HELD_BY",
+              lambda p: [f"{h.task.tgid}/{h.task.comm} {h.kind}{'' if h.certain else '?'}"
+                         for h in p.holders],
+              "process and how"),
+        Field("WAITED_BY", lambda p: [f"{w.task.pid}/{w.task.comm}" for w in p.waiters],
+              "tasks in a layout break"),
+        Field("WAITS_IN", lambda p: [w.function for w in p.waiters], "their function"),
+        Field("EVIDENCE", lambda p: [h.evidence for h in p.holders], "of each holder",
+              shown=False),
+        Field("STATE", lambda p: p.owners.page.state.value, "of the struct page in the dump",
+              shown=False),
+    ),
+    examples=(
+        ("pmem-pins", "all held pages"),
+        ("pmem-pins -w -o +evidence", "only what a task waits for, and how each holder is known"),
+    ),
+    code=lambda args: (
+        "from drgn_pmem.analysis.pins import find_pins\n\n"
+        "pages = [p for p in find_pins(prog).pages"
+        f"{' if p.waiters' if args.waited else ''}]\n"
+        "for page in pages:\n"
+        "    print(hex(page.pfn), page.owners.page.pins, [o.path for o in page.owners.owners])\n"
+        "    for holder in page.holders:\n"
+        "        print('    held by', holder.task.tgid, holder.kind, holder.evidence)\n"
+        "    for waiter in page.waiters:\n"
+        "        print('    waited for by', waiter.task.pid, waiter.function)\n"
+    ),
+    modules=("device_dax",),
+)  # fmt: skip
+def pmem_pins(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.pins import find_pins
+
+    answer = find_pins(prog)
+    pages = [p for p in answer.pages if p.waiters or not args.waited]
+    notes = list(answer.notes)
+    notes += [f"there may be more: {problem}" for problem in answer.problems[:10]]
+    if not pages:
+        notes.append("no page of a DAX file or device is known to be held")
+    return Answer(pages, notes=notes, complete=not answer.problems)
