@@ -279,16 +279,17 @@ def render(spec: Spec, args: argparse.Namespace, answer: Answer) -> tuple[str, l
     if answer.text is not None:
         return answer.text, notes
     sections = answer.sections or (("", answer.records, answer.fields or spec.fields),)
+    known = [f for _, _, fields in sections for f in fields]
     blocks = []
     for title, records, fields in sections:
-        rows: Sequence[Any] = table.sort(records, fields, args.sort)
+        rows: Sequence[Any] = table.sort(records, fields, args.sort, known=known)
         if limit is not None and len(rows) > limit:
             notes.append(f"{limit} of {len(rows)} rows shown (--limit)")
             rows = rows[:limit]
-        chosen = table.choose(fields, args.fields)
+        chosen = table.choose(fields, args.fields, known=known)
         if args.no_header:
-            blocks.append(table.scripted(rows, chosen))
-        elif rows:
+            blocks.append(table.scripted(rows, chosen) if chosen else "")
+        elif rows and chosen:
             blocks.append((f"{title}\n" if title else "") + layout(rows, chosen))
     return ("\n" if args.no_header else "\n\n").join(block for block in blocks if block), notes
 

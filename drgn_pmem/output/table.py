@@ -31,48 +31,62 @@ class Field:
     """Shown when the user chose no fields with ``-o``."""
 
 
-def choose(fields: Sequence[Field], names: "str | None") -> list[Field]:
+def choose(
+    fields: Sequence[Field], names: "str | None", *, known: Sequence[Field] = ()
+) -> list[Field]:
     """
     The fields that ``-o NAMES`` asks for, or those that are shown by default.
 
     :param names: Comma-separated field names in any case; a leading ``+`` adds to the default
         fields.
+    :param known: Fields of the answer's other tables: naming one of them is no mistake.
     :raises UsageError: if there is no such field
     """
     default = [field for field in fields if field.shown]
     if names is None:
         return default
     chosen = default if names.startswith("+") else []
-    by_name = {field.name.lower(): field for field in fields}
     for name in names.lstrip("+").split(","):
-        try:
-            chosen.append(by_name[name.strip().lower()])
-        except KeyError:
-            known = ", ".join(field.name.lower() for field in fields)
-            raise UsageError(f"no field {cell(name)!r}; the fields are {known}") from None
+        chosen += _find(fields, name.strip(), known)
     return chosen
 
 
+def _find(fields: Sequence[Field], name: str, known: Sequence[Field]) -> list[Field]:
+    found = [field for field in fields if field.name.lower() == name.lower()]
+    if not found and all(field.name.lower() != name.lower() for field in known):
+        names = dict.fromkeys(field.name.lower() for field in (*fields, *known))
+        raise UsageError(f"no field {cell(name)!r}; the fields are {', '.join(names)}")
+    return found
+
+
 def _sort_key(value: Any) -> tuple[int, Any, str]:
-    if value is None:
-        return (2, 0, "")
     if isinstance(value, (bool, int, float)):
         return (0, value, "")
     return (1, 0, cell(value))
 
 
-def sort(records: Iterable[Any], fields: Sequence[Field], name: "str | None") -> list[Any]:
+def sort(
+    records: Iterable[Any],
+    fields: Sequence[Field],
+    name: "str | None",
+    *,
+    known: Sequence[Field] = (),
+) -> list[Any]:
     """
     Sort records by a field; numbers by value, unknown last. ``-NAME`` sorts downwards.
 
+    :param known: Fields of the answer's other tables: a table without the field stays as it is.
     :raises UsageError: if there is no such field
     """
-    if name is None:
+    found = [] if name is None else _find(fields, name.lstrip("-"), known)
+    if not found:
         return list(records)
-    field = choose(fields, name.lstrip("-"))[0]
-    return sorted(
-        records, key=lambda record: _sort_key(field.value(record)), reverse=name.startswith("-")
-    )
+    value = found[0].value
+    rows = list(records)
+    downwards = str(name).startswith("-")
+    sortable = [row for row in rows if value(row) is not None]
+    unknown = [row for row in rows if value(row) is None]
+    return sorted(sortable, key=lambda row: _sort_key(value(row)), reverse=downwards) + unknown
 
 
 def table(records: Iterable[Any], fields: Sequence[Field]) -> str:
