@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Pack a run of the lab into ``vmcores/``.
+
+``pack.py kernel VMLINUX CONFIG ARCHITECTURE``
+    pack a shrunk vmlinux into ``vmcores/kernels/ARCHITECTURE-RELEASE/``.
+``pack.py sample NAME OUTPUT ARCHITECTURE RELEASE LOADER DESCRIPTION [FORMAT...]``
+    pack OUTPUT/vmcore (format ``raw``), OUTPUT/vmcore.FORMAT for each format, and OUTPUT/truth into
+    ``vmcores/NAME/``, and describe it in ``vmcores/index.json``.
+
+``size`` in the index is that of the unpacked file, ``sha256`` that of the file as it lies there.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+VMCORES = pathlib.Path(__file__).resolve().parent.parent
+INDEX = VMCORES / "index.json"
+DEFAULT = "6.1-fileload"
+_BLOCK = 1 << 20
+
+
+def digest(path: pathlib.Path) -> str:
+    """SHA-256 of a file."""
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+def pack(source: pathlib.Path, target: pathlib.Path) -> dict[str, object]:
+    """Compress a file with xz, and describe it for the index."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as out:
+        subprocess.run(["xz", "-9e", "-T1", "-c", source], stdout=out, check=True)
+    return {
+        "file": str(target.relative_to(VMCORES)),
+        "size": source.stat().st_size,
+        "sha256": digest(target),
+    }
+
+
+def release_of(vmlinux: pathlib.Path) -> str:
+    """The kernel's release, from its banner."""
+    match = re.search(rb"Linux version (\S+) ", vmlinux.read_bytes())
+    if not match:
+        raise SystemExit(f"pack.py: {vmlinux} has no Linux banner")
+    return match[1].decode()
+
+
+def read_index() -> dict[str, object]:
+    if INDEX.exists():
+        index: dict[str, object] = json.loads(INDEX.read_text())
+        return index
+    return {"version": 1, "default": DEFAULT, "kernels": {}, "samples": {}}
+
+
+def write_index(index: dict[str, object]) -> None:
+    INDEX.write_text(json.dumps(index, indent=2) + "\n")
+
+
+def pack_kernel(vmlinux: pathlib.Path, config: pathlib.Path, architecture: str) -> None:
+    """Pack debug info; samples of the same kernel share it."""
+    key = f"{architecture}-{release_of(vmlinux)}"
+    folder = VMCORES / "kernels" / key
+    entry = pack(vmlinux, folder / "vmlinux.xz")
+    shutil.copyfile(config, folder / "config")
+    index = read_index()
+    index["kernels"][key] = entry  # type: ignore[index]
+    write_index(index)
+    print(key, (folder / "vmlinux.xz").stat().st_size)
+
+
+def copy_truth(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copy the record; dmsetup, kexec and others leave empty files where they had nothing to say."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    for path in sorted(target.rglob("*"), reverse=True):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        if path.is_file() and path.stat().st_size == 0:
+            path.unlink()
+
+
+def pack_sample(
+    name: str,
+    output: pathlib.Path,
+    architecture: str,
+    release: str,
+    loader: str,
+    description: str,
+    formats: list[str],
+) -> None:
+    """Pack the dumps of one crash and what is true about it."""
+    folder = VMCORES / name
+    shutil.rmtree(folder, ignore_errors=True)
+    sources = {"raw": output / "vmcore"}
+    sources.update((format, output / f"vmcore.{format}") for format in formats)
+    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as workers:
+        packed = {
+            format: workers.submit(pack, source, folder / f"{source.name}.xz")
+            for format, source in sources.items()
+        }
+    copy_truth(output / "truth", folder / "truth")
+    index = read_index()
+    index["samples"][name] = {  # type: ignore[index]
+        "description": description,
+        "release": release,
+        "architecture": architecture,
+        "loader": loader,
+        "formats": {format: entry.result() for format, entry in packed.items()},
+        "vmlinux": index["kernels"][f"{architecture}-{release}"],  # type: ignore[index]
+        "truth": f"{name}/truth",
+    }
+    write_index(index)
+    for format, entry in packed.items():
+        print(name, format, (VMCORES / str(entry.result()["file"])).stat().st_size)
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["kernel"] and len(arguments) == 4:
+        pack_kernel(pathlib.Path(arguments[1]), pathlib.Path(arguments[2]), arguments[3])
+    elif arguments[:1] == ["sample"] and len(arguments) >= 7:
+        _, name, output, architecture, release, loader, description, *formats = arguments
+        pack_sample(
+            name, pathlib.Path(output), architecture, release, loader, description, formats
+        )
+    else:
+        raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

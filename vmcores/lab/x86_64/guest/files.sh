@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# File systems with -o dax and the files in them.
+mount_ext4() {
+	# stride: extents that start at 2 MiB, so that they can be mapped by 2 MiB pages
+	mkfs.ext4 -q -F -b 4096 -E stride=512,stripe_width=512 "$1"
+	mkdir -p "$2"
+	mount -t ext4 -o dax=always "$1" "$2" || echo "LAB: $2 was not mounted"
+}
+
+ext4=/dev/$(namespace_value lab-ext4 blockdev)
+mount_ext4 "$ext4" /mnt/ext4
+mkdir -p /mnt/ext4/sub/dir /mnt/bind
+mount --bind /mnt/ext4/sub /mnt/bind
+pmtruth make /mnt/ext4/alpha 0x600000
+pmtruth make /mnt/ext4/sub/dir/beta 0x10000
+if [ "$SETUP" = small ]; then
+	return
+fi
+
+small=/dev/$(namespace_value lab-small blockdev)
+xfs=/dev/$(namespace_value lab-xfs blockdev)
+mem=/dev/$(namespace_value lab-mem blockdev)
+linear=/dev/$(namespace_value lab-dm blockdev)
+sector=/dev/$(namespace_value lab-sector blockdev)
+
+for name in pinned cow closed poison machine-check gone open direct idle; do
+	pmtruth make "/mnt/ext4/$name" 0x8000
+done
+pmtruth hole /mnt/ext4/hole 0x600000
+
+mount_ext4 "$small" /mnt/small
+pmtruth make /mnt/small/few 0x10000
+pmtruth make /mnt/small/bad 0x8000
+
+# below 300 MB mkfs.xfs makes file systems for tests only; rmapbt: memory failure finds owners
+export TEST_DIR=1 TEST_DEV=1 QA_CHECK_FS=1
+mkfs.xfs -q -f -m reflink=1,rmapbt=1 -d su=2m,sw=1 "$xfs"
+mkdir -p /mnt/xfs
+mount -t xfs -o dax=always "$xfs" /mnt/xfs || echo "LAB: /mnt/xfs was not mounted"
+pmtruth make /mnt/xfs/shared 0x10000
+pmtruth make /mnt/xfs/plain 0x400000
+pmtruth make /mnt/xfs/broken 0x8000
+pmtruth make /mnt/xfs/poison 0x8000
+pmtruth make /mnt/xfs/pinned 0x8000
+sync
+pmtruth clone /mnt/xfs/shared /mnt/xfs/shared.clone
+pmtruth clone /mnt/xfs/broken /mnt/xfs/broken.clone
+
+mount_ext4 "$mem" /mnt/mem
+pmtruth make /mnt/mem/gamma 0x200000
+
+# linear: two pieces of one device in the other order; the file covers both.  slow: see processes.sh
+dmsetup create linear <<TABLE
+0 98304 linear $linear 131072
+98304 65536 linear $linear 4096
+TABLE
+dmsetup create slow --table "0 2048 linear $sector 0"
+dmsetup mknodes
+mount_ext4 /dev/mapper/linear /mnt/dm
+pmtruth allocate /mnt/dm/span 0x3800000
+
+pmtruth make "$sector" 0x40000
+pmtruth make "/dev/$(namespace_value lab-raw blockdev)" 0x10000
+sync

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The first kernel: make everything, record the truth, load the capture kernel.
+. /out/lab/common.sh
+for part in namespaces files processes record; do
+	case $part in
+	namespaces) cat /proc/iomem > "$truth/iomem.before" ;;
+	esac
+	. "/out/lab/$part.sh"
+	say "$part done"
+done
+start_mappers
+sync
+if [ "$SETUP" != small ]; then
+	. /out/lab/poison.sh
+fi
+say "processes and poison done"
+record_devices
+record_infoblocks
+record_files
+say "devices and files recorded"
+
+cmdline="console=ttyS0 lab=capture nr_cpus=1 reset_devices panic=10 swiotlb=noforce"
+if [ "$CAPTURE_PMEM" != 1 ]; then
+	# else its nfit driver would write the struct pages on pmem anew
+	cmdline="$cmdline initcall_blacklist=nfit_init"
+fi
+how=-s
+if [ "$LOADER" = load ]; then
+	how=-c
+fi
+kexec -d "$how" -p /out/lab/bzImage --initrd=/out/lab/initrd.gz --command-line="$cmdline" \
+	> "$truth/kexec.log" 2>&1
+say "kexec returned $?, loaded: $(cat /sys/kernel/kexec_crash_loaded)"
+
+if [ "${HOTADD:-0}" -gt 0 ]; then
+	cat /proc/iomem > "$truth/iomem.loaded"
+	ls -d /sys/devices/system/memory/memory* | sort > /tmp/blocks.before
+	ask add-memory "$HOTADD"
+	sleep 2
+	ls -d /sys/devices/system/memory/memory* | sort > /tmp/blocks.after
+	for block in $(diff /tmp/blocks.before /tmp/blocks.after | sed -n 's/^[+>] *//p' | grep /memory/); do
+		echo online > "$block/state"
+		echo "${block##*/}" >> "$truth/hot-added"
+	done
+fi
+
+sync
+echo 3 > /proc/sys/vm/drop_caches
+if [ "$SETUP" != small ]; then
+	start_stuck
+fi
+sleep 1
+kill -USR1 $(pidof pmtruth)
+sleep 1
+record_memory
+record_processes
+say "recording done"
