@@ -120,11 +120,10 @@ def _draw(group: Sequence[Part], length: int, ascii: bool) -> str:
         start, end = cell * total // length, max((cell + 1) * total // length, 1)
         while ends[first] <= start:
             first += 1
-        covered = itertools.takewhile(
-            lambda i: ends[i] - group[i].size < end,
-            range(first, len(group)),  # noqa: B023
-        )
-        worst = max((group[i] for i in covered), key=lambda part: _badness(part.state))
+        last = first
+        while last + 1 < len(group) and ends[last] < end:
+            last += 1
+        worst = max(group[first : last + 1], key=lambda part: _badness(part.state))
         symbols.append(_symbol(worst, ascii))
     return "".join(symbols)
 

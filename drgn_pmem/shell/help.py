@@ -16,7 +16,13 @@ from drgn_pmem.spec import SPECS
 if TYPE_CHECKING:
     from drgn_pmem.shell.session import Session
 
-__all__ = ("KEYS", "TOUR", "print_help")
+__all__ = ("KEYS", "TOPICS", "TOUR", "print_help")
+
+TOPICS = {
+    "shell": "pipes, files, favourites, the log",
+    "keys": "keys of the prompt",
+    "tour": "a walk through the dump",
+}
 
 KEYS = (
     ("Tab", "complete; the menu shows what each word means"),

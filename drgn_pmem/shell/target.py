@@ -110,20 +110,14 @@ def open_path(
 def _open_core(
     path: str, vmcoreinfo: bytes | None, architecture: str | None
 ) -> tuple[drgn.Program, list[str]]:
-    from drgn_pmem.dumpfile import open_dump
+    from drgn_pmem.dumpfile.program import open_program
 
     _check_readable(path)
-    open_dump(path)  # says what is wrong with a file in better words than drgn
-    platform = drgn.Platform(drgn.Architecture[architecture]) if architecture else None
-    prog = drgn.Program(platform=platform, vmcoreinfo=vmcoreinfo)
-    try:
-        prog.set_core_dump(path)
-    except (ValueError, OSError) as error:
-        raise DumpFileError(f"{escape(path)}: {error}") from error
-    except Exception as error:
-        # drgn has no class for errors of libelf and libkdumpfile.
-        raise DumpFileError(f"{escape(path)} cannot be opened: {error}") from error
-    return prog, []
+    return open_program(
+        path,
+        vmcoreinfo=vmcoreinfo,
+        architecture=None if architecture is None else drgn.Architecture[architecture],
+    )
 
 
 def _open_live(

@@ -1,0 +1,137 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Candidates
+----------
+
+What completion offers for values out of the dump: namespaces, devices, files, PIDs, PFNs. They are
+taken once, in small steps while the user does nothing, on the main thread (drgn must not be used
+from two); answers of commands add what they name. Completing a word only looks them up.
+"""
+
+from collections.abc import Iterator
+import itertools
+from typing import Any
+
+from drgn import Program
+
+from drgn_pmem.output.text import escape, human_size
+from drgn_pmem.shell.idle import Step
+from drgn_pmem.spec import Answer
+
+__all__ = ("Candidates",)
+
+_LIMIT = 5000
+"""Values of a kind: more make no menu."""
+
+
+class Candidates:
+    """Values by kind of argument, each with a description."""
+
+    def __init__(self, prog: Program) -> None:
+        self._prog = prog
+        self._values: dict[str, dict[str, str]] = {}
+
+    def get(self, kind: str) -> dict[str, str]:
+        """Known values of a kind, with their descriptions."""
+        return self._values.get(kind, {})
+
+    def add(self, kind: str, value: Any, description: str = "") -> None:
+        """Learn a value. What the dump says is made safe to show, and must be one word."""
+        values = self._values.setdefault(kind, {})
+        text = escape(str(value))
+        if value and len(values) < _LIMIT and (text not in values or description):
+            values[text] = escape(description)
+
+    def steps(self) -> Iterator[Step]:
+        """Sources of values, each an iterator whose items are small pieces of work."""
+        yield Step("devices", self._devices)
+        yield Step("dax devices", self._dax_devices)
+        yield Step("files", self._files)
+        yield Step("log", self._logged_failures)
+
+    def learn(self, line: str, answer: Answer) -> None:
+        """Take values out of the records of an answer."""
+        for record in itertools.islice(answer.records, _LIMIT):
+            pfn = getattr(record, "pfn", None)
+            if isinstance(pfn, int):
+                self.add("page", hex(pfn), f"from {line.split()[0]}")
+            path = getattr(record, "path", None)
+            if isinstance(path, str):
+                self.add("path", path, "DAX file")
+            for task in getattr(record, "mapped_by", None) or ():
+                self._add_task(task)
+
+    def _add_task(self, task: Any) -> None:
+        tgid = getattr(task, "tgid", None)
+        if isinstance(tgid, int):
+            self.add("pid", str(tgid), getattr(task, "comm", ""))
+
+    def _devices(self) -> Iterator[None]:
+        from drgn_pmem.kernel.nvdimm import for_each_bus, for_each_dimm, for_each_namespace
+        from drgn_pmem.kernel.region import for_each_region
+
+        for bus in for_each_bus(self._prog):
+            self.add("bus", bus.dev, bus.provider)
+            yield
+        for region in for_each_region(self._prog):
+            self.add("region", region.dev, f"{region.type}, {human_size(region.size)}")
+            yield
+        for dimm in for_each_dimm(self._prog):
+            self.add("dimm", dimm.dev, dimm.id or "")
+            yield
+        for namespace in for_each_namespace(self._prog):
+            if namespace.enabled:
+                what = ", ".join(
+                    part
+                    for part in (namespace.mode, human_size(namespace.size or 0), namespace.name)
+                    if part
+                )
+                self.add("namespace", namespace.dev, what)
+                for kind, device in (
+                    ("blockdev", namespace.blockdev),
+                    ("daxdev", namespace.chardev),
+                ):
+                    self.add(kind, device, f"{namespace.dev}, {namespace.mode}")
+            yield
+
+    def _dax_devices(self) -> Iterator[None]:
+        from drgn_pmem.kernel.dax import for_each_dax_device
+
+        for device in for_each_dax_device(self._prog):
+            self.add("daxdev", device.chardev, f"{device.mode}, {human_size(device.size)}")
+            yield
+
+    def _files(self) -> Iterator[None]:
+        from drgn_pmem.kernel.daxfs import for_each_dax_inode, for_each_dax_super
+        from drgn_pmem.kernel.paths import paths_of_inode
+        from drgn_pmem.kernel.rmap import vmas_of_mapping
+        from drgn_pmem.kernel.tasks import tasks_of
+
+        by_mm = tasks_of(self._prog).by_mm
+        yield
+        for super_ in for_each_dax_super(self._prog, []):
+            for inode in itertools.islice(for_each_dax_inode(self._prog, super_, []), _LIMIT):
+                names = paths_of_inode(self._prog, inode)
+                if inode.mode & 0o170000 == 0o100000:
+                    self.add("path", names.path, f"{human_size(inode.size)}, inode {inode.ino}")
+                yield
+                for vma in itertools.islice(
+                    vmas_of_mapping(self._prog, inode.mapping).vmas, _LIMIT
+                ):
+                    for task in by_mm.get(vma.mm, ()):
+                        self._add_task(task)
+                    yield
+
+    def _logged_failures(self) -> Iterator[None]:
+        import re
+
+        from drgn.helpers.linux.printk import get_printk_records
+
+        records = get_printk_records(self._prog)
+        yield
+        for record in records:
+            match = re.search(rb"Memory failure: (0x[0-9a-f]+): ", record.text)
+            if match:
+                self.add("page", match[1].decode(), "memory failure in the kernel's log")
+                yield

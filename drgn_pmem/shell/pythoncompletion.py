@@ -1,0 +1,140 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Completion of Python: names, attributes, members of drgn objects."""
+
+import builtins
+from collections.abc import Callable, Iterable, Iterator
+import keyword
+import re
+from typing import Any
+
+import drgn
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+
+__all__ = ("PythonCompleter",)
+
+_EXPRESSION = re.compile(
+    r"""
+    (?P<object>                          # no calls: completing must not run code
+        [^\W\d]\w*
+        (?:\.\w+ | \[(?:-?\d+ | "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*')\])*
+    )
+    \.(?P<attribute>\w*)$
+    """,
+    re.VERBOSE,
+)
+_NAME = re.compile(r"(?<![\w.])[^\W\d]\w*$")
+_OBJECT_METHODS = frozenset(dir(drgn.Object))
+
+
+class PythonCompleter(Completer):
+    """:param names: Global variables."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self._names = names
+        self._last: tuple[str, Any] = ("", None)
+
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterable[Completion]:
+        text = document.current_line_before_cursor
+        if _in_string_or_comment(text):
+            return
+        match = _EXPRESSION.search(text)
+        if match:
+            yield from self._attributes(match["object"], match["attribute"])
+            return
+        match = _NAME.search(text)
+        if match:
+            yield from self.names(match.group())
+
+    def names(self, word: str) -> Iterator[Completion]:
+        """Names that begin with a word: variables, then builtins and keywords."""
+        seen = set()
+        for scope in (self._names, builtins.__dict__):
+            for name in sorted(scope):
+                if name.startswith(word) and name not in seen and _is_wanted(name, word):
+                    seen.add(name)
+                    yield Completion(name, -len(word), display_meta=_lazily(_describe, scope[name]))
+        for name in keyword.kwlist:
+            if name.startswith(word) and name not in seen:
+                yield Completion(name, -len(word), display_meta="keyword")
+
+    def _attributes(self, expression: str, prefix: str) -> Iterator[Completion]:
+        # The object of a line stays the same while its attribute is typed.
+        if self._last[0] != expression:
+            try:
+                self._last = (expression, eval(expression, self._names))
+            except Exception:
+                return
+        value = self._last[1]
+        try:
+            names = dir(value)
+        except Exception:
+            return
+        if isinstance(value, drgn.Object):
+            # Members of the structure first; they are what is looked for.
+            names = [n for n in names if n not in _OBJECT_METHODS] + sorted(_OBJECT_METHODS)
+        for name in names:
+            if name.startswith(prefix) and _is_wanted(name, prefix):
+                yield Completion(
+                    name, -len(prefix), display_meta=_lazily(_describe_attribute, value, name)
+                )
+
+
+def _is_wanted(name: str, typed: str) -> bool:
+    """Private names only for those who ask."""
+    if name.startswith("__"):
+        return typed.startswith("__")
+    return not name.startswith("_") or typed.startswith("_")
+
+
+def _lazily(function: Callable[..., str], *arguments: Any) -> Callable[[], str]:
+    """Only the lines of the menu that are on the screen are described."""
+
+    def describe() -> str:
+        try:
+            return function(*arguments)
+        except Exception:
+            return ""
+
+    return describe
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, drgn.Object):
+        return str(value.type_.type_name())
+    if isinstance(value, type) or callable(value):
+        text = (getattr(value, "__doc__", None) or "").strip()
+        return text.splitlines()[0] if text else type(value).__name__
+    return type(value).__name__
+
+
+def _describe_attribute(value: Any, name: str) -> str:
+    if not isinstance(value, drgn.Object):
+        # Not getattr: a property may be anything but quick.
+        return _describe(getattr(type(value), name, None)) if hasattr(type(value), name) else ""
+    if name in _OBJECT_METHODS:
+        return _describe(getattr(drgn.Object, name))
+    type_ = value.type_
+    while type_.kind in (drgn.TypeKind.TYPEDEF, drgn.TypeKind.POINTER):
+        type_ = type_.type
+    return str(type_.member(name).type.type_name())
+
+
+def _in_string_or_comment(text: str) -> bool:
+    quote = ""
+    escaped = False
+    for character in text:
+        if escaped:
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        elif quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character == "#":
+            return True
+    return bool(quote)

@@ -1,0 +1,135 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the dump is about, in a few words: for the banner and the toolbar."""
+
+from collections.abc import Iterator
+import os
+from typing import TYPE_CHECKING
+
+import drgn
+
+from drgn_pmem.errors import NotFound, PmemError
+from drgn_pmem.output.text import escape, human_size, plural
+from drgn_pmem.shell.idle import Step
+from drgn_pmem.shell.target import Target, vmcoreinfo_value
+
+if TYPE_CHECKING:
+    from drgn_pmem.analysis.memmap import MemmapAnswer
+
+__all__ = ("Summary",)
+
+
+class Summary:
+    """
+    Facts about a target. Those that need a walk come with :meth:`steps`.
+
+    :param target: What is asked.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        prog = target.prog
+        self.name = escape(target.name)
+        self.short_name = escape(os.path.basename(target.name)) or self.name
+        self.release = vmcoreinfo_value(prog, "OSRELEASE") or "unknown release"
+        self.architecture = prog.platform.arch.name.lower() if prog.platform else "unknown"
+        self.panic = ""
+        self.namespaces: int | None = None
+        """How many are enabled; None if that is not known yet, or cannot be."""
+        self.metadata = ""
+        """How much of the struct pages of all namespaces the dump holds."""
+        self.warnings: list[str] = list(target.notes)
+        if target.missing:
+            self.warnings.append(target.missing)
+        self._read_dump()
+        self._read_panic()
+
+    def steps(self) -> Iterator[Step]:
+        """What is left to find out."""
+        yield Step("namespaces", self._namespaces)
+
+    def _read_dump(self) -> None:
+        from drgn_pmem.dumpfile import dump_of
+
+        self.size: int | None = None
+        self.format = ""
+        if self._target.prog.flags & drgn.ProgramFlags.IS_LIVE:
+            self.format = "live"
+            return
+        try:
+            dump = dump_of(self._target.prog)
+            self.format = dump.format.value
+            self.size = os.stat(self._target.name).st_size
+        except (PmemError, OSError) as error:
+            self.warnings.append(escape(str(error)))
+            return
+        if dump.truncated:
+            self.warnings.append("the dump is truncated: pmem-coverage shows what is missing")
+
+    def _read_panic(self) -> None:
+        from drgn.helpers.linux.panic import panic_message
+
+        if self._target.missing_kernel:
+            return
+        try:
+            message = panic_message(self._target.prog)
+        except (drgn.FaultError, LookupError, ValueError):
+            return
+        self.panic = escape(message or b"")
+
+    def _namespaces(self) -> Iterator[None]:
+        from drgn_pmem.analysis.memmap import read_memmaps
+
+        if self._target.missing_kernel:
+            return
+        try:
+            answer = read_memmaps(self._target.prog)
+        except NotFound:
+            self.namespaces = 0
+            return
+        self.namespaces = len(answer.memmaps)
+        self.metadata = _metadata(answer)
+        for problem in answer.problems:
+            self.warnings.append(f"pmem-memmap: {problem}")
+        disagree = [m.namespace.dev for m in answer.memmaps if not m.agree]
+        if disagree:
+            self.warnings.append(f"pmem-memmap: sources disagree about {', '.join(disagree)}")
+        yield
+
+    @property
+    def pmem(self) -> str:
+        """Namespaces and metadata; empty if nothing is known of them."""
+        if self.namespaces is None:
+            return ""
+        if not self.namespaces:
+            return "no persistent memory"
+        return plural(self.namespaces, "namespace") + (
+            f", {self.metadata}" if self.metadata else ""
+        )
+
+    def banner(self) -> list[str]:
+        """Lines to show before the first prompt."""
+        size = f", {human_size(self.size)}" if self.size is not None else ""
+        lines = [
+            f"dump    {self.name} ({self.format}{size})",
+            f"kernel  Linux {self.release} {self.architecture}",
+        ]
+        if self.panic:
+            lines.append(f"panic   {self.panic}")
+        if self.pmem:
+            lines.append(f"pmem    {self.pmem}")
+        return lines + [f"warning {warning}" for warning in self.warnings]
+
+
+def _metadata(answer: "MemmapAnswer") -> str:
+    pages = [m.struct_pages for m in answer.memmaps if m.struct_pages is not None]
+    total = sum(p.size for p in pages)
+    saved = sum(p.saved for p in pages)
+    if not total:
+        return ""
+    if saved == total:
+        return "all metadata saved"
+    if not saved:
+        return "no metadata saved"
+    # Never rounded up to 100: something is missing.
+    return f"{min(99, saved * 100 // total)}% of metadata saved"
