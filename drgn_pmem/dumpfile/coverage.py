@@ -216,6 +216,10 @@ class Coverage:
             return dict.fromkeys(counts, end - start)
         return counts
 
+    def has(self, state: State) -> bool:
+        """Whether any address is in a state."""
+        return bool((self._codes == _CODES[state]).any())
+
     def extent(self) -> list[CoverageRange]:
         """All runs that are not absent, ordered and merged."""
         return [item for item in self.ranges() if item.state is not State.ABSENT]

@@ -83,7 +83,7 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
     flagged = bool(header.e_flags & DUMP_ELF_INCOMPLETE) and machine not in _FLAG_BIT_TAKEN
     there = bytes_there(source, loads)
     short = bool((there < np.minimum(loads.file_size, loads.memory_size)).any())
-    truncated = cut or notes_cut or short or flagged or not source.complete
+    incomplete = cut or notes_cut or short or flagged or not source.complete
     pieces = Pieces.of(loads, bits, physical)
     what = "ELF core" if outer is DumpFormat.ELF else "flattened ELF core"
     return DumpFile(
@@ -93,14 +93,11 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
         segments=loads,
         notes=notes,
         vmcoreinfo=vmcoreinfo,
-        truncated=truncated,
+        incomplete=incomplete,
         machine=machine,
         byteorder=byteorder,
         bits=bits,
-        description=(
-            f"{what}, {bits}-bit {byteorder}-endian, {len(loads)} PT_LOAD"
-            f"{', incomplete' if truncated else ''}"
-        ),
+        summary=f"{what}, {bits}-bit {byteorder}-endian, {len(loads)} PT_LOAD",
         coverage_builder=functools.partial(elf_coverage, source, pieces),
         memory_builder=functools.partial(ElfMemory, source, pieces),
         source=source,

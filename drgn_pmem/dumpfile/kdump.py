@@ -20,6 +20,7 @@ from typing import Any
 
 from dissect.cstruct import cstruct
 from elftools.elf.structs import ELFStructs
+import numpy as np
 
 from drgn_pmem.dumpfile.bitmap import COMPRESSION, Bitmaps, bitmap_coverage, descriptor_flags
 from drgn_pmem.dumpfile.coverage import State
@@ -186,7 +187,7 @@ def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> Dump
     vmcoreinfo = _vmcoreinfo(source, header, notes)
     bitmaps = _bitmaps(source, header)
     # Both the flag and the file have their say: cp may cut a complete dump short, too.
-    truncated = header.incomplete or not source.complete or bitmaps.cut_short()
+    incomplete = header.incomplete or not source.complete or bitmaps.cut_short()
     machine = header.utsname["machine"] or None
     kind = "kdump-compressed" if outer is DumpFormat.KDUMP else "flattened kdump-compressed"
     return DumpFile(
@@ -196,16 +197,15 @@ def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> Dump
         segments=(),
         notes=notes,
         vmcoreinfo=vmcoreinfo,
-        truncated=truncated,
+        incomplete=incomplete,
         machine=machine,
         byteorder=header.byteorder,
         bits=header.bits,
-        description=(
+        summary=(
             f"{kind} version {header.version},"
             f" {'/'.join(header.compression) or 'not compressed'},"
             f" {header.bits}-bit {header.byteorder}-endian"
             f"{'' if header.dump_level is None else f', dump level {header.dump_level}'}"
-            f"{', incomplete' if truncated else ''}"
         ),
         coverage_builder=functools.partial(bitmap_coverage, bitmaps),
         memory_builder=functools.partial(KdumpMemory, bitmaps),
@@ -306,7 +306,8 @@ def _parse(source: ByteSource) -> KdumpHeader:
 def _sub_header(source: ByteSource, layout: cstruct, bits: int, byteorder: str, common: Any) -> Any:
     length = len(layout.kdump_sub_header)
     raw = source.read(common.block_size, length)
-    if len(raw) < length:
+    there = int(source.room(np.array([common.block_size], np.uint64))[0])
+    if len(raw) < length or there < length:
         raise DumpFileError(
             f"{source.path}: the file ends before the kdump sub header; the dump was cut short"
         )

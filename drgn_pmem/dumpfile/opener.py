@@ -95,11 +95,11 @@ def live_dump(path: str = "(live)") -> DumpFile:
         segments=(),
         notes=(),
         vmcoreinfo=None,
-        truncated=False,
+        incomplete=False,
         machine=None,
         byteorder="little",
         bits=64,
-        description="live memory",
+        summary="live memory",
         coverage_builder=lambda: Coverage.everywhere(State.SAVED),
     )
 

@@ -14,7 +14,7 @@ import enum
 import functools
 from typing import TYPE_CHECKING, Any, Protocol
 
-from drgn_pmem.dumpfile.coverage import Coverage
+from drgn_pmem.dumpfile.coverage import Coverage, State
 
 if TYPE_CHECKING:
     from drgn_pmem.dumpfile.kdump import KdumpHeader
@@ -133,8 +133,8 @@ class DumpFile:
     notes: Sequence[Note]
     vmcoreinfo: bytes | None
     """The text of the VMCOREINFO note, without trailing NULs; ``None`` if the dump has none."""
-    truncated: bool
-    """Whether the file ends before what its headers promise, or its writer marked it incomplete."""
+    incomplete: bool
+    """Whether the headers are cut short, or say that the writer could not finish."""
     machine: str | None
     """``e_machine`` by name (``"EM_X86_64"``), or the machine of the header's utsname; ``None`` if
     not known."""
@@ -142,8 +142,8 @@ class DumpFile:
     """``"little"`` or ``"big"``."""
     bits: int
     """32 or 64."""
-    description: str
-    """One line for a user."""
+    summary: str
+    """Format, size and byte order in words."""
     coverage_builder: Callable[[], Coverage] = field(repr=False)
     memory_builder: "Callable[[Coverage], PhysicalMemory] | None" = field(default=None, repr=False)
     source: "ByteSource | None" = field(default=None, repr=False)
@@ -157,6 +157,17 @@ class DumpFile:
     def coverage(self) -> Coverage:
         """Which physical memory the dump holds; computed at first use."""
         return self.coverage_builder()
+
+    @functools.cached_property
+    def truncated(self) -> bool:
+        """Whether the file ends before what its headers promise, or its writer marked it
+        incomplete."""
+        return self.incomplete or self.coverage.has(State.TRUNCATED)
+
+    @property
+    def description(self) -> str:
+        """One line for a user."""
+        return self.summary + (", incomplete" if self.truncated else "")
 
     @functools.cached_property
     def memory(self) -> "PhysicalMemory | None":

@@ -1,0 +1,146 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Coverage and intervals against a plain list of bytes."""
+
+import itertools
+
+import drgn
+from hypothesis import given, strategies as st
+import numpy as np
+import pytest
+
+from drgn_pmem.dumpfile import (
+    Coverage,
+    CoverageRange,
+    DumpFormat,
+    State,
+    coverage_of,
+    dump_of,
+    live_dump,
+    set_coverage,
+    set_dump,
+)
+from drgn_pmem.dumpfile.intervals import paint
+from drgn_pmem.errors import DumpFileError
+
+SPACE = 1 << 64
+TOP = SPACE - 64
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30)), max_size=25))
+def test_paint_gives_each_address_to_the_last_interval_that_has_it(intervals):
+    truth = {}
+    for index, (start, size) in enumerate(intervals):
+        truth.update(dict.fromkeys(range(start, start + size), index))
+    starts = np.array([start for start, _ in intervals], np.uint64)
+    lasts = np.array([start + size - 1 for start, size in intervals], np.uint64)
+    first, last, winner = paint(starts, lasts)
+    painted = {}
+    for low, high, index in zip(first.tolist(), last.tolist(), winner.tolist(), strict=True):
+        for address in range(low, high + 1):
+            assert address not in painted, "pieces overlap"
+            painted[address] = index
+    assert painted == truth
+    assert first.tolist() == sorted(first.tolist())
+
+
+states = st.sampled_from([State.SAVED, State.EXCLUDED, State.TRUNCATED, State.ABSENT])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8), states), max_size=12),
+    st.sampled_from([0, TOP]),
+    st.integers(-3, 70),
+    st.integers(-3, 70),
+)
+def test_coverage_agrees_with_a_list_of_bytes(gaps, base, start, end):
+    truth = [State.ABSENT] * 64
+    ranges, at = [], 0
+    for gap, size, state in gaps:
+        at += gap
+        size = min(size, 64 - at) if at < 64 else 0
+        if size <= 0:
+            break
+        ranges.append(CoverageRange(base + at, base + at + size, state))
+        truth[at : at + size] = [state] * size
+        at += size
+    coverage = Coverage.from_ranges(ranges)
+    start, end = start + base, end + base
+
+    def true_state(address):
+        inside = base <= address < base + 64
+        return truth[address - base] if inside else State.ABSENT
+
+    low, high = max(start, 0), min(end, SPACE)
+    expected = [true_state(address) for address in range(low, high)]
+    got = list(coverage.ranges(start, end))
+    assert [item.state for item in got for _ in range(item.size)] == expected
+    for before, after in itertools.pairwise(got):
+        assert before.end == after.start
+        assert before.state is not after.state, "not merged"
+    assert coverage.count(start, end) == {
+        state: expected.count(state) for state in State if state in expected
+    }
+    for address in (start, end - 1):
+        if 0 <= address < SPACE:
+            assert coverage.state(address) is true_state(address)
+    size = end - start
+    inside = start >= 0 and end <= SPACE
+    assert coverage.saved(start, size) == (
+        size <= 0 or (inside and all(state is State.SAVED for state in expected))
+    )
+
+
+def test_extent_leaves_out_what_is_absent():
+    ranges = [
+        CoverageRange(0x2000, 0x3000, State.EXCLUDED),
+        CoverageRange(0x1000, 0x2000, State.SAVED),
+        CoverageRange(0x3000, 0x4000, State.EXCLUDED),
+    ]
+    assert Coverage.from_ranges(ranges).extent() == [
+        CoverageRange(0x1000, 0x2000, State.SAVED),
+        CoverageRange(0x2000, 0x4000, State.EXCLUDED),
+    ]
+
+
+def test_the_whole_address_space_is_counted():
+    assert Coverage.everywhere(State.SAVED).count() == {State.SAVED: SPACE}
+    partly = Coverage.from_ranges([CoverageRange(0, 5, State.SAVED)])
+    assert partly.count() == {State.SAVED: 5, State.ABSENT: SPACE - 5}
+    assert partly.state(-1) is State.ABSENT
+    assert partly.state(SPACE) is State.ABSENT
+
+
+def test_overlapping_ranges_are_refused():
+    with pytest.raises(ValueError, match="overlap"):
+        Coverage.from_ranges(
+            [CoverageRange(0, 10, State.SAVED), CoverageRange(9, 12, State.EXCLUDED)]
+        )
+    with pytest.raises(ValueError, match="address space"):
+        Coverage.from_ranges([CoverageRange(SPACE - 1, SPACE + 1, State.SAVED)])
+
+
+def test_ranges_to_json():
+    assert CoverageRange(0x1000, 0x3000, State.TRUNCATED).to_json() == {
+        "start": "0x1000",
+        "end": "0x3000",
+        "size": 8192,
+        "state": "truncated",
+    }
+
+
+def test_a_program_without_a_dump_has_no_coverage_until_it_is_set():
+    prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+    with pytest.raises(DumpFileError, match="no dump file"):
+        coverage_of(prog)
+    coverage = Coverage.from_ranges([CoverageRange(0, 4096, State.SAVED)])
+    set_coverage(prog, coverage)
+    assert coverage_of(prog) is coverage
+
+
+def test_a_live_target_is_saved_everywhere():
+    prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+    set_dump(prog, live_dump())
+    assert dump_of(prog).format is DumpFormat.LIVE
+    assert coverage_of(prog).saved(0, SPACE)
+    assert coverage_of(prog) is coverage_of(prog)

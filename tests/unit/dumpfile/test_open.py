@@ -1,0 +1,114 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Files that are no dump, or hardly one: one clear line each."""
+
+import bz2
+import gzip
+import lzma
+import os
+import struct
+import sys
+
+import pytest
+
+from drgn_pmem.dumpfile import DumpFormat, State, open_dump
+from drgn_pmem.errors import DumpFileError
+from tests.unit.dumpfile.writers import (
+    PAGE,
+    VMCOREINFO,
+    Elf,
+    Kdump,
+    Load,
+    flatten,
+    note,
+    opened_or_said,
+    page_bytes,
+)
+
+ELF = Elf([Load(0x1000, PAGE, page_bytes(1))], note(b"VMCOREINFO", 0, VMCOREINFO)).bytes()
+KDUMP = Kdump({1}, {1}, 100).bytes()
+
+
+def message(path) -> str:
+    with pytest.raises(DumpFileError) as caught:
+        open_dump(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert str(path) in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (b"\x7fEL", "not a dump"),
+        (b"\x7fELF", "cut short"),
+        (ELF[:40], "cut short"),
+        (ELF[:70], "cut short"),
+        (ELF[:4] + b"\x03" + ELF[5:], "damaged"),
+        (ELF[:16] + b"\x02" + ELF[17:], "executable.*vmlinux"),
+        (ELF[:16] + b"\x03" + ELF[17:], "not a dump.*program or library"),
+        (ELF[:56] + b"\0\0" + ELF[58:], "no program headers"),
+        (ELF[:54] + b"\x37" + ELF[55:], "program headers of 55 bytes"),
+        (gzip.compress(ELF), "gunzip"),
+        (lzma.compress(ELF), "unxz"),
+        (bz2.compress(ELF), "bunzip2"),
+        (b"\x28\xb5\x2f\xfd" + bytes(100), "unzstd"),
+        (b"LibvirtQemudSavePart" + bytes(100), "virsh dump --memory-only"),
+        (b"KDUMP   " + bytes(100), "cut short"),
+        (KDUMP[:464], "sub header.*cut short"),
+        (KDUMP[:424] + bytes(100) + KDUMP[524:], "damaged kdump header"),
+        (b"makedumpfile" + bytes(10), "flattened header"),
+        (flatten(ELF)[:4096], "no data"),
+        (b"makedumpfile\0\0\0\0" + struct.pack(">qq", 2, 1) + bytes(5000), "type 2, version 1"),
+        (flatten(b"hello" * 100), "what it holds is not a dump"),
+        (
+            flatten(ELF)[:4096] + struct.pack(">qq", -7, 10) + bytes(100),
+            "first record has offset -7",
+        ),
+        (b"hello, world\n" * 100, "not a dump"),
+    ],
+)
+def test_what_is_not_a_dump_is_named(tmp_path, content, says):
+    path = tmp_path / "vmcore"
+    path.write_bytes(content)
+    text = message(path)
+    with pytest.raises(DumpFileError, match=says):
+        raise DumpFileError(text)
+
+
+def test_missing_directory_and_device(tmp_path):
+    assert "no such file" in message(tmp_path / "nothing")
+    assert "directory" in message(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    assert "not a regular file" in message(tmp_path / "pipe")
+    assert "not a regular file" in message("/dev/zero")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_permission_denied(tmp_path):
+    path = tmp_path / "vmcore"
+    path.write_bytes(ELF)
+    path.chmod(0)
+    assert "permission denied" in message(path)
+
+
+def test_an_executable_is_not_a_dump():
+    assert "not a dump" in message(os.path.realpath(sys.executable))
+
+
+@pytest.mark.parametrize("data", [ELF, KDUMP, flatten(KDUMP), flatten(ELF)])
+def test_cut_at_1_kib(tmp_path, data):
+    path = tmp_path / "vmcore"
+    path.write_bytes(data[:1024])
+    dump = opened_or_said(path, "cut short", "not a dump")
+    if dump is not None:
+        assert dump.truncated
+        assert dump.coverage.count().get(State.SAVED, 0) < PAGE
+
+
+def test_proc_kcore_is_live():
+    dump = open_dump("/proc/kcore")
+    assert dump.format is DumpFormat.LIVE
+    assert dump.coverage.saved(0, 1 << 64)
