@@ -223,6 +223,8 @@ class _Kept:
         self.dropped = 0
 
     def add(self, runs: "Runs") -> None:
+        if not self._limit:
+            return
         if self._where is not None:
             runs = runs[self._where(runs)]
         room = max(self._limit - self._size, 0)
@@ -251,7 +253,7 @@ def scan_pages(
         pages that the kernel never initialised are counted, not read.
     :param where: Which runs to keep: function of an array of :data:`RUN` that returns a mask; all
         if None.
-    :param keep: How many runs to keep at most.
+    :param keep: How many runs to keep at most; 0 for groups only.
     :param workers: as :func:`for_each_runs`
     :param progress: Called with (pages done, pages in all) now and then.
     :return: What was found; after Ctrl-C what was found until then, marked as not complete.

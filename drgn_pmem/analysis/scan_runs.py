@@ -47,6 +47,7 @@ RUN = np.dtype(
         ("index", "u8"),
         ("kind", "u1"),
         ("state", "u1"),
+        ("shared", "u1"),
         ("folio", "u4"),
         ("refcount", "i4"),
         ("mapcount", "i4"),
@@ -57,12 +58,13 @@ RUN = np.dtype(
 )
 """
 A run of pages: first PFN, number of pages, index of the first page, :class:`Kind`, state (number as
-in :meth:`Coverage.code`), pages of the folio (compound page) that each belongs to, refcount and
-mapcount (of the folio), flags, mapping, and the first word: the pgmap. Of a tail page whose head is
-not next to it (``Kind.TAIL``), mapping is the PFN of the head.
+in :meth:`Coverage.code`), whether a shared extent, pages of the folio (compound page) that each
+belongs to, refcount and mapcount (of the folio; -1 if not known), flags, mapping, and the first
+word: the pgmap. Of a tail page whose head is not next to it (``Kind.TAIL``), mapping is the PFN of
+the head.
 """
 
-KEY = ("kind", "state", "folio", "refcount", "mapcount", "flags", "mapping", "word")
+KEY = ("kind", "state", "shared", "folio", "refcount", "mapcount", "flags", "mapping", "word")
 """What is equal in all pages of a run."""
 
 EMPTY = np.zeros(0, RUN)
@@ -203,9 +205,14 @@ class Decoder:
             # Below -1 it is a page type: never mapped.
             runs["mapcount"] = np.maximum(rows["mapcount"] + 1, 0)
             self._large_mapcounts(runs, starts, pages)
-        # Of a page without a mapping the index says nothing, but for folios: it counts sharers.
+        # The index of a shared page counts who shares it, see PageState.shared; of another page
+        # without a mapping it says nothing.
+        counts = (runs["index"] > 0) & (runs["index"] < np.uint64(1 << 63))
         if self._layout.generation is DaxGeneration.MAPPING:
             runs["index"][runs["mapping"] == 0] = 0
+            runs["shared"] = counts & (runs["mapping"] == 1)
+        elif self._layout.generation is DaxGeneration.FOLIO:
+            runs["shared"] = counts & (runs["mapping"] == 0)
         tails = (runs["word"] & np.uint64(1)).astype(bool)
         if tails.any():
             self._tails(runs, tails)
@@ -243,7 +250,7 @@ class Decoder:
         runs["kind"][tails] = np.where(sound, Kind.TAIL, Kind.TORN)
         runs["mapping"][tails] = np.where(sound, (head - vmemmap) // size, 0)
         runs["flags"][tails] &= self._poison_bit
-        for name in ("index", "refcount", "mapcount", "word"):
+        for name in ("index", "shared", "refcount", "mapcount", "word"):
             runs[name][tails] = 0
 
 

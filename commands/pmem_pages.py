@@ -1,0 +1,160 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``pmem-pages``: the struct pages of a namespace, all of them."""
+
+import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from drgn import Program
+
+from drgn_pmem.output.table import Field
+from drgn_pmem.output.text import human_size
+from drgn_pmem.spec import Answer, Argument, command
+
+if TYPE_CHECKING:
+    from drgn_pmem.analysis.pagefilter import Filter
+    from drgn_pmem.analysis.pagestates import PageGroup
+
+_PAGE_FIELDS = (
+    Field("FLAGS", lambda g: _flags(g), "page flags"),
+    Field("REFCOUNT", lambda g: g.refcount, "_refcount (of the folio's head)", right=True),
+    Field("MAPCOUNT", lambda g: g.mapcount, "mappings, where the kernel counts them", right=True),
+    Field("PINS", lambda g: g.pins, "references beyond idle and mappings", right=True, shown=False),
+    Field("FOLIO", lambda g: g.folio_pages, "pages of each folio", right=True, shown=False),
+    Field("MAPPING", lambda g: g.mapping and f"{g.mapping:#x}", "struct address_space of the owner",
+          right=True, shown=False),
+    Field("OWNER", lambda g: g.owner, "file or device"),
+)  # fmt: skip
+
+
+def _of_group(field: Field) -> Field:
+    """A field of a group as a field of a range."""
+    return replace(field, value=lambda entry: field.value(entry.group))
+
+
+_RANGES = (
+    Field("NAMESPACE", lambda r: r.group.namespace, "namespace"),
+    Field("PFN", lambda r: f"{r.pfn:#x}", "first page", right=True),
+    Field("PAGES", lambda r: r.group.pages, "how many", right=True),
+    Field("STATUS", lambda r: r.group.status, "what they are doing"),
+    Field("INDEX", lambda r: r.index, "offset of the first page in its file, in pages", right=True),
+    *(_of_group(f) for f in _PAGE_FIELDS),
+    Field("PHYSICAL", lambda r: f"{r.physical:#x}", "physical address", right=True, shown=False),
+    Field("SHARE", lambda r: r.share, "how many mappings share each page", right=True,
+          shown=False),
+    Field("HEAD", lambda r: r.head_pfn and f"{r.head_pfn:#x}", "PFN of the head of a tail page",
+          right=True, shown=False),
+)  # fmt: skip
+
+
+def _flags(group: "PageGroup") -> "list[str] | str | None":
+    if group.flag_names or group.flags is None:
+        return [name.removeprefix("PG_") for name in group.flag_names] or None
+    return f"{group.flags:#x}"
+
+
+def _code(args: argparse.Namespace) -> str:
+    chosen = ", ".join(
+        f"{name}={value!r}"
+        for name, value in (
+            ("owner", args.owner),
+            ("busy", args.busy),
+            ("hwpoison", args.hwpoison),
+            ("shared", args.shared),
+        )
+        if value
+    )
+    masks = "".join(
+        f", {name}={function}({'prog, ' if name == 'flags' else ''}{value!r})"
+        for name, function, value in (
+            ("flags", "flags_mask", args.flags),
+            ("refcount", "refcount_range", args.refcount),
+        )
+        if value
+    )
+    filters = (chosen + masks).removeprefix(", ")
+    what = "ranges" if args.ranges else "groups"
+    shown = (
+        "hex(entry.pfn), entry.group.pages, entry.group.status, entry.index, entry.group.owner"
+        if args.ranges
+        else "entry.namespace, entry.status, entry.pages, entry.refcount, entry.owner"
+    )
+    return (
+        "from drgn_pmem.analysis.pagefilter import Filter, flags_mask, refcount_range\n"
+        "from drgn_pmem.analysis.pagestates import page_report\n\n"
+        f"report = page_report(prog, {args.namespace!r}, Filter({filters}), ranges={args.ranges})\n"
+        f"for entry in report.{what}:\n"
+        f"    print({shown})\n"
+        "# The arrays behind it: drgn_pmem.analysis.scan.scan_pages()\n"
+    )
+
+
+@command(
+    name="pmem-pages",
+    description="show the states of all struct pages of a namespace, and who has the pages",
+    long_description=(
+        "Scan the struct pages of a namespace (or of all) and count them by flags, reference\n"
+        "count and owner; --ranges lists where they are. Only struct pages that are in the dump\n"
+        "are read; those that are not are counted by why (excluded, absent, truncated)."
+    ),
+    arguments=(
+        Argument("namespace", kind="namespace", nargs="?", help="only this namespace"),
+        Argument("--ranges", action="store_true", help="list the ranges of pages"),
+        Argument("--flags", metavar="FLAGS",
+                 help="only pages with all these flags: names (dirty,locked) or a mask (0x...)"),
+        Argument("--refcount", metavar="N", help="only pages with this _refcount: 2, 2- or 2-5"),
+        Argument("--owner", kind="path", metavar="OWNER",
+                 help="only pages of this file or device: part of its path, or the address of its"
+                 " struct address_space"),
+        Argument("--busy", action="store_true",
+                 help="only pages with references beyond idle and mappings"),
+        Argument("--hwpoison", action="store_true", help="only poisoned pages"),
+        Argument("--shared", action="store_true", help="only pages of shared (reflinked) extents"),
+    ),
+    fields=(
+        Field("NAMESPACE", lambda g: g.namespace, "namespace"),
+        Field("STATUS", lambda g: g.status,
+              "idle, file, shared, pinned, poisoned, tail, uninitialised, torn; absent, excluded,"
+              " truncated, unmapped: struct pages that are not in the dump"),
+        Field("PAGES", lambda g: g.pages, "how many", right=True),
+        Field("SIZE", lambda g: human_size(g.size), "of those pages", right=True,
+              shown=False),
+        Field("RANGES", lambda g: g.ranges, "in how many ranges", right=True),
+        *_PAGE_FIELDS,
+    ),
+    examples=(
+        ("pmem-pages", "all namespaces, the most common state first"),
+        ("pmem-pages namespace0.0 --busy --ranges", "pages that someone holds, and where"),
+        ("pmem-pages --owner alpha --ranges", "the pages of one file"),
+    ),
+    code=_code,
+    modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),
+)  # fmt: skip
+def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.pagestates import page_report
+    from drgn_pmem.output.progress import progress
+
+    with progress("struct pages") as report:
+        answer = page_report(
+            prog, args.namespace, _filter(prog, args), ranges=args.ranges, progress=report
+        )
+    return Answer(
+        answer.ranges if args.ranges else answer.groups,
+        notes=answer.notes,
+        complete=answer.complete,
+        fields=_RANGES if args.ranges else None,
+    )
+
+
+def _filter(prog: Program, args: argparse.Namespace) -> "Filter":
+    from drgn_pmem.analysis.pagefilter import Filter, flags_mask, refcount_range
+
+    return Filter(
+        flags=flags_mask(prog, args.flags) if args.flags else 0,
+        refcount=refcount_range(args.refcount) if args.refcount else None,
+        owner=args.owner,
+        busy=args.busy,
+        hwpoison=args.hwpoison,
+        shared=args.shared,
+    )
