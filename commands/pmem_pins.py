@@ -72,4 +72,4 @@ def pmem_pins(prog: Program, args: argparse.Namespace) -> Answer:
     notes += [f"there may be more: {problem}" for problem in answer.problems[:10]]
     if not pages:
         notes.append("no page of a DAX file or device is known to be held")
-    return Answer(pages, notes=notes, complete=not answer.problems)
+    return Answer(pages, notes=notes, complete=answer.complete)

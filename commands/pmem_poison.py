@@ -74,4 +74,4 @@ def pmem_poison(prog: Program, args: argparse.Namespace) -> Answer:
     notes += [f"there may be more: {problem}" for problem in answer.problems]
     if not answer.pages:
         notes.append("no bad memory is known: no bad range, badblock, poisoned page or log line")
-    return Answer(list(answer.pages), notes=notes, complete=not answer.problems)
+    return Answer(list(answer.pages), notes=notes, complete=answer.complete)

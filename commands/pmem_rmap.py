@@ -33,6 +33,7 @@ class Row(NamedTuple):
             ("huge", entry and entry.order > 0),
             ("shared", self.page.shared),
             ("copy", self.owner and self.owner.private_copy),
+            ("hole", self.owner and self.owner.hole),
             ("pinned", self.page.page.pinned),
             ("poison", self.page.page.hwpoison),
         )
@@ -90,7 +91,8 @@ def _code(args: argparse.Namespace) -> str:
         Field("INODE", lambda r: r.owner and r.owner.inode, "inode number", right=True),
         Field("OFFSET", lambda r: f"{r.owner.offset:#x}" if r.owner else None,
               "byte offset of the page in the file", right=True),
-        Field("FLAGS", lambda r: r.flags, "dirty, locked, huge, shared, copy, pinned, poison"),
+        Field("FLAGS", lambda r: r.flags,
+              "dirty, locked, huge, shared, copy (private), hole (zero page), pinned, poison"),
         Field("SOURCES", lambda r: r.owner and r.owner.sources,
               "what names the file: page (struct page), i_pages, range (device DAX), pte"),
         Field("PID", lambda r: r.mapping and r.mapping.task and r.mapping.task.tgid,
@@ -118,6 +120,7 @@ def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
     words = list(_words(args.page))
     pages: list[PageOwners] = []
     notes: list[str] = []
+    told: dict[str, list[int]] = {}
     complete = True
     for word in words:
         try:
@@ -132,8 +135,10 @@ def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
         pages.append(page)
         complete &= bool(page.owners) or page.complete
         notes += [where.note] if where.note and where.kind != "pfn" else []
-        notes += [f"PFN {page.pfn:#x}: {note}" for note in page.notes]
+        for note in page.notes:
+            told.setdefault(note, []).append(page.pfn)
     rows = list(_rows(pages))
+    notes += [f"{_pfns_text(pfns)}: {note}" for note, pfns in told.items()]
     from drgn_pmem.spec import SPECS
 
     return Answer(
@@ -142,6 +147,11 @@ def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
         complete=complete,
         sections=[("", rows, SPECS["pmem-rmap"].fields)],
     )
+
+
+def _pfns_text(pfns: list[int]) -> str:
+    shown = ", ".join(f"{pfn:#x}" for pfn in pfns[:4])
+    return f"PFN {shown}" + (f" and {len(pfns) - 4} more" if len(pfns) > 4 else "")
 
 
 def _words(words: list[str]) -> Iterator[str]:

@@ -18,12 +18,11 @@ from drgn import Program
 
 from drgn_pmem.analysis.daxfiles import DaxFile, DaxFiles, dax_files_of
 from drgn_pmem.dumpfile.coverage import State
-from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.daxchar import DaxChar
 from drgn_pmem.kernel.daxentry import DaxEntry
 from drgn_pmem.kernel.daxfs import device_number, host_of_mapping
-from drgn_pmem.kernel.memory import Unreadable
-from drgn_pmem.kernel.nvdimm import Namespace, namespace_of_pfn
+from drgn_pmem.kernel.memory import Unreadable, cached
+from drgn_pmem.kernel.nvdimm import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import PageState, read_page
 from drgn_pmem.kernel.rmap import (
     Mapping,
@@ -34,11 +33,14 @@ from drgn_pmem.kernel.rmap import (
     vmas_of_mapping,
 )
 from drgn_pmem.kernel.tasks import OpenFile, tasks_of
-from drgn_pmem.kernel.walk import WalkError
+from drgn_pmem.kernel.walk import WalkError, collect
 
 __all__ = ("Owner", "PageOwners", "describe_mapping", "owners_of")
 
-_MAX_PRIVATE_PAGES = 1 << 20
+_MAX_RAM_PAGES = 1 << 20
+"""Pages of DAX mappings that are looked at for a page of RAM."""
+
+_MAX_STAND_INS = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Owner:
     """Who has it open; filled in for unlinked files."""
     private_copy: bool = False
     """The page is a process's private copy (copy on write) of the file's page, in RAM."""
+    hole: bool = False
+    """The page is the zero page, mapped where the file has a hole."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -80,6 +84,7 @@ class Owner:
             "entry": self.entry.to_json() if self.entry else None,
             "sources": list(self.sources),
             "private_copy": self.private_copy,
+            "hole": self.hole,
             "open_by": [o.to_json() for o in self.open_by],
             "mappings": [m.to_json() for m in self.mappings],
         }
@@ -169,6 +174,8 @@ class _Question:
         )
 
     def _shared(self, owners: list[Owner]) -> bool | None:
+        if not self._is_pmem():
+            return None
         files = [o for o in owners if "i_pages" in o.sources]
         if len(files) > 1:
             return True
@@ -177,11 +184,14 @@ class _Question:
         return False if files and self.files.complete else None
 
     def _namespace(self) -> Namespace | None:
-        try:
-            return namespace_of_pfn(self.prog, self.pfn)
-        except PmemError as error:
-            self.notes.append(f"namespace unknown: {error}")
-            return None
+        namespaces, problems = cached(
+            self.prog, "namespaces", lambda: collect(for_each_namespace(self.prog))
+        )
+        physical = self.pfn << self.page_shift
+        found = next((n for n in namespaces if physical in n.range), None)
+        if found is None and problems and self._is_pmem():
+            self.notes.append(f"namespace unknown: {problems[0]}")
+        return found
 
     def _owners(self) -> Iterator[Owner]:
         claim = self._claim()
@@ -202,7 +212,7 @@ class _Question:
         if claim is not None and not named:
             yield from self._of_claim(*claim, bool(entries))
         if claim is None and not entries and not self._is_pmem():
-            yield from self._private_copies()
+            yield from self._stand_ins()
 
     def _is_pmem(self) -> bool:
         return self.page.type is not None
@@ -288,22 +298,21 @@ class _Question:
         )
         yield self._of_file(file, None, index, ("page",))
 
-    def _private_copies(self) -> Iterator[Owner]:
-        """Private mappings of DAX files whose page tables map this page of RAM."""
-        left = _MAX_PRIVATE_PAGES
+    def _stand_ins(self) -> Iterator[Owner]:
+        """DAX mappings whose page tables map this page of RAM instead of the file's page: private
+        copies, and the zero page of holes."""
+        left, found = _MAX_RAM_PAGES, 0
         for file in self.files.files:
             for vma in vmas_of_mapping(self.prog, file.inode.mapping).vmas:
-                if vma.shared:
-                    continue
-                left -= (vma.end - vma.start) >> self.page_shift
-                if left < 0:
-                    self.notes.append(
-                        "private copies of DAX pages were not all looked at: too many mappings"
-                    )
+                left -= max(vma.end - vma.start, 0) >> self.page_shift
+                if left < 0 or found >= _MAX_STAND_INS:
+                    self.notes.append("not all DAX mappings were looked at for this page of RAM")
                     return
-                yield from self._copies_in(file, vma)
+                for owner in self._stand_ins_in(file, vma):
+                    found += 1
+                    yield owner
 
-    def _copies_in(self, file: DaxFile, vma: Vma) -> Iterator[Owner]:
+    def _stand_ins_in(self, file: DaxFile, vma: Vma) -> Iterator[Owner]:
         for address in range(vma.start, vma.end, 1 << self.page_shift):
             try:
                 if mapped_pfn(self.prog, vma.mm, address) != self.pfn:
@@ -311,8 +320,9 @@ class _Question:
             except Unreadable:
                 return
             index = vma.pgoff + ((address - vma.start) >> self.page_shift)
+            entry = file.entries.find(index)
+            hole = entry is not None and entry.zero
             users = tasks_of(self.prog).by_mm.get(vma.mm, ())
-            mappings = [Mapping(t, address, Proof.PTE, self.pfn, vma) for t in users]
             yield Owner(
                 file.inode.ino,
                 file.device,
@@ -321,24 +331,39 @@ class _Question:
                 file.names.paths,
                 file.names.deleted,
                 index << self.page_shift,
-                None,
-                ("pte",),
-                tuple(mappings),
-                private_copy=True,
+                entry if hole else None,
+                ("i_pages", "pte") if hole else ("pte",),
+                tuple(Mapping(t, address, Proof.PTE, self.pfn, vma) for t in users),
+                private_copy=not hole,
+                hole=hole,
             )
+
+    def _why(self) -> str:
+        """Why the struct page tells nothing: short, the same for all pages of its kind."""
+        if not self.page.initialised:
+            return "reserved for the memmap, never initialised"
+        if self.page.state is State.SAVED:
+            return self.page.reason or "unsound"
+        return f"it is {self.page.state.value} in the dump"
 
     def _explain(self, owners: list[Owner]) -> None:
         """Say what the answer rests on."""
         page, files = self.page, self.files
         if not self._is_pmem():
-            self.notes.append(
-                "no page of persistent memory"
-                + (": a private copy (copy on write) of a DAX page, in RAM" if owners else "")
-            )
+            what = ""
+            if any(o.private_copy for o in owners):
+                what = ": a private copy (copy on write) of a DAX page"
+            elif owners:
+                what = ": the zero page, which stands for holes of DAX files"
+            namespace = self._namespace()
+            kind = "no page of persistent memory"
+            if namespace is not None:
+                kind = f"a page of {namespace.dev} without a page map: System RAM (kmem) or raw"
+            self.notes.append(kind + what)
             return
         if not self.known:
             self.notes.append(
-                f"struct page: {page.reason or page.state.value};"
+                f"the struct page tells nothing ({self._why()});"
                 " owners come from i_pages and the page tables alone"
             )
         elif page.pgmap_known is False:

@@ -11,27 +11,25 @@ the holder.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from drgn import Program
-import numpy as np
-import numpy.typing as npt
 
 from drgn_pmem.analysis.daxfiles import DaxFiles, dax_files_of
 from drgn_pmem.analysis.owners import PageOwners, owners_of
-from drgn_pmem.analysis.pagewords import read_page_words
+from drgn_pmem.analysis.pagefilter import Filter
+from drgn_pmem.analysis.pagestates import page_report
 from drgn_pmem.analysis.stacks import StackFinding, search_stacks
 from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.holders import for_each_held, for_each_pinning_device
-from drgn_pmem.kernel.page import idle_refcount, pages_pgmap, read_page
-from drgn_pmem.kernel.rmap import vmas_of_mapping
+from drgn_pmem.kernel.page import pages_pgmap, read_page
 from drgn_pmem.kernel.tasks import Task
 
 __all__ = ("Holder", "PinnedPage", "Pins", "Waiter", "find_pins")
 
-_MAX_CHAR_PAGES = 1 << 24
-"""Mapped pages of device DAX that are looked at."""
+_DAX_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DEVDAX")
+"""``enum memory_type`` of persistent memory; DEVDAX became GENERIC in v5.7."""
 
 _MAX_PAGES = 1 << 14
 """Pinned pages that are shown."""
@@ -116,7 +114,9 @@ class Pins:
     waiters: tuple[Waiter, ...]
     """All of them, also those whose page is not known."""
     notes: tuple[str, ...]
-    problems: tuple[str, ...] = field(default=())
+    problems: tuple[str, ...]
+    complete: bool
+    """Whether everything that could know of a pin could be read."""
 
 
 class _Search:
@@ -125,11 +125,11 @@ class _Search:
         self.files: DaxFiles = dax_files_of(prog)
         self.notes: list[str] = []
         self.problems: list[str] = list(self.files.problems)
+        self.complete = True
         self.holders: dict[int, list[Holder]] = {}
         self.waiters: list[Waiter] = []
         self.heads: dict[int, int] = {}
-        pgmaps = pages_pgmap(prog)[0]
-        self.pgmaps = [g for g in pgmaps if g.type in ("MEMORY_DEVICE_FS_DAX", _generic(g.type))]
+        self.pgmaps = [g for g in pages_pgmap(prog)[0] if g.type in _DAX_TYPES]
 
     def run(self) -> Pins:
         pinned = set(self._busy())
@@ -151,6 +151,7 @@ class _Search:
             tuple(self.waiters),
             tuple(self.notes),
             tuple(dict.fromkeys(self.problems)),
+            self.complete and not self.problems,
         )
 
     def _is_pmem(self, pfn: int) -> bool:
@@ -165,56 +166,16 @@ class _Search:
 
     def _busy(self) -> Iterator[int]:
         """Pages whose struct page counts more references than idle and mappings explain."""
-        for type_, pfns in (
-            ("MEMORY_DEVICE_FS_DAX", self._file_pages()),
-            ("MEMORY_DEVICE_GENERIC", self._char_pages()),
-        ):
-            try:
-                words = read_page_words(self.prog, pfns)
-                candidates = words.maybe_pinned(idle_refcount(self.prog, type_)).tolist()
-            except PmemError as error:
-                self.problems.append(str(error))
-                continue
-            if words.missing:
-                self.notes.append(
-                    f"{words.missing} struct pages ({type_}) are not in the dump: only pins that"
-                    " their holders or waiters show are known there"
-                )
-            for pfn in candidates:
-                page = read_page(self.prog, pfn)
-                if page.pinned and page.head_pfn == pfn:
-                    yield pfn
-
-    def _file_pages(self) -> "npt.NDArray[np.uint64]":
-        """First PFNs of large entries, and every PFN: before v6.15 each page counts for itself."""
-        pieces = [np.zeros(0, np.uint64)]
-        for file in self.files.files:
-            rows = file.entries.with_pfn()
-            for order in np.unique(rows["order"]).tolist():
-                firsts = rows["pfn"][rows["order"] == order]
-                pages = firsts[:, None] + np.arange(1 << min(order, 20), dtype=np.uint64)
-                pieces.append(pages.ravel())
-        return np.concatenate(pieces)
-
-    def _char_pages(self) -> "npt.NDArray[np.uint64]":
-        """PFNs of device DAX that some VMA covers."""
-        pieces = [np.zeros(0, np.uint64)]
-        left = _MAX_CHAR_PAGES
-        for char in self.files.chars:
-            for vma in vmas_of_mapping(self.prog, char.inode.mapping).vmas:
-                index, end = vma.pgoff, vma.pgoff + ((vma.end - vma.start) >> vma.page_shift)
-                before = 0
-                for piece in char.device.ranges:
-                    pages = piece.size >> vma.page_shift
-                    low, high = max(index - before, 0), min(end - before, pages, left)
-                    if low < high:
-                        first = piece.start >> vma.page_shift
-                        pieces.append(np.arange(first + low, first + high, dtype=np.uint64))
-                        left -= high - low
-                    before += pages
-        if left <= 0:
-            self.notes.append("not all mapped pages of device DAX were looked at: too many")
-        return np.concatenate(pieces)
+        report = page_report(self.prog, chosen=Filter(busy=True), ranges=True, keep=_MAX_PAGES)
+        self.complete &= report.complete
+        self.notes += report.notes
+        if not report.complete:
+            self.notes.append(
+                "where struct pages are missing, only pins that holders or waiters show are known"
+            )
+        for found in report.ranges:
+            for pfn in range(found.pfn, found.pfn + min(found.group.pages, _MAX_PAGES)):
+                yield self._head(pfn)
 
     def _hold(self, holder: Holder) -> None:
         held = self.holders.setdefault(self._head(holder.pfn), [])
@@ -289,11 +250,6 @@ class _Search:
             if opener.task.tgid in mappers:
                 detail = f"has {path} open (fd {opener.fd}) and maps the page"
                 yield Holder(opener.task, kind, owners.pfn, detail, False)
-
-
-def _generic(type_: str) -> str:
-    """Device DAX: MEMORY_DEVICE_GENERIC; before v5.7 MEMORY_DEVICE_DEVDAX."""
-    return type_ if type_ in ("MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DEVDAX") else ""
 
 
 def find_pins(prog: Program) -> Pins:

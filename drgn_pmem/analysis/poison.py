@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from drgn import FaultError, Program
-import numpy as np
 
-from drgn_pmem.analysis.daxfiles import dax_files_of
 from drgn_pmem.analysis.owners import PageOwners, owners_of
-from drgn_pmem.analysis.pagewords import read_page_words
+from drgn_pmem.analysis.pagefilter import Filter
+from drgn_pmem.analysis.pagestates import page_report
 from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.badblocks import (
     SECTOR,
@@ -169,6 +168,8 @@ class Poison:
     notes: tuple[str, ...]
     problems: tuple[str, ...]
     """Why there may be more."""
+    complete: bool
+    """Whether everything that could know of a bad page could be read."""
 
 
 class _Search:
@@ -177,22 +178,25 @@ class _Search:
         self.shift = int(prog["PAGE_SHIFT"])
         self.notes: list[str] = []
         self.problems: list[str] = []
+        self.complete = True
         self.ranges: dict[int, list[BadRange]] = {}
         self.lines: dict[int, list[FailureLine]] = {}
         self.namespaces: list[Namespace] = []
 
     def run(self) -> Poison:
-        try:
-            self.namespaces, problems = collect(for_each_namespace(self.prog))
-            self.problems += problems
-        except PmemError as error:
-            self.problems.append(str(error))
+        self.namespaces, problems = collect(for_each_namespace(self.prog))
+        self.problems += problems
         self._read_ranges()
         self._read_log()
         pfns = set(self.ranges) | set(self._hwpoison()) | self._logged()
         pages = tuple(self._page(pfn) for pfn in sorted(pfns))
         self._count(pages)
-        return Poison(pages, tuple(self.notes), tuple(dict.fromkeys(self.problems)))
+        return Poison(
+            pages,
+            tuple(self.notes),
+            tuple(dict.fromkeys(self.problems)),
+            self.complete and not self.problems,
+        )
 
     def _read_ranges(self) -> None:
         try:
@@ -233,26 +237,18 @@ class _Search:
         return known
 
     def _hwpoison(self) -> Iterator[int]:
-        """PFNs that DAX files have, or that a bad range has, with a poisoned struct page."""
-        files = dax_files_of(self.prog)
-        pieces = [np.fromiter(self.ranges, np.uint64, len(self.ranges))]
-        for file in files.files:
-            rows = file.entries.with_pfn()
-            for order in np.unique(rows["order"]).tolist():
-                firsts = rows["pfn"][rows["order"] == order]
-                pages = firsts[:, None] + np.arange(1 << min(order, 20), dtype=np.uint64)
-                pieces.append(pages.ravel())
-        try:
-            words = read_page_words(self.prog, np.concatenate(pieces))
-        except PmemError as error:
-            self.problems.append(str(error))
-            return
-        if words.missing:
-            self.notes.append(
-                f"{words.missing} struct pages of DAX files are not in the dump: whether the kernel"
-                " marked those pages poisoned is not known"
-            )
-        yield from words.hwpoison().tolist()
+        """PFNs whose struct page is marked."""
+        report = page_report(self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES)
+        self.notes += report.notes
+        self.complete &= report.complete
+        for found in report.ranges:
+            group = found.group
+            if (group.folio_pages or 1) > 1:
+                self.notes.append(
+                    f"PFN {found.pfn:#x} heads a folio of {group.folio_pages} pages: the kernel"
+                    " marks the head only, so any of them may be the bad one"
+                )
+            yield from range(found.pfn, found.pfn + min(group.pages, _MAX_PAGES))
 
     def _namespace(self, physical: int) -> Namespace | None:
         return next((n for n in self.namespaces if physical in n.range), None)

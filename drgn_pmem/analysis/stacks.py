@@ -260,9 +260,10 @@ class _Searcher:
 
 def _classify(functions: tuple[str, ...]) -> tuple[str | None, str | None]:
     for kind, pattern in _KINDS:
-        for function in functions:
-            if pattern.search(function):
-                return kind, function
+        matching = [function for function in functions if pattern.search(function)]
+        if matching:
+            # The file system's function tells more than what it waits in.
+            return kind, matching[-1 if kind == "layout break" else 0]
     return None, None
 
 

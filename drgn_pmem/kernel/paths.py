@@ -24,6 +24,7 @@ __all__ = ("InodePaths", "path_of_file", "paths_of_inode")
 _MNT_INTERNAL = 0x4000
 """Mounts of the kernel itself; a macro of include/linux/mount.h, unchanged since v2.6.34."""
 
+_MAX_ERRNO = 4095
 _MAX_DEPTH = 1 << 12
 _MAX_ALIASES = 1 << 10
 _MAX_MOUNTS = 1 << 14
@@ -129,7 +130,10 @@ def _read_mount(layouts: _Layouts, address: int) -> _Mount:
         values["parent"],
         values["mountpoint"],
         values["root"],
-        bool(values["flags"] & _MNT_INTERNAL),
+        # A mount in no namespace (0 or an error pointer) is the kernel's own, or lazily unmounted.
+        bool(values["flags"] & _MNT_INTERNAL)
+        or not values["namespace"]
+        or values["namespace"] > layouts.memory.word_mask - _MAX_ERRNO,
         values["namespace"],
     )
 
@@ -163,7 +167,7 @@ def _mounts_of(
             mounts.append(_read_mount(layouts, address))
     except WalkError as error:
         problems.append(f"mounts of super_block {super_address:#x}: {error}")
-    # The kernel's own mounts (devtmpfs has one at "/") are shown to nobody.
+    # Those that nobody sees (devtmpfs has one at "/") only if there is no other.
     mounts = [m for m in mounts if not m.internal] or mounts
     mounts.sort(key=lambda m: (m.namespace != layouts.namespace, m.root != root))
     layouts.mounts[super_address] = mounts, problems
