@@ -97,8 +97,8 @@ def _status(page: "OnePage") -> str:
         Field("NODE", lambda p: p.state.nid, "NUMA node", right=True, shown=False),
     ),
     examples=(
-        ("pmem-page namespace0.0+0", "the first page of the data of namespace0.0"),
-        ("pmem-page pmem0:8 -o +page,page_physical", "a bad sector's page, and its struct page"),
+        ("pmem-page namespace2.0+0", "the first page of the data of namespace2.0"),
+        ("pmem-page pmem2:8 -o +page,page_physical", "a bad sector's page, and its struct page"),
     ),
     code=_code,
     modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),

@@ -125,7 +125,7 @@ def _code(args: argparse.Namespace) -> str:
     ),
     examples=(
         ("pmem-pages", "all namespaces, the most common state first"),
-        ("pmem-pages namespace0.0 --busy --ranges", "pages that someone holds, and where"),
+        ("pmem-pages namespace2.0 --busy --ranges", "pages that someone holds, and where"),
         ("pmem-pages --owner alpha --ranges", "the pages of one file"),
     ),
     code=_code,
