@@ -238,12 +238,12 @@ def test_ten_thousand_mutations_give_a_record_or_a_format_error():
         data = bytearray(original)
         for _ in range(chance.randint(1, 4)):
             data[chance.randrange(len(data))] = chance.randrange(256)
-        begin = time.monotonic()
+        begin = time.process_time()
         with contextlib.suppress(FormatError):
             header = parse_elfcorehdr(bytes(data))
             compare_elfcorehdr(header, x86())
             header.to_json()
-        slowest = max(slowest, time.monotonic() - begin)
+        slowest = max(slowest, time.process_time() - begin)
     assert slowest < 1
 
 

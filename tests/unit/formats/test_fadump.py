@@ -273,13 +273,13 @@ def test_ten_thousand_mutations_give_a_record_or_a_format_error():
         data = bytearray(words(ALL[index % len(ALL)]))
         for _ in range(chance.randint(1, 4)):
             data[chance.randrange(64)] = chance.randrange(256)
-        begin = time.monotonic()
+        begin = time.process_time()
         with contextlib.suppress(FormatError):
             record = parse_fadump_header(bytes(data))
             fadump_header_problems(record, 0x20000000)
             is_fadump_header_compatible(bytes(data), byteorder="little", **SIZES)
             record.to_json()
-        slowest = max(slowest, time.monotonic() - begin)
+        slowest = max(slowest, time.process_time() - begin)
     assert slowest < 1
 
 
