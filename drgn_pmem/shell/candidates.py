@@ -15,7 +15,7 @@ from typing import Any
 
 from drgn import Program
 
-from drgn_pmem.output.text import escape, human_size
+from drgn_pmem.output.text import escape
 from drgn_pmem.shell.idle import Step
 from drgn_pmem.spec import Answer
 
@@ -75,7 +75,7 @@ class Candidates:
             self.add("bus", bus.dev, bus.provider)
             yield
         for region in for_each_region(self._prog):
-            self.add("region", region.dev, f"{region.type}, {human_size(region.size)}")
+            self.add("region", region.dev, f"{region.type}, {_size(region.size)}")
             yield
         for dimm in for_each_dimm(self._prog):
             self.add("dimm", dimm.dev, dimm.id or "")
@@ -84,7 +84,7 @@ class Candidates:
             if namespace.enabled:
                 what = ", ".join(
                     part
-                    for part in (namespace.mode, human_size(namespace.size or 0), namespace.name)
+                    for part in (namespace.mode, _size(namespace.size or 0), namespace.name)
                     if part
                 )
                 self.add("namespace", namespace.dev, what)
@@ -99,7 +99,7 @@ class Candidates:
         from drgn_pmem.kernel.dax import for_each_dax_device
 
         for device in for_each_dax_device(self._prog):
-            self.add("daxdev", device.chardev, f"{device.mode}, {human_size(device.size)}")
+            self.add("daxdev", device.chardev, f"{device.mode}, {_size(device.size)}")
             yield
 
     def _files(self) -> Iterator[None]:
@@ -114,7 +114,7 @@ class Candidates:
             for inode in itertools.islice(for_each_dax_inode(self._prog, super_, []), _LIMIT):
                 names = paths_of_inode(self._prog, inode)
                 if inode.mode & 0o170000 == 0o100000:
-                    self.add("path", names.path, f"{human_size(inode.size)}, inode {inode.ino}")
+                    self.add("path", names.path, f"{_size(inode.size)}, inode {inode.ino}")
                 yield
                 for vma in itertools.islice(
                     vmas_of_mapping(self._prog, inode.mapping).vmas, _LIMIT
@@ -135,3 +135,12 @@ class Candidates:
             if match:
                 self.add("page", match[1].decode(), "memory failure in the kernel's log")
                 yield
+
+
+def _size(size: float) -> str:
+    """Size in few characters: a menu has no room for more."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} TiB"

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 import os
+import re
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
@@ -18,6 +19,7 @@ from drgn_pmem.spec import SPECS, Argument, Spec
 
 __all__ = ("ShellCompleter",)
 
+_FIRST_WORD = re.compile(r"\s*[%\\!]?[\w?-]*")
 _SPECIAL = set(" \t\"'\\|<>&;()#$*?")
 
 
@@ -38,9 +40,8 @@ class ShellCompleter(Completer):
     ) -> Iterable[Completion]:
         text = document.text_before_cursor
         names = self._session.names()
-        if "\n" not in text and not text[: len(text) - len(text.lstrip())].strip(" "):
-            words = text.split()
-            if len(words) <= 1 and not text.endswith(" "):
+        if "\n" not in text:
+            if _FIRST_WORD.fullmatch(text):
                 yield from self._first_word(text.strip(), names)
                 return
             line = read_line(text, names)

@@ -43,7 +43,7 @@ def explain(error: BaseException, name: str = "", missing: str = "", hint: str =
         error = cause  # the command knew only that; the shell knows what was not loaded, too
     if isinstance(error, PmemError):
         text = _one_line(error)
-        return text if not name or text.startswith(prefix) else prefix + text
+        return text if not name or text.startswith(name) else prefix + text
     if isinstance(error, drgn.FaultError):
         return f"{prefix}the dump does not hold what this needs: {_one_line(error)}"
     if isinstance(error, (drgn.ObjectNotFoundError, LookupError)) and missing:

@@ -49,7 +49,7 @@ def key_bindings(session: Session, toggles: Toggles) -> KeyBindings:
     @keys.add("enter", filter=typing & ~choosing)
     def _enter(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
-        if is_finished(session, buffer.text, buffer.document.is_cursor_at_the_end):
+        if is_finished(session, buffer.text):
             buffer.validate_and_handle()
         else:
             buffer.insert_text("\n" + next_indent(buffer.document.current_line_before_cursor))
@@ -96,16 +96,15 @@ def _quietly(function: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
-def is_finished(session: Session, text: str, at_end: bool = True) -> bool:
+def is_finished(session: Session, text: str) -> bool:
     """Whether Enter runs a text (else it begins a new line)."""
     if session.read(text).kind is not Kind.PYTHON:
         return True
-    if not session.python.is_complete(text):
-        # Two empty lines end what cannot be ended otherwise, as in Python's own prompt.
-        return text.endswith("\n\n") and at_end
     last = text.rsplit("\n", 1)[-1]
-    # A block is finished by an empty line only: more of it may follow.
-    return "\n" not in text.rstrip() or not last.strip() or not last.startswith((" ", "\t"))
+    if "\n" in text and not last.strip():
+        # An empty line ends a block, as in Python's own prompt; this one is indented already.
+        return session.python.is_complete(text.rstrip() + "\n")
+    return session.python.is_complete(text)
 
 
 def next_indent(line: str) -> str:

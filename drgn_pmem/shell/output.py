@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import sys
+import threading
 from typing import TextIO
 
 from drgn_pmem.shell import log
@@ -83,7 +84,6 @@ class Output:
     def stop_journal(self) -> None:
         """End the session's log, if there is one."""
         if self.journal is not None:
-            self.journal.end()
             self.journal.close()
             self.journal = None
 
@@ -97,6 +97,44 @@ class Output:
     def _record(self, text: str) -> None:
         if self.journal is not None:
             self.journal.write(text)
+
+    @contextlib.contextmanager
+    def recorded_programs(self) -> Iterator[None]:
+        """
+        A block whose programs write to the terminal themselves: a log gets their output, too. They
+        see a pipe then, so full-screen programs are not for this.
+        """
+        if self.journal is None:
+            yield
+            return
+        stream = self._terminal()
+        stream.flush()
+        try:
+            number = stream.fileno()
+            kept = os.dup(number)
+        except (OSError, ValueError):
+            yield
+            return
+        reading, writing = os.pipe()
+        copier = threading.Thread(target=_copy, args=(reading, kept, self._record))
+        copier.start()
+        os.dup2(writing, number)
+        os.close(writing)
+        try:
+            yield
+        finally:
+            stream.flush()
+            os.dup2(kept, number)
+            copier.join()
+            os.close(kept)
+
+
+def _copy(reading: int, terminal: int, record: Callable[[str], None]) -> None:
+    with open(reading, "rb", buffering=0) as pipe:
+        while data := pipe.read(1 << 16):
+            with contextlib.suppress(OSError):
+                os.write(terminal, data)
+            record(data.decode("utf-8", "backslashreplace"))
 
 
 class _Tee(io.TextIOBase, TextIO):

@@ -3,9 +3,13 @@
 """Python at the prompt: compiled a statement at a time, shown by drgn's rules."""
 
 import ast
+import builtins
 import codeop
+import dataclasses
 import io
 import linecache
+import pprint
+import shutil
 import sys
 import traceback
 from typing import Any
@@ -28,7 +32,13 @@ def default_globals(prog: drgn.Program) -> dict[str, Any]:
 
 
 def render(value: Any) -> str:
-    """The text that drgn's prompt shows for a value; sets ``_`` as it does."""
+    """
+    The text that drgn's prompt shows for a value, and records a field a line; sets ``_`` as it
+    does.
+    """
+    if _are_records(value):
+        builtins._ = value  # type: ignore[attr-defined]
+        return pprint.pformat(value, width=max(40, shutil.get_terminal_size().columns)) + "\n"
     show = getattr(drgn.cli, "_displayhook", sys.__displayhook__)
     stdout, sys.stdout = sys.stdout, io.StringIO()
     try:
@@ -36,6 +46,12 @@ def render(value: Any) -> str:
         return sys.stdout.getvalue()
     finally:
         sys.stdout = stdout
+
+
+def _are_records(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return bool(value) and _are_records(value[0])
+    return dataclasses.is_dataclass(value) and hasattr(value, "to_json")
 
 
 class Python:

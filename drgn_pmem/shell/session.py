@@ -11,7 +11,9 @@ knows nothing of prompts; the shell (:mod:`drgn_pmem.shell.loop`) and the use wi
 
 import builtins
 from collections.abc import Callable, Sequence
+import re
 import sys
+import textwrap
 import time
 import traceback
 from typing import Any
@@ -44,6 +46,10 @@ __all__ = ("Session",)
 
 _MAX_NESTING = 10
 """Favourites may use favourites, but not without end."""
+
+_FULL_SCREEN = re.compile(
+    r"(?:^|[|;&(]\s*)(?:\S*/)?(less|more|most|man|vi|vim|nano|emacs|top|htop)\b"
+)
 
 Builtin = Callable[["Session", str], None]
 
@@ -139,6 +145,13 @@ class Session:
         print(self.output.paint("error", message), file=sys.stderr)
 
     def _run(self, line: Line, text: str) -> bool:
+        programs = line.kind is Kind.SYSTEM or (line.kind is not Kind.PYTHON and "|" in line.rest)
+        if programs and not _FULL_SCREEN.search(line.rest):
+            with self.output.recorded_programs():
+                return self._dispatch(line, text)
+        return self._dispatch(line, text)
+
+    def _dispatch(self, line: Line, text: str) -> bool:
         if line.kind is Kind.COMMAND:
             return self._run_command(line)
         if line.kind is Kind.BUILTIN:
@@ -192,7 +205,7 @@ class Session:
             near = did_you_mean(first, list(SPECS))
             raise UsageError(f"no command {first!r}{near or ' (see help)'}")
         try:
-            self.python.execute(text)
+            self.python.execute(textwrap.dedent(text).strip() + "\n")
         except SystemExit as error:
             code = error.code
             raise Leave(code if isinstance(code, int) else 0 if code is None else 1) from None
@@ -224,7 +237,8 @@ class Session:
                 self.error(str(each))
             else:
                 hint = "\\debug shows where" if self.output.interactive else ""
-                self.error(explain(each, line.name.lstrip("!"), self.target.missing, hint))
+                name = {"!": "", "?": "help"}.get(line.name, line.name)
+                self.error(explain(each, name, self.target.missing, hint))
 
     def traceback(self) -> str:
         """Traceback of what failed last; empty if nothing has."""

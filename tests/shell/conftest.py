@@ -11,6 +11,8 @@ import sys
 import pytest
 
 from drgn_pmem.shell.sample import Sample, find_sample
+from drgn_pmem.shell.session import Session
+from drgn_pmem.shell.target import Target
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -50,3 +52,21 @@ def drgn_pmem() -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def target(dump: tuple[str, str]) -> Target:
+    """The default sample, opened in this process."""
+    from drgn_pmem.commands import load_commands
+    from drgn_pmem.shell.options import parse
+    from drgn_pmem.shell.target import open_target
+
+    load_commands()
+    return open_target(parse(["-c", dump[0], "-s", dump[1], "--main-symbols"]))
+
+
+@pytest.fixture
+def session(target: Target) -> Session:
+    """A session without a terminal."""
+
+    return Session(target)
