@@ -1,0 +1,79 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``pmem-segments``: what each PT_LOAD covers, and what contradicts."""
+
+import argparse
+
+from drgn import Program
+
+from drgn_pmem.output.table import Field
+from drgn_pmem.output.text import human_size
+from drgn_pmem.spec import Answer, Argument, command
+
+
+def _range(start: int | None, size: int) -> str | None:
+    return None if start is None else f"{start:#x}-{start + size:#x}"
+
+
+@command(
+    name="pmem-segments",
+    description="show the dump's PT_LOAD segments and what lies under each",
+    long_description=(
+        "Show each PT_LOAD of the dump: addresses, bytes in the file, the PF_DEV flag, what iomem\n"
+        "and the namespaces say lies there, and what contradicts: pmem without PF_DEV, PF_DEV\n"
+        "without pmem, the crash kernel's own memory, RAM that is not in the dump. Tells by the\n"
+        "order of the headers whether kexec_file_load or kexec-tools wrote them. A\n"
+        "kdump-compressed dump has no headers: the ranges of its page bitmap stand for them.\n"
+        "Without debug info, what the file itself says."
+    ),
+    arguments=(Argument("-u", "--human", action="store_true", help="sizes for people"),),
+    fields=(
+        Field("INDEX", lambda s: s.index, "number of the program header", right=True),
+        Field("PHYSICAL", lambda s: _range(s.physical, s.memory_size), "physical addresses"),
+        Field("VIRTUAL", lambda s: _range(s.virtual, s.memory_size),
+              "kernel virtual addresses", shown=False),
+        Field("SIZE", lambda s: s.memory_size, "bytes of memory", right=True),
+        Field("IN_FILE", lambda s: s.file_size,
+              "bytes in the file (kdump-compressed: of the pages saved, uncompressed)",
+              right=True),
+        Field("OFFSET", lambda s: s.file_offset, "file offset", right=True, shown=False),
+        Field("FLAGS", lambda s: None if s.flags is None else f"{s.flags:#x}",
+              "p_flags, raw; PF_DEV is 0x10", right=True),
+        Field("PMEM", lambda s: s.pmem, "PF_DEV; kdump-compressed: by iomem and the regions"),
+        Field("IOMEM", lambda s: s.iomem_names, "outermost resources that lie there"),
+        Field("NAMESPACES", lambda s: s.namespaces, "namespaces that lie there"),
+        Field("NOTES", lambda s: "; ".join(s.notes) or None, "what contradicts"),
+        Field("TYPE", lambda s: s.type, "PT_LOAD, or bitmap", shown=False),
+    ),
+    examples=(
+        ("pmem-segments", "all segments"),
+        ("pmem-segments -u -o +virtual", "sizes for people, virtual addresses added"),
+        ("pmem-segments --json", "with every resource under each"),
+    ),
+    code=(
+        "from drgn_pmem.analysis.segments import read_segments\n\n"
+        "answer = read_segments(prog)\n"
+        "print(answer.loader.text, *answer.notes, sep=\"\\n\")\n"
+        "for segment in answer.segments:\n"
+        "    print(segment.index, segment.physical, segment.memory_size, segment.pmem,\n"
+        "          segment.iomem_names, segment.namespaces, *segment.notes)\n"
+    ),
+)  # fmt: skip
+def pmem_segments(prog: Program, args: argparse.Namespace) -> Answer:
+    from dataclasses import replace
+
+    from drgn_pmem.analysis.segments import read_segments
+    from drgn_pmem.spec import SPECS
+
+    answer = read_segments(prog)
+    fields = None
+    if args.human:
+        fields = [
+            replace(f, value=lambda s, f=f: human_size(f.value(s)))  # type: ignore[misc]
+            if f.name in ("SIZE", "IN_FILE")
+            else f
+            for f in SPECS["pmem-segments"].fields
+        ]
+    notes = [answer.loader.text, *answer.notes]
+    notes += [f"without this, less is told: {line}" for line in answer.problems]
+    return Answer(answer.segments, notes=notes, fields=fields)

@@ -1,0 +1,61 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``pmem-usage``: makedumpfile's page report for this dump, pmem included."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from drgn import Program
+
+from drgn_pmem.output.table import Field
+from drgn_pmem.spec import Answer, command
+
+
+def _state(name: str) -> Callable[[Any], Any]:
+    def pages(line: Any) -> Any:
+        return next((n for state, n in line.states.items() if state.value == name), 0)
+
+    return pages
+
+
+@command(
+    name="pmem-usage",
+    description="show makedumpfile's page report for this dump, pmem included",
+    long_description=(
+        "The lines of makedumpfile's report, counted in the dump itself: what it covers, what was\n"
+        "left out, what remains. \"pmem metadata pages\" are the info blocks and struct pages of\n"
+        "namespaces that keep them on the pmem (what the devm_memmap_vmcore list has), \"pmem\n"
+        "userdata pages\" all other persistent memory; both with what the dump holds of them.\n"
+        "Remaining pages of a dump written with makedumpfile -E include pages that were left out\n"
+        "but lie between saved ones: it writes fewer than 256 of them as zeroes."
+    ),
+    fields=(
+        Field("LINE", lambda u: u.text, "line of makedumpfile's report"),
+        Field("PAGES", lambda u: u.pages, "pages", right=True),
+        Field("HEX", lambda u: f"0x{u.pages:016x}", "the same as makedumpfile prints it",
+              right=True),
+        Field("SAVED", _state("saved"), "of them, in the dump", right=True),
+        Field("EXCLUDED", _state("excluded"), "of them, left out by makedumpfile", right=True),
+        Field("TRUNCATED", _state("truncated"), "of them, cut off", right=True),
+        Field("ABSENT", _state("absent"), "of them, covered by nothing", right=True),
+    ),
+    examples=(
+        ("pmem-usage", "the report"),
+        ("pmem-usage --json", "the counts"),
+    ),
+    code=(
+        "from drgn_pmem.analysis.usage import read_usage\n\n"
+        "for line in read_usage(prog).lines():\n"
+        "    print(line.text, line.pages, line.states)\n"
+    ),
+)  # fmt: skip
+def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.usage import read_usage
+
+    usage = read_usage(prog)
+    return Answer(
+        list(usage.lines()),
+        notes=[f"pages of {usage.page_size} bytes", *usage.notes],
+        json=usage.to_json(),
+    )

@@ -1,0 +1,133 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Labels in a dump
+----------------
+
+The label areas of the DIMMs. They are not part of the persistent memory; the kernel keeps a copy of
+each in RAM (``nvdimm_drvdata.data``, drivers/nvdimm/nd.h). Without debug info of libnvdimm that
+copy is searched for by its signature at the beginning of every saved page.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from drgn import FaultError, Program, cast
+import numpy as np
+
+from drgn_pmem.dumpfile import coverage_of
+from drgn_pmem.errors import FormatError, PmemError
+from drgn_pmem.formats.labelarea import LabelArea, parse_label_area
+from drgn_pmem.kernel.debuginfo import has_type
+from drgn_pmem.kernel.nvdimm import for_each_dimm
+from drgn_pmem.kernel.walk import collect
+
+__all__ = ("FoundLabels", "find_labels")
+
+_SIGNATURE = b"NAMESPACE_INDEX\0"
+_PAGE = 4096
+_CHUNK = 4 << 20
+_MAX_BYTES = 16 << 30
+"""Saved memory that is searched: a signature is looked for in every page."""
+_MAX_AREA = 16 << 20
+_MAX_FOUND = 256
+
+
+@dataclass(frozen=True)
+class FoundLabels:
+    """A label area."""
+
+    dimm: str | None
+    """``"nmem0"``; None if found by its signature."""
+    physical: int | None
+    """Where, if it was found by its signature."""
+    area: LabelArea
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": "labels",
+            "dimm": self.dimm,
+            "address": None if self.physical is None else f"{self.physical:#x}",
+            "labels": self.area.to_json(),
+        }
+
+
+def find_labels(prog: Program) -> tuple[list[FoundLabels], list[str]]:
+    """
+    All label areas; by the kernel's own pointers where debug info of libnvdimm is loaded.
+
+    :return: Label areas; in words, what could not be read and what the search leaves out.
+    """
+    if has_type(prog, "struct nvdimm_drvdata"):
+        return _by_pointer(prog)
+    return _by_signature(prog)
+
+
+def _by_pointer(prog: Program) -> tuple[list[FoundLabels], list[str]]:
+    dimms, notes = collect(for_each_dimm(prog))
+    found = []
+    for dimm in dimms:
+        if not dimm.enabled:
+            continue
+        try:
+            data = cast("struct nvdimm_drvdata *", dimm.object.dev.driver_data)
+            size, address = data.nsarea.config_size.value_(), data.data.value_()
+            if not address or not size:
+                continue  # a DIMM without labels
+            if size > _MAX_AREA:
+                notes.append(f"{dimm.dev}: a label area of {size} bytes is not sound")
+                continue
+            found.append(FoundLabels(dimm.dev, None, parse_label_area(prog.read(address, size))))
+        except (FaultError, FormatError) as error:
+            notes.append(f"{dimm.dev}: label area: {error}")
+    return found, notes
+
+
+def _by_signature(prog: Program) -> tuple[list[FoundLabels], list[str]]:
+    found: list[FoundLabels] = []
+    notes: list[str] = []
+    seen: set[LabelArea] = set()
+    budget = _MAX_BYTES
+    coverage = coverage_of(prog)
+    for first, last in zip(*(a.tolist() for a in coverage.saved_ranges()), strict=True):
+        position = -(-first // _PAGE) * _PAGE
+        while position + _PAGE <= last + 1:
+            size = min(_CHUNK, (last + 1 - position) // _PAGE * _PAGE)
+            if budget < size or len(found) >= _MAX_FOUND:
+                notes.append(f"labels were searched for below {position:#x} only")
+                return found, notes
+            budget -= size
+            for page in _signatures(prog, position, size):
+                area = _area_at(prog, position + page * _PAGE)
+                if area is not None and area not in seen:
+                    seen.add(area)
+                    found.append(FoundLabels(None, position + page * _PAGE, area))
+            position += size
+    return found, notes
+
+
+def _signatures(prog: Program, start: int, size: int) -> list[int]:
+    """Numbers of the pages that begin with the signature of a namespace index."""
+    try:
+        data = np.frombuffer(prog.read(start, size, True), np.uint8).reshape(-1, _PAGE)
+    except FaultError:
+        return []
+    wanted = np.frombuffer(_SIGNATURE, np.uint8)
+    hits: list[int] = np.flatnonzero((data[:, : len(wanted)] == wanted).all(axis=1)).tolist()
+    return hits
+
+
+def _area_at(prog: Program, physical: int) -> LabelArea | None:
+    """The area whose first index lies there; its size follows from the index."""
+    try:
+        head = prog.read(physical, _PAGE, True)
+        own, slots = int.from_bytes(head[0x20:0x28], "little"), head[0x38:0x3C]
+        label_size = 128 << (head[0x13] & 1)
+        size = 2 * own + int.from_bytes(slots, "little") * label_size
+        # The kernel rounds nothing; firmware reports whole KiBs, the slots fill all but a rest.
+        size = -(-size // 1024) * 1024
+        if not 1024 <= size <= _MAX_AREA or not coverage_of(prog).saved(physical, size):
+            return None
+        return parse_label_area(prog.read(physical, size, True))
+    except (FaultError, PmemError):
+        return None

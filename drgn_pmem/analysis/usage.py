@@ -1,0 +1,204 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Page report
+-----------
+
+The lines of makedumpfile's report for a dump that is already there, pmem's among them. Counts are
+of whole pages, as makedumpfile counts: what a segment has of a page at its ends does not count.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from drgn import Program
+import numpy as np
+
+from drgn_pmem.analysis.coverage import read_namespace_coverage
+from drgn_pmem.analysis.machine import RangeSet, read_machine
+from drgn_pmem.dumpfile import Coverage, DumpFile, State, coverage_of, dump_of
+from drgn_pmem.errors import DumpFileError, MissingDebugInfo, NotFound
+from drgn_pmem.kernel.mmu import vmcoreinfo_of
+from drgn_pmem.kernel.pgmap import PhysicalRange
+
+__all__ = ("Usage", "UsageLine", "read_usage")
+
+_STATES = (State.SAVED, State.EXCLUDED, State.TRUNCATED, State.ABSENT)
+
+
+@dataclass(frozen=True)
+class UsageLine:
+    """One line of the report."""
+
+    name: str
+    """makedumpfile's words."""
+    depth: int
+    pages: int
+    states: dict[State, int]
+    """Pages by state."""
+
+    @property
+    def text(self) -> str:
+        """Indented as makedumpfile does."""
+        return "  " * self.depth + self.name
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "pages": self.pages,
+            "states": {state.value: pages for state, pages in self.states.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Pages of a dump. All numbers are whole pages."""
+
+    page_size: int
+    """bytes"""
+    total: int
+    """Page frames up to the last one that the dump knows of."""
+    original: int
+    """Pages that there were: those that the dump covers."""
+    saved: int
+    truncated: int
+    pmem_metadata: dict[State, int]
+    """Info blocks and struct pages on pmem: what the devm_memmap_vmcore list has."""
+    pmem_userdata: dict[State, int]
+    """All other persistent memory."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def excluded(self) -> int:
+        """Left out by makedumpfile."""
+        return self.original - self.saved - self.truncated
+
+    @property
+    def hole(self) -> int:
+        """Page frames that no segment covers."""
+        return self.total - self.original
+
+    def lines(self) -> Iterator[UsageLine]:
+        """The report."""
+        there = {
+            State.SAVED: self.saved,
+            State.EXCLUDED: self.excluded,
+            State.TRUNCATED: self.truncated,
+        }
+        held = {State.SAVED: self.saved, State.TRUNCATED: self.truncated}
+        yield UsageLine("Original pages", 0, self.original, _nonzero(there))
+        yield UsageLine(
+            "Excluded pages", 1, self.excluded, _nonzero({State.EXCLUDED: self.excluded})
+        )
+        yield UsageLine("Remaining pages", 1, self.saved + self.truncated, _nonzero(held))
+        yield UsageLine("Memory Hole", 0, self.hole, _nonzero({State.ABSENT: self.hole}))
+        yield UsageLine("Total pages", 0, self.total, _nonzero(there | {State.ABSENT: self.hole}))
+        for name, states in (
+            ("pmem metadata pages", self.pmem_metadata),
+            ("pmem userdata pages", self.pmem_userdata),
+        ):
+            yield UsageLine(name, 0, sum(states.values()), states)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "page_size": self.page_size,
+            "original": self.original,
+            "excluded": self.excluded,
+            "remaining": self.saved + self.truncated,
+            "truncated": self.truncated,
+            "memory_hole": self.hole,
+            "total": self.total,
+            "pmem_metadata": {s.value: n for s, n in self.pmem_metadata.items()},
+            "pmem_userdata": {s.value: n for s, n in self.pmem_userdata.items()},
+        }
+
+
+def _nonzero(states: dict[State, int]) -> dict[State, int]:
+    return {state: pages for state, pages in states.items() if pages}
+
+
+def read_usage(prog: Program) -> Usage:
+    """
+    Count the pages of the dump behind a program.
+
+    :raises DumpFileError: if the program has no dump file, or is live
+    """
+    dump = dump_of(prog)
+    coverage = coverage_of(prog)
+    if dump.source is None:
+        raise DumpFileError("live memory has no page report: it is not a dump")
+    size = dump.kdump.block_size if dump.kdump else vmcoreinfo_of(prog).page_size or 4096
+    original, end = _present(coverage, size)
+    metadata, userdata, notes = _pmem(prog, dump, coverage, size)
+    first, last = coverage.saved_ranges()
+    step = np.uint64(size)
+    low = first // step + (first % step != 0).astype(np.uint64)
+    high = (last // step) + ((last + np.uint64(1)) % step == 0).astype(np.uint64)
+    saved = int(np.where(high > low, high - np.minimum(low, high), np.uint64(0)).sum())
+    return Usage(
+        size,
+        dump.kdump.max_mapnr if dump.kdump else -(-end // size),
+        original,
+        saved,
+        coverage.count().get(State.TRUNCATED, 0) // size,
+        metadata,
+        userdata,
+        tuple(notes),
+    )
+
+
+def _present(coverage: Coverage, size: int) -> tuple[int, int]:
+    """Whole pages that are not absent; end of the last one in bytes."""
+    pages = start = end = 0
+    for part in coverage.extent():
+        if part.start != end:
+            pages += max(0, end // size - -(-start // size))
+            start = part.start
+        end = part.end
+    return pages + max(0, end // size - -(-start // size)), end
+
+
+def _pmem(
+    prog: Program, dump: DumpFile, coverage: Coverage, size: int
+) -> tuple[dict[State, int], dict[State, int], list[str]]:
+    """Pages of pmem metadata and user data by state."""
+    notes: list[str] = []
+    ranges: list[PhysicalRange] = []
+    everything: list[PhysicalRange] = []
+    try:
+        for item in read_namespace_coverage(prog).namespaces:
+            everything.append(PhysicalRange(item.start, item.end))
+            if item.map != "dev":
+                continue
+            data = min((s.start for s in item.stretches if s.kind == "data"), default=item.end)
+            ranges.append(PhysicalRange(item.start, data))
+    except (MissingDebugInfo, NotFound) as error:
+        notes.append(f"pmem pages: {error}")
+    machine = read_machine(prog)
+    # What was used as RAM is no persistent memory to makedumpfile.
+    ram = machine.system_ram
+    pmem = RangeSet(
+        gap
+        for part in RangeSet([*machine.pmem.ranges, *everything]).ranges
+        for gap in ram.gaps(part.start, part.end)
+    )
+    if machine.pmem_sources and "PF_DEV" not in machine.pmem_sources and not dump.segments:
+        notes.append(f"what is pmem is told from {', '.join(machine.pmem_sources)}")
+    metadata = RangeSet(ranges)
+    meta, data_states = dict.fromkeys(_STATES, 0), dict.fromkeys(_STATES, 0)
+    for part in pmem.ranges:
+        for inside in metadata.overlap(part.start, part.end):
+            _add(meta, coverage, inside)
+        for outside in metadata.gaps(part.start, part.end):
+            _add(data_states, coverage, outside)
+    return _pages(meta, size), _pages(data_states, size), notes
+
+
+def _add(states: dict[State, int], coverage: Coverage, part: PhysicalRange) -> None:
+    for state, size in coverage.count(part.start, part.end).items():
+        states[state] += size
+
+
+def _pages(states: dict[State, int], size: int) -> dict[State, int]:
+    return {state: count // size for state, count in states.items() if count}
