@@ -35,7 +35,7 @@ COMPRESSION = {0x1: "zlib", 0x2: "lzo", 0x4: "snappy", 0x20: "zstd"}
 """Compression by flag (``DUMP_DH_COMPRESSED_*``), of the header's status and of each page."""
 MAX_RUNS = 1 << 25
 """More runs than this are taken for damage: every second page of 256 GiB."""
-CHUNK = 1 << 22
+CHUNK = 1 << 18
 """Bytes of a bitmap that are looked at in one piece."""
 DESCRIPTORS = 1 << 18
 """Page descriptors that are looked at in one piece."""
@@ -111,18 +111,17 @@ def bitmap_coverage(bitmaps: Bitmaps) -> Coverage:
 
     :raises DumpFileError: if the bitmaps change state more often than :data:`MAX_RUNS` times.
     """
-    starts, codes = _runs(bitmaps)
-    ends = np.append(starts[1:], np.uint64(bitmaps.pages))
-    starts, ends, codes = _without_lost_pages(bitmaps, starts, ends, codes)
-    size = np.uint64(bitmaps.block_size)
-    keep = codes != _ABSENT
-    return Coverage.from_arrays(
-        starts[keep] * size, ends[keep] * size - np.uint64(1), codes[keep], State.ABSENT
-    )
+    starts, codes = _mark_lost(bitmaps, *_runs(bitmaps))
+    keep = np.ones(len(codes), bool)
+    keep[1:] = codes[1:] != codes[:-1]
+    if not keep.all():
+        starts, codes = starts[keep], codes[keep]
+    starts *= np.uint64(bitmaps.block_size)
+    return Coverage(starts, codes)
 
 
 def _runs(bitmaps: Bitmaps) -> tuple[U64, Codes]:
-    """First PFN and state of each run; the first run starts at 0."""
+    """First PFN and state of each run; the first starts at 0, the last is absent and has no end."""
     starts: list[U64] = []
     codes: list[Codes] = []
     total, last = 0, -1
@@ -138,6 +137,9 @@ def _runs(bitmaps: Bitmaps) -> tuple[U64, Codes]:
             )
         starts.append(state_starts[keep] + np.uint64(first))
         codes.append(state_codes[keep])
+    if last != _ABSENT:
+        starts.append(np.array([bitmaps.pages], np.uint64))
+        codes.append(np.array([_ABSENT], np.uint8))
     return np.concatenate(starts), np.concatenate(codes)
 
 
@@ -208,39 +210,33 @@ def _bit_runs(exists: U64, dumped: U64) -> tuple[U64, Codes]:
     return starts, has.astype(np.uint8)
 
 
-def _without_lost_pages(
-    bitmaps: Bitmaps, starts: U64, ends: U64, codes: Codes
-) -> tuple[U64, U64, Codes]:
+def _mark_lost(bitmaps: Bitmaps, starts: U64, codes: Codes) -> tuple[U64, Codes]:
     """Split the saved runs where the file does not hold the page after all."""
-    saved = np.flatnonzero(codes == _SAVED)
-    if len(saved) == 0:
-        return starts, ends, codes
-    # Page number n in the order of dumping is in the run whose cumulated size first exceeds n.
-    behind = np.cumsum(ends[saved] - starts[saved])
+    # Behind each run, the number of pages dumped so far; page number n is in the first run behind
+    # which there are more than n. Runs may be many: what can be done in place, is.
+    behind = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=behind[:-1])
+    behind[-1] = 0
+    behind[codes != _SAVED] = 0
+    np.cumsum(behind, out=behind)
     total = int(behind[-1])
-    if not _suspect(bitmaps, total):
-        return starts, ends, codes
+    if total == 0 or not _suspect(bitmaps, total):
+        return starts, codes
     edges = _lost_edges(bitmaps, total)
     if len(edges) == 0:
-        return starts, ends, codes
-    # Cut the saved runs at the edges, in the order of dumping.
-    first = behind - (ends[saved] - starts[saved])
-    cuts = np.unique(np.concatenate((first, edges)))
-    cuts = cuts[cuts < np.uint64(total)]
-    run = np.searchsorted(behind, cuts, side="right")
-    new_starts = starts[saved][run] + (cuts - first[run])
-    new_ends = np.minimum(ends[saved][run], new_starts + np.diff(np.append(cuts, behind[-1])))
+        return starts, codes
+    run = np.searchsorted(behind, edges, side="right")
+    cuts = starts[run + 1] - (behind[run] - edges)
+    del behind
+    inside = cuts != starts[run]
+    starts = np.insert(starts, run[inside] + 1, cuts[inside])
+    codes = np.insert(codes, run[inside] + 1, _SAVED)
     # Edges alternate: lost from the first on, held from the second on, ...
-    lost = np.searchsorted(edges, cuts, side="right") % 2 == 1
-    new_codes = np.where(lost, _TRUNCATED, _SAVED).astype(np.uint8)
-    other = codes != _SAVED
-    all_starts = np.concatenate((starts[other], new_starts))
-    order = np.argsort(all_starts, kind="stable")
-    return (
-        all_starts[order],
-        np.concatenate((ends[other], new_ends))[order],
-        np.concatenate((codes[other], new_codes))[order],
-    )
+    lost = np.zeros(len(codes), np.uint8)
+    lost[np.searchsorted(starts, cuts)] = 1
+    np.bitwise_xor.accumulate(lost, out=lost)
+    codes[(lost == 1) & (codes == _SAVED)] = _TRUNCATED
+    return starts, codes
 
 
 def _suspect(bitmaps: Bitmaps, total: int) -> bool:

@@ -78,7 +78,7 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
     # All p_paddr 0 and nothing that says "kernel": a core of a process. One segment at 0 may be a
     # whole guest.
     kernel = vmcoreinfo is not None or any(note.name == b"QEMU" for note in notes)
-    physical = kernel or bool((loads.physical != 0).any())
+    physical = kernel or len(loads) == 1 or bool((loads.physical != 0).any())
     machine = header.e_machine if isinstance(header.e_machine, str) else None
     flagged = bool(header.e_flags & DUMP_ELF_INCOMPLETE) and machine not in _FLAG_BIT_TAKEN
     there = bytes_there(source, loads)

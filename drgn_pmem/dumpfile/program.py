@@ -46,6 +46,8 @@ _MACHINES = {
     "EM_RISCV": "RISCV64",
 }
 
+_DRGN_ERRORS = (OSError, ValueError, LookupError, OverflowError, drgn.BadDataError)
+
 
 def open_program(
     path: str | os.PathLike[str],
@@ -93,9 +95,10 @@ def _set_core_dump(
         prog.set_core_dump(dump.path)
     except Exception as error:
         # drgn raises Exception itself for what it has no class for, libkdumpfile's errors among it.
-        if type(error) is not Exception and not isinstance(error, (OSError, ValueError)):
+        if type(error) is not Exception and not isinstance(error, _DRGN_ERRORS):
             raise
-        raise DumpFileError(f"{dump.path}: drgn cannot open it: {error}{_advice(dump)}") from error
+        reason = " ".join(str(error).split())
+        raise DumpFileError(f"{dump.path}: drgn cannot open it: {reason}{_advice(dump)}") from error
     return prog
 
 
@@ -131,7 +134,7 @@ def _located(dump: DumpFile, architecture: drgn.Architecture | None, lines: list
     found = find_vmcoreinfo(dump, memory)
     if found is None:
         raise DumpFileError(
-            f"{dump.path}: no VMCOREINFO note in the dump and none in the memory that it "
+            f"{dump.path}: no VMCOREINFO note in the dump and none in the memory that it"
             " holds; give its text with --vmcoreinfo FILE (QEMU: start it with -device vmcoreinfo)"
         )
     lines.append(
@@ -196,6 +199,21 @@ def _add_physical_memory(prog: drgn.Program, dump: DumpFile, lines: list[str]) -
     )
 
 
+# Enough for libkdumpfile to read physical memory: it sets up page tables first, whatever they hold.
+_PLACEHOLDER = """\
+SYMBOL(swapper_pg_dir)=ffffffff82000000
+SYMBOL(init_top_pgt)=ffffffff82000000
+SYMBOL(_stext)=ffffffff81000000
+NUMBER(phys_base)=0
+NUMBER(pgtable_l5_enabled)=0
+NUMBER(KERNEL_IMAGE_SIZE)=1073741824
+NUMBER(VA_BITS)=48
+NUMBER(TCR_EL1_T1SZ)=0x10
+NUMBER(kimage_voffset)=0xffff800000000000
+KERNELOFFSET=0
+"""
+
+
 class _DrgnMemory:
     """Memory that only libkdumpfile can decompress."""
 
@@ -209,9 +227,8 @@ class _DrgnMemory:
                     " --architecture"
                 )
             architecture = drgn.Architecture[name]
-        # Enough for drgn to open the file; only physical memory is read through it.
         size = dump.kdump.block_size if dump.kdump is not None else 4096
-        text = f"OSRELEASE=0\nPAGESIZE={size}\nSYMBOL(swapper_pg_dir)=0\nKERNELOFFSET=0\n".encode()
+        text = f"OSRELEASE=6.0.0\nPAGESIZE={size}\n{_PLACEHOLDER}".encode()
         self._prog = _set_core_dump(dump, text, _platform(architecture, dump))
 
     def read(self, address: int, size: int) -> bytes:
