@@ -124,7 +124,7 @@ def _text(args: argparse.Namespace, items: "list[NamespaceCoverage]") -> str:
 
 def _map(item: "NamespaceCoverage", width: int) -> str | None:
     """The namespace as one line."""
-    from drgn_pmem.analysis.coverage import INFOBLOCK, METADATA, USERDATA
+    from drgn_pmem.analysis.stretches import INFOBLOCK, METADATA, USERDATA
     from drgn_pmem.output import bars
 
     kinds = {INFOBLOCK: bars.INFOBLOCK, METADATA: bars.MEMMAP, USERDATA: bars.DATA}

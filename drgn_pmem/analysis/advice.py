@@ -57,7 +57,7 @@ def advise(prog: Program, item: "NamespaceCoverage") -> str:
     if worst is State.EXCLUDED:
         return _excluded(dump)
     if worst is State.UNMAPPED:
-        return "the page tables map no struct pages there: the namespace was going away"
+        return "nothing to change: the kernel had no struct pages there, that part was not in use"
     return _absent(prog, dump, item)
 
 

@@ -24,37 +24,27 @@ from typing import Any
 from drgn import FaultError, Program
 
 from drgn_pmem.analysis.advice import advise
-from drgn_pmem.analysis.infoblocks import FoundBlock, find_blocks, read_physical_saved
+from drgn_pmem.analysis.infoblocks import FoundBlock, find_blocks
 from drgn_pmem.analysis.machine import read_machine
 from drgn_pmem.analysis.memmap import Memmap, MemmapAnswer, StructPages, read_memmaps
 from drgn_pmem.analysis.memmapcheck import MemmapCheck, check_memmap
-from drgn_pmem.dumpfile import Coverage, State, coverage_of, dump_of
-from drgn_pmem.errors import FormatError, MissingDebugInfo, NotFound, PmemError
-from drgn_pmem.formats.btt import BttChain, walk_btt
-from drgn_pmem.formats.infoblock import (
-    INFO_BLOCK_OFFSET,
-    INFO_BLOCK_SIZE,
-    PFN_MODE_PMEM,
-    InfoBlock,
+from drgn_pmem.analysis.rawmemmap import struct_pages_of_data
+from drgn_pmem.analysis.stretches import (
+    INFOBLOCK,
+    METADATA,
+    PADDING,
+    USERDATA,
+    Stretch,
+    stretches_of_block,
+    stretches_of_namespace,
 )
+from drgn_pmem.dumpfile import Coverage, State, coverage_of, dump_of
+from drgn_pmem.errors import MissingDebugInfo, NotFound, PmemError
+from drgn_pmem.formats.infoblock import PFN_MODE_PMEM, InfoBlock
 from drgn_pmem.kernel.page import pages_pgmap
+from drgn_pmem.kernel.pgmap import Pgmap
 
-__all__ = ("CoverageAnswer", "NamespaceCoverage", "Stretch", "read_namespace_coverage")
-
-INFOBLOCK = "info block"
-METADATA = "metadata"
-USERDATA = "data"
-PADDING = "free"
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A part of a namespace, physical, end exclusive."""
-
-    kind: str
-    """``"info block"``, ``"metadata"`` (without the info block), ``"data"``, ``"free"``."""
-    start: int
-    end: int
+__all__ = ("CoverageAnswer", "NamespaceCoverage", "read_namespace_coverage")
 
 
 @dataclass(frozen=True)
@@ -272,7 +262,6 @@ class _Reader:
     def __init__(self, prog: Program) -> None:
         self.prog = prog
         self.coverage = coverage_of(prog)
-        self.read = read_physical_saved(prog)
         self.notes: list[str] = []
 
     def count(self, stretches: Iterable[Stretch], *kinds: str) -> dict[State, int]:
@@ -291,11 +280,11 @@ class _Reader:
     def of_memmap(self, memmap: Memmap) -> NamespaceCoverage:
         namespace = memmap.namespace
         notes: list[str] = []
-        stretches = tuple(self._stretches(memmap, notes))
+        stretches = tuple(stretches_of_namespace(self.prog, namespace, notes))
         pages = memmap.struct_pages
         kmem = read_machine(self.prog).system_ram.size(namespace.range.start, namespace.range.end)
         states = dict(pages.states) if pages else {}
-        check = self._check(memmap, notes)
+        check = self._check(pages, memmap.pgmap, notes)
         if check is not None and check.zero:
             states = self._without_zeroes(states, check, notes)
         return NamespaceCoverage(
@@ -310,18 +299,22 @@ class _Reader:
             self.count(stretches, USERDATA),
             states,
             pages,
-            None if kmem else _location(memmap),
+            None if kmem else _location(pages),
             check,
             kmem,
             tuple(notes),
             coverage=self.coverage,
         )
 
-    def _check(self, memmap: Memmap, notes: list[str]) -> MemmapCheck | None:
-        if memmap.pgmap is None or memmap.struct_pages is None or not memmap.struct_pages.saved:
+    def _check(
+        self, pages: StructPages | None, pgmap: Pgmap | None, notes: list[str]
+    ) -> MemmapCheck | None:
+        if pages is None or not pages.saved:
             return None
+        known = pages_pgmap(self.prog)[0] if pgmap is not None else None
+        end = pages.first_pfn + pages.npfns
         try:
-            check = check_memmap(self.prog, memmap.pgmap, pages_pgmap(self.prog)[0])
+            check = check_memmap(self.prog, pages.first_pfn, end, known)
         except (PmemError, FaultError) as error:
             notes.append(f"its struct pages could not be checked: {error}")
             return None
@@ -350,30 +343,6 @@ class _Reader:
         }
         return {state: size for state, size in states.items() if size}
 
-    def _stretches(self, memmap: Memmap, notes: list[str]) -> Iterator[Stretch]:
-        namespace = memmap.namespace
-        start, end = namespace.range.start, namespace.range.end
-        if namespace.mode == "sector":
-            yield from self._btt(start, end, notes)
-            return
-        if namespace.data_offset is None:
-            notes.append("where its data begins is not in the dump: all of it counts as data")
-        data = start + (namespace.data_offset or 0)
-        yield from _front(start, data)
-        data_end = end if namespace.size is None else min(end, data + namespace.size)
-        yield Stretch(USERDATA, data, data_end)
-        if data_end < end:
-            yield Stretch(PADDING, data_end, end)
-
-    def _btt(self, start: int, end: int, notes: list[str]) -> Iterator[Stretch]:
-        try:
-            chain = walk_btt(lambda o, n: self.read(start + o, n), end - start)
-        except FormatError:
-            notes.append("its BTT arenas are not in the dump: all of it counts as data")
-            yield Stretch(USERDATA, start, end)
-            return
-        yield from _arenas(chain, start, end)
-
     def of_blocks(self) -> tuple[list[NamespaceCoverage], list[str]]:
         """What info blocks alone tell."""
         blocks, searched, notes = find_blocks(self.prog)
@@ -381,77 +350,45 @@ class _Reader:
         return [self.of_block(b) for b in blocks if b.block is not None or b.namespace], notes
 
     def of_block(self, found: FoundBlock) -> NamespaceCoverage:
-        stretches: list[Stretch] = []
-        location, mode, end = None, None, found.start
-        if isinstance(found.block, InfoBlock) and found.data:
-            mode, end = found.kind, found.data[1]
-            location = "pmem" if found.block.mode == PFN_MODE_PMEM else "mem"
-            stretches = [
-                *_front(found.start, found.data[0]),
-                Stretch(USERDATA, found.data[0], found.data[1]),
-            ]
-        elif found.chain is not None and found.chain.arenas:
-            mode = "sector"
-            last = found.chain.arenas[-1]
-            end = found.start + last.offset + last.arena.size
-            stretches = list(_arenas(found.chain, found.start, end))
+        stretches = tuple(stretches_of_block(found))
+        pages, states, check = None, {}, None
+        notes = list(found.notes)
+        if found.data is not None:
+            try:
+                pages = struct_pages_of_data(self.prog, found.start, *found.data)
+            except PmemError as error:
+                notes.append(f"struct pages: {error}")
+        if pages is not None:
+            states = dict(pages.states)
+            check = self._check(pages, None, notes)
+            if check is not None and check.zero:
+                states = self._without_zeroes(states, check, notes)
+        block = found.block
         return NamespaceCoverage(
             found.namespace,
-            mode,
-            {"pmem": "dev", "mem": "mem", None: None}[location],
+            "sector" if found.chain else found.kind if found.data else None,
+            ("dev" if block.mode == PFN_MODE_PMEM else "mem")
+            if isinstance(block, InfoBlock)
+            else None,
             found.start,
-            end,
-            tuple(stretches),
+            max((item.end for item in stretches), default=found.start),
+            stretches,
             self.count(stretches, INFOBLOCK),
             self.count(stretches, INFOBLOCK, METADATA),
             self.count(stretches, USERDATA),
-            {},
-            None,
-            location,
-            None,
+            states,
+            pages,
+            _location(pages),
+            check,
             0,
-            found.notes,
+            tuple(notes),
             coverage=self.coverage,
         )
 
 
-def _front(start: int, data: int) -> Iterator[Stretch]:
-    """Everything before the data: reserve, info block, struct pages and padding."""
-    block = start + INFO_BLOCK_OFFSET
-    if data < block + INFO_BLOCK_SIZE:
-        if start < data:
-            yield Stretch(METADATA, start, data)
-        return
-    yield Stretch(METADATA, start, block)
-    yield Stretch(INFOBLOCK, block, block + INFO_BLOCK_SIZE)
-    yield Stretch(METADATA, block + INFO_BLOCK_SIZE, data)
-
-
-def _arenas(chain: BttChain, start: int, end: int) -> Iterator[Stretch]:
-    """Info blocks, data, map and log of every arena."""
-    at = start
-    for place in chain.arenas:
-        base, arena = start + place.offset, place.arena
-        for kind, first, last in (
-            (METADATA, at, base),
-            (INFOBLOCK, base, base + INFO_BLOCK_SIZE),
-            (METADATA, base + INFO_BLOCK_SIZE, base + arena.dataoff),
-            (USERDATA, base + arena.dataoff, base + arena.mapoff),
-            (METADATA, base + arena.mapoff, base + arena.size),
-        ):
-            first, last = max(first, at), min(last, end)
-            if first < last:
-                yield Stretch(kind, first, last)
-                at = last
-    if at < end:
-        yield Stretch(PADDING, at, end)
-
-
-def _location(memmap: Memmap) -> str | None:
-    pages = memmap.struct_pages
-    if pages is not None:
-        places = [n for n, size in (("pmem", pages.on_pmem), ("mem", pages.in_ram)) if size]
-        if places:
-            return " + ".join(places)
-    # By the page tables no one can tell: what the namespace was made with.
-    return {"dev": "pmem", "mem": "mem"}.get(memmap.namespace.map or "")
+def _location(pages: StructPages | None) -> str | None:
+    """By the page tables: whatever the namespace was made with."""
+    if pages is None:
+        return None
+    places = [n for n, size in (("pmem", pages.on_pmem), ("mem", pages.in_ram)) if size]
+    return " + ".join(places) or None

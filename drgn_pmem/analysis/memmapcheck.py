@@ -117,25 +117,33 @@ class MemmapCheck:
         }
 
 
-def check_memmap(prog: Program, pgmap: Pgmap, pgmaps: list[Pgmap]) -> MemmapCheck:
+def check_memmap(
+    prog: Program, first_pfn: int, end_pfn: int, pgmaps: list[Pgmap] | None
+) -> MemmapCheck:
     """
     Look at the saved struct pages of a page map, all of them or a sample.
 
-    :param pgmaps: Every page map of the crashed kernel.
+    :param first_pfn: First PFN whose struct page the kernel initialised.
+    :param end_pfn: End, exclusive.
+    :param pgmaps: Every page map of the crashed kernel; None if they are not known.
     :raises MissingDebugInfo: if the layout of struct page is not known
     """
-    return _Check(prog, pgmap, pgmaps).run()
+    return _Check(prog, first_pfn, end_pfn, pgmaps).run()
 
 
 class _Check:
-    def __init__(self, prog: Program, pgmap: Pgmap, pgmaps: list[Pgmap]) -> None:
+    def __init__(
+        self, prog: Program, first_pfn: int, end_pfn: int, pgmaps: list[Pgmap] | None
+    ) -> None:
         self.prog = prog
-        self.pgmap = pgmap
+        self.first, self.end = first_pfn, end_pfn
         self.layout: PageLayout = page_layout(prog)
-        self.known = np.array(sorted({p.address for p in pgmaps}), np.uint64)
+        self.known = (
+            None if pgmaps is None else np.array(sorted({p.address for p in pgmaps}), np.uint64)
+        )
         self.blocks = [
             block
-            for block in for_each_block(prog, self.layout, pgmap.first_pfn, pgmap.end_pfn)
+            for block in for_each_block(prog, self.layout, first_pfn, end_pfn)
             if isinstance(block, Block)
         ]
         self.looked_at = self.zero = self.heads = self.foreign = self.used = 0
@@ -179,7 +187,7 @@ class _Check:
         word = words[:, layout.word // 8]
         heads = nonzero & ((word & np.uint64(1)) == 0)
         owners = word[heads].astype(np.uint64)
-        foreign = owners[~np.isin(owners, self.known)]
+        foreign = owners[:0] if self.known is None else owners[~np.isin(owners, self.known)]
         self.looked_at += len(words)
         self.zero += int(len(words) - nonzero.sum())
         self.heads += len(owners)
@@ -196,8 +204,7 @@ class _Check:
             return 0, 0
         rows = [file.entries.with_pfn()["pfn"] for file in files]
         pfns = np.unique(np.concatenate(rows)) if rows else np.zeros(0, np.uint64)
-        first, end = np.uint64(self.pgmap.first_pfn), np.uint64(self.pgmap.end_pfn)
-        pfns = pfns[(pfns >= first) & (pfns < end)]
+        pfns = pfns[(pfns >= np.uint64(self.first)) & (pfns < np.uint64(self.end))]
         pfns = pfns[:: max(1, len(pfns) // _MAX_ENTRIES)]
         wanted = [
             block
