@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 	$(BIN)/drgn-pmem --sample pmem-namespaces
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
 
 lint: $(VENV)/.installed typecheck floors
 	$(BIN)/ruff check .

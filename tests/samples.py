@@ -56,6 +56,10 @@ class Case:
     def prog(self) -> Program:
         return program(self.sample.name, self.format)
 
+    def json(self, line: str) -> Any:
+        """The JSON that a command prints on it; computed once per process."""
+        return json.loads(_json_text(self.sample.name, self.format, line))
+
     def truth(self, name: str) -> str:
         """Text of a file of the truth."""
         return (self.sample.truth / name).read_text()
@@ -72,6 +76,11 @@ def program(name: str, format: str) -> Program:
     """The program of a case, opened once per process and a few at a time."""
     sample = samples()[name]
     return drgn_pmem.open(sample.dump(format), sample.debug_info())
+
+
+@functools.cache
+def _json_text(name: str, format: str, line: str) -> str:
+    return _run(program(name, format), f"{line} --json")[1]
 
 
 def _run(prog: Program, line: str) -> tuple[Answer | None, str, str]:

@@ -20,6 +20,7 @@ from drgn_pmem.analysis.inventory import read_inventory
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import FormatError, NotFound
 from drgn_pmem.formats.infoblock import InfoBlock, parse_infoblock
+from drgn_pmem.kernel.dax import DaxDevice
 from drgn_pmem.kernel.debuginfo import find_type
 from drgn_pmem.kernel.devm_memmap import MemmapEntry, for_each_memmap_entry, judge_memmap_entries
 from drgn_pmem.kernel.iomem import DEVICE_BACKED_VMEMMAP, Resource, for_each_iomem
@@ -348,6 +349,8 @@ class _Reader:
         if self.pgmap is not None:
             pages = read_struct_pages(self.prog, self.pgmap, self.pmem)
             self._compare_pages(pages)
+        elif any(d.mode == "system-ram" for d in self._dax_devices()):
+            self.notes.append("in system-ram mode: its pages are hot-added RAM, not ZONE_DEVICE")
         elif self.namespace.map is not None:
             self.notes.append("its page map is not in pgmap_array")
         if ram is not None and media is not None:
@@ -368,6 +371,10 @@ class _Reader:
             self.shift,
             not self.differences,
         )
+
+    def _dax_devices(self) -> tuple[DaxDevice, ...]:
+        region = self.namespace.daxregion
+        return region.devices if region else ()
 
     def _infoblock_ram(self) -> InfoBlock | None:
         """The kernel's copy (``nd_pfn->pfn_sb``). It fills in what older versions lack, so the

@@ -11,7 +11,13 @@ region; without buses, kinds side by side. Source: ndctl/list.c and ndctl/filter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from drgn import FaultError
+
 from drgn_pmem.analysis.inventory import Inventory
+from drgn_pmem.errors import PmemError
+from drgn_pmem.kernel.badblocks import read_badblocks
+from drgn_pmem.kernel.nvdimm import Namespace
+from drgn_pmem.kernel.region import Region
 
 __all__ = ("nest",)
 
@@ -36,8 +42,26 @@ def nest(
     :param dump: Our own facts of a record; None leaves them out, as ``--ndctl``.
     """
 
+    bad = {region.dev: _bad_sectors(region) for region in inventory.regions}
+    by_name = {region.dev: region for region in inventory.regions}
+
+    def badblocks(record: Any) -> dict[str, Any]:
+        if isinstance(record, Region):
+            return _badblocks(record, record.resource, record.size, bad[record.dev], verbose)
+        if not isinstance(record, Namespace) or record.region not in bad:
+            return {}
+        region = by_name[record.region]
+        if not record.raw_size:
+            # ndctl does not learn where a namespace without capacity lies, and prints what its
+            # region has; that is no fact of the namespace, so only --ndctl repeats it.
+            start, size = (region.resource, region.size) if dump is None else (0, 0)
+        else:
+            start = record.resource + (record.data_offset or 0)
+            size = record.size or 0
+        return _badblocks(region, start, size, bad[region.dev], verbose)
+
     def one(record: Any) -> dict[str, Any]:
-        value = record.to_json()
+        value = record.to_json() | badblocks(record)
         if not verbose:
             value = {k: v for k, v in value.items() if k not in _VERBOSE_KEYS}
         if not dax and "daxregion" in value:
@@ -78,6 +102,40 @@ def nest(
     if len(kinds) > 1:
         return kinds
     return next(iter(kinds.values()), [d.to_json() for d in inventory.dax_regions])
+
+
+def _bad_sectors(region: Region) -> list[tuple[int, int]]:
+    """(first, number of) bad 512-byte sectors of a region, from its first byte."""
+    try:
+        return [(start, count) for start, count, _ in read_badblocks(region.object.bb)]
+    except (FaultError, PmemError):
+        return []  # pmem-poison says what could not be read
+
+
+def _badblocks(
+    region: Region, start: int, size: int, bad: list[tuple[int, int]], verbose: bool
+) -> dict[str, Any]:
+    """
+    Bad sectors within a range, counted from its start (``dev_badblocks_to_json()`` of ndctl).
+
+    :param start: Physical address.
+    :param size: bytes
+    """
+    first = (start - region.resource) // 512
+    end = first + size // 512
+    blocks: list[dict[str, Any]] = []
+    for begin, count in bad:
+        low, high = max(begin, first), min(begin + count, end)
+        if low < high:
+            block: dict[str, Any] = {"offset": low - first, "length": high - low}
+            # Which DIMM of an interleave set holds a block is known to the platform alone.
+            if len(region.mappings) == 1:
+                block["dimms"] = [region.mappings[0].dimm]
+            blocks.append(block)
+    if not blocks:
+        return {}
+    value: dict[str, Any] = {"badblock_count": sum(block["length"] for block in blocks)}
+    return value | {"badblocks": blocks} if verbose else value
 
 
 def _chardev_only(value: dict[str, Any]) -> dict[str, Any]:

@@ -13,16 +13,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drgn import Object, Program, cast, container_of
+from drgn.helpers.linux.mm import (
+    decode_memory_block_state,
+    for_each_memory_block,
+    memory_block_size_bytes,
+)
 from drgn.helpers.linux.sysfs import kobject_path
 
 from drgn_pmem.kernel.debuginfo import find_type, has_member
 from drgn_pmem.kernel.device import device_name, driver_name, for_each_device
 from drgn_pmem.kernel.pgmap import PhysicalRange
-from drgn_pmem.kernel.walk import WalkError
+from drgn_pmem.kernel.walk import WalkError, bounded
 
 __all__ = (
     "DaxDevice",
     "DaxRegion",
+    "MemoryBlocks",
     "for_each_dax_device",
     "for_each_dax_region",
     "read_dax_region",
@@ -32,6 +38,20 @@ _MAX_RANGES = 1 << 12
 
 _MODES = {"device_dax": "devdax", "kmem": "system-ram", "fsdev_dax": "fsdev"}
 """Driver of a ``struct dev_dax`` -> daxctl's mode. fsdev_dax: 7.x."""
+
+
+@dataclass(frozen=True)
+class MemoryBlocks:
+    """Hotplugged memory blocks of a device in system-ram mode, as daxctl counts them."""
+
+    online: int
+    total: int
+    movable: bool | None
+    """Whether all that are online are in ZONE_MOVABLE; None if none is, or no one can tell."""
+
+    def to_json(self) -> dict[str, Any]:
+        value: dict[str, Any] = {"online_memblocks": self.online, "total_memblocks": self.total}
+        return value if self.movable is None else value | {"movable": self.movable}
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,8 @@ class DaxDevice:
     region: int
     """Address of its ``struct dax_region``."""
     pgmap: int
+    memory_blocks: MemoryBlocks | None
+    """In system-ram mode, the memory blocks in its range."""
     object: Object = field(repr=False, compare=False)
     """``struct dev_dax *``"""
 
@@ -60,6 +82,7 @@ class DaxDevice:
             "align": self.align,
             "mode": self.mode or "unknown",
             **({} if self.mode else {"state": "disabled"}),
+            **(self.memory_blocks.to_json() if self.memory_blocks else {}),
         }
 
 
@@ -118,8 +141,32 @@ def _read_dax_device(dev_dax: Object) -> DaxDevice:
         region.value_(),
         # Before v5.10 the page map is embedded.
         dev_dax.pgmap.value_() if dev_dax.pgmap.type_.kind.name == "POINTER" else 0,
+        _memory_blocks(dev_dax.prog_, ranges) if driver == "kmem" else None,
         dev_dax,
     )
+
+
+def _memory_blocks(prog: Program, ranges: tuple[PhysicalRange, ...]) -> MemoryBlocks:
+    """Memory blocks that lie in the ranges whole (kmem drops what is less than a block)."""
+    section = 1 << prog["SECTION_SIZE_BITS"].value_()
+    size = memory_block_size_bytes(prog).value_()
+    total = online = movable = 0
+    known = True
+    for block in bounded(for_each_memory_block(prog), "memory blocks"):
+        start = block.start_section_nr.value_() * section
+        if not any(r.start <= start and start + size <= r.end for r in ranges):
+            continue
+        total += 1
+        if decode_memory_block_state(block) != "MEM_ONLINE":
+            continue
+        online += 1
+        # Since Linux kernel commit 395f6081bad4 ("drivers/base/memory: determine and store zone for
+        # single-zone memory blocks") (in v5.18).
+        if not has_member(block, "zone"):
+            known = False
+        elif block.zone and block.zone.name.string_() == b"Movable":
+            movable += 1
+    return MemoryBlocks(online, total, movable == online if online and known else None)
 
 
 def for_each_dax_device(prog: Program) -> Iterator[DaxDevice]:

@@ -40,6 +40,8 @@ def humanize(value: Any, key: str = "") -> Any:
     JSON with sizes and ids for people, as ``ndctl list -u``. ``dump`` objects, which ndctl does not
     have, stay as they are.
     """
+    if key == "badblocks":
+        return value  # sectors stay numbers
     if isinstance(value, dict):
         # ndctl prints the alignment of a region as a size, that of a namespace as a number.
         region = "available_size" in value

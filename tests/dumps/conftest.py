@@ -19,3 +19,13 @@ def case(request: pytest.FixtureRequest) -> Case:
 def sample(request: pytest.FixtureRequest) -> Sample:
     """Every sample."""
     return request.param
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one dump run in one process, which opens the dump once."""
+    for item in items:
+        params = getattr(item, "callspec", None)
+        if params is not None:
+            dump = params.params.get("case") or params.params.get("sample")
+            if dump is not None:
+                item.add_marker(pytest.mark.xdist_group(str(getattr(dump, "name", dump))))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ..samples import Case, run_json, run_text
+from ..samples import Case, run_text
 
 
 def by_name(value: Any) -> Any:
@@ -26,28 +26,28 @@ def as_list(value: Any) -> Any:
 
 
 def test_everything_is_as_ndctl_recorded_it(case: Case) -> None:
-    ours = run_json(case.prog, "pmem-list -BDRNXi -vv --ndctl")
+    ours = case.json("pmem-list -BDRNXi -vv --ndctl")
     assert by_name(ours) == by_name(case.truth_json("ndctl.all.json"))
 
 
 def test_without_idle_devices(case: Case) -> None:
-    ours = run_json(case.prog, "pmem-list -BDRN -vv --ndctl")
+    ours = case.json("pmem-list -BDRN -vv --ndctl")
     assert by_name(ours) == by_name(case.truth_json("ndctl.json"))
 
 
 def test_sizes_for_people(case: Case) -> None:
-    ours = run_json(case.prog, "pmem-list -BDRN -vv -u --ndctl")
+    ours = case.json("pmem-list -BDRN -vv -u --ndctl")
     assert by_name(ours) == by_name(as_list(case.truth_json("ndctl.human.txt")))
 
 
 def test_dax_regions_are_as_daxctl_recorded_them(case: Case) -> None:
-    ours = run_json(case.prog, "pmem-list -X -i --ndctl")
+    ours = case.json("pmem-list -X -i --ndctl")
     assert by_name(ours) == by_name(case.truth_json("daxctl.json"))
 
 
 @pytest.mark.parametrize("mode", ["fsdax", "devdax", "sector", "raw"])
 def test_mode_filter(case: Case, mode: str) -> None:
-    ours = run_json(case.prog, f"pmem-list -N -m {mode} --ndctl")
+    ours = case.json(f"pmem-list -N -m {mode} --ndctl")
     recorded = [
         namespace["dev"]
         for bus in case.truth_json("ndctl.json")
@@ -59,7 +59,7 @@ def test_mode_filter(case: Case, mode: str) -> None:
 
 
 def test_region_filter(case: Case) -> None:
-    ours = run_json(case.prog, "pmem-list -RN -r region0 --ndctl")
+    ours = case.json("pmem-list -RN -r region0 --ndctl")
     (recorded,) = (
         region
         for bus in case.truth_json("ndctl.json")
