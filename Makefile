@@ -38,5 +38,11 @@ floors: $(VENV)/.installed $(TREE)/.made
 	cd $(TREE) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.import_linter_cache
 
+docs: $(VENV)/.installed
+	$(BIN)/python docs/reference.py
+
+vmcores:
+	vmcores/lab/make.sh
+
 clean:
 	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
