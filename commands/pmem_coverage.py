@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from drgn import Program
 
+from drgn_pmem.commands.common import bar_of
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
@@ -64,7 +65,7 @@ def _bytes(states: "dict[Any, int]") -> str | None:
               "all that is not user data: info block, struct pages, BTT map and log"),
         Field("STRUCT_PAGES", lambda c: _states(c.struct_pages), "struct pages, wherever they are"),
         Field("USERDATA", lambda c: _states(c.userdata), "user data"),
-        Field("MAP", lambda c: _map(c, 34), "all of it, front to end"),
+        Field("MAP", lambda c: bar_of(c.parts(), 34), "all of it, front to end"),
         Field("METADATA_BYTES", lambda c: _bytes(c.metadata), "the same in bytes", shown=False),
         Field("STRUCT_PAGES_BYTES", lambda c: _bytes(c.struct_pages), "in bytes", shown=False),
         Field("USERDATA_BYTES", lambda c: _bytes(c.userdata), "in bytes", shown=False),
@@ -120,15 +121,3 @@ def _text(args: argparse.Namespace, items: "list[NamespaceCoverage]") -> str:
         lines.append(f"  next time: {item.advice}.")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
-
-
-def _map(item: "NamespaceCoverage", width: int) -> str | None:
-    """The namespace as one line."""
-    from drgn_pmem.analysis.stretches import INFOBLOCK, METADATA, USERDATA
-    from drgn_pmem.output import bars
-
-    kinds = {INFOBLOCK: bars.INFOBLOCK, METADATA: bars.MEMMAP, USERDATA: bars.DATA}
-    parts = [
-        bars.Part(kinds.get(kind, bars.FREE), size, state) for kind, size, state in item.parts()
-    ]
-    return bars.bar(parts, width, bars.use_ascii()) or None

@@ -6,8 +6,8 @@ import argparse
 
 from drgn import Program
 
+from drgn_pmem.commands.common import for_people
 from drgn_pmem.output.table import Field
-from drgn_pmem.output.text import human_size
 from drgn_pmem.spec import Answer, Argument, command
 
 _BUS = (
@@ -50,6 +50,9 @@ _DAX = (
     Field("TARGET_NODE", lambda d: d.target_node, "NUMA node it is when onlined", right=True),
     Field("PHYSICAL", lambda d: [f"{r.start:#x}" for r in d.ranges], "first byte"),
 )
+
+_SIZES = ("SIZE", "AVAILABLE", "ALIGN")
+"""Columns that -u shows as sizes."""
 
 
 @command(
@@ -126,13 +129,18 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
         (args.namespaces, inventory.namespaces, _NAMESPACE),
         (args.device_dax, dax_devices, _DAX),
     )
-    shown = [(records, fields) for wanted, records, fields in kinds if wanted]
+    shown = [
+        (records, for_people(fields, _SIZES) if args.human else fields)
+        for wanted, records, fields in kinds
+        if wanted
+    ]
     return Answer(
         records=[record for records, _ in shown for record in records],
         notes=inventory.problems,
         complete=not inventory.problems,
         sections=[
-            ("", records, _human(fields) if args.human else fields) for records, fields in shown
+            ("", records, for_people(fields, _SIZES) if args.human else fields)
+            for records, fields in shown
         ],
         json=nest(
             inventory,
@@ -144,20 +152,4 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
             verbose=args.verbose > 0,
             dump=None if args.ndctl else lambda r: {"address": f"{r.object.value_():#x}"},
         ),
-    )
-
-
-def _human(fields: tuple[Field, ...]) -> tuple[Field, ...]:
-    """The same columns with sizes as ``ndctl list -u`` prints them."""
-    from dataclasses import replace
-
-    def human(field: Field) -> Field:
-        def size(record: object) -> object:
-            value = field.value(record)
-            return human_size(value) if isinstance(value, int) else value
-
-        return replace(field, value=size)
-
-    return tuple(
-        human(field) if field.name in ("SIZE", "AVAILABLE", "ALIGN") else field for field in fields
     )

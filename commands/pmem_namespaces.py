@@ -6,9 +6,12 @@ import argparse
 
 from drgn import Program
 
+from drgn_pmem.commands.common import bar_of, for_people
 from drgn_pmem.output.table import Field
-from drgn_pmem.output.text import human_size
-from drgn_pmem.spec import Answer, Argument, command
+from drgn_pmem.spec import SPECS, Answer, Argument, command
+
+_SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
+"""Columns that -u shows as sizes."""
 
 
 @command(
@@ -34,6 +37,8 @@ from drgn_pmem.spec import Answer, Argument, command
               "bytes of struct pages", right=True, shown=False),
         Field("DUMPED", lambda m: m.dumped, "how much of the struct pages the dump holds"),
         Field("NAME", lambda m: m.namespace.name, "given name"),
+        Field("LAYOUT", lambda m: bar_of(m.parts, 18),
+              "info block, struct pages, data; shaded by what the dump holds (see pmem-coverage)"),
         Field("UUID", lambda m: m.namespace.uuid, "uuid", shown=False),
         Field("RAW_SIZE", lambda m: m.namespace.raw_size, "bytes with metadata",
               right=True, shown=False),
@@ -57,29 +62,11 @@ def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.memmap import read_memmaps
 
     answer = read_memmaps(prog).only(prog, args.namespace)
-    fields = None
-    if args.human:
-        fields = [_human(f) if f.name.endswith("SIZE") else f for f in _fields()]
+    fields = SPECS["pmem-namespaces"].fields
     return Answer(
         answer.memmaps,
         notes=answer.problems,
         complete=not answer.problems,
-        fields=fields,
+        fields=for_people(fields, _SIZES) if args.human else fields,
         json=[m.namespace_json() for m in answer.memmaps],
     )
-
-
-def _fields() -> "tuple[Field, ...]":
-    from drgn_pmem.spec import SPECS
-
-    return SPECS["pmem-namespaces"].fields
-
-
-def _human(field: Field) -> Field:
-    from dataclasses import replace
-
-    def size(record: object) -> object:
-        value = field.value(record)
-        return human_size(value) if isinstance(value, int) else value
-
-    return replace(field, value=size)

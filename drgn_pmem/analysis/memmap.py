@@ -9,7 +9,7 @@ altmap, the info block in RAM and on the media, the "Device Backed Vmemmap" reso
 tables, which are the truth of it; and how much of the array the dump holds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from drgn import FaultError, Program
 from drgn.helpers.linux.mm import pfn_to_page
 
 from drgn_pmem.analysis.inventory import read_inventory
+from drgn_pmem.analysis.stretches import PADDING, stretches_of_namespace
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import FormatError, NotFound
 from drgn_pmem.formats.infoblock import InfoBlock, parse_infoblock
@@ -109,6 +110,8 @@ class Memmap:
     notes: tuple[str, ...]
     """Differences between the sources, and what could not be read."""
     page_shift: int
+    parts: tuple[tuple[str, int, State | None], ...]
+    """(kind of stretch, bytes, what the dump holds of it) from front to end, for a drawing."""
     agree: bool
     """Whether all sources that there are say the same."""
 
@@ -369,8 +372,18 @@ class _Reader:
             pages,
             (*self.differences, *self.notes),
             self.shift,
+            tuple(self._parts()),
             not self.differences,
         )
+
+    def _parts(self) -> Iterator[tuple[str, int, State | None]]:
+        coverage = coverage_of(self.prog)
+        for stretch in stretches_of_namespace(self.prog, self.namespace, []):
+            if stretch.kind == PADDING:
+                yield PADDING, stretch.end - stretch.start, None
+                continue
+            for part in coverage.ranges(stretch.start, stretch.end):
+                yield stretch.kind, part.size, part.state
 
     def _dax_devices(self) -> tuple[DaxDevice, ...]:
         region = self.namespace.daxregion

@@ -1,0 +1,43 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What several commands show in the same way. No command of its own."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from drgn_pmem.output.table import Field
+from drgn_pmem.output.text import human_size
+
+if TYPE_CHECKING:
+    from drgn_pmem.dumpfile import State
+
+__all__ = ("bar_of", "for_people")
+
+
+def for_people(fields: Sequence[Field], names: Collection[str]) -> list[Field]:
+    """The same columns, with the sizes among them as ``ndctl list -u`` prints sizes."""
+
+    def human(field: Field) -> Field:
+        def size(record: object) -> object:
+            value = field.value(record)
+            return human_size(value) if isinstance(value, int) else value
+
+        return replace(field, value=size)
+
+    return [human(field) if field.name in names else field for field in fields]
+
+
+def bar_of(parts: "Iterable[tuple[str, int, State | None]]", width: int) -> str | None:
+    """
+    A namespace as one line.
+
+    :param parts: (kind of stretch, bytes, state) from front to end.
+    :param width: Characters.
+    """
+    from drgn_pmem.analysis.stretches import INFOBLOCK, METADATA, USERDATA
+    from drgn_pmem.output import bars
+
+    kinds = {INFOBLOCK: bars.INFOBLOCK, METADATA: bars.MEMMAP, USERDATA: bars.DATA}
+    drawn = [bars.Part(kinds.get(kind, bars.FREE), size, state) for kind, size, state in parts]
+    return bars.bar(drawn, width, bars.use_ascii()) or None
