@@ -23,7 +23,7 @@ from drgn_pmem.kernel.daxentry import DaxEntry
 from drgn_pmem.kernel.daxfs import device_number, host_of_mapping
 from drgn_pmem.kernel.memory import Unreadable, cached
 from drgn_pmem.kernel.nvdimm import Namespace, for_each_namespace
-from drgn_pmem.kernel.page import PageState, read_page
+from drgn_pmem.kernel.page import PageState, pages_pgmap, read_page
 from drgn_pmem.kernel.rmap import (
     Mapping,
     Proof,
@@ -39,8 +39,6 @@ __all__ = ("Owner", "PageOwners", "describe_mapping", "owners_of")
 
 _MAX_RAM_PAGES = 1 << 20
 """Pages of DAX mappings that are looked at for a page of RAM."""
-
-_MAX_STAND_INS = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -108,6 +106,12 @@ class PageOwners:
     page_shift: int
 
     @property
+    def trusted(self) -> bool:
+        """Whether what the struct page says stands: in the dump, initialised, not overwritten."""
+        page = self.page
+        return page.state is State.SAVED and page.reason is None and page.pgmap_known is not False
+
+    @property
     def processes(self) -> list[tuple[int, str]]:
         """(pid, comm) of those whose page tables are proven to map the page."""
         found = {
@@ -119,7 +123,10 @@ class PageOwners:
         return sorted(found.items())
 
     def to_json(self) -> dict[str, Any]:
-        page = self.page
+        page, trusted = self.page, self.trusted
+        reason = page.reason
+        if reason is None and not trusted:
+            reason = "the struct page was overwritten: it points to no page map of this kernel"
         return {
             "pfn": self.pfn,
             "physical": f"{self.physical:#x}",
@@ -127,14 +134,39 @@ class PageOwners:
             "namespace": self.namespace,
             "device": self.device,
             "state": page.state.value,
-            "reason": page.reason,
-            "hwpoison": page.hwpoison,
-            "refcount": page.refcount,
-            "pinned": page.pinned,
+            "reason": reason,
+            "hwpoison": page.hwpoison if trusted else None,
+            "refcount": page.refcount if trusted else None,
+            "pinned": page.pinned if trusted else None,
             "shared": self.shared,
             "owners": [o.to_json() for o in self.owners],
             "notes": list(self.notes),
         }
+
+
+class _StandIns:
+    """Pages of RAM that DAX mappings have in their page tables, found once per program."""
+
+    def __init__(self, prog: Program) -> None:
+        self.places: dict[int, list[tuple[DaxFile, Vma, int]]] = {}
+        self.complete = True
+        pgmaps = pages_pgmap(prog)[0]
+        shift = int(prog["PAGE_SHIFT"])
+        left = _MAX_RAM_PAGES
+        for file in dax_files_of(prog).files:
+            for vma in vmas_of_mapping(prog, file.inode.mapping).vmas:
+                left -= max(vma.end - vma.start, 0) >> shift
+                if left < 0:
+                    self.complete = False
+                    return
+                for address in range(vma.start, vma.end, 1 << shift):
+                    try:
+                        pfn = mapped_pfn(prog, vma.mm, address)
+                    except Unreadable:
+                        self.complete = False
+                        break
+                    if pfn is not None and not any(g.has_pfn(pfn) for g in pgmaps):
+                        self.places.setdefault(pfn, []).append((file, vma, address))
 
 
 class _Question:
@@ -151,7 +183,8 @@ class _Question:
     @property
     def known(self) -> bool:
         """Whether the fields of the struct page stand."""
-        return self.page.state is State.SAVED and self.page.reason is None
+        page = self.page
+        return page.state is State.SAVED and page.reason is None and page.pgmap_known is not False
 
     def answer(self) -> PageOwners:
         namespace = self._namespace()
@@ -301,26 +334,12 @@ class _Question:
     def _stand_ins(self) -> Iterator[Owner]:
         """DAX mappings whose page tables map this page of RAM instead of the file's page: private
         copies, and the zero page of holes."""
-        left, found = _MAX_RAM_PAGES, 0
-        for file in self.files.files:
-            for vma in vmas_of_mapping(self.prog, file.inode.mapping).vmas:
-                left -= max(vma.end - vma.start, 0) >> self.page_shift
-                if left < 0 or found >= _MAX_STAND_INS:
-                    self.notes.append("not all DAX mappings were looked at for this page of RAM")
-                    return
-                for owner in self._stand_ins_in(file, vma):
-                    found += 1
-                    yield owner
-
-    def _stand_ins_in(self, file: DaxFile, vma: Vma) -> Iterator[Owner]:
-        for address in range(vma.start, vma.end, 1 << self.page_shift):
-            try:
-                if mapped_pfn(self.prog, vma.mm, address) != self.pfn:
-                    continue
-            except Unreadable:
-                return
-            index = vma.pgoff + ((address - vma.start) >> self.page_shift)
-            entry = file.entries.find(index)
+        index: _StandIns = cached(self.prog, "stand_ins", lambda: _StandIns(self.prog))
+        if not index.complete:
+            self.notes.append("not all DAX mappings were looked at for this page of RAM")
+        for file, vma, address in index.places.get(self.pfn, ()):
+            page = vma.pgoff + ((address - vma.start) >> self.page_shift)
+            entry = file.entries.find(page)
             hole = entry is not None and entry.zero
             users = tasks_of(self.prog).by_mm.get(vma.mm, ())
             yield Owner(
@@ -330,7 +349,7 @@ class _Question:
                 file.path,
                 file.names.paths,
                 file.names.deleted,
-                index << self.page_shift,
+                page << self.page_shift,
                 entry if hole else None,
                 ("i_pages", "pte") if hole else ("pte",),
                 tuple(Mapping(t, address, Proof.PTE, self.pfn, vma) for t in users),
@@ -343,7 +362,7 @@ class _Question:
         if not self.page.initialised:
             return "reserved for the memmap, never initialised"
         if self.page.state is State.SAVED:
-            return self.page.reason or "unsound"
+            return self.page.reason or "overwritten: it points to no page map of this kernel"
         return f"it is {self.page.state.value} in the dump"
 
     def _explain(self, owners: list[Owner]) -> None:
@@ -365,10 +384,6 @@ class _Question:
             self.notes.append(
                 f"the struct page tells nothing ({self._why()});"
                 " owners come from i_pages and the page tables alone"
-            )
-        elif page.pgmap_known is False:
-            self.notes.append(
-                "the struct page points to no page map of this kernel: overwritten, not trusted"
             )
         sharers = len([o for o in owners if "i_pages" in o.sources])
         if sharers > 1:

@@ -63,7 +63,7 @@ class PoisonedPage:
     def sources(self) -> list[str]:
         """Which records know of it."""
         names = [r.source for r in self.ranges]
-        if self.owners.page.hwpoison:
+        if self.owners.trusted and self.owners.page.hwpoison:
             names.append("HWPoison")
         if self.lines:
             names.append("kernel log")

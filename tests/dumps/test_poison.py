@@ -1,0 +1,157 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Every media error of the lab is found, with what it hit, and no other."""
+
+import re
+from typing import Any
+
+import pytest
+
+from ..samples import Case, run_json, run_text, truth_pages
+from .truth_owners import PAGE, data_starts, events, shown_path, sysfs
+
+SECTOR = 512
+
+
+def poisoned(case: Case) -> dict[int, dict[str, Any]]:
+    return {page["pfn"]: page for page in run_json(case.prog, "pmem-poison")}
+
+
+def lines(case: Case, name: str) -> list[dict[str, str]]:
+    """key=value lines of a file of the truth; none if it was not made."""
+    if not (case.sample.truth / name).exists():
+        return []
+    return [
+        dict(word.split("=", 1) for word in line.split() if "=" in word)
+        for line in case.truth(name).splitlines()
+        if "=" in line
+    ]
+
+
+def expected(case: Case) -> dict[int, dict[str, Any]]:
+    """PFN -> what the lab did there."""
+    found: dict[int, dict[str, Any]] = {}
+    for event in events(case, "HWPOISON"):
+        if event.number("pfn"):
+            found[event.number("pfn")] = {
+                "path": event.values["path"],
+                "offset": event.number("fileoff"),
+                "source": "kernel log",
+            }
+    for check in lines(case, "machine-checks"):
+        found[int(check["address"], 0) // PAGE] = {
+            "path": check.get("path"),
+            "offset": int(check.get("fileoff", "0"), 0),
+            "source": "ndbus0 badrange",
+        }
+    for bad in lines(case, "badblocks"):
+        start = data_starts(case)[bad["device"]] + int(bad["sector"]) * SECTOR
+        found[start // PAGE] = {
+            "path": bad["path"],
+            "offset": int(bad["fileoff"], 0),
+            "source": f"{bad['device']} badblocks",
+        }
+    return found
+
+
+def test_every_media_error_is_found_and_no_other(case: Case) -> None:
+    assert set(poisoned(case)) == set(expected(case))
+
+
+def test_each_names_the_file_the_offset_and_who_dies(case: Case) -> None:
+    victims: dict[tuple[str, int], set[int]] = {}
+    for page in truth_pages(case.sample):
+        victims.setdefault((shown_path(page), page.offset), set()).add(page.pid)
+    found = poisoned(case)
+    for pfn, truth in expected(case).items():
+        page = found[pfn]
+        assert truth["source"] in page["sources"]
+        if truth["path"] is None:
+            continue
+        (owner,) = page["owners"]
+        assert (owner["path"], owner["offset"]) == (truth["path"], truth["offset"])
+        pids = {process["pid"] for process in page["processes"]}
+        assert pids == victims[truth["path"], truth["offset"]]
+        assert pids
+        assert page["place"] == "data"
+
+
+def test_poison_in_metadata_is_named_as_such(case: Case) -> None:
+    found = poisoned(case)
+    for check in lines(case, "machine-checks"):
+        if "metadata" not in check:
+            continue
+        page = found[int(check["address"], 0) // PAGE]
+        assert page["place"] == "struct pages"
+        assert page["owners"] == []
+        held = page["struct_pages_of"]
+        # 64 bytes each, as SIZE(page) of vmcoreinfo says on x86.
+        assert held["npfns"] == PAGE // 64
+        (namespace,) = (
+            values
+            for device, values in sysfs(case).items()
+            if device == page["namespace"] and values["alt_name"] == check["metadata"]
+        )
+        start = int(namespace["resource"], 0)
+        assert start <= held["first_pfn"] * PAGE < start + int(namespace["size"])
+
+
+def test_offsets_are_those_of_ndctl(case: Case) -> None:
+    """Regions count from their start, block devices from their data, in 512-byte sectors."""
+    if not (case.sample.truth / "ndctl-list-RM.json").exists():
+        pytest.skip("no list of media errors was recorded")
+    resources = {
+        device: int(values["resource"], 0)
+        for device, values in sysfs(case).items()
+        if device.startswith("region")
+    }
+    ours = sorted(
+        (r["source"].split()[0], r["sector"], r["length"] // SECTOR)
+        for page in poisoned(case).values()
+        for r in page["ranges"]
+        if r["source"].startswith("region")
+    )
+    recorded = sorted(
+        (region["dev"], bad["offset"], bad["length"])
+        for region in case.truth_json("ndctl-list-RM.json")
+        for bad in region.get("badblocks", [])
+    )
+    assert ours == recorded
+    for page in poisoned(case).values():
+        for r in page["ranges"]:
+            if r["source"].startswith("region"):
+                assert int(r["physical"], 16) == (
+                    resources[r["source"].split()[0]] + r["sector"] * SECTOR
+                )
+
+
+def test_badblocks_of_block_devices_are_those_of_sysfs(case: Case) -> None:
+    if not (case.sample.truth / "badblocks.block").exists():
+        pytest.skip("the badblocks of block devices were not recorded")
+    ours = sorted(
+        (r["sector"], r["length"] // SECTOR)
+        for page in poisoned(case).values()
+        for r in page["ranges"]
+        if r["source"].startswith("pmem")
+    )
+    recorded = sorted(
+        (int(start), int(length))
+        for line in case.truth("badblocks.block").splitlines()
+        if line.startswith("pmem")
+        for start, length in re.findall(r"(\d+) (\d+)\|", line.partition("=")[2])
+    )
+    assert ours == recorded
+
+
+def test_the_arithmetic_is_shown(case: Case) -> None:
+    for page in poisoned(case).values():
+        text = " ".join(page["arithmetic"])
+        assert f"{int(page['physical'], 16):#x}" in text
+        if page["sector"] is not None:
+            assert f"sector {page['sector']}" in text
+            start = data_starts(case)[page["device"]]
+            assert start + page["sector"] * SECTOR == int(page["physical"], 16)
+    out, err = run_text(case.prog, "pmem-poison -v")
+    for pfn in poisoned(case):
+        assert f"{pfn:#x}" in out
+        assert f"PFN {pfn:#x}:" in err

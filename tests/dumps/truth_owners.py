@@ -1,0 +1,163 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the truth of a sample says about pages, files and processes, parsed for several tests."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+import functools
+from pathlib import Path
+import re
+from typing import Any
+
+from ..samples import Case, TruthPage, truth_pages
+
+__all__ = (
+    "PAGE",
+    "Event",
+    "data_starts",
+    "events",
+    "extents",
+    "is_pmem",
+    "pages",
+    "physical_of_sector",
+    "shown_path",
+)
+
+PAGE = 4096
+SECTOR = 512
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of map.COMM.txt: what a process did."""
+
+    what: str
+    values: dict[str, str]
+
+    def number(self, key: str) -> int:
+        return int(self.values[key], 0)
+
+
+def events(case: Case, *wanted: str) -> list[Event]:
+    """Lines that start with one of the words; each once."""
+    found = []
+    for file in sorted(case.sample.truth.glob("map.*.txt")):
+        for line in file.read_text().splitlines():
+            what, _, rest = line.partition(" ")
+            if what in wanted:
+                event = Event(what, dict(re.findall(r"(\w+)=(\S+)", rest)))
+                if event not in found:
+                    found.append(event)
+    return found
+
+
+@functools.cache
+def iomem(truth: Path, name: str) -> list[tuple[int, int]]:
+    """(start, end exclusive) of the lines of /proc/iomem with a name."""
+    return [
+        (int(start, 16), int(end, 16) + 1)
+        for start, end, text in re.findall(
+            r"^ *(\w+)-(\w+) : (.*)$", (truth / "iomem").read_text(), re.MULTILINE
+        )
+        if text == name
+    ]
+
+
+def is_pmem(case: Case, pfn: int) -> bool:
+    """Whether /proc/iomem says that a page is persistent memory, and not System RAM on it."""
+    address = pfn * PAGE
+
+    def inside(name: str) -> bool:
+        return any(start <= address < end for start, end in iomem(case.sample.truth, name))
+
+    return inside("Persistent Memory") and not inside("System RAM (kmem)")
+
+
+def pages(case: Case, present: bool) -> list[TruthPage]:
+    """Pages of the last recording."""
+    return [page for page in truth_pages(case.sample) if page.present is present]
+
+
+def shown_path(page: TruthPage) -> str:
+    """The path without what /proc/PID/maps adds to it."""
+    return page.path.removesuffix("(deleted)").rstrip()
+
+
+def sysfs(case: Case) -> dict[str, dict[str, str]]:
+    devices: dict[str, dict[str, str]] = {}
+    for line in case.truth("sysfs.nd").splitlines():
+        path, _, value = line.partition("=")
+        device, _, attribute = path.partition("/")
+        devices.setdefault(device, {})[attribute] = value.rstrip("|")
+    return devices
+
+
+def namespaces(case: Case) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            if str(value.get("dev", "")).startswith("namespace"):
+                found.append(value)
+            for inner in value.values():
+                walk(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner)
+
+    walk(case.truth_json("ndctl.json"))
+    return found
+
+
+def data_starts(case: Case) -> dict[str, int]:
+    """Block device -> physical address of its sector 0."""
+    starts = {
+        claim["namespace"]: int(claim["resource"], 0)
+        for device, claim in sysfs(case).items()
+        if re.match(r"(pfn|dax)\d", device) and claim.get("namespace")
+    }
+    return {
+        n["blockdev"]: starts[n["dev"]]
+        for n in namespaces(case)
+        if "blockdev" in n and n["dev"] in starts
+    }
+
+
+def physical_of_sector(case: Case, source: str, sector: int) -> int:
+    """
+    Physical address of a sector of a mounted device.
+
+    :param source: As /proc/mounts names it.
+    """
+    starts = data_starts(case)
+    name = source.removeprefix("/dev/")
+    if name in starts:
+        return starts[name] + sector * SECTOR
+    # dm-linear: its pieces lie on the namespace that the lab named after it.
+    (below,) = (n["blockdev"] for n in namespaces(case) if n["name"] == "lab-dm")
+    table = name.removeprefix("mapper/")
+    for line in case.truth("dmsetup.table").splitlines():
+        device, start, length, target, _, base = line.split()
+        first = int(start)
+        if device == f"{table}:" and target == "linear" and first <= sector < first + int(length):
+            return starts[below] + (int(base) + sector - first) * SECTOR
+    raise AssertionError(f"{source} has no sector {sector}")
+
+
+def extents(case: Case) -> Iterator[tuple[str, int, int, int]]:
+    """(path, byte offset in the file, physical address, bytes) as fiemap said."""
+    mounts = [line.split()[:2] for line in case.truth("mounts").splitlines()]
+    path = ""
+    for line in case.truth("fiemap").splitlines():
+        if line.startswith("== "):
+            path = line[3:]
+            continue
+        match = re.match(r" *\d+: \[(\d+)\.\.(\d+)\]: *(\d+)\.\.(\d+)", line)
+        if match:
+            source, _ = max(
+                (m for m in mounts if path.startswith(m[1].rstrip("/") + "/")),
+                key=lambda m: len(m[1]),
+            )
+            first, last, block, _ = (int(g) for g in match.groups())
+            physical = physical_of_sector(case, source, block)
+            yield path, first * SECTOR, physical, (last - first + 1) * SECTOR
