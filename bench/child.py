@@ -1,0 +1,50 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Measures that need a process of their own: ``python -m bench.child WHAT DUMP VMLINUX``. Prints one
+JSON object: seconds of the work (and of CPU time), seconds of opening, peak memory in bytes.
+"""
+
+import contextlib
+import io
+import json
+import resource
+import shlex
+import sys
+import time
+
+
+def main() -> None:
+    line, path, vmlinux = sys.argv[1:4]
+    start = time.perf_counter()
+    import drgn_pmem
+    from drgn_pmem.commands import load_commands
+    from drgn_pmem.spec import SPECS, run
+
+    load_commands()
+    prog = drgn_pmem.open(path, [vmlinux])
+    # What every use needs once: the types and the first symbol.
+    prog.type("struct page")
+    prog["init_mm"]
+    opened, cpu = time.perf_counter(), time.process_time()
+    words = shlex.split(line)
+    answer = None
+    if words:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            answer = run(SPECS[words[0]], prog, words[1:])
+    done, cpu = time.perf_counter(), time.process_time() - cpu
+    print(
+        json.dumps(
+            {
+                "open": opened - start,
+                "seconds": done - opened,
+                "cpu": cpu,
+                "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "records": len(answer.records) if answer is not None else 0,
+            }
+        )
+    )
+
+
+main()
