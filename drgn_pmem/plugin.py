@@ -1,14 +1,75 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-The drgn plugin: registers the commands. drgn imports this at every start of every user, so it
-imports nothing heavy: the commands' functions import what they need when they run.
+The drgn plugin: makes the commands known to drgn's prompt (``%pmem-list``).
+
+drgn imports this at every start of every user, so it imports nothing: a command's file is loaded
+when the command is used.
 """
 
-from drgn_pmem.commands import load_commands
-from drgn_pmem.spec import register
+from __future__ import annotations
 
-__all__ = ()
+from typing import TYPE_CHECKING, Any
 
-for _spec in load_commands():
-    register(_spec)
+from drgn.commands import DEFAULT_COMMAND_NAMESPACE
+
+from drgn_pmem.commands import command_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from drgn import Program
+    from drgn.commands import ParsedCommand
+
+    from drgn_pmem.spec import Spec
+
+__all__ = ("DrgnCommand",)
+
+
+class DrgnCommand:
+    """A command of ours as one of drgn's own (the ``drgn.commands.Command`` protocol)."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def _spec(self) -> Spec:
+        from drgn_pmem.commands import load_command
+
+        return load_command(self._name)
+
+    def description(self) -> str:
+        return self._spec.description
+
+    def format_usage(self) -> str:
+        return self._spec.parser().format_usage().removeprefix("usage: ").rstrip()
+
+    def format_help(self, *, indent: str = "") -> str:
+        text = self._spec.parser().format_help()
+        return "\n".join(f"{indent}{line}".rstrip() for line in text.splitlines())
+
+    def enabled(self, prog: Program) -> bool:
+        # Always: a command whose subject is missing says so; it is never "command not found".
+        return True
+
+    def parse(self, source: str) -> ParsedCommand[Sequence[str]]:
+        from drgn.commands import parse_shell_command
+
+        return parse_shell_command(source)
+
+    def run(self, prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
+        from drgn.commands import CommandArgumentError
+
+        from drgn_pmem.errors import UsageError
+        from drgn_pmem.spec import run
+
+        try:
+            answer = run(self._spec, prog, words)
+        except UsageError as error:
+            raise CommandArgumentError(str(error)) from error
+        return None if answer is None else answer.records
+
+
+# Registering twice is harmless: the same name leads to the same command.
+for _name in command_names():
+    DEFAULT_COMMAND_NAMESPACE.register(_name, DrgnCommand(_name))

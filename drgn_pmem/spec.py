@@ -38,7 +38,6 @@ from drgn_pmem.output.table import Field
 
 if TYPE_CHECKING:
     from drgn import Program
-    from drgn.commands import ParsedCommand
 
 __all__ = ("SPECS", "Answer", "Argument", "Field", "Spec", "command", "parse_arguments", "run")
 
@@ -314,45 +313,3 @@ def _terminal_width() -> int:
         return os.get_terminal_size(sys.stdout.fileno()).columns
     except (AttributeError, OSError, ValueError):
         return 0
-
-
-class _DrgnCommand:
-    """A spec as a command of drgn's own prompt (the ``drgn.commands.Command`` protocol)."""
-
-    def __init__(self, spec: Spec) -> None:
-        self._spec = spec
-
-    def description(self) -> str:
-        return self._spec.description
-
-    def format_usage(self) -> str:
-        return self._spec.parser().format_usage().removeprefix("usage: ").rstrip()
-
-    def format_help(self, *, indent: str = "") -> str:
-        text = self._spec.parser().format_help()
-        return "\n".join(f"{indent}{line}".rstrip() for line in text.splitlines())
-
-    def enabled(self, prog: Program) -> bool:
-        # Always: a command whose subject is missing says so; it is never "command not found".
-        return True
-
-    def parse(self, source: str) -> ParsedCommand[Sequence[str]]:
-        from drgn.commands import parse_shell_command
-
-        return parse_shell_command(source)
-
-    def run(self, prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
-        from drgn.commands import CommandArgumentError
-
-        try:
-            answer = run(self._spec, prog, words)
-        except UsageError as error:
-            raise CommandArgumentError(str(error)) from error
-        return None if answer is None else answer.records
-
-
-def register(spec: Spec) -> None:
-    """Make a command known to drgn's prompt (``%name``). Doing it twice is harmless."""
-    from drgn.commands import DEFAULT_COMMAND_NAMESPACE
-
-    DEFAULT_COMMAND_NAMESPACE.register(spec.name, _DrgnCommand(spec))
