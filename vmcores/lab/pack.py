@@ -6,9 +6,9 @@ Pack a run of the lab into ``vmcores/``.
 
 ``pack.py kernel VMLINUX CONFIG ARCHITECTURE``
     pack a shrunk vmlinux into ``vmcores/kernels/ARCHITECTURE-RELEASE/``.
-``pack.py sample NAME OUTPUT ARCHITECTURE RELEASE LOADER DESCRIPTION [FORMAT...]``
-    pack OUTPUT/vmcore (format ``raw``), OUTPUT/vmcore.FORMAT for each format, and OUTPUT/truth into
-    ``vmcores/NAME/``, and describe it in ``vmcores/index.json``.
+``pack.py sample NAME OUTPUT ARCHITECTURE RELEASE LOADER DESCRIPTION FORMAT...``
+    pack OUTPUT/vmcore (format ``raw``) or OUTPUT/vmcore.FORMAT for each format, the default one
+    first, and OUTPUT/truth into ``vmcores/NAME/``, and describe it in ``vmcores/index.json``.
 
 ``size`` in the index is that of the unpacked file, ``sha256`` that of the file as it lies there.
 """
@@ -26,6 +26,8 @@ VMCORES = pathlib.Path(__file__).resolve().parent.parent
 INDEX = VMCORES / "index.json"
 DEFAULT = "6.1-fileload"
 _BLOCK = 1 << 20
+LZMA2 = "--lzma2=preset=9e,dict=256MiB"
+"""A dump holds the kernel's text twice or more (its own PT_LOAD, RAM, the capture kernel), far apart."""
 
 
 def digest(path: pathlib.Path) -> str:
@@ -41,7 +43,7 @@ def pack(source: pathlib.Path, target: pathlib.Path) -> dict[str, object]:
     """Compress a file with xz, and describe it for the index."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as out:
-        subprocess.run(["xz", "-9e", "-T1", "-c", source], stdout=out, check=True)
+        subprocess.run(["xz", "-T1", LZMA2, "-c", source], stdout=out, check=True)
     return {
         "file": str(target.relative_to(VMCORES)),
         "size": source.stat().st_size,
@@ -102,8 +104,9 @@ def pack_sample(
     """Pack the dumps of one crash and what is true about it."""
     folder = VMCORES / name
     shutil.rmtree(folder, ignore_errors=True)
-    sources = {"raw": output / "vmcore"}
-    sources.update((format, output / f"vmcore.{format}") for format in formats)
+    sources = {
+        format: output / ("vmcore" if format == "raw" else f"vmcore.{format}") for format in formats
+    }
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as workers:
         packed = {
             format: workers.submit(pack, source, folder / f"{source.name}.xz")
@@ -129,7 +132,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments[:1] == ["kernel"] and len(arguments) == 4:
         pack_kernel(pathlib.Path(arguments[1]), pathlib.Path(arguments[2]), arguments[3])
-    elif arguments[:1] == ["sample"] and len(arguments) >= 7:
+    elif arguments[:1] == ["sample"] and len(arguments) >= 8:
         _, name, output, architecture, release, loader, description, *formats = arguments
         pack_sample(
             name, pathlib.Path(output), architecture, release, loader, description, formats

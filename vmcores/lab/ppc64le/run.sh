@@ -41,7 +41,7 @@ chroot "$root" qemu-system-ppc64 -machine pseries,x-vof=on -cpu "$cpu" -accel tc
 	-chardev "socket,id=console,path=$inside/console.sock,server=on,wait=on" \
 	-serial chardev:console -monitor "unix:$inside/monitor.sock,server,nowait" \
 	-kernel "$inside/kernel" -initrd "$inside/initrd.gz" \
-	-append "console=hvc0 fadump=${FADUMP:-on} ${APPEND:-}" \
+	-append "console=hvc0 fadump=${FADUMP:-on} nohz=off ${APPEND:-}" \
 	-drive "file=$inside/disk.img,format=raw,if=none,id=disk,cache=unsafe" \
 	-device virtio-blk-pci,drive=disk &
 qemu=$!

@@ -48,12 +48,12 @@ if [ ! -d "$source_dir" ]; then
 fi
 
 # No trace of this machine in the kernel, and the same kernel each time.  -fno-var-tracking: where a
-# local variable lives at each instruction is a third of the debug info, and is cut out later anyway.
+# local variable lives at each instruction is much debug info, and is cut out later anyway.
 map=-ffile-prefix-map=$work=.
 make_kernel() {
 	make -s -C "$source_dir" O="$build_dir" -j"$(nproc)" \
 		KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=drgn-pmem KBUILD_BUILD_TIMESTAMP=2026-01-01 \
-		KCFLAGS="$map -fno-var-tracking" KAFLAGS="$map" "$@"
+		KGZIP="$here/gzip-stored.py" KCFLAGS="$map -fno-var-tracking" KAFLAGS="$map" "$@"
 }
 
 mkdir -p "$build_dir"

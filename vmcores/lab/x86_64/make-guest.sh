@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# make-guest.sh WORK: WORK/initrd.gz (busybox, pmtruth, init) and WORK/tools.img, a read-only disk
+# make-guest.sh WORK: WORK/initrd (busybox, pmtruth, init) and WORK/tools.img, a read-only disk
 # with the tools that the guest runs and their libraries, from this machine's packages.
 #
 # Needs: busybox-static ndctl daxctl kexec-tools e2fsprogs xfsprogs dmsetup gcc libc6-dev cpio.
@@ -35,7 +35,8 @@ ln -s /t/lib "$guest/initrd/lib"
 ln -s /t/lib64 "$guest/initrd/lib64"
 ln -s /t/usr/lib "$guest/initrd/usr/lib"
 
-(cd "$guest/initrd" && find . | cpio -o -H newc --quiet | gzip -9 -n) > "$work/initrd.gz"
+# not compressed, see gzip-stored.py
+(cd "$guest/initrd" && find . | sort | cpio -o -H newc --quiet) > "$work/initrd"
 rm -f "$work/tools.img"
 mke2fs -q -t ext4 -d "$guest/tools" "$work/tools.img" 96M > /dev/null
-ls -l "$work/initrd.gz" "$work/tools.img"
+ls -l "$work/initrd" "$work/tools.img"

@@ -23,7 +23,7 @@ for version in 6.1 7.2; do
 		pack kernel "$work/vmlinux-$version.small" "$work/config-$version" x86_64
 	fi
 done
-[ -f "$work/initrd.gz" ] || "$here/make-guest.sh" "$work"
+[ -f "$work/initrd" ] || "$here/make-guest.sh" "$work"
 
 if [ $# -eq 0 ]; then
 	set -- "$here"/scenarios/*
@@ -38,7 +38,7 @@ for scenario in "$@"; do
 		made=""
 		for format in $FORMATS; do
 			case $format in
-			qemu-*) ;;
+			raw | qemu-*) ;;
 			*) made="$made $format" ;;
 			esac
 		done

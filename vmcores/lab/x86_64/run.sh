@@ -25,7 +25,7 @@ rm -rf "$disk" "$output/truth" "$output"/vmcore*
 mkdir -p "$disk/lab"
 cp "$here"/guest/*.sh "$disk/lab/"
 cp "$work/bzImage-$KERNEL" "$disk/lab/bzImage"
-cp "$work/initrd.gz" "$disk/lab/"
+cp "$work/initrd" "$disk/lab/"
 cat > "$disk/lab/scenario" <<END
 LOADER=$LOADER SETUP=$SETUP CAPTURE_PMEM=$CAPTURE_PMEM HOTADD=$HOTADD QEMU_DUMPS="$QEMU_DUMPS"
 END
@@ -67,12 +67,16 @@ timeout "$TIMEOUT" qemu-system-x86_64 -accel tcg,thread=multi -machine pc,nvdimm
 	-drive "file=$output/result.img,if=virtio,format=raw,cache=unsafe" \
 	-drive "file=$work/tools.img,if=virtio,format=raw,readonly=on" \
 	-drive "file=$output/vmcore,if=virtio,format=raw,cache=unsafe" \
-	-kernel "$work/bzImage-$KERNEL" -initrd "$work/initrd.gz" \
+	-kernel "$work/bzImage-$KERNEL" -initrd "$work/initrd" \
 	-append "console=ttyS0 crashkernel=$CRASHKERNEL panic=10 init_on_free=1 swiotlb=noforce" \
 	-monitor "unix:$output/monitor.sock,server,nowait" -serial "file:$output/serial.log" \
 	-serial "unix:$output/guest.sock,server,nowait" -display none -no-reboot -net none
 
 (cd "$output" && debugfs -R "rdump / ." result.img 2> /dev/null)
+if [ ! -s "$output/vmcore.size" ]; then
+	echo "run.sh: no dump; a kernel placed in the middle leaves no room for crashkernel=, try again" >&2
+	exit 1
+fi
 truncate -s "$(sed -n 's/^copied .*: \([0-9]*\) bytes.*/\1/p' "$output/vmcore.size")" "$output/vmcore"
 for dump in "$output"/vmcore.qemu-*; do
 	[ ! -f "$dump" ] || fallocate --dig-holes "$dump"

@@ -50,7 +50,7 @@ say "files mapped"
 ndctl list -BDRNX -vv > "$truth/ndctl.json"
 cat /proc/iomem > "$truth/iomem"
 find /mnt -exec stat -c 'ino=%i size=%s blocks=%b mode=%f dev=%t:%T %D %n' {} \; > "$truth/stat" 2>&1
-kexec -d -s -p /out/lab/bzImage --initrd=/out/lab/initrd.gz \
+kexec -d -s -p /out/lab/bzImage --initrd=/out/lab/initrd \
 	--command-line="console=ttyS0 lab=capture nr_cpus=1 reset_devices panic=10 swiotlb=noforce initcall_blacklist=nfit_init" \
 	> "$truth/kexec.log" 2>&1
 say "kexec returned $?, loaded: $(cat /sys/kernel/kexec_crash_loaded)"

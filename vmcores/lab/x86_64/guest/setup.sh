@@ -19,7 +19,8 @@ record_infoblocks
 record_files
 say "devices and files recorded"
 
-cmdline="console=ttyS0 lab=capture nr_cpus=1 reset_devices panic=10 swiotlb=noforce"
+# acpi_no_memhotplug: else a DIMM that was plugged in is RAM to the capture kernel, which then cannot read it
+cmdline="console=ttyS0 lab=capture nr_cpus=1 reset_devices panic=10 swiotlb=noforce acpi_no_memhotplug"
 if [ "$CAPTURE_PMEM" != 1 ]; then
 	# else its nfit driver would write the struct pages on pmem anew
 	cmdline="$cmdline initcall_blacklist=nfit_init"
@@ -28,7 +29,7 @@ how=-s
 if [ "$LOADER" = load ]; then
 	how=-c
 fi
-kexec -d "$how" -p /out/lab/bzImage --initrd=/out/lab/initrd.gz --command-line="$cmdline" \
+kexec -d "$how" -p /out/lab/bzImage --initrd=/out/lab/initrd --command-line="$cmdline" \
 	> "$truth/kexec.log" 2>&1
 say "kexec returned $?, loaded: $(cat /sys/kernel/kexec_crash_loaded)"
 
@@ -39,7 +40,8 @@ if [ "${HOTADD:-0}" -gt 0 ]; then
 	sleep 2
 	ls -d /sys/devices/system/memory/memory* | sort > /tmp/blocks.after
 	for block in $(diff /tmp/blocks.before /tmp/blocks.after | sed -n 's/^[+>] *//p' | grep /memory/); do
-		echo online > "$block/state"
+		# movable: no kernel object goes where a dump may have nothing
+		echo online_movable > "$block/state"
 		echo "${block##*/}" >> "$truth/hot-added"
 	done
 fi
