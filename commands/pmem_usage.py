@@ -54,8 +54,15 @@ def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.usage import read_usage
 
     usage = read_usage(prog)
+    notes = [f"pages of {usage.page_size} bytes", *usage.notes]
+    if usage.overlap:
+        notes.append(
+            f"{usage.overlap} pages lie in two segments; makedumpfile counts them twice: "
+            f"Original pages 0x{usage.original + usage.overlap:016x}, "
+            f"Memory Hole 0x{usage.hole - usage.overlap:016x}"
+        )
     return Answer(
         list(usage.lines()),
-        notes=[f"pages of {usage.page_size} bytes", *usage.notes],
+        notes=notes,
         json=usage.to_json(),
     )

@@ -4,8 +4,9 @@
 Page report
 -----------
 
-The lines of makedumpfile's report for a dump that is already there, pmem's among them. Counts are
-of whole pages, as makedumpfile counts: what a segment has of a page at its ends does not count.
+The lines of makedumpfile's report for a dump that is already there, pmem's among them. As in
+makedumpfile, a page that a segment has only the beginning of counts. Unlike it, a page that two
+segments have (the kernel image, RAM on pmem) counts once.
 """
 
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ class UsageLine:
 
 @dataclass(frozen=True)
 class Usage:
-    """Pages of a dump. All numbers are whole pages."""
+    """Pages of a dump. All numbers are pages."""
 
     page_size: int
     """bytes"""
@@ -67,6 +68,8 @@ class Usage:
     """Info blocks and struct pages on pmem: what the devm_memmap_vmcore list has."""
     pmem_userdata: dict[State, int]
     """All other persistent memory."""
+    overlap: int = 0
+    """Pages that more than one segment has; makedumpfile counts them again."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -109,6 +112,7 @@ class Usage:
             "truncated": self.truncated,
             "memory_hole": self.hole,
             "total": self.total,
+            "overlap": self.overlap,
             "pmem_metadata": {s.value: n for s, n in self.pmem_metadata.items()},
             "pmem_userdata": {s.value: n for s, n in self.pmem_userdata.items()},
         }
@@ -134,8 +138,8 @@ def read_usage(prog: Program) -> Usage:
     first, last = coverage.saved_ranges()
     step = np.uint64(size)
     low = first // step + (first % step != 0).astype(np.uint64)
-    high = (last // step) + ((last + np.uint64(1)) % step == 0).astype(np.uint64)
-    saved = int(np.where(high > low, high - np.minimum(low, high), np.uint64(0)).sum())
+    high = last // step + np.uint64(1)
+    saved = int((high - np.minimum(low, high)).sum())
     return Usage(
         size,
         dump.kdump.max_mapnr if dump.kdump else -(-end // size),
@@ -144,19 +148,29 @@ def read_usage(prog: Program) -> Usage:
         coverage.count().get(State.TRUNCATED, 0) // size,
         metadata,
         userdata,
+        _overlap(dump, size, original),
         tuple(notes),
     )
 
 
+def _overlap(dump: DumpFile, size: int, original: int) -> int:
+    """Pages that more than one segment has: by how much the sum of the segments is too large."""
+    if dump.kdump is not None:
+        return 0
+    places = [(s.physical, s.memory_size) for s in dump.segments]
+    pages = (-(-(p + n) // size) - -(-p // size) for p, n in places if p is not None and n)
+    return max(0, sum(pages) - original)
+
+
 def _present(coverage: Coverage, size: int) -> tuple[int, int]:
-    """Whole pages that are not absent; end of the last one in bytes."""
+    """Pages that are not absent; end of the last one in bytes."""
     pages = start = end = 0
     for part in coverage.extent():
         if part.start != end:
-            pages += max(0, end // size - -(-start // size))
+            pages += -(-end // size) - -(-start // size)
             start = part.start
         end = part.end
-    return pages + max(0, end // size - -(-start // size)), end
+    return pages + -(-end // size) - -(-start // size), end
 
 
 def _pmem(
