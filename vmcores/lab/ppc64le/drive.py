@@ -2,7 +2,8 @@
 """
 drive.py SHARED INSIDE: take a guest of run.sh through its crash.
 
-SHARED holds QEMU's sockets, its console log and its dumps; INSIDE is what QEMU calls that directory.
+SHARED holds QEMU's sockets, the console log and the dumps; INSIDE is what QEMU calls that
+directory.
 """
 
 import pathlib
