@@ -18,9 +18,11 @@ from drgn import Program
 
 from drgn_pmem.analysis.daxfiles import DaxFile, DaxFiles, dax_files_of
 from drgn_pmem.dumpfile.coverage import State
+from drgn_pmem.kernel.badblocks import SECTOR
 from drgn_pmem.kernel.daxchar import DaxChar
 from drgn_pmem.kernel.daxentry import DaxEntry
 from drgn_pmem.kernel.daxfs import device_number, host_of_mapping
+from drgn_pmem.kernel.dm import dm_pieces, sectors_above
 from drgn_pmem.kernel.memory import Unreadable, cached
 from drgn_pmem.kernel.nvdimm import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import PageState, pages_pgmap, read_page
@@ -57,6 +59,9 @@ class Owner:
     deleted: bool
     offset: int
     """Of the page in the file, bytes."""
+    sector: int | None
+    """512-byte sector of the page on the device of the file system, as fiemap counts; None for
+    device DAX and pages of RAM."""
     entry: DaxEntry | None
     """Its DAX entry; None for device DAX, which has none, and if only the struct page names it."""
     sources: tuple[str, ...]
@@ -79,6 +84,7 @@ class Owner:
             "paths": list(self.paths),
             "deleted": self.deleted,
             "offset": self.offset,
+            "sector": self.sector,
             "entry": self.entry.to_json() if self.entry else None,
             "sources": list(self.sources),
             "private_copy": self.private_copy,
@@ -273,11 +279,31 @@ class _Question:
             file.names.paths,
             file.names.deleted,
             index << self.page_shift,
+            self._sector(file),
             entry,
             sources,
             tuple(mappings_of_page(self.prog, mapping, index, self.pfn)),
             tuple(file.open_by) if file.names.deleted else (),
         )
+
+    def _sector(self, file: DaxFile) -> int | None:
+        """Sector of the page on the file system's device, through dm-linear if it lies on that."""
+        namespace, super_ = self._namespace(), file.inode.super
+        if namespace is None or namespace.blockdev is None or super_ is None:
+            return None
+        if namespace.data_offset is None or len(super_.disks) != 1:
+            return None
+        offset = (self.pfn << self.page_shift) - namespace.resource - namespace.data_offset
+        on = sectors_above(self.prog, namespace.blockdev, offset // SECTOR)
+        sector = on.get(super_.disks[0])
+        if sector is None:
+            problems = dm_pieces(self.prog)[1]
+            self.notes.append(
+                f"sector on {super_.disks[0]} not known: its table on {namespace.blockdev}"
+                f" {f'cannot be read: {problems[0]}' if problems else 'is not linear'}"
+            )
+            return None
+        return sector - super_.start_sector
 
     def _of_char(self, char: DaxChar, claim: "tuple[int, int] | None") -> Owner:
         index = char.index_of(self.pfn)
@@ -302,6 +328,7 @@ class _Question:
             char.paths,
             False,
             index << self.page_shift,
+            None,
             None,
             tuple(sources),
             tuple(mappings_of_page(self.prog, mapping, index, self.pfn)),
@@ -350,6 +377,7 @@ class _Question:
                 file.names.paths,
                 file.names.deleted,
                 page << self.page_shift,
+                None,
                 entry if hole else None,
                 ("i_pages", "pte") if hole else ("pte",),
                 tuple(Mapping(t, address, Proof.PTE, self.pfn, vma) for t in users),

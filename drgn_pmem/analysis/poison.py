@@ -102,7 +102,8 @@ class PoisonedPage:
             )
         for owner in self.owners.owners:
             inside = self.physical - (self.pfn << self.owners.page_shift)
-            steps.append(f"{owner.path or owner.inode} offset {owner.offset + inside:#x}")
+            on = "" if owner.sector is None else f" (sector {owner.sector} of {owner.device})"
+            steps.append(f"{owner.path or owner.inode} offset {owner.offset + inside:#x}{on}")
         return steps
 
     @property

@@ -67,6 +67,8 @@ class DaxSuper:
     """Address of the root ``struct dentry``."""
     disks: tuple[str, ...]
     """Names of the DAX disks under it: ``"pmem0"``, ``"dm-0"``."""
+    start_sector: int
+    """Of its block device on the disk: 0 unless it is a partition."""
     object: Object = field(repr=False, compare=False)
     """``struct super_block *``"""
 
@@ -126,6 +128,12 @@ class Inodes:
         self.mapping = Layout(memory, "struct address_space", host="host")
         self.i_pages = self.mapping.offset("i_pages", "page_tree")
         self.bdev = Layout(memory, "struct block_device", disk="bd_disk", dev="bd_dev")
+        # Before v5.11 a partition is a struct hd_struct.
+        self.start = (
+            Layout(memory, "struct block_device", start="bd_start_sect")
+            if self.bdev.has("bd_start_sect")
+            else None
+        )
         self.disk = Layout(memory, "struct gendisk", major="major")
         self.disk_name = self.disk.offset("disk_name")
 
@@ -209,6 +217,7 @@ def _read_super(
         values["dev"],
         values["root"],
         tuple(disk_name(prog, disk) for disk in on_dax),
+        layouts.start.read(values["bdev"])["start"] if layouts.start and values["bdev"] else 0,
         layouts.super.object(address),
     )
 

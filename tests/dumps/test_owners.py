@@ -21,6 +21,7 @@ from .truth_owners import (
     is_pmem,
     pages,
     physical_of_sector,
+    recorded_extents,
     shown_path,
 )
 
@@ -94,6 +95,25 @@ def test_every_owner_is_where_fiemap_puts_the_page(case: Case) -> None:
             assert recorded == pfn, owner
             checked += 1
     assert checked
+
+
+def test_the_sector_is_the_one_that_fiemap_counts(case: Case) -> None:
+    """Of the file system's own device: also through dm-linear."""
+    where = {
+        (path, offset + at): sector + at // 512
+        for path, offset, sector, length in recorded_extents(case)
+        for at in range(0, length, PAGE)
+    }
+    checked = set()
+    for answer in mapped(case).values():
+        for owner in answer["owners"]:
+            key = (owner["path"], owner["offset"])
+            if key in where and not owner["private_copy"]:
+                assert owner["sector"] == where[key], owner
+                checked.add(owner["device"])
+    assert checked
+    if "linear" in case.truth("mounts"):
+        assert "dm-0" in checked
 
 
 def test_pages_of_a_reflinked_extent_name_every_file(case: Case) -> None:

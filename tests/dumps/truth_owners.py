@@ -20,6 +20,7 @@ __all__ = (
     "is_pmem",
     "pages",
     "physical_of_sector",
+    "recorded_extents",
     "shown_path",
 )
 
@@ -144,9 +145,8 @@ def physical_of_sector(case: Case, source: str, sector: int) -> int:
     raise AssertionError(f"{source} has no sector {sector}")
 
 
-def extents(case: Case) -> Iterator[tuple[str, int, int, int]]:
-    """(path, byte offset in the file, physical address, bytes) as fiemap said."""
-    mounts = [line.split()[:2] for line in case.truth("mounts").splitlines()]
+def recorded_extents(case: Case) -> Iterator[tuple[str, int, int, int]]:
+    """(path, byte offset in the file, first 512-byte sector, bytes) as fiemap said."""
     path = ""
     for line in case.truth("fiemap").splitlines():
         if line.startswith("== "):
@@ -154,10 +154,18 @@ def extents(case: Case) -> Iterator[tuple[str, int, int, int]]:
             continue
         match = re.match(r" *\d+: \[(\d+)\.\.(\d+)\]: *(\d+)\.\.(\d+)", line)
         if match:
-            source, _ = max(
-                (m for m in mounts if path.startswith(m[1].rstrip("/") + "/")),
-                key=lambda m: len(m[1]),
-            )
-            first, last, block, _ = (int(g) for g in match.groups())
-            physical = physical_of_sector(case, source, block)
-            yield path, first * SECTOR, physical, (last - first + 1) * SECTOR
+            first, last, sector, _ = (int(g) for g in match.groups())
+            yield path, first * SECTOR, sector, (last - first + 1) * SECTOR
+
+
+def extents(case: Case) -> Iterator[tuple[str, int, int, int]]:
+    """(path, byte offset in the file, physical address, bytes) as fiemap and the mounts said. A
+    mapped dm device may be in several pieces: only its extents' first pages are given."""
+    mounts = [line.split()[:2] for line in case.truth("mounts").splitlines()]
+    for path, offset, sector, length in recorded_extents(case):
+        source, _ = max(
+            (m for m in mounts if path.startswith(m[1].rstrip("/") + "/")),
+            key=lambda m: len(m[1]),
+        )
+        physical = physical_of_sector(case, source, sector)
+        yield path, offset, physical, min(length, PAGE) if "mapper" in source else length
