@@ -1,0 +1,148 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``elfcorehdr``: the crash header found, rebuilt and implied, compared."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from drgn_pmem.spec import Answer, Argument, Field, command
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+    from drgn_pmem.analysis.headers import CrashHeaders
+    from drgn_pmem.formats.elfcorehdr import CrashHeader
+
+_HEADERS = ("found", "rebuilt", "implied")
+
+_FIELDS = (
+    Field("WHAT", lambda row: row["what"], "what the program header is for"),
+    Field("PHYSICAL", lambda row: row["physical"], "physical address", right=True),
+    Field("SIZE", lambda row: row["size"], "bytes of memory", right=True),
+    Field("FLAGS", lambda row: row["flags"], "p_flags, raw; 0x10 is PF_DEV", right=True),
+    Field("FOUND", lambda row: row["found"], "is it in the header found in memory"),
+    Field("REBUILT", lambda row: row["rebuilt"], "is it in the rebuilt header"),
+    Field("IMPLIED", lambda row: row["implied"], "is it in the dump's own headers"),
+    Field("VIRTUAL", lambda row: row["virtual"], "kernel virtual address", right=True, shown=False),
+    Field("OFFSET", lambda row: row["offset"], "where the bytes are read", right=True, shown=False),
+)
+
+_DIFFERENCE_FIELDS = (
+    Field("CAUSE", lambda item: item.cause, "why, in a word"),
+    Field("BETWEEN", lambda item: "/".join(item.between), "which two headers differ"),
+    Field("DIFFERENCE", lambda item: item.difference.words, "what one of them has"),
+    Field("EXPLANATION", lambda item: item.explanation, "why"),
+)
+
+
+@command(
+    name="elfcorehdr",
+    description="the crash header: found in memory, rebuilt, implied by the dump; compared",
+    long_description=(
+        "Which memory should have been in the dump, and is it. The crash header (elfcorehdr) is\n"
+        "looked for in the memory reserved for the crash kernel, rebuilt from the state of the\n"
+        "crashed kernel, and derived from the dump's own program headers; what differs is\n"
+        "explained: memory or CPUs that came after the crash kernel was loaded, persistent memory\n"
+        "that was not marked, exclusions that failed."
+    ),
+    arguments=(
+        Argument(
+            "-o",
+            "--output",
+            kind="file",
+            metavar="FILE",
+            help="write the rebuilt header to FILE, as an ELF file that readelf accepts",
+        ),
+        Argument("-F", "--fields", kind="field", metavar="FIELDS", help="show these fields"),
+    ),
+    fields=_FIELDS,
+    examples=(
+        ("elfcorehdr", "the three headers side by side, differences explained"),
+        ("elfcorehdr --json", "the same, for scripts"),
+        ("elfcorehdr -o /tmp/elfcorehdr", "write the rebuilt header, for readelf -lW"),
+    ),
+    code="from drgn_pmem.analysis.headers import crash_headers\n\nheaders = crash_headers(prog)",
+)
+def elfcorehdr(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.headers import crash_headers
+
+    headers = crash_headers(prog)
+    notes = _notes(headers)
+    if args.output is not None:
+        notes.append(_write(prog, headers, args.output))
+    return Answer(
+        [headers],
+        notes=notes,
+        json=headers.to_json(),
+        sections=(
+            ("", _rows(headers), _FIELDS),
+            ("Differences:", headers.differences, _DIFFERENCE_FIELDS),
+        ),
+    )
+
+
+def _notes(headers: CrashHeaders) -> list[str]:
+    notes = list(headers.notes)
+    if headers.loader is not None:
+        notes.append(f"the crash kernel was loaded by {headers.loader}")
+    notes += [f"{name}: {headers.why[name]}" for name in _HEADERS if getattr(headers, name) is None]
+    if headers.hotplug is not None:
+        notes.append(f"hotplug: {headers.hotplug.words}")
+        notes += [
+            f"{item.path} would read {'nothing' if item.value is None else item.value} ({item.why})"
+            for item in headers.hotplug.sysfs
+            if item.value is not None
+        ]
+    if headers.identical is not None:
+        same = "is" if headers.identical else "is not"
+        notes.append(f"the header in memory {same} the rebuilt one, byte for byte")
+    return notes
+
+
+def _rows(headers: CrashHeaders) -> list[dict[str, Any]]:
+    """One row for each program header that any of the three has."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for name in _HEADERS:
+        header: CrashHeader | None = getattr(headers, name)
+        for phdr in header.phdrs if header is not None else ():
+            key = (phdr.type, phdr.physical, phdr.memory_size, phdr.flags)
+            row = rows.setdefault(
+                key,
+                {
+                    "what": phdr.what,
+                    "physical": f"{phdr.physical:#x}",
+                    "virtual": f"{phdr.virtual:#x}",
+                    "offset": f"{phdr.offset:#x}",
+                    "size": phdr.memory_size,
+                    "flags": f"{phdr.flags:#x}",
+                    **{other: None if getattr(headers, other) is None else False
+                       for other in _HEADERS},
+                },
+            )  # fmt: skip
+            row[name] = True
+    return list(rows.values())
+
+
+def _write(prog: Program, headers: CrashHeaders, path: str) -> str:
+    from drgn_pmem.errors import NotFound, PmemError, UsageError
+    from drgn_pmem.formats.elfcorehdr import PT_NOTE, to_elf_file
+    from drgn_pmem.kernel.kexec import read_physical
+
+    header = headers.rebuilt
+    if header is None:
+        raise NotFound(f"there is no rebuilt header to write: {headers.why['rebuilt']}")
+    notes = {}
+    for phdr in header.phdrs:
+        if phdr.type == PT_NOTE:
+            try:
+                notes[phdr.physical] = read_physical(prog, phdr.physical, phdr.memory_size)
+            except PmemError:
+                continue  # the file then says where the note was
+    try:
+        with open(path, "wb") as file:
+            file.write(to_elf_file(header, notes))
+    except OSError as error:
+        raise UsageError(f"elfcorehdr: {path}: {error.strerror}") from error
+    return f"the rebuilt header is in {path}"

@@ -1,0 +1,127 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``fadump``: the crash info header of a firmware-assisted dump, and what it says."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from drgn_pmem.spec import Answer, Argument, Field, command
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+    from drgn_pmem.analysis.fadump import Fadump
+
+_Section = tuple[str, Sequence[Any], Sequence[Field]]
+"""Title, records, fields."""
+
+_FIELDS = (
+    Field("FIELD", lambda item: item.name, "field of the crash info header"),
+    Field("VALUE", lambda item: _value(item.name, item.value), "its value"),
+    Field("FROM", lambda item: item.source, "where the value was taken from"),
+)
+
+_REGION_FIELDS = (
+    Field("BOOT MEMORY", lambda region: f"{region.start:#x}", "what the firmware copies"),
+    Field("SIZE", lambda region: region.size, "bytes", right=True),
+    Field("DESTINATION", lambda region: f"{region.destination:#x}", "where to"),
+)
+
+_PHDR_FIELDS = (
+    Field("ELFCOREHDR", lambda phdr: phdr.what, "what the program header is for"),
+    Field("PHYSICAL", lambda phdr: f"{phdr.physical:#x}", "physical address", right=True),
+    Field("SIZE", lambda phdr: phdr.memory_size, "bytes", right=True),
+    Field("OFFSET", lambda phdr: f"{phdr.offset:#x}", "where its bytes are", right=True),
+)
+
+
+def _value(name: str, value: object) -> object:
+    if isinstance(value, int) and name.endswith("addr"):
+        return f"{value:#x}"
+    if value is None and name == "crashing_cpu":
+        return "none yet"
+    return value
+
+
+@command(
+    name="fadump",
+    description="firmware-assisted dump: its header, the kernel's verdict, the reserve area",
+    long_description=(
+        "Why a firmware-assisted dump (POWER) failed, or would have: the crash info header, found\n"
+        "in memory or reconstructed where the dump leaves it out, with the source of each field;\n"
+        "what the kernel's own check says of it; the boot memory and where it is copied;\n"
+        "the reserve area; the elfcorehdr rebuilt and compared with the dump's PT_LOADs."
+    ),
+    arguments=(
+        Argument(
+            "--stack",
+            action="store_true",
+            help="show the stack of the thread that crashed, from the registers that were saved",
+        ),
+    ),
+    fields=_FIELDS,
+    examples=(
+        ("fadump", "the header, the verdict, a drawing of the reserve area"),
+        ("fadump --stack", "the stack of the thread that crashed"),
+    ),
+    code=lambda args: (
+        "from drgn_pmem.analysis.fadumpnotes import fadump_stack\n\ntrace = fadump_stack(prog)"
+        if args.stack
+        else "from drgn_pmem.analysis.fadump import examine_fadump\n\nfadump = examine_fadump(prog)"
+    ),
+)
+def fadump(prog: Program, args: argparse.Namespace) -> Answer:
+    if args.stack:
+        return _stack(prog)
+    from drgn_pmem.analysis.fadump import examine_fadump
+
+    found = examine_fadump(prog)
+    sections: list[_Section] = [
+        (f"Crash info header {found.header.layout}, {found.source}:", found.fields, _FIELDS),
+        ("", found.boot_regions, _REGION_FIELDS),
+    ]
+    if found.elf is not None:
+        sections.append(("", found.elf.rebuilt.phdrs, _PHDR_FIELDS))
+    return Answer(
+        [found],
+        notes=_notes(found),
+        json=found.to_json(),
+        sections=tuple(sections),
+        text=None if args.fields or args.no_header else _text(args, found, sections),
+    )
+
+
+def _text(args: argparse.Namespace, found: Fadump, sections: list[_Section]) -> str:
+    from drgn_pmem.analysis.fadumparea import draw_reserve_area
+    from drgn_pmem.output.table import table
+
+    blocks = [f"State: {found.state}\nVerdict: {found.verdict.words}"]
+    for title, records, fields in sections:
+        if records:
+            blocks.append((f"{title}\n" if title else "") + table(records, fields))
+    if found.area:
+        blocks.append(f"Reserve area:\n{draw_reserve_area(list(found.area))}")
+    if found.elf is not None and found.elf.matches_dump is not None:
+        match = "are" if found.elf.matches_dump else "are NOT"
+        blocks.append(f"The dump's PT_LOADs {match} those of the rebuilt elfcorehdr.")
+    if found.problems:
+        blocks.append("Wrong:\n" + "\n".join(f"  {problem}" for problem in found.problems))
+    return "\n\n".join(blocks)
+
+
+def _notes(found: Fadump) -> list[str]:
+    return list(found.notes)
+
+
+def _stack(prog: Program) -> Answer:
+    from drgn_pmem.analysis.fadump import crashed_stack
+
+    cpu, frames = crashed_stack(prog)
+    return Answer(
+        frames,
+        text="\n".join((f"CPU {cpu}", *frames)),
+        json={"cpu": cpu, "frames": frames},
+    )
