@@ -6,15 +6,21 @@ BIN := $(VENV)/bin
 TREE := build/tree
 JOBS ?= auto
 
-.PHONY: demo test lint typecheck floors bench fuzz docs vmcores matrix clean
+.PHONY: demo test lint typecheck floors bench bench-dump fuzz docs vmcores matrix clean
 
-# What has been installed, and from which declaration of it.
-$(VENV)/.installed: pyproject.toml
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# What a user needs, and what the tests need beyond it; each from the declaration of it.
+$(VENV)/.runs: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP) --editable .
 	touch $@
 
-demo: $(VENV)/.installed
+$(VENV)/.installed: $(VENV)/.runs
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.runs
 	$(BIN)/drgn-pmem --sample pmem-namespaces
 
 test: lint
@@ -38,7 +44,18 @@ floors: $(VENV)/.installed $(TREE)/.made
 	cd $(TREE) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.import_linter_cache
 
-docs: $(VENV)/.installed
+# Side by side with what one would do otherwise; the large dump is made by bench-dump first.
+bench: $(VENV)/.installed
+	$(BIN)/python -m bench
+
+bench-dump:
+	vmcores/lab/x86_64/bench-dump.sh build/bench-dump
+
+# The property tests with a hundred times the examples.
+fuzz: $(VENV)/.installed
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n $(JOBS) tests/unit
+
+docs: $(VENV)/.runs
 	$(BIN)/python docs/reference.py
 
 vmcores:
