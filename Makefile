@@ -49,7 +49,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m bench
 
 bench-dump:
-	vmcores/lab/x86_64/bench-dump.sh build/bench-dump
+	vmcores/lab/x86_64/bench-dump.sh build/vmcores/x86_64 build/bench-dump
 
 # The property tests with a hundred times the examples.
 fuzz: $(VENV)/.installed
