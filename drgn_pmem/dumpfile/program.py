@@ -11,10 +11,12 @@ physical address 0, which drgn takes for one without physical addresses.
 """
 
 from collections.abc import Iterator
+import contextlib
 import os
 
 import drgn
 
+from drgn_pmem.dumpfile.faults import PAGE_TABLE_READER, fault_on_excluded
 from drgn_pmem.dumpfile.locate import find_vmcoreinfo, guess_architecture
 from drgn_pmem.dumpfile.opener import open_dump, set_dump
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
@@ -46,6 +48,10 @@ _MACHINES = {
     "EM_RISCV": "RISCV64",
 }
 
+_READER_KNOB = "DRGN_PREFER_PGTABLE_READER"
+_PPC64_DIRECT_MAP = 0xC000000000000000
+"""``PAGE_OFFSET`` of 64-bit POWER."""
+
 _DRGN_ERRORS = (OSError, ValueError, LookupError, OverflowError, drgn.BadDataError)
 
 
@@ -76,6 +82,9 @@ def open_program(
     if guessed is None and dump.contained is DumpFormat.KDUMP:
         guessed = _missing_architecture(dump, vmcoreinfo, lines)
     prog = _set_core_dump(dump, vmcoreinfo, _platform(guessed, dump))
+    if dump.contained is DumpFormat.KDUMP and dump.truncated:
+        set_dump(prog, dump)
+        fault_on_excluded(prog)
     if dump.contained is DumpFormat.ELF and dump.vmcoreinfo is None:
         _add_physical_memory(prog, dump, lines)
     set_dump(prog, dump)
@@ -90,9 +99,17 @@ def open_program(
 def _set_core_dump(
     dump: DumpFile, vmcoreinfo: bytes | None, platform: drgn.Platform | None
 ) -> drgn.Program:
+    ends = dump.kdump is not None and dump.kdump.beyond_the_end(dump.size)
+    if ends:
+        raise DumpFileError(
+            f"{dump.path}: the file ends before its {ends}; no memory can be read from it"
+        )
     try:
         prog = drgn.Program(platform, vmcoreinfo=vmcoreinfo)
-        prog.set_core_dump(dump.path)
+        # libkdumpfile crashes behind the end of the file (faults.py): let it translate nothing.
+        with _environment(_READER_KNOB, "1" if dump.truncated and dump.kdump else None):
+            prog.set_core_dump(dump.path)
+            prog.cache[PAGE_TABLE_READER] = os.environ.get(_READER_KNOB, "0") not in ("", "0")
     except Exception as error:
         # drgn raises Exception itself for what it has no class for, libkdumpfile's errors among it.
         if type(error) is not Exception and not isinstance(error, _DRGN_ERRORS):
@@ -100,6 +117,21 @@ def _set_core_dump(
         reason = " ".join(str(error).split())
         raise DumpFileError(f"{dump.path}: drgn cannot open it: {reason}{_advice(dump)}") from error
     return prog
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable for a moment; ``None`` leaves it as it is."""
+    before = os.environ.get(name)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ.pop(name)
+            if before is not None:
+                os.environ[name] = before
 
 
 def _advice(dump: DumpFile) -> str:
@@ -191,8 +223,15 @@ def _add_physical_memory(prog: drgn.Program, dump: DumpFile, lines: list[str]) -
         except DumpFileError as error:
             raise drgn.FaultError("memory not saved in core dump", address) from error
 
+    def read_mapped(address: int, count: int, offset: int, physical: bool) -> bytes:
+        return read(address - _PPC64_DIRECT_MAP, count, offset, physical)
+
     for item in dump.coverage.extent():
         prog.add_memory_segment(item.start, item.size, read, physical=True)
+        # The hash MMU has no page tables that drgn can walk, and kernels before 6.8 do not say in
+        # vmcoreinfo which MMU is in use. Where memory is mapped, is fixed.
+        if prog.platform is not None and prog.platform.arch is drgn.Architecture.PPC64:
+            prog.add_memory_segment(_PPC64_DIRECT_MAP + item.start, item.size, read_mapped)
     lines.append(
         f"{dump.path}: one segment at physical address 0, which drgn does not take for one;"
         " physical memory was given to it"
@@ -210,6 +249,7 @@ NUMBER(KERNEL_IMAGE_SIZE)=1073741824
 NUMBER(VA_BITS)=48
 NUMBER(TCR_EL1_T1SZ)=0x10
 NUMBER(kimage_voffset)=0xffff800000000000
+NUMBER(va_kernel_pa_offset)=0
 KERNELOFFSET=0
 """
 
