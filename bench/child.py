@@ -18,21 +18,19 @@ def main() -> None:
     line, path, vmlinux = sys.argv[1:4]
     start = time.perf_counter()
     import drgn_pmem
-    from drgn_pmem.commands import load_commands
-    from drgn_pmem.spec import SPECS, run
+    from drgn_pmem.commands import load_command
+    from drgn_pmem.spec import run
 
-    load_commands()
+    words = shlex.split(line)
+    spec = load_command(words[0])
     prog = drgn_pmem.open(path, [vmlinux])
     # What every use needs once: the types and the first symbol.
     prog.type("struct page")
     prog["init_mm"]
     opened, cpu = time.perf_counter(), time.process_time()
-    words = shlex.split(line)
-    answer = None
-    if words:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            answer = run(SPECS[words[0]], prog, words[1:])
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        answer = run(spec, prog, words[1:])
     done, cpu = time.perf_counter(), time.process_time() - cpu
     print(
         json.dumps(

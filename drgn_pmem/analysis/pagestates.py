@@ -353,7 +353,7 @@ class _Owners:
     def matching(self, groups: "Runs") -> set[int]:
         """Mappings whose owner is the one that was asked for."""
         pages = groups[(groups["kind"] == Kind.PAGE) & (groups["mapping"] > 3)]
-        mappings = np.unique(pages["mapping"]).tolist()
+        mappings = sorted(set(pages["mapping"].tolist()))
         if self._wanted.lower().startswith("0x"):
             try:
                 return {int(self._wanted, 16)}.intersection(mappings)

@@ -149,35 +149,56 @@ class Decoder:
         size = self._layout.size
         pages = np.frombuffer(data, self._page)
         address = data.ctypes.data
-        if len(pages) and self._uniform(address, len(pages)):
+        if len(pages) and self._uniform(address, pages):
             return self._runs(pages[:1], np.zeros(1, np.int64), len(pages), first_pfn, pages)
         parts = []
         for start in range(0, len(pages), _SUB_PAGES):
             count = min(_SUB_PAGES, len(pages) - start)
             part = pages[start : start + count]
-            if self._uniform(address + start * size, count):
+            if self._uniform(address + start * size, part):
                 starts = np.zeros(1, np.int64)
             else:
-                starts = self._boundaries(part)
+                starts = self._boundaries(part, first_pfn + start)
             following = pages[start:]
             parts.append(self._runs(part[starts], starts, count, first_pfn + start, following))
         return join(parts)
 
-    def _uniform(self, address: int, count: int) -> bool:
-        """Whether all pages of a block are the same bytes."""
+    def _uniform(self, address: int, pages: "Runs") -> bool:
+        """Whether all pages of a block are the same bytes, and one run."""
         size = self._layout.size
-        return _memcmp(address, address + size, (count - 1) * size) == 0
+        if _memcmp(address, address + size, (len(pages) - 1) * size) != 0:
+            return False
+        # Pages of a file would count on, and where the head of a tail is depends on its address.
+        return len(pages) == 1 or not (pages["mapping"][0] > 3 or int(pages["word"][0]) & 1)
 
-    @staticmethod
-    def _boundaries(pages: "Runs") -> "NDArray[np.int64]":
+    def _boundaries(self, pages: "Runs", first_pfn: int) -> "NDArray[np.int64]":
         """Where runs start in a block."""
-        mapping, index = pages["mapping"], pages["index"]
+        mapping, index, word = pages["mapping"], pages["index"], pages["word"]
+        tails = word & 1 != 0
         # A file's pages count on, all others have one index.
-        changed = index[1:] - index[:-1] != (mapping[1:] > 3)
+        in_file = (mapping[1:] > 3) & ~tails[1:]
+        changed = index[1:] - index[:-1] != in_file
         for name in ("flags", "word", "mapping", "mapcount", "refcount"):
             column = pages[name]
             changed |= column[1:] != column[:-1]
+        if tails.any():
+            kind, head = self._heads(word, np.arange(len(pages), dtype=np.uint64) + first_pfn)
+            changed |= (tails[1:] & tails[:-1]) & (
+                (kind[1:] != kind[:-1]) | (head[1:] != head[:-1])
+            )
         return np.concatenate((np.zeros(1, np.int64), np.flatnonzero(changed) + 1))
+
+    def _heads(
+        self, word: "NDArray[np.uint64]", pfn: "NDArray[np.uint64]"
+    ) -> "tuple[NDArray[np.uint8], NDArray[np.uint64]]":
+        """Of tail pages, the kind (``TAIL`` or ``TORN``) and the PFN of the head."""
+        layout = self._layout
+        size, vmemmap = np.uint64(layout.size), np.uint64(layout.vmemmap)
+        address = vmemmap + pfn * size
+        head = address & word if layout.head_is_mask else word - np.uint64(1)
+        sound = (head >= vmemmap) & (head < address) & ((head - vmemmap) % size == 0)
+        kind = np.where(sound, np.uint8(Kind.TAIL), np.uint8(Kind.TORN))
+        return kind, np.where(sound, (head - vmemmap) // size, np.uint64(0))
 
     def _runs(
         self,
@@ -238,17 +259,8 @@ class Decoder:
 
     def _tails(self, runs: "Runs", tails: "NDArray[np.bool_]") -> None:
         """Make runs of tail pages: only their head and poison count."""
-        layout = self._layout
-        size, vmemmap = np.uint64(layout.size), np.uint64(layout.vmemmap)
-        word, pfn = runs["word"][tails], runs["pfn"][tails]
-        address = vmemmap + pfn * size
-        last = address + (runs["count"][tails] - np.uint64(1)) * size
-        head = address & word if layout.head_is_mask else word - np.uint64(1)
-        sound = (head >= vmemmap) & (head < address) & ((head - vmemmap) % size == 0)
-        if layout.head_is_mask:
-            sound &= last & word == head
-        runs["kind"][tails] = np.where(sound, Kind.TAIL, Kind.TORN)
-        runs["mapping"][tails] = np.where(sound, (head - vmemmap) // size, 0)
+        kind, head = self._heads(runs["word"][tails], runs["pfn"][tails])
+        runs["kind"][tails], runs["mapping"][tails] = kind, head
         runs["flags"][tails] &= self._poison_bit
         for name in ("index", "shared", "refcount", "mapcount", "word"):
             runs[name][tails] = 0

@@ -1,0 +1,320 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Scans of struct page arrays, against reading the same pages one by one."""
+
+from collections.abc import Iterator
+import itertools
+from pathlib import Path
+from typing import Any
+
+from drgn import Program
+from hypothesis import given, settings, strategies as st
+import numpy as np
+import pytest
+
+from drgn_pmem.analysis import scan_blocks, scan_runs
+from drgn_pmem.analysis.scan import for_each_runs, scan_pages, scan_ranges
+from drgn_pmem.analysis.scan_runs import EMPTY, KEY, Decoder, Kind, hold_back, join
+from drgn_pmem.dumpfile import Coverage, State, open_dump, set_coverage, set_dump
+from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
+from drgn_pmem.kernel.pgmap import Altmap
+
+from .memmap import (
+    COUNT,
+    FIRST,
+    GENERATIONS,
+    HWPOISON,
+    MAPPING,
+    PGMAP,
+    RESERVED,
+    STRUCT_PAGES,
+    VMEMMAP,
+    Kernel,
+    Page,
+    tail,
+)
+from .physical import PAGE
+from .test_page import folio
+
+RANGE = [(FIRST, FIRST + COUNT, True)]
+
+
+def each(runs: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Every page of runs with what the run says of it."""
+    for run in runs:
+        for number in range(int(run["count"])):
+            values = {name: int(run[name]) for name in run.dtype.names}
+            if values["kind"] == Kind.PAGE and values["mapping"] > 3:
+                values["index"] += number
+            yield values["pfn"] + number, values
+
+
+def check_against_pages(prog: Program, runs: np.ndarray) -> None:
+    """Every page of a scan is what reading the page alone gives."""
+    pfns = []
+    for pfn, run in each(runs):
+        pfns.append(pfn)
+        page = read_page(prog, pfn)
+        if run["kind"] == Kind.GAP:
+            assert run["state"] == Coverage.code(page.state)
+            continue
+        if run["kind"] == Kind.TORN:
+            assert page.refcount is None
+            continue
+        if run["kind"] == Kind.TAIL:
+            assert page.head_pfn == run["mapping"]
+            continue
+        assert page.refcount == run["refcount"]
+        assert page.mapping == run["mapping"]
+        assert page.shared == bool(run["shared"])
+        assert (page.mapcount or 0) == run["mapcount"]
+        assert 1 << (page.order or 0) == run["folio"]
+        assert page.pgmap == run["word"]
+        if page.shared:
+            assert page.share == run["index"]
+        elif page.mapping_address is not None:
+            assert page.index == run["index"]
+    assert pfns == list(range(FIRST, FIRST + COUNT))
+
+
+def mixed(generation: str) -> dict[int, Page]:
+    """A file, a hole in it, shared pages, pins, poison, folios, and what is none of these."""
+    late = generation in ("6.15", "7.1")
+    pages = {FIRST + 10 + i: Page(mapping=MAPPING, index=40 + i) for i in range(100)}
+    pages[FIRST + 50] = Page(mapping=MAPPING, index=7)
+    pages[FIRST + 60] = Page(mapping=MAPPING, index=90, refcount=3)
+    pages[FIRST + 70] = Page(flags=RESERVED | HWPOISON, mapping=MAPPING, index=100)
+    for i in range(5):
+        pages[FIRST + 200 + i] = Page(mapping=0 if late else 1, index=2 + i // 3)
+    pages[FIRST + 300] = Page(word=0x41414141, mapping=MAPPING)
+    for head in (FIRST + 512, FIRST + 528):
+        pages |= folio(generation, head, order=4)
+    return pages
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("block", [4096, 1 << 22])
+@pytest.mark.parametrize("sub", [7, 4096])
+def test_scan_is_what_reading_each_page_gives(
+    generation: str, block: int, sub: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan_blocks, "BLOCK_SIZE", block)
+    monkeypatch.setattr(scan_runs, "_SUB_PAGES", sub)
+    prog = Kernel(generation, mixed(generation)).prog
+    scan = scan_pages(prog, RANGE)
+    assert (scan.pages, scan.total, scan.complete, scan.notes) == (COUNT, COUNT, True, [])
+    check_against_pages(prog, scan.runs)
+    assert scan.groups["pages"].sum() == COUNT
+
+
+def test_runs_are_as_long_as_they_can_be() -> None:
+    prog = Kernel("6.1", mixed("6.1")).prog
+    runs = scan_pages(prog, RANGE).runs
+    for a, b in itertools.pairwise(runs):
+        same = all(a[name] == b[name] for name in KEY)
+        follows = a["index"] + (a["count"] if a["mapping"] > 3 else 0) == b["index"]
+        assert not (same and follows), f"{a} and {b} are one run"
+
+
+def test_blocks_do_not_show_in_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    prog = Kernel("7.1", mixed("7.1")).prog
+    whole = scan_pages(prog, RANGE).runs
+    monkeypatch.setattr(scan_blocks, "BLOCK_SIZE", 64 * 5)
+    assert np.array_equal(scan_pages(prog, RANGE).runs, whole)
+
+
+PAGES = st.sampled_from(
+    [Page(), Page(), Page(mapping=MAPPING), Page(mapping=MAPPING, index=1), Page(refcount=2),
+     Page(mapping=1, index=2), Page(mapping=MAPPING + 8, index=1), Page(flags=RESERVED | HWPOISON),
+     tail(FIRST), tail(FIRST + 2), tail(FIRST + 2, flags=RESERVED | HWPOISON), Page(word=1)]
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300)
+@given(pages=st.lists(PAGES, min_size=1, max_size=24), cuts=st.sets(st.integers(1, 23)))
+def test_decoding_in_pieces_is_decoding_at_once(pages: list[Page], cuts: set[int]) -> None:
+    decoder = Decoder(_LAYOUT)
+    data = np.frombuffer(b"".join(page.encode() for page in pages), np.uint8)
+    whole = decoder.decode(data, FIRST)
+    done, held = [], EMPTY
+    edges = [0, *sorted(cut for cut in cuts if cut < len(pages)), len(pages)]
+    for start, end in itertools.pairwise(edges):
+        part = decoder.decode(data[64 * start : 64 * end], FIRST + start)
+        ready, held = hold_back(join([held, part]))
+        done.append(ready)
+    pieces = np.concatenate([*done, join([held])])
+    assert np.array_equal(pieces, whole)
+    assert int(whole["count"].sum()) == len(pages)
+    # The naive answer for everything but tails.
+    for pfn, run in each(whole):
+        page = pages[pfn - FIRST]
+        if run["kind"] == Kind.PAGE and run["folio"] == 1:
+            assert (page.flags, page.refcount, page.mapping) == (
+                run["flags"],
+                run["refcount"],
+                run["mapping"],
+            )
+            if page.mapping:
+                assert page.index == run["index"]
+        elif run["kind"] == Kind.PAGE:
+            head = pages[run["pfn"] - FIRST]
+            assert pfn == run["pfn"] or page.word == (VMEMMAP + 64 * run["pfn"]) | 1
+            assert (head.flags, head.mapping) == (run["flags"], run["mapping"])
+        else:
+            assert page.word & 1
+
+
+_LAYOUT = page_layout(Kernel("6.1", {}).prog)
+
+
+def test_poisoned_tail_stands_apart() -> None:
+    head = FIRST + 512
+    pages = folio("6.6", head)
+    pages[head + 100] = tail(head, flags=RESERVED | HWPOISON)
+    runs = scan_pages(Kernel("6.6", pages).prog, RANGE).runs
+    mask = runs["flags"] & np.uint64(HWPOISON) != 0
+    assert [(int(r["pfn"]), int(r["count"]), int(r["mapping"])) for r in runs[mask]] == [
+        (head + 100, 1, head)
+    ]
+
+
+@pytest.mark.parametrize("excluded", [True, False])
+def test_lost_struct_pages_are_gaps_and_their_neighbours_stand(excluded: bool) -> None:
+    kernel = Kernel("6.1", mixed("6.1"))
+    prog = kernel.lose(FIRST + 130, excluded)
+    scan = scan_pages(prog, RANGE)
+    state = State.EXCLUDED if excluded else State.ABSENT
+    assert scan.count(state) == 64
+    assert scan.count(State.SAVED) == COUNT - 64
+    gaps = scan.runs[scan.runs["kind"] == Kind.GAP]
+    assert [(int(g["pfn"]), int(g["count"])) for g in gaps] == [(FIRST + 128, 64)]
+    check_against_pages(prog, scan.runs)
+
+
+def test_head_in_a_gap_leaves_its_tails_without_owner() -> None:
+    head = FIRST + 448
+    pages = folio("6.6", head, order=7)
+    prog = Kernel("6.6", pages).lose(head)
+    runs = scan_pages(prog, RANGE).runs
+    (run,) = runs[runs["kind"] == Kind.TAIL]
+    assert (int(run["pfn"]), int(run["count"]), int(run["mapping"])) == (head + 64, 64, head)
+
+
+def test_struct_pages_of_the_altmap_are_counted_but_not_read() -> None:
+    altmap = Altmap(FIRST, FIRST + COUNT - 1, 2, 30, 0, 16)
+    garbage = {FIRST + i: Page(refcount=99, mapping=MAPPING) for i in range(32)}
+    prog = Kernel("6.1", garbage, altmap=altmap).prog
+    ranges = scan_ranges(pages_pgmap(prog)[0])
+    assert ranges == [(FIRST, FIRST + 32, False), (FIRST + 32, FIRST + COUNT, True)]
+    scan = scan_pages(prog, ranges)
+    kinds = {int(g["kind"]): int(g["pages"]) for g in scan.groups}
+    assert kinds == {Kind.UNINITIALISED: 32, Kind.PAGE: COUNT - 32}
+    assert not (scan.groups["refcount"] == 99).any()
+
+
+def test_chosen_runs_and_a_limit() -> None:
+    prog = Kernel("6.1", mixed("6.1")).prog
+    scan = scan_pages(prog, RANGE, where=lambda runs: runs["mapping"] == MAPPING)
+    assert (scan.runs["mapping"] == MAPPING).all()
+    assert scan.groups["pages"].sum() == COUNT
+    few = scan_pages(prog, RANGE, where=lambda runs: runs["mapping"] == MAPPING, keep=2)
+    assert np.array_equal(few.runs, scan.runs[:2])
+    assert few.notes == [f"{len(scan.runs) - 2} more runs of pages were not kept (limit 2)"]
+
+
+def test_ctrl_c_gives_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan_blocks, "BLOCK_SIZE", 64 * 64)
+    prog = Kernel("6.1", mixed("6.1")).prog
+    seen = []
+
+    def interrupt(done: int, total: int) -> None:
+        seen.append((done, total))
+        if done > 300:
+            raise KeyboardInterrupt
+
+    scan = scan_pages(prog, RANGE, progress=interrupt)
+    assert not scan.complete
+    assert 300 < scan.pages < COUNT
+    assert scan.groups["pages"].sum() == scan.pages == seen[-1][0]
+    assert scan.notes == [f"interrupted: {scan.pages} of {COUNT} pages were looked at"]
+
+
+def elf_dump(path: Path, kernel: Kernel) -> None:
+    """The struct pages as an ELF core: two segments over the same memory, the later one right."""
+    data = bytes(
+        b"".join(kernel.machine.pages[STRUCT_PAGES + PAGE * i] for i in range(COUNT * 64 // PAGE))
+    )
+    header = bytearray(64)
+    header[:20] = b"\x7fELF\x02\x01\x01" + bytes(9) + (4).to_bytes(2, "little") + b"\x3e\0"
+    header[32:40] = (64).to_bytes(8, "little")
+    header[52:58] = b"\x40\0\x38\0\x02\0"
+
+    def segment(offset: int, physical: int, size: int) -> bytes:
+        words = (offset, 0, physical, size, size, 0)
+        return b"\x01\0\0\0\x17\0\0\0" + b"".join(w.to_bytes(8, "little") for w in words)
+
+    wrong = b"\xff" * 8192
+    table = segment(4096, STRUCT_PAGES + 4096, 8192) + segment(12288, STRUCT_PAGES, len(data))
+    path.write_bytes((bytes(header) + table).ljust(4096, b"\0") + wrong + data)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_elf_file_is_read_as_a_file(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan_blocks, "BLOCK_SIZE", 64 * 100)
+    kernel = Kernel("6.15", mixed("6.15"))
+    expected = scan_pages(kernel.prog, RANGE).runs
+    path = tmp_path / "vmcore"
+    elf_dump(path, kernel)
+    kernel.changed()
+    set_dump(kernel.prog, open_dump(path))
+    set_coverage(kernel.prog, Coverage.everywhere(State.SAVED))
+
+    def no_read(*args: object) -> bytes:
+        raise AssertionError("the struct pages were read through the program")
+
+    assert scan_blocks.reader_of(kernel.prog).parallel
+    monkeypatch.setattr(scan_blocks._ProgramReader, "read", no_read)
+    runs = np.concatenate(list(for_each_runs(kernel.prog, *RANGE[0][:2], workers=workers)))
+    assert np.array_equal(runs, expected)
+
+
+def test_file_that_ends_early_while_it_is_read(tmp_path: Path) -> None:
+    kernel = Kernel("6.1", {})
+    path = tmp_path / "vmcore"
+    elf_dump(path, kernel)
+    kernel.changed()
+    set_dump(kernel.prog, open_dump(path))
+    set_coverage(kernel.prog, Coverage.everywhere(State.SAVED))
+    assert scan_blocks.reader_of(kernel.prog).parallel
+    path.write_bytes(path.read_bytes()[:20000])
+    scan = scan_pages(kernel.prog, RANGE)
+    assert scan.count(State.TRUNCATED) == COUNT
+
+
+def test_another_file_under_the_same_name_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel("6.1", {})
+    monkeypatch.chdir(tmp_path)
+    elf_dump(Path("vmcore"), kernel)
+    kernel.changed()
+    set_dump(kernel.prog, open_dump("vmcore"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Path("vmcore").write_bytes(b"something else")
+    assert not scan_blocks.reader_of(kernel.prog).parallel
+
+
+def test_every_page_different_is_not_slow_and_not_large() -> None:
+    """No page of its own costs an object: a million of them in seconds, grouped."""
+    decoder = Decoder(_LAYOUT)
+    count = 1 << 18
+    pages = np.zeros((count, 8), np.uint64)
+    pages[:, 0], pages[:, 1] = RESERVED, PGMAP
+    pages[:, 3] = MAPPING + 64 * np.arange(count, dtype=np.uint64)
+    pages[:, 6] = 0x00000001FFFFFFFF
+    runs = decoder.decode(pages.view(np.uint8).reshape(-1), FIRST)
+    assert len(runs) == count
+    assert (runs["count"] == 1).all()
