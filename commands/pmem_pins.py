@@ -25,10 +25,10 @@ from drgn_pmem.spec import Answer, Argument, command
     fields=(
         Field("PFN", lambda p: f"{p.pfn:#x}", "page", right=True),
         Field("NAMESPACE", lambda p: p.owners.namespace, "namespace"),
-        Field("REFCOUNT", lambda p: p.owners.page.refcount, "as it is stored", right=True),
-        Field("MAPCOUNT", lambda p: p.owners.page.mapcount,
+        Field("REFCOUNT", lambda p: p.count("refcount"), "as it is stored", right=True),
+        Field("MAPCOUNT", lambda p: p.count("mapcount"),
               "mappings, where the kernel counts them", right=True),
-        Field("PINS", lambda p: p.owners.page.pins,
+        Field("PINS", lambda p: p.count("pins"),
               "references beyond idle and mappings (FOLL_PIN counts 1024)", right=True),
         Field("FILES", lambda p: [o.path or f"inode {o.inode}" for o in p.owners.owners],
               "whose page it is"),
@@ -43,7 +43,7 @@ from drgn_pmem.spec import Answer, Argument, command
         Field("WAITS_IN", lambda p: [w.function for w in p.waiters], "their function"),
         Field("EVIDENCE", lambda p: [h.evidence for h in p.holders], "of each holder",
               shown=False),
-        Field("STATE", lambda p: p.owners.page.state.value, "of the struct page in the dump",
+        Field("STATE", lambda p: p.owners.standing, "of the struct page in the dump",
               shown=False),
     ),
     examples=(

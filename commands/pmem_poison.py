@@ -43,7 +43,7 @@ from drgn_pmem.spec import Answer, Argument, command
         Field("PROCESSES", lambda p: [f"{pid}/{comm}" for pid, comm, _ in p.processes],
               "with the page in a VMA"),
         Field("PROOF", lambda p: [proof for _, _, proof in p.processes], "of each process"),
-        Field("STATE", lambda p: p.owners.page.state.value, "of the struct page in the dump",
+        Field("STATE", lambda p: p.owners.standing, "of the struct page in the dump",
               shown=False),
         Field("MESSAGES", lambda p: [line.text for line in p.lines], "kernel log", shown=False),
     ),

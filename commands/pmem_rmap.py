@@ -34,8 +34,8 @@ class Row(NamedTuple):
             ("shared", self.page.shared),
             ("copy", self.owner and self.owner.private_copy),
             ("hole", self.owner and self.owner.hole),
-            ("pinned", self.page.page.pinned),
-            ("poison", self.page.page.hwpoison),
+            ("pinned", self.page.trusted and self.page.page.pinned),
+            ("poison", self.page.trusted and self.page.page.hwpoison),
         )
         return [name for name, is_set in shown if is_set]
 
@@ -101,7 +101,7 @@ def _code(args: argparse.Namespace) -> str:
         Field("ADDRESS", lambda r: f"{r.mapping.address:#x}" if r.mapping else None,
               "virtual address of the page there", right=True),
         Field("PROOF", lambda r: r.mapping and r.mapping.proof.value, "pte, vma, cow, unreadable"),
-        Field("STATE", lambda r: r.page.page.state.value, "of the struct page in the dump"),
+        Field("STATE", lambda r: r.page.standing, "of the struct page in the dump"),
         Field("SECTOR", lambda r: r.owner and r.owner.sector,
               "512-byte sector on the device of the file system, as fiemap counts", right=True,
               shown=False),

@@ -91,14 +91,21 @@ class PinnedPage:
     holders: tuple[Holder, ...]
     waiters: tuple[Waiter, ...]
 
+    def count(self, name: str) -> int | None:
+        """
+        A count of the struct page; None if it does not stand.
+
+        :param name: ``"refcount"``, ``"mapcount"``, ``"pins"`` or ``"order"``
+        """
+        return getattr(self.owners.page, name) if self.owners.trusted else None
+
     def to_json(self) -> dict[str, Any]:
         record = self.owners.to_json()
-        page = self.owners.page
         keys = ("pfn", "physical", "page", "namespace", "device", "state", "reason", "refcount")
         return {key: record[key] for key in keys} | {
-            "mapcount": page.mapcount,
-            "pins": page.pins,
-            "order": page.order,
+            "mapcount": self.count("mapcount"),
+            "pins": self.count("pins"),
+            "order": self.count("order"),
             "owners": record["owners"],
             "holders": [h.to_json() for h in self.holders],
             "waiters": [w.to_json() for w in self.waiters],
