@@ -84,7 +84,7 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
     there = bytes_there(source, loads)
     short = bool((there < np.minimum(loads.file_size, loads.memory_size)).any())
     incomplete = cut or notes_cut or short or flagged or not source.complete
-    pieces = Pieces.of(loads, bits, physical)
+    pieces = Pieces.physical(loads, bits, physical)
     what = "ELF core" if outer is DumpFormat.ELF else "flattened ELF core"
     return DumpFile(
         path=source.path,

@@ -145,6 +145,23 @@ class KdumpHeader:
         """Whether the writer ran out of space."""
         return bool(self.status & INCOMPLETE)
 
+    def beyond_the_end(self, size: int) -> str | None:
+        """
+        What of the headers a file of ``size`` bytes does not hold, in words; ``None`` if it has
+        all.
+
+        libkdumpfile reads these when it opens a file, and crashes if they are not there.
+        """
+        places = {
+            "bitmaps": (1 + self.sub_header_blocks + self.bitmap_blocks) * self.block_size,
+            "notes": self.offset_note + self.size_note if self.size_note else 0,
+            "VMCOREINFO": (
+                self.offset_vmcoreinfo + self.size_vmcoreinfo if self.size_vmcoreinfo else 0
+            ),
+            "eraseinfo": self.offset_eraseinfo + self.size_eraseinfo if self.size_eraseinfo else 0,
+        }
+        return next((name for name, end in places.items() if end > size), None)
+
     @property
     def excluded_vmemmap(self) -> bool:
         """Whether ``makedumpfile -e`` was used: parts of the struct page array are left out."""

@@ -178,6 +178,11 @@ class DumpFile:
         """Bytes of the file at an offset; short at its end, empty for a live target."""
         return self.source.read(offset, size) if self.source is not None else b""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file, reassembled if it is flattened; 0 for a live target."""
+        return self.source.size if self.source is not None else 0
+
     def note_data(self, note: Note, limit: int = 1 << 20) -> bytes:
         """Descriptor of a note, at most ``limit`` bytes."""
         return self.read(note.offset, min(note.size, limit))

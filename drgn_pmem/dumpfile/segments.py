@@ -83,30 +83,45 @@ def bytes_there(source: ByteSource, loads: SegmentTable) -> U64:
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """Physical memory cut so that each piece belongs to one segment."""
+    """Memory cut so that each piece belongs to one segment."""
 
     loads: SegmentTable
     first: U64
-    """First physical address of each piece, ascending."""
+    """First address of each piece, ascending."""
     last: U64
     """Last one, inclusive."""
     segment: npt.NDArray[np.int64]
     """Position in ``loads`` of the segment that holds the piece."""
+    base: U64
+    """Where that segment begins."""
 
     @classmethod
-    def of(cls, loads: SegmentTable, bits: int, physical: bool) -> "Pieces":
+    def physical(cls, loads: SegmentTable, bits: int, meant: bool = True) -> "Pieces":
         """
+        Pieces of physical memory.
+
         :param loads: All segments, in file order.
         :param bits: 32 or 64: where addresses end.
-        :param physical: Whether ``p_paddr`` means anything.
+        :param meant: Whether ``p_paddr`` means anything.
         """
-        use = np.flatnonzero(loads.has_physical & (loads.memory_size > 0) & physical)
-        start = loads.physical[use]
+        return cls._of(loads, loads.physical, loads.has_physical & meant, bits)
+
+    @classmethod
+    def virtual(cls, loads: SegmentTable, bits: int) -> "Pieces":
+        """Pieces of the kernel virtual memory that segments name."""
+        return cls._of(loads, loads.virtual, np.ones(len(loads), bool), bits)
+
+    @classmethod
+    def _of(
+        cls, loads: SegmentTable, starts: U64, wanted: npt.NDArray[np.bool_], bits: int
+    ) -> "Pieces":
+        use = np.flatnonzero(wanted & (loads.memory_size > 0))
+        start = starts[use]
         top = np.uint64((1 << bits) - 1 if bits == 32 else ADDRESS_SPACE - 1)
         # A segment that leaves the address space ends with it.
         reach = np.minimum(loads.memory_size[use] - np.uint64(1), top - start)
         first, last, winner = paint(start, start + reach)
-        return cls(loads, first, last, use[winner])
+        return cls(loads, first, last, use[winner], start[winner])
 
 
 def elf_coverage(source: ByteSource, pieces: Pieces) -> Coverage:
@@ -116,7 +131,7 @@ def elf_coverage(source: ByteSource, pieces: Pieces) -> Coverage:
     loads, segment = pieces.loads, pieces.segment
     in_file = np.minimum(loads.file_size, loads.memory_size)[segment]
     there = np.minimum(bytes_there(source, loads), loads.memory_size)[segment]
-    base = loads.physical[segment]
+    base = pieces.base
     low, high = pieces.first - base, pieces.last - base  # offsets into the segment, inclusive
     parts: list[tuple[U64, U64, State]] = []
     one = np.uint64(1)
@@ -168,7 +183,7 @@ class ElfMemory:
         while size > 0:
             segment = int(pieces.segment[piece])
             count = min(int(pieces.last[piece]) + 1 - address, size)
-            offset = address - int(pieces.loads.physical[segment])
+            offset = address - int(pieces.base[piece])
             yield int(pieces.loads.file_offset[segment]) + offset, count
             address += count
             size -= count

@@ -1,0 +1,97 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The sample dumps, page by page: drgn, or libkdumpfile through it, reads what coverage calls saved
+and nothing else."""
+
+from pathlib import Path
+
+import drgn
+import pytest
+
+from drgn_pmem.dumpfile import DumpFormat, State, open_dump
+from drgn_pmem.dumpfile.program import open_program
+from tests.samples import CASES, Case
+
+PIECE = 16 << 20
+MAX_COPY = 256 << 20
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+def compare(path: Path) -> set[State]:
+    """Read every page of every run, and the pages around the runs."""
+    prog, _ = open_program(path)
+    dump = open_dump(path)
+    page = dump.kdump.block_size if dump.kdump is not None else 4096
+    readable = {State.SAVED}
+    if dump.contained is DumpFormat.ELF:
+        readable.add(State.EXCLUDED)  # drgn reads zeroes there, no more
+    seen = set()
+    for item in dump.coverage.extent():
+        seen.add(item.state)
+        if item.state in readable:
+            for start in range(item.start, item.end, PIECE):
+                size = min(PIECE, item.end - start)
+                data = prog.read(start, size, physical=True)
+                assert item.state is State.SAVED or not any(data)
+        else:
+            for address in range(item.start, item.end, page):
+                with pytest.raises(drgn.FaultError):
+                    prog.read(address, page, physical=True)
+        for address in (item.start - page, item.end):
+            if dump.coverage.state(address) is State.ABSENT and 0 <= address < 1 << 64:
+                with pytest.raises(drgn.FaultError):
+                    prog.read(address, page, physical=True)
+    return seen
+
+
+def test_drgn_reads_the_pages_that_are_saved_and_no_others(case):
+    assert State.SAVED in compare(case.sample.dump(case.format))
+
+
+@pytest.mark.parametrize("percent", [35, 80])
+def test_a_sample_cut_short(case, tmp_path, percent):
+    path = case.sample.dump(case.format)
+    whole = open_dump(path)
+    if path.stat().st_size > MAX_COPY:
+        pytest.skip("too large to copy")
+    if whole.format is DumpFormat.FLATTENED:
+        pytest.skip("libkdumpfile does not read flattened files that are cut short")
+    data = path.read_bytes()
+    cut = tmp_path / "vmcore-incomplete"
+    cut.write_bytes(data[: len(data) * percent // 100])
+    seen = compare(cut)
+    assert State.TRUNCATED in seen
+    part = open_dump(cut)
+    assert part.truncated
+    assert not whole.truncated
+    assert part.coverage.extent()[-1].end == whole.coverage.extent()[-1].end
+    before, after = whole.coverage.count(), part.coverage.count()
+    assert after.get(State.SAVED, 0) + after[State.TRUNCATED] == before[State.SAVED]
+
+
+def test_the_formats_of_one_crash_agree(case):
+    """What any format has is in the raw copy; makedumpfile's formats differ in zero pages only."""
+    if case.format == "raw" or "raw" not in case.sample.formats or case.format.startswith("qemu"):
+        pytest.skip("there is nothing to compare with")
+    raw = open_dump(case.sample.dump("raw"))
+    dump = open_dump(case.sample.dump(case.format))
+    assert dump.vmcoreinfo == raw.vmcoreinfo
+    for item in dump.coverage.extent():
+        assert raw.coverage.saved(item.start, item.size)
+    if dump.segments:
+        flags = {(segment.physical, segment.flags) for segment in raw.segments if segment.pmem}
+        assert all(
+            any(segment.physical >= start and segment.flags == bits for start, bits in flags)
+            for segment in dump.segments
+            if segment.pmem
+        )
+        assert any(segment.pmem for segment in dump.segments) == bool(flags)
+    for item in dump.coverage.extent()[::7]:
+        if item.state is State.SAVED:
+            size = min(item.size, 4096)
+            if set(dump.kdump.compression if dump.kdump else ()) <= {"zlib"}:
+                assert dump.memory.read(item.start, size) == raw.memory.read(item.start, size)
