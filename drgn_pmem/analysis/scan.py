@@ -30,6 +30,7 @@ from drgn_pmem.analysis.scan_runs import (
     gap,
     hold_back,
     join,
+    settled,
     uninitialised,
 )
 from drgn_pmem.dumpfile import Coverage, State
@@ -147,9 +148,9 @@ def for_each_runs(
         _resolve_mapcounts(prog, runs)
         done, held = hold_back(join([held, runs]))
         if len(done):
-            yield done
+            yield settled(done)
     if len(held):
-        yield join([held])
+        yield settled(join([held]))
 
 
 @dataclass

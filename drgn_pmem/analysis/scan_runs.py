@@ -37,6 +37,7 @@ __all__ = (
     "gap",
     "hold_back",
     "join",
+    "settled",
     "uninitialised",
 )
 
@@ -93,6 +94,8 @@ class Kind(enum.IntEnum):
     """Struct pages that are not in the dump; ``state`` tells how."""
     TORN = 4
     """Struct pages that are none: tails of no head."""
+    HEAD = 5
+    """A head, as long as its tails are not known; never in what a scan gives."""
 
 
 def gap(pfn: int, count: int, state: State) -> "Runs":
@@ -136,7 +139,7 @@ class Decoder:
             }
         )
         self._keeps_mapcount = layout.generation is DaxGeneration.FOLIO
-        self._head_bit = np.uint64(layout.head_bit or 0)
+        self._head_bit = layout.head_bit or 0
         self._poison_bit = np.uint64(layout.hwpoison_bit or 0)
 
     def decode(self, data: "Bytes", first_pfn: int) -> "Runs":
@@ -169,7 +172,10 @@ class Decoder:
         if _memcmp(address, address + size, (len(pages) - 1) * size) != 0:
             return False
         # Pages of a file would count on, and where the head of a tail is depends on its address.
-        return len(pages) == 1 or not (pages["mapping"][0] > 3 or int(pages["word"][0]) & 1)
+        first = pages[0]
+        return len(pages) == 1 or not (
+            first["mapping"] > 3 or int(first["word"]) & 1 or int(first["flags"]) & self._head_bit
+        )
 
     def _boundaries(self, pages: "Runs", first_pfn: int) -> "NDArray[np.int64]":
         """Where runs start in a block."""
@@ -181,6 +187,7 @@ class Decoder:
         for name in ("flags", "word", "mapping", "mapcount", "refcount"):
             column = pages[name]
             changed |= column[1:] != column[:-1]
+        changed |= pages["flags"][1:] & np.uint64(self._head_bit) != 0
         if tails.any():
             kind, head = self._heads(word, np.arange(len(pages), dtype=np.uint64) + first_pfn)
             changed |= (tails[1:] & tails[:-1]) & (
@@ -234,14 +241,15 @@ class Decoder:
             runs["shared"] = counts & (runs["mapping"] == 1)
         elif self._layout.generation is DaxGeneration.FOLIO:
             runs["shared"] = counts & (runs["mapping"] == 0)
-        tails = (runs["word"] & np.uint64(1)).astype(bool)
+        runs["kind"][runs["flags"] & np.uint64(self._head_bit) != 0] = Kind.HEAD
+        tails = runs["word"] & np.uint64(1) != 0
         if tails.any():
             self._tails(runs, tails)
         return runs
 
     def _large_mapcounts(self, runs: "Runs", starts: "NDArray[np.int64]", pages: "Runs") -> None:
         """The mapcount of a large folio is in its first tail, where that is in the block."""
-        large = np.flatnonzero(runs["flags"] & self._head_bit)
+        large = np.flatnonzero(runs["flags"] & np.uint64(self._head_bit))
         if not len(large):
             return
         runs["mapcount"][large] = UNKNOWN_MAPCOUNT
@@ -288,7 +296,7 @@ def _adjacent(runs: "Runs") -> "NDArray[np.bool_]":
 def _merge(runs: "Runs", only: "NDArray[np.bool_] | None" = None) -> "Runs":
     """Equal neighbours into one; *only*: mask of those that may."""
     a, b = runs[:-1], runs[1:]
-    same = _adjacent(runs)
+    same = _adjacent(runs) & (b["kind"] != Kind.HEAD)
     if only is not None:
         same &= only[1:]
     for name in KEY:
@@ -307,16 +315,25 @@ def _merge(runs: "Runs", only: "NDArray[np.bool_] | None" = None) -> "Runs":
 def _fold(runs: "Runs") -> "Runs":
     """A head and the clean tails right behind it are one folio."""
     clean = (runs["kind"][1:] == Kind.TAIL) & (runs["flags"][1:] == 0) & _adjacent(runs)
-    heads = (runs["kind"][:-1] == Kind.PAGE) & (runs["count"][:-1] == runs["folio"][:-1])
+    kind, folio = runs["kind"][:-1], runs["folio"][:-1]
+    heads = (kind == Kind.HEAD) | ((kind == Kind.PAGE) & (folio > 1))
+    heads &= runs["count"][:-1] == folio
     joined = clean & heads & (runs["mapping"][1:] == runs["pfn"][:-1])
     if not joined.any():
         return runs
     tails = np.flatnonzero(joined) + 1
     runs["count"][tails - 1] += runs["count"][tails]
     runs["folio"][tails - 1] += runs["count"][tails].astype(np.uint32)
+    runs["kind"][tails - 1] = Kind.PAGE
     keep = np.ones(len(runs), bool)
     keep[tails] = False
     return runs[keep]
+
+
+def settled(runs: "Runs") -> "Runs":
+    """Runs that nothing will be put to: heads whose tails did not come are pages."""
+    runs["kind"][runs["kind"] == Kind.HEAD] = Kind.PAGE
+    return runs
 
 
 def hold_back(runs: "Runs") -> "tuple[Runs, Runs]":
