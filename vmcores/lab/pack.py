@@ -134,9 +134,7 @@ def main() -> None:
         pack_kernel(pathlib.Path(arguments[1]), pathlib.Path(arguments[2]), arguments[3])
     elif arguments[:1] == ["sample"] and len(arguments) >= 8:
         _, name, output, architecture, release, loader, description, *formats = arguments
-        pack_sample(
-            name, pathlib.Path(output), architecture, release, loader, description, formats
-        )
+        pack_sample(name, pathlib.Path(output), architecture, release, loader, description, formats)
     else:
         raise SystemExit(__doc__)
 

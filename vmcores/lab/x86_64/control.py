@@ -9,11 +9,11 @@ The guest writes one line to its second serial port and waits for one line.  Req
 ``dump FORMAT`` (QEMU's dump-guest-memory: elf, zlib, lzo or snappy).
 """
 
+from collections.abc import Iterator
 import pathlib
 import socket
 import sys
 import time
-from collections.abc import Iterator
 
 # An uncorrected memory error, found by the scrubber, of the page at ADDRESS (Intel SDM 3B, machine
 # check): status VAL UC EN MISCV ADDRV S and 0xc0, mcg_status RIPV MCIP, misc "physical, 4 KiB".

@@ -5,7 +5,7 @@
 #
 #	elf		makedumpfile -E -d 31		ELF, pages left out: p_filesz < p_memsz
 #	zlib, lzo	makedumpfile -c, -l -d 31	kdump-compressed
-#	flattened	makedumpfile -F -c -d 31	for a pipe
+#	flattened	makedumpfile -F -l -d 31	for a pipe
 #
 # The dump level is lowered (LEVELS, 31 23 1 by default) if makedumpfile cannot do it: it fails with
 # "Can't convert a virtual address" where a section has struct pages for only a part of its pmem.
@@ -26,7 +26,7 @@ convert() {
 	elf) makedumpfile -E -d "$level" "$source" "$target" >&2 ;;
 	zlib) makedumpfile -c -d "$level" "$source" "$target" >&2 ;;
 	lzo) makedumpfile -l -d "$level" "$source" "$target" >&2 ;;
-	flattened) makedumpfile -F -c -d "$level" "$source" > "$target" ;;
+	flattened) makedumpfile -F -l -d "$level" "$source" > "$target" ;;
 	esac 2>> "$output/formats.log"
 }
 
