@@ -27,7 +27,7 @@ INDEX = VMCORES / "index.json"
 DEFAULT = "6.1-fileload"
 _BLOCK = 1 << 20
 LZMA2 = "--lzma2=preset=9e,dict=256MiB"
-"""A dump holds the kernel's text twice or more (its own PT_LOAD, RAM, the capture kernel), far apart."""
+"""A dump holds the kernel's text more than once (PT_LOAD, RAM, capture kernel), far apart."""
 
 
 def digest(path: pathlib.Path) -> str:
@@ -83,7 +83,7 @@ def pack_kernel(vmlinux: pathlib.Path, config: pathlib.Path, architecture: str) 
 
 
 def copy_truth(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copy the record; dmsetup, kexec and others leave empty files where they had nothing to say."""
+    """Copy the record, without the empty files of tools that had nothing to say."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
     for path in sorted(target.rglob("*"), reverse=True):

@@ -117,7 +117,7 @@ class Abbreviation:
 
 
 def read_abbreviations(data: bytes, at: int) -> dict[int, Abbreviation]:
-    table = {}
+    table: dict[int, Abbreviation] = {}
     while True:
         code, at = read_leb(data, at)
         if code == 0:

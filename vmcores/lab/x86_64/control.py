@@ -5,8 +5,8 @@
 Answer the guest's requests: control.py GUEST_SOCKET MONITOR_SOCKET DUMP_DIRECTORY.
 
 The guest writes one line to its second serial port and waits for one line.  Requests:
-``mce ADDRESS`` (a memory error in the page at that physical address), ``add-memory MIB`` (plug a DIMM),
-``dump FORMAT`` (QEMU's dump-guest-memory: elf, zlib, lzo or snappy).
+``mce ADDRESS`` (a memory error in the page at that physical address), ``add-memory MIB`` (plug a
+DIMM), ``dump FORMAT`` (QEMU's dump-guest-memory: elf, zlib, lzo or snappy).
 """
 
 from collections.abc import Iterator
