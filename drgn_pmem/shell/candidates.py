@@ -37,10 +37,12 @@ class Candidates:
         return self._values.get(kind, {})
 
     def add(self, kind: str, value: Any, description: str = "") -> None:
-        """Learn a value. What the dump says is made safe to show, and must be one word."""
+        """Learn a value. One with characters that no one can type, or should see, is left out."""
         values = self._values.setdefault(kind, {})
-        text = escape(str(value))
-        if value and len(values) < _LIMIT and (text not in values or description):
+        text = "" if value is None else str(value)
+        if not text or escape(text) != text or len(values) >= _LIMIT:
+            return
+        if description or text not in values:
             values[text] = escape(description)
 
     def steps(self) -> Iterator[Step]:
@@ -100,6 +102,8 @@ class Candidates:
 
         for device in for_each_dax_device(self._prog):
             self.add("daxdev", device.chardev, f"{device.mode}, {_size(device.size)}")
+            if device.mode == "devdax":
+                self.add("path", f"/dev/{device.chardev}", f"device DAX, {_size(device.size)}")
             yield
 
     def _files(self) -> Iterator[None]:
@@ -114,7 +118,8 @@ class Candidates:
             for inode in itertools.islice(for_each_dax_inode(self._prog, super_, []), _LIMIT):
                 names = paths_of_inode(self._prog, inode)
                 if inode.mode & 0o170000 == 0o100000:
-                    self.add("path", names.path, f"{_size(inode.size)}, inode {inode.ino}")
+                    for path in names.paths:
+                        self.add("path", path, f"{_size(inode.size)}, inode {inode.ino}")
                 yield
                 for vma in itertools.islice(
                     vmas_of_mapping(self._prog, inode.mapping).vmas, _LIMIT

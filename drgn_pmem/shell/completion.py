@@ -94,7 +94,7 @@ class ShellCompleter(Completer):
             offers = {**TOPICS, **{spec: SPECS[spec].description for spec in sorted(SPECS)}}
         elif name in ("\\f", "\\fd") and not words:
             offers = self._session.favourites.all()
-        elif name == "\\timing":
+        elif name == "\\timing" and not words:
             offers = {"on": "", "off": ""}
         elif name == "\\log":
             yield from self._path(current)
