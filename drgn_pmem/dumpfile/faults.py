@@ -9,12 +9,13 @@ for what a kdump-compressed dump left out. :func:`fault_on_excluded` makes the f
 second, so that no walker, drgn's own helpers included, reads a list, a flag or a pointer out of
 bytes that the dump does not have.
 
-Of a kdump-compressed dump that was cut short, libkdumpfile reads the last page as if zeroes
-followed, and whatever lies behind kills the process: it maps the file and does not look where it
-ends (SIGBUS; seen with 0.5.6). Those pages fault, too.
+Of a kdump-compressed dump that was cut short, libkdumpfile reads what is behind the end of the file
+as zeroes, and a page that goes on there may kill the process: it maps the file and does not look
+where it ends (SIGBUS; seen with the one in drgn 0.3.0). Those pages fault, too.
 """
 
 from collections.abc import Iterator
+import contextlib
 import importlib
 
 import drgn
@@ -83,6 +84,12 @@ def _guard_truncated(prog: drgn.Program, dump: DumpFile) -> bool:
         prog.add_memory_segment(start, end - start, _fault_truncated, True)
     if not prog.cache.get(PAGE_TABLE_READER):
         _read_through_page_tables(prog)
+    saved, _ = dump.coverage.saved_ranges()
+    if len(saved):
+        # libkdumpfile looks for the kernel's page tables at its first read of any address, and
+        # fails that read if they are cut off; only that one.
+        with contextlib.suppress(drgn.FaultError):
+            prog.read(int(saved[0]), 1, physical=True)
     return True
 
 

@@ -81,7 +81,9 @@ def test_the_formats_of_one_crash_agree(case):
     dump = open_dump(case.sample.dump(case.format))
     assert dump.vmcoreinfo == raw.vmcoreinfo
     for item in dump.coverage.extent():
-        assert raw.coverage.saved(item.start, item.size)
+        # makedumpfile rounds to pages; BIOS memory below 640 KiB ends inside one.
+        held = raw.coverage.count(item.start, item.end).get(State.SAVED, 0)
+        assert item.size - held < 4096
     if dump.segments:
         flags = {(segment.physical, segment.flags) for segment in raw.segments if segment.pmem}
         assert all(
