@@ -40,7 +40,7 @@ from drgn_pmem.analysis.stretches import (
 )
 from drgn_pmem.dumpfile import Coverage, State, coverage_of, dump_of
 from drgn_pmem.errors import MissingDebugInfo, NotFound, PmemError
-from drgn_pmem.formats.infoblock import PFN_MODE_PMEM, InfoBlock
+from drgn_pmem.formats.infoblock import PFN_MODE_PMEM, InfoBlock, fill_in_defaults
 from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.pgmap import Pgmap
 
@@ -353,9 +353,13 @@ class _Reader:
         stretches = tuple(stretches_of_block(found))
         pages, states, check = None, {}, None
         notes = list(found.notes)
-        if found.data is not None:
+        if found.data is not None and isinstance(found.block, InfoBlock):
+            first, end = found.data
+            if found.block.mode != PFN_MODE_PMEM:
+                # Without an altmap the pages before the data have struct pages as well.
+                first = found.start + fill_in_defaults(found.block).start_pad
             try:
-                pages = struct_pages_of_data(self.prog, found.start, *found.data)
+                pages = struct_pages_of_data(self.prog, found.start, first, end)
             except PmemError as error:
                 notes.append(f"struct pages: {error}")
         if pages is not None:

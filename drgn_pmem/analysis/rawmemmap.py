@@ -22,10 +22,10 @@ __all__ = ("struct_pages_of_data",)
 
 def struct_pages_of_data(prog: Program, namespace: int, start: int, end: int) -> StructPages:
     """
-    Struct pages of a namespace's user data: where they are, what of them the dump holds.
+    Struct pages of a range of a namespace: where they are, what of them the dump holds.
 
     :param namespace: Physical address at which the namespace begins.
-    :param start: Physical address of its user data.
+    :param start: Physical address of the first page that has an initialised struct page.
     :param end: End of that, exclusive.
     :raises MissingDebugInfo: if vmcoreinfo does not tell the layout of struct page
     """

@@ -1,0 +1,228 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""pmem-segments agrees with readelf, with the raw program headers and with iomem."""
+
+import re
+import struct
+import subprocess
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import drgn_pmem
+from drgn_pmem.analysis.segments import read_segments
+from drgn_pmem.dumpfile import PF_DEV, State, coverage_of
+from drgn_pmem.dumpfile.program import open_program
+
+from ..samples import CASES, Case, run_json, run_text
+
+PAGE = 4096
+
+
+ELF_CASES = [case for case in CASES if case.format in ("raw", "elf", "qemu-elf")]
+KEXEC_CASES = [case for case in ELF_CASES if not case.format.startswith("qemu")]
+KDUMP_CASES = [case for case in CASES if case.format in ("zlib", "lzo", "snappy", "zstd")]
+
+
+def readelf(case: Case) -> list[tuple[int, int, int, int, int]]:
+    """(offset, virtual, physical, file size, memory size) of each PT_LOAD, by readelf."""
+    out = subprocess.run(
+        ["readelf", "-lW", str(case.sample.dump(case.format))],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    lines = re.findall(r"^  LOAD +(\w+) (\w+) (\w+) (\w+) (\w+)", out, re.MULTILINE)
+    return [tuple(int(value, 16) for value in line) for line in lines]  # type: ignore[misc]
+
+
+def raw_flags(case: Case) -> list[int]:
+    """p_flags of each PT_LOAD: readelf does not show the bit."""
+    with case.sample.dump(case.format).open("rb") as file:
+        (offset,) = struct.unpack_from("<Q", file.read(64), 32)
+        file.seek(54)
+        size, count = struct.unpack("<HH", file.read(4))
+        file.seek(offset)
+        table = file.read(size * count)
+    headers = [struct.unpack_from("<II", table, size * index) for index in range(count)]
+    return [flags for kind, flags in headers if kind == 1]
+
+
+def iomem(case: Case, name: str) -> list[tuple[int, int]]:
+    """[start, end) of the lines of /proc/iomem of this name."""
+    lines = re.findall(r"^ *(\w+)-(\w+) : (.*)$", case.truth("iomem"), re.MULTILINE)
+    return [(int(a, 16), int(b, 16) + 1) for a, b, what in lines if what == name]
+
+
+def physical(segment: dict[str, Any]) -> tuple[int, int]:
+    start = int(segment["physical"], 16)
+    return start, start + segment["memory_size"]
+
+
+@pytest.mark.parametrize("case", ELF_CASES, ids=str)
+def test_segments_are_those_of_readelf(case: Case) -> None:
+    ours = [
+        (
+            s["file_offset"],
+            int(s["virtual"], 16),
+            int(s["physical"], 16),
+            s["file_size"],
+            s["memory_size"],
+        )
+        for s in case.json("pmem-segments")
+    ]
+    assert ours == readelf(case)
+
+
+@pytest.mark.parametrize("case", ELF_CASES, ids=str)
+def test_flags_are_those_in_the_file(case: Case) -> None:
+    ours = case.json("pmem-segments")
+    assert [s["flags"] for s in ours] == raw_flags(case)
+    assert [s["pmem"] for s in ours] == [bool(flags & PF_DEV) for flags in raw_flags(case)]
+
+
+@pytest.mark.parametrize("case", ELF_CASES, ids=str)
+def test_iomem_under_a_segment_is_what_the_machine_showed(case: Case) -> None:
+    ram = iomem(case, "System RAM")
+    pmem = iomem(case, "Persistent Memory")
+    assert ram
+    for segment in case.json("pmem-segments"):
+        start, end = physical(segment)
+        names = {(r["name"], int(r["start"], 16)) for r in segment["iomem"]}
+        for name, places in (("System RAM", ram), ("Persistent Memory", pmem)):
+            there = {(name, a) for a, b in places if a < end and start < b}
+            assert {n for n in names if n[0] == name} == there
+
+
+@pytest.mark.parametrize("case", ELF_CASES, ids=str)
+def test_namespaces_under_a_segment_are_where_sysfs_had_them(case: Case) -> None:
+    recorded = {
+        name: (int(value("resource"), 16), int(value("size")))
+        for name in set(re.findall(r"^(namespace\d+\.\d+)/", case.truth("sysfs.nd"), re.MULTILINE))
+        if (value := sysfs(case, name)) and value("size") not in ("", "0") and value("resource")
+    }
+    assert recorded
+    for segment in case.json("pmem-segments"):
+        start, end = physical(segment)
+        there = {n for n, (a, size) in recorded.items() if a < end and start < a + size}
+        assert set(segment["namespaces"]) == there
+
+
+def sysfs(case: Case, device: str) -> Any:
+    """Function that gives an attribute of a device on the nd bus, as recorded."""
+
+    def value(attribute: str) -> str:
+        found = re.search(rf"^{device}/{attribute}=([^|\n]*)", case.truth("sysfs.nd"), re.MULTILINE)
+        return found[1] if found else ""
+
+    return value
+
+
+@pytest.mark.parametrize("case", KEXEC_CASES, ids=str)
+def test_loader_is_told_by_the_order_of_the_headers(case: Case) -> None:
+    recorded = {"kexec_file_load": "kexec_file_load", "kexec_load": "kexec-tools"}
+    loader = read_segments(case.prog).loader
+    assert loader.by_order == recorded[case.sample.loader]
+    assert loader.by_kernel == loader.by_order
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_no_segment_contradicts_but_for_ram_on_pmem(case: Case) -> None:
+    ram = iomem(case, "System RAM (kmem)")
+    for segment in case.json("pmem-segments"):
+        start, end = physical(segment)
+        for note in segment["notes"]:
+            assert "used as RAM (kmem)" in note
+            assert any(a < end and start < b for a, b in ram)
+
+
+def page_set(places: list[tuple[int, int]]) -> set[int]:
+    """Whole pages of ranges."""
+    return {page for a, b in places for page in range(-(-a // PAGE), b // PAGE)}
+
+
+@pytest.mark.parametrize("case", KEXEC_CASES, ids=str)
+def test_ram_that_is_not_in_the_dump_is_named(case: Case) -> None:
+    """Of a late hotplug; the first MiB, which kexec_file_load leaves out on purpose, apart."""
+    ram = page_set(iomem(case, "System RAM") + iomem(case, "System RAM (kmem)"))
+    there = page_set([(start, start + size) for _, _, start, _, size in readelf(case)])
+    missing = ram - page_set(iomem(case, "Crash kernel")) - there
+    answer = read_segments(case.prog)
+    low = {page for page in missing if page * PAGE < 1 << 20}
+    assert page_set([(r.start, r.end) for r in answer.missing_ram]) == missing - low
+    named = [note for note in answer.notes if re.match(r"RAM 0x", note)]
+    assert len(named) == len(answer.missing_ram)
+    assert bool(low) == (case.sample.loader == "kexec_file_load")
+    assert bool(low) == any("below 1 MiB" in note for note in answer.notes)
+
+
+@pytest.mark.parametrize("case", KDUMP_CASES, ids=str)
+def test_ranges_of_a_bitmap_are_pages_that_existed(case: Case) -> None:
+    """The raw dump of the same crash says which pages there were."""
+    if "raw" not in case.sample.formats:
+        pytest.skip("no raw dump of this crash")
+    raw = Case(case.sample, "raw")
+    there: set[int] = set()
+    for _, _, start, _, size in readelf(raw):
+        there.update(range(start // PAGE, -(-(start + size) // PAGE)))
+    ours: list[int] = []
+    for segment in case.json("pmem-segments"):
+        start, end = physical(segment)
+        ours += range(start // PAGE, end // PAGE)
+    assert sorted(ours) == sorted(there)
+
+
+@pytest.mark.parametrize("case", KDUMP_CASES, ids=str)
+def test_pmem_of_a_bitmap_is_told_from_iomem_and_the_output_says_so(case: Case) -> None:
+    def pages(places: list[tuple[int, int]]) -> set[int]:
+        return {page for a, b in places for page in range(a // PAGE, b // PAGE)}
+
+    ours = case.json("pmem-segments")
+    pmem = pages(iomem(case, "Persistent Memory")) - pages(iomem(case, "System RAM (kmem)"))
+    told = pages([physical(s) for s in ours if s["pmem"]])
+    rest = pages([physical(s) for s in ours if not s["pmem"]])
+    assert told <= pmem
+    assert not rest & pmem
+    assert all(s["flags"] is None for s in ours)
+    _, notes = run_text(case.prog, "pmem-segments")
+    assert "p_flags are gone" in notes
+    assert "what is pmem is told from iomem and regions" in notes
+
+
+def test_bytes_in_the_file_are_those_that_coverage_counts(case: Case) -> None:
+    coverage = coverage_of(case.prog)
+    for segment in case.json("pmem-segments"):
+        start, end = physical(segment)
+        counted = coverage.count(start, end)
+        assert segment["states"] == {state.value: size for state, size in counted.items()}
+        if segment["type"] == "bitmap":
+            assert segment["file_size"] == counted.get(State.SAVED, 0)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_segments_without_debug_info(case: Case) -> None:
+    prog, _ = open_program(case.sample.dump(case.format))
+    ours = run_json(prog, "pmem-segments")
+    full = case.json("pmem-segments")
+
+    def places(segments: list[dict[str, Any]]) -> "np.ndarray[Any, Any]":
+        ends = np.array([physical(s) for s in segments], np.uint64)
+        return np.unique(ends)
+
+    if full[0]["type"] == "PT_LOAD":
+        assert [physical(s) for s in ours] == [physical(s) for s in full]
+        assert [s["flags"] for s in ours] == [s["flags"] for s in full]
+    else:
+        # Nothing tells what was pmem: the ranges are not cut there, and no one claims to know.
+        assert set(places(ours).tolist()) <= set(places(full).tolist())
+        assert {s["pmem"] for s in ours} == {None}
+    _, notes = run_text(prog, "pmem-segments")
+    assert "iomem_resource is not known" in notes
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_segments_take_less_than_a_second_beyond_opening(case: Case) -> None:
+    prog = drgn_pmem.open(case.sample.dump(case.format), case.sample.debug_info())
+    before = time.process_time()
+    run_text(prog, "pmem-segments")
+    assert time.process_time() - before < 1

@@ -1,0 +1,96 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""pmem-usage says what makedumpfile reports, and what iomem and sysfs recorded of pmem."""
+
+from pathlib import Path
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import drgn_pmem
+from drgn_pmem.shell.sample import Sample
+
+from ..samples import Case, run_json, run_text
+from .test_segments import ELF_CASES, iomem, readelf
+
+PAGE = 4096
+
+
+def report(raw: Path, out: Path, *options: str) -> dict[str, int]:
+    """What makedumpfile reports while it makes a dump."""
+    command = ["makedumpfile", "--message-level", "16", *options, str(raw), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = re.findall(r"^ *([A-Z][\w -]*?) *: 0x(\w+)", done.stdout + done.stderr, re.MULTILINE)
+    return {name: int(value, 16) for name, value in lines}
+
+
+def test_counts_are_those_that_makedumpfile_reports(sample: Sample, tmp_path: Path) -> None:
+    if shutil.which("makedumpfile") is None or "raw" not in sample.formats:
+        pytest.skip("makedumpfile is not installed, or there is no raw dump")
+    out = tmp_path / "vmcore"
+    # Without bit 1: pages of zeroes stay in a kdump-compressed dump, whatever is reported.
+    theirs = report(sample.dump("raw"), out, "-c", "-d", "30")
+    before = run_json(Case(sample, "raw").prog, "pmem-usage")
+    assert before["original"] + before["overlap"] == theirs["Original pages"]
+    assert before["memory_hole"] - before["overlap"] == theirs["Memory Hole"]
+    assert before["total"] == theirs["Total pages"]
+    after = run_json(drgn_pmem.open(out, sample.debug_info()), "pmem-usage")
+    assert after["original"] == before["original"]
+    assert after["total"] == theirs["Total pages"]
+    # makedumpfile drops the part of a page that ends RAM without counting it.
+    parts = sum(end % PAGE != 0 for _, end in iomem(Case(sample, "raw"), "System RAM"))
+    assert 0 <= after["excluded"] - theirs["Excluded pages"] <= parts
+    assert after["remaining"] == after["original"] - after["excluded"]
+
+
+@pytest.mark.parametrize("case", ELF_CASES, ids=str)
+def test_counts_of_an_elf_dump_are_those_of_readelf(case: Case) -> None:
+    there: set[int] = set()
+    saved: set[int] = set()
+    for _, _, start, in_file, size in readelf(case):
+        there.update(range(start // PAGE, -(-(start + size) // PAGE)))
+        saved.update(range(start // PAGE, -(-(start + in_file) // PAGE)))
+    ours = case.json("pmem-usage")
+    assert ours["original"] == len(there)
+    assert ours["remaining"] == len(saved)
+    assert ours["excluded"] == len(there - saved)
+    assert ours["total"] == max(there) + 1
+
+
+def test_pmem_pages_are_those_that_the_machine_recorded(case: Case) -> None:
+    """Metadata: what lies before the data of map=dev namespaces; all other pmem is user data."""
+    sysfs = case.truth("sysfs.nd")
+    devices: dict[str, dict[str, str]] = {}
+    for device, attribute, value in re.findall(r"^([\w.]+)/(\w+)=([^|\n]*)", sysfs, re.MULTILINE):
+        devices.setdefault(device, {})[attribute] = value
+    metadata = sum(
+        int(claim["resource"], 16) - int(devices[claim["namespace"]]["resource"], 16)
+        for device, claim in devices.items()
+        if re.match(r"(pfn|dax)\d", device) and claim.get("mode") == "pmem" and claim["namespace"]
+    )
+    pmem = sum(b - a for a, b in iomem(case, "Persistent Memory"))
+    ram = sum(b - a for a, b in iomem(case, "System RAM (kmem)"))
+    ours = case.json("pmem-usage")
+    assert sum(ours["pmem_metadata"].values()) * PAGE == metadata
+    assert sum(ours["pmem_userdata"].values()) * PAGE == pmem - ram - metadata
+
+
+def test_lines_are_makedumpfiles(case: Case) -> None:
+    out, _ = run_text(case.prog, "pmem-usage -H -o line,pages,hex")
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [name.strip() for name, _, _ in rows] == [
+        "Original pages",
+        "Excluded pages",
+        "Remaining pages",
+        "Memory Hole",
+        "Total pages",
+        "pmem metadata pages",
+        "pmem userdata pages",
+    ]
+    ours = case.json("pmem-usage")
+    assert [int(pages) for _, pages, _ in rows][:5] == [
+        ours[key] for key in ("original", "excluded", "remaining", "memory_hole", "total")
+    ]
+    assert all(int(pages) == int(shown, 16) for _, pages, shown in rows)
