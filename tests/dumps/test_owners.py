@@ -21,11 +21,17 @@ from .truth_owners import (
     is_pmem,
     pages,
     physical_of_sector,
+    recorded,
     recorded_extents,
     shown_path,
 )
 
 Answers = dict[int, dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _recorded(case: Case) -> None:
+    recorded(case)
 
 
 @functools.lru_cache(maxsize=4)

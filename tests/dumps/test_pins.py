@@ -4,10 +4,17 @@
 
 from typing import Any
 
+import pytest
+
 from ..samples import Case, run_json
-from .truth_owners import PAGE, Event, events
+from .truth_owners import PAGE, Event, events, recorded
 
 KINDS = {"VMSPLICE": "vmsplice", "IO_URING": "io_uring", "DIRECT": "direct I/O"}
+
+
+@pytest.fixture(autouse=True)
+def _recorded(case: Case) -> None:
+    recorded(case)
 
 
 def pins(case: Case) -> dict[int, dict[str, Any]]:

@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 
 from ..samples import Case, run_json, run_text, truth_pages
-from .truth_owners import PAGE, data_starts, events, shown_path, sysfs
+from .truth_owners import PAGE, data_starts, events, recorded, shown_path, sysfs
 
 SECTOR = 512
+
+
+@pytest.fixture(autouse=True)
+def _recorded(case: Case) -> None:
+    recorded(case)
 
 
 def poisoned(case: Case) -> dict[int, dict[str, Any]]:

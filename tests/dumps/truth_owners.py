@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the truth of a sample says about pages, files and processes, parsed for several tests."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 import functools
@@ -9,7 +10,9 @@ from pathlib import Path
 import re
 from typing import Any
 
-from ..samples import Case, TruthPage, truth_pages
+import pytest
+
+from ..samples import Case, TruthPage, samples, truth_pages
 
 __all__ = (
     "PAGE",
@@ -20,12 +23,20 @@ __all__ = (
     "is_pmem",
     "pages",
     "physical_of_sector",
+    "recorded",
     "recorded_extents",
     "shown_path",
 )
 
 PAGE = 4096
+LARGE = 512 * PAGE
 SECTOR = 512
+
+
+def recorded(case: Case) -> None:
+    """Skip the test if nobody recorded what the sample's processes mapped (it has no pmem)."""
+    if not any(case.sample.truth.glob("final.*.txt")):
+        pytest.skip("no process of this sample maps persistent memory")
 
 
 @dataclass(frozen=True)
@@ -75,8 +86,23 @@ def is_pmem(case: Case, pfn: int) -> bool:
 
 
 def pages(case: Case, present: bool) -> list[TruthPage]:
-    """Pages of the last recording."""
-    return [page for page in truth_pages(case.sample) if page.present is present]
+    """
+    Pages of the last recording. Every one for a sample's first format; for the others, which hold
+    the same memory, all but every sixteenth page of 2 MiB mappings are left out.
+    """
+    return _pages(case.sample.name, case.format == next(iter(case.sample.formats)), present)
+
+
+@functools.cache
+def _pages(name: str, every: bool, present: bool) -> list[TruthPage]:
+    found = list(truth_pages(samples()[name]))
+    large = Counter((page.pid, page.path, page.offset // LARGE) for page in found)
+    small = {p.pfn for p in found if large[p.pid, p.path, p.offset // LARGE] < LARGE // PAGE}
+    return [
+        page
+        for page in found
+        if page.present is present and (every or page.pfn in small or page.pfn % 16 == 0)
+    ]
 
 
 def shown_path(page: TruthPage) -> str:
