@@ -14,6 +14,7 @@ pointer), and is equal in all of its pages otherwise.
 
 import ctypes
 import enum
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,11 +71,16 @@ KEY = ("kind", "state", "shared", "folio", "refcount", "mapcount", "flags", "map
 
 EMPTY = np.zeros(0, RUN)
 
-_SUB_PAGES = 4096
-"""Pages that are compared at once: they and their columns fit into the second-level cache."""
+_SUB_PAGES = 16384
+"""Pages that are compared at once: they, their differences and columns fit into the cache."""
 
 UNKNOWN_MAPCOUNT = -(1 << 31)
 """Mapcount of a large folio whose first tail is in the next block."""
+
+_SPECIAL_PAGES = 4
+"""Head and first tails, which hold fields of the folio; all other tails are equal."""
+
+_ZERO = np.zeros(1, np.int64)
 
 _memcmp = ctypes.CDLL(None).memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -153,13 +159,25 @@ class Decoder:
         pages = np.frombuffer(data, self._page)
         address = data.ctypes.data
         if len(pages) and self._uniform(address, pages):
-            return self._runs(pages[:1], np.zeros(1, np.int64), len(pages), first_pfn, pages)
+            return self._runs(pages[:1], _ZERO, len(pages), first_pfn, pages)
+        if len(pages) and int(pages["word"][-1]) & 1:
+            starts = self._compounds(address, pages, first_pfn)
+            if starts is not None:
+                return join([self._runs(pages[starts], starts, len(pages), first_pfn, pages)])
+        # Where struct pages are rows of words, one difference tells of all words at once.
+        rows = None
+        if size % 8 == 0 and pages["flags"].dtype.isnative:
+            rows = data.view(np.uint64).reshape(len(pages), -1)
+        steps = np.empty((_SUB_PAGES, size // 8), np.uint64)
         parts = []
         for start in range(0, len(pages), _SUB_PAGES):
             count = min(_SUB_PAGES, len(pages) - start)
             part = pages[start : start + count]
-            if self._uniform(address + start * size, part):
-                starts = np.zeros(1, np.int64)
+            here = address + start * size
+            if self._uniform(here, part) or (
+                rows is not None and self._steady(rows[start : start + count], part, steps)
+            ):
+                starts = _ZERO
             else:
                 starts = self._boundaries(part, first_pfn + start)
             following = pages[start:]
@@ -176,6 +194,50 @@ class Decoder:
         return len(pages) == 1 or not (
             first["mapping"] > 3 or int(first["word"]) & 1 or int(first["flags"]) & self._head_bit
         )
+
+    def _steady(
+        self, words: "NDArray[np.uint64]", pages: "Runs", steps: "NDArray[np.uint64]"
+    ) -> bool:
+        """Whether a block is one run of a file: every page is the one before, one index on."""
+        first, count = pages[0], len(pages) - 1
+        if (
+            not first["mapping"] > 3
+            or int(first["word"]) & 1
+            or int(first["flags"]) & self._head_bit
+        ):
+            return False
+        step = np.subtract(words[1:], words[:-1], out=steps[:count])
+        address = step.ctypes.data
+        if _memcmp(address, address + self._layout.size, (count - 1) * self._layout.size) != 0:
+            return False
+        change = step[:1].view(np.uint8).reshape(-1).view(self._page)[0]
+        names = ("flags", "word", "mapping", "mapcount", "refcount")
+        return change["index"] == 1 and not any(change[name] for name in names)
+
+    def _compounds(self, address: int, pages: "Runs", first_pfn: int) -> "NDArray[np.int64] | None":
+        """Where runs start in a block of large folios; None if it is none."""
+        size = self._layout.size
+        heads = np.flatnonzero(pages["word"] & 1 == 0)
+        if len(heads) > len(pages) // 64:
+            return None
+        edges = [0, *heads[heads > 0].tolist(), len(pages)]
+        starts: list[int] = []
+        bodies: list[int] = []
+        lasts: list[int] = []
+        for start, end in itertools.pairwise(edges):
+            body = min(start + _SPECIAL_PAGES, end - 1)
+            starts += range(start, body + 1)
+            at, length = address + body * size, (end - 1 - body) * size
+            if _memcmp(at, at + size, length) != 0:
+                return None
+            bodies.append(body)
+            lasts.append(end - 1)
+        word = pages["word"][bodies]
+        kind, head = self._heads(word, np.array(bodies, np.uint64) + np.uint64(first_pfn))
+        last_kind, last_head = self._heads(word, np.array(lasts, np.uint64) + np.uint64(first_pfn))
+        if not np.array_equal(kind, last_kind) or not np.array_equal(head, last_head):
+            return None
+        return np.array(starts, np.int64)
 
     def _boundaries(self, pages: "Runs", first_pfn: int) -> "NDArray[np.int64]":
         """Where runs start in a block."""
