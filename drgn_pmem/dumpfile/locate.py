@@ -186,6 +186,6 @@ def guess_architecture(info: Vmcoreinfo) -> str | None:
         return "PPC64"
     if "va_kernel_pa_offset" in info.numbers or "kernel_link_addr" in info.numbers:
         return "RISCV64"
-    if "lowcore_ptr" in info.symbols or "high_memory" in info.symbols:
-        return "S390X" if "lowcore_ptr" in info.symbols else None
+    if "lowcore_ptr" in info.symbols:
+        return "S390X"
     return None
