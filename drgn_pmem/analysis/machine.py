@@ -65,7 +65,9 @@ class RangeSet:
 
     def overlap(self, start: int, end: int) -> list[PhysicalRange]:
         """The parts of ``[start, end)`` that are in the set, in order."""
-        parts = []
+        parts: list[PhysicalRange] = []
+        if not self.ranges:
+            return parts
         for item in self.ranges[max(0, bisect_right(self._starts, start) - 1) :]:
             if item.start >= end:
                 break

@@ -206,9 +206,16 @@ class _Reader:
             segment.pmem,
             self._iomem(start, end) if use else (),
             tuple(namespace_names(self.machine, start, end)) if use else (),
-            self.dump.coverage.count(start, end) if use else {},
+            self._states(start, segment) if use else {},
             tuple(notes),
         )
+
+    def _states(self, start: int, segment: Segment) -> dict[State, int]:
+        size = segment.memory_size
+        # One search instead of a count: a dump may have tens of thousands of segments.
+        if segment.file_size >= size and self.dump.coverage.saved(start, size):
+            return {State.SAVED: size}
+        return self.dump.coverage.count(start, start + size)
 
     def _iomem(self, start: int, end: int) -> tuple[Resource, ...]:
         return tuple(r for r in self.machine.iomem if r.start < end and start <= r.end)
@@ -336,6 +343,8 @@ def guess_loader(dump: DumpFile, by_kernel: str | None = None) -> Loader:
 
 def _by_pmem(places: list[tuple[int, bool]]) -> tuple[str | None, str]:
     """Who wrote the headers, by where pmem stands among (address, PF_DEV) of RAM and pmem."""
+    if not any(pmem for _, pmem in places):
+        return None, ""
     ends: dict[int, int] = {}
     for number, (physical, _) in enumerate(places):
         ends.setdefault(physical, number)

@@ -1,0 +1,190 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What segments contradict, and who wrote them, on synthetic dumps and machines."""
+
+from pathlib import Path
+import time
+from typing import Any
+
+from hypothesis import given, strategies as st
+import pytest
+
+from drgn_pmem.analysis.machine import MachineMap, RangeSet
+from drgn_pmem.analysis.segments import _Reader, guess_loader
+from drgn_pmem.dumpfile import PF_DEV, DumpFile, open_dump
+from drgn_pmem.dumpfile.program import open_program
+from drgn_pmem.kernel.kexec import NamedRange
+from drgn_pmem.kernel.pgmap import PhysicalRange
+
+from ...samples import run_json, run_text
+from ..dumpfile.writers import VMCOREINFO, Elf, Load, note
+
+MIB = 1 << 20
+GIB = 1 << 30
+PMEM = 7 | PF_DEV
+
+KERNEL = Load(16 * MIB, 4 * MIB, virtual=0xFFFFFFFF81000000)
+"""kexec_file_load and kexec-tools both put the kernel image first."""
+
+
+def dump(path: Path, *loads: Load, notes: bytes = b"", machine: str = "x86_64") -> DumpFile:
+    notes = notes or note(b"VMCOREINFO", 0, VMCOREINFO)
+    return open_dump(Elf([*loads], notes, machine=machine).write(path / "vmcore"))
+
+
+def machine(
+    pmem: list[tuple[int, int]], reserved: list[tuple[int, int]] | None = None
+) -> MachineMap:
+    return MachineMap(
+        [],
+        RangeSet(PhysicalRange(a, b) for a, b in pmem),
+        ("regions",) if pmem else (),
+        [],
+        [NamedRange("crashk_res", a, b) for a, b in reserved or []],
+    )
+
+
+def notes_of(opened: DumpFile, where: MachineMap, outside: bool = False) -> list[tuple[str, ...]]:
+    return [segment.notes for segment in _Reader(opened, where, outside).read()]
+
+
+def test_file_load_appends_pmem_and_leaves_out_the_first_mib(tmp_path: Path) -> None:
+    opened = dump(
+        tmp_path, KERNEL, Load(MIB, GIB), Load(8 * GIB, GIB), Load(4 * GIB, GIB, flags=PMEM)
+    )
+    loader = guess_loader(opened)
+    assert loader.by_order == "kexec_file_load"
+    assert "pmem stands after RAM that lies above it" in loader.reason
+    assert "first MiB of memory has no segment" in loader.reason
+
+
+def test_kexec_tools_follows_iomem(tmp_path: Path) -> None:
+    opened = dump(
+        tmp_path,
+        KERNEL,
+        Load(0x1000, 0x9E000),
+        Load(MIB, GIB),
+        Load(4 * GIB, GIB, flags=PMEM),
+        Load(8 * GIB, GIB),
+    )
+    loader = guess_loader(opened)
+    assert loader.by_order == "kexec-tools"
+    assert "in the order of /proc/iomem" in loader.reason
+
+
+def test_headers_that_contradict_each_other_name_no_one(tmp_path: Path) -> None:
+    opened = dump(
+        tmp_path, KERNEL, Load(MIB, GIB), Load(4 * GIB, GIB, flags=PMEM), Load(8 * GIB, GIB)
+    )
+    loader = guess_loader(opened)
+    assert loader.by_order is None
+    assert "kexec_file_load" in loader.reason
+    assert "kexec-tools" in loader.reason
+
+
+def test_without_pmem_other_machines_do_not_tell(tmp_path: Path) -> None:
+    opened = dump(tmp_path, KERNEL, Load(0, GIB), machine="ppc64")
+    assert guess_loader(opened).by_order is None
+    opened = dump(
+        tmp_path, KERNEL, Load(0, GIB), Load(2 * GIB, GIB, flags=PMEM), Load(4 * GIB, GIB),
+        machine="ppc64",
+    )  # fmt: skip
+    assert guess_loader(opened).by_order == "kexec-tools"
+
+
+def test_the_crashed_kernel_may_say_otherwise(tmp_path: Path) -> None:
+    opened = dump(tmp_path, KERNEL, Load(MIB, GIB))
+    assert "but the crashed kernel says kexec-tools" in guess_loader(opened, "kexec-tools").text
+    assert guess_loader(opened, "kexec_file_load").text.endswith("says the same")
+
+
+def test_qemu_is_known_by_its_notes(tmp_path: Path) -> None:
+    notes = note(b"QEMU", 0, bytes(440)) + note(b"VMCOREINFO", 0, VMCOREINFO)
+    assert guess_loader(dump(tmp_path, Load(0, GIB), notes=notes)).by_order == "QEMU"
+
+
+def test_pmem_without_the_flag(tmp_path: Path) -> None:
+    opened = dump(tmp_path, Load(MIB, GIB), Load(4 * GIB, GIB))
+    (ram, pmem) = notes_of(opened, machine([(4 * GIB + MIB, 5 * GIB)]))
+    assert ram == ()
+    assert pmem == (f"pmem without PF_DEV ({GIB - MIB} bytes)",)
+    assert notes_of(opened, machine([(4 * GIB, 5 * GIB)]), outside=True) == [(), ()]
+
+
+def test_flag_without_pmem(tmp_path: Path) -> None:
+    opened = dump(tmp_path, Load(4 * GIB, GIB, flags=PMEM), Load(8 * GIB, GIB, flags=PMEM))
+    (partly, none) = notes_of(opened, machine([(4 * GIB, 4 * GIB + MIB)]))
+    assert partly == (f"PF_DEV without pmem ({GIB - MIB} bytes are no pmem)",)
+    assert none == ("PF_DEV without pmem (no pmem lies there)",)
+    # Where nothing tells what was pmem, nothing is contradicted.
+    assert notes_of(opened, machine([])) == [(), ()]
+
+
+def test_the_crash_kernels_reservation(tmp_path: Path) -> None:
+    opened = dump(tmp_path, Load(MIB, GIB), Load(4 * GIB, GIB))
+    (inside, outside) = notes_of(opened, machine([], [(2 * MIB, 64 * MIB)]))
+    assert len(inside) == 1
+    assert inside[0].startswith("overlaps the crash kernel's reservation at 0x200000-0x4000000")
+    assert outside == ()
+
+
+def test_no_physical_address(tmp_path: Path) -> None:
+    opened = dump(tmp_path, Load((1 << 64) - 1, GIB), Load(MIB, GIB))
+    (first, second) = notes_of(opened, machine([(0, 1 << 40)]))
+    assert first == ("maps no physical memory (p_paddr is -1)",)
+    assert len(second) == 1
+
+
+def test_a_dump_without_debug_info_is_listed_with_one_note_on_it(tmp_path: Path) -> None:
+    loads = [KERNEL, Load(MIB, GIB, bytes(4096)), Load(4 * GIB, GIB, bytes(8192), flags=PMEM)]
+    path = Elf(loads, note(b"VMCOREINFO", 0, VMCOREINFO)).write(tmp_path / "vmcore")
+    prog, _ = open_program(path)
+    shown = run_json(prog, "pmem-segments")
+    assert [s["pmem"] for s in shown] == [False, False, True]
+    assert shown[2]["states"] == {"saved": 8192, "excluded": GIB - 8192}
+    _, notes = run_text(prog, "pmem-segments")
+    assert notes.count("without this, less is told") == 1
+
+
+def test_seventy_thousand_segments_are_listed_in_two_seconds(tmp_path: Path) -> None:
+    loads = [Load(GIB + n * MIB, 4096) for n in range(70_001)]
+    path = Elf(loads, note(b"VMCOREINFO", 0, VMCOREINFO)).write(tmp_path / "vmcore")
+    before = time.process_time()
+    prog, _ = open_program(path)
+    out, _ = run_text(prog, "pmem-segments -H -o index,physical")
+    assert time.process_time() - before < 2
+    lines = out.splitlines()
+    assert len(lines) == 70_001
+    start = GIB + 70_000 * MIB
+    assert lines[-1] == f"70001\t{start:#x}-{start + 4096:#x}"
+
+
+ranges = st.lists(
+    st.tuples(st.integers(0, 200), st.integers(0, 40)).map(lambda t: (t[0], t[0] + t[1])),
+    max_size=8,
+)
+
+
+@given(ranges, st.integers(0, 200), st.integers(0, 100))
+def test_range_sets_are_sets(members: list[tuple[int, int]], start: int, size: int) -> None:
+    end = start + size
+    inside = {x for a, b in members for x in range(a, b)}
+    wanted = set(range(start, end))
+    found = RangeSet(PhysicalRange(a, b) for a, b in members)
+
+    def elements(parts: list[Any]) -> list[int]:
+        return [x for part in parts for x in range(part.start, part.end)]
+
+    assert elements(found.overlap(start, end)) == sorted(inside & wanted)
+    assert elements(found.gaps(start, end)) == sorted(wanted - inside)
+    assert found.size(start, end) == len(inside & wanted)
+
+
+@pytest.mark.parametrize("line", ["pmem-segments", "pmem-usage", "pmem-infoblocks"])
+def test_code_that_drgn_option_prints_compiles(line: str, tmp_path: Path) -> None:
+    path = Elf([Load(MIB, MIB, bytes(MIB))], note(b"VMCOREINFO", 0, VMCOREINFO)).write(
+        tmp_path / "vmcore"
+    )
+    prog, _ = open_program(path)
+    code, _ = run_text(prog, f"{line} --drgn")
+    exec(compile(code, line, "exec"), {"prog": prog})
