@@ -10,8 +10,9 @@ bitmap that says which pages exist, and what of them was persistent memory is to
 the regions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from drgn import FaultError, Program
@@ -32,6 +33,7 @@ _PAGE = 4096
 """Less than a page is never in a bitmap, and the kernel does not hand it out either."""
 
 _MAX_ROWS = 1 << 17
+_MAX_PMEM = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,9 @@ def read_segments(prog: Program) -> SegmentsAnswer:
     machine = read_machine(prog)
     if dump.format is DumpFormat.LIVE:
         return SegmentsAnswer([], Loader(None, "live memory", None), [], ["live memory: no file"])
-    loader = guess_loader(dump, _loader_of_kernel(prog))
-    reader = _Reader(dump, machine, loader.by_order == "QEMU")
+    table = list(dump.segments[:_MAX_ROWS])
+    loader = guess_loader(dump, _loader_of_kernel(prog), table)
+    reader = _Reader(dump, machine, loader.by_order == "QEMU", table)
     segments = list(reader.read())
     missing, notes = _missing_ram(dump, machine, loader)
     return SegmentsAnswer(
@@ -150,8 +153,15 @@ def read_segments(prog: Program) -> SegmentsAnswer:
 
 
 class _Reader:
-    def __init__(self, dump: DumpFile, machine: MachineMap, outside: bool) -> None:
+    def __init__(
+        self,
+        dump: DumpFile,
+        machine: MachineMap,
+        outside: bool,
+        segments: Sequence[Segment] | None = None,
+    ) -> None:
         self.dump = dump
+        self.segments = dump.segments if segments is None else segments
         self.machine = machine
         self.outside = outside
         """The dump was taken by a hypervisor: no flags, the crash kernel's memory included."""
@@ -162,10 +172,8 @@ class _Reader:
         if self.dump.contained is DumpFormat.KDUMP:
             yield from self._bitmap()
             return
-        for count, segment in enumerate(self.dump.segments):
-            if count >= _MAX_ROWS:
-                self.cut = len(self.dump.segments) - count
-                return
+        self.cut = len(self.dump.segments) - len(self.segments)
+        for segment in self.segments:
             yield self._segment(segment)
 
     def notes(self) -> list[str]:
@@ -210,12 +218,21 @@ class _Reader:
             tuple(notes),
         )
 
+    @cached_property
+    def _plain(self) -> bool:
+        """No segment lies over another, and the file has all that they promise."""
+        counts = self.dump.coverage.count()
+        covered = sum(size for state, size in counts.items() if state is not State.ABSENT)
+        sizes = sum(s.memory_size for s in self.segments if s.physical is not None)
+        return covered == sizes and not self.dump.truncated
+
     def _states(self, start: int, segment: Segment) -> dict[State, int]:
-        size = segment.memory_size
-        # One search instead of a count: a dump may have tens of thousands of segments.
-        if segment.file_size >= size and self.dump.coverage.saved(start, size):
-            return {State.SAVED: size}
-        return self.dump.coverage.count(start, start + size)
+        size, saved = segment.memory_size, segment.file_size
+        if not self._plain:
+            return self.dump.coverage.count(start, start + size)
+        # The same without a search each: a dump may have tens of thousands of segments.
+        states = {State.SAVED: min(saved, size), State.EXCLUDED: max(0, size - saved)}
+        return {state: count for state, count in states.items() if count}
 
     def _iomem(self, start: int, end: int) -> tuple[Resource, ...]:
         return tuple(r for r in self.machine.iomem if r.start < end and start <= r.end)
@@ -304,7 +321,9 @@ def _loader_of_kernel(prog: Program) -> str | None:
     return "kexec_file_load" if image.file_mode else "kexec-tools"
 
 
-def guess_loader(dump: DumpFile, by_kernel: str | None = None) -> Loader:
+def guess_loader(
+    dump: DumpFile, by_kernel: str | None = None, segments: Sequence[Segment] | None = None
+) -> Loader:
     """
     Who wrote the headers, by their order.
 
@@ -313,6 +332,7 @@ def guess_loader(dump: DumpFile, by_kernel: str | None = None) -> Loader:
     follows ``/proc/iomem``, so persistent memory stands between RAM, and it has the first MiB.
 
     :param by_kernel: What the crashed kernel says, to go with it.
+    :param segments: Those of the dump, where they have been read.
     """
 
     def loader(who: str | None, reason: str) -> Loader:
@@ -322,13 +342,11 @@ def guess_loader(dump: DumpFile, by_kernel: str | None = None) -> Loader:
         return loader("QEMU", "the dump has QEMU's notes")
     if dump.contained is DumpFormat.KDUMP:
         return loader(None, "kdump-compressed keeps no program headers")
-    places = [
-        (s.physical, s.pmem) for s in dump.segments if s.physical is not None and s.memory_size
-    ]
+    places = [s for s in segments or dump.segments if s.physical is not None and s.memory_size]
     direct = places[1:]  # the kernel image lies inside RAM, out of order
     order, why = _by_pmem(direct)
     if dump.machine in ("EM_X86_64", "x86_64") and direct:
-        low = any(physical < _LOW for physical, _ in direct)
+        low = any(s.physical is not None and s.physical < _LOW for s in direct)
         who = "kexec-tools" if low else "kexec_file_load"
         reason = f"the first MiB of memory has {'a' if low else 'no'} segment"
         if order == who:
@@ -341,24 +359,31 @@ def guess_loader(dump: DumpFile, by_kernel: str | None = None) -> Loader:
     return loader(None, "their order does not tell who wrote them")
 
 
-def _by_pmem(places: list[tuple[int, bool]]) -> tuple[str | None, str]:
-    """Who wrote the headers, by where pmem stands among (address, PF_DEV) of RAM and pmem."""
-    if not any(pmem for _, pmem in places):
+def _by_pmem(segments: list[Segment]) -> tuple[str | None, str]:
+    """Who wrote the headers, by where pmem stands among RAM and pmem."""
+    pmem = [s for s in segments if s.pmem]
+    if not pmem or len(pmem) > _MAX_PMEM:
         return None, ""
-    ends: dict[int, int] = {}
-    for number, (physical, _) in enumerate(places):
-        ends.setdefault(physical, number)
     # RAM on pmem (dax/kmem) carries PF_DEV among the RAM too, and comes again with its region.
-    flags = [pmem and ends[physical] == number for number, (physical, pmem) in enumerate(places)]
-    if True not in flags:
-        return None, ""
-    first = flags.index(True)
-    top = max((physical for physical, pmem in places[:first] if not pmem), default=0)
-    if not all(pmem for _, pmem in places[first:]):
+    ram = {inner.index for inner in pmem for outer in pmem if _is_part(inner, outer)}
+    places = [(s.physical or 0, s.pmem) for s in segments if s.index not in ram]
+    first = next((number for number, (_, flag) in enumerate(places) if flag), len(places))
+    top = max((physical for physical, _ in places[:first]), default=0)
+    if not all(flag for _, flag in places[first:]):
         return "kexec-tools", "pmem stands between RAM, in the order of /proc/iomem"
-    if any(physical < top for physical, pmem in places[first:] if pmem):
+    if any(physical < top for physical, _ in places[first:]):
         return "kexec_file_load", "pmem stands after RAM that lies above it"
     return None, ""
+
+
+def _is_part(inner: Segment, outer: Segment) -> bool:
+    """Whether a segment lies in another, larger one."""
+    start, base = inner.physical or 0, outer.physical or 0
+    return (
+        base <= start
+        and start + inner.memory_size <= base + outer.memory_size
+        and inner.memory_size < outer.memory_size
+    )
 
 
 def _missing_ram(

@@ -72,6 +72,19 @@ def test_kexec_tools_follows_iomem(tmp_path: Path) -> None:
     assert "in the order of /proc/iomem" in loader.reason
 
 
+def test_ram_on_pmem_is_ram(tmp_path: Path) -> None:
+    """dax/kmem: its part comes among the RAM, with the flag, and again with its region."""
+    opened = dump(
+        tmp_path,
+        KERNEL,
+        Load(MIB, GIB),
+        Load(5 * GIB, GIB, flags=PMEM),
+        Load(8 * GIB, GIB),
+        Load(4 * GIB, 2 * GIB, flags=PMEM),
+    )
+    assert guess_loader(opened).by_order == "kexec_file_load"
+
+
 def test_headers_that_contradict_each_other_name_no_one(tmp_path: Path) -> None:
     opened = dump(
         tmp_path, KERNEL, Load(MIB, GIB), Load(4 * GIB, GIB, flags=PMEM), Load(8 * GIB, GIB)
