@@ -1,8 +1,8 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-``python -m bench.shell DUMP VMLINUX``: how long the shell's first prompt takes beside drgn's on the
-same dump, and how long a key takes to be on the screen, in a pseudo-terminal. Exits 1 if a figure is
+``python -m bench.shell DUMP VMLINUX``: how long the first prompt takes beside drgn's on the same
+dump, and how long a key takes to be on the screen, in a pseudo-terminal. Exits 1 if a figure is
 beyond what is promised.
 """
 

@@ -7,8 +7,12 @@ usage), a script, lines from standard input, or the shell.
 
 import argparse
 from collections.abc import Sequence
+import contextlib
+import gc
+import importlib
 import os
 import sys
+import threading
 
 from drgn_pmem.errors import PmemError, UsageError
 from drgn_pmem.output.text import escape
@@ -85,7 +89,15 @@ def _work(options: argparse.Namespace) -> int:
     from drgn_pmem.shell import batch
     from drgn_pmem.shell.target import open_target
 
+    interactive = options.exec is None and not options.words and sys.stdin.isatty()
+    if interactive:
+        _prepare_shell()
     target = open_target(options)
+    if interactive:
+        from drgn_pmem.shell.loop import interact
+
+        gc.enable()
+        return interact(target, use_config=not options.no_config)
     for note in target.notes:
         log.logger.warning("%s", note)
     if options.exec is not None:
@@ -99,11 +111,23 @@ def _work(options: argparse.Namespace) -> int:
         if _is_script(options.words[0]):
             return batch.run_script(target, options.words)
         raise _unknown_command(options.words[0])
-    if not sys.stdin.isatty():
-        return batch.run_text(target, sys.stdin.read(), [""], "<stdin>")
-    from drgn_pmem.shell.loop import interact
+    return batch.run_text(target, sys.stdin.read(), [""], "<stdin>")
 
-    return interact(target, use_config=not options.no_config)
+
+def _prepare_shell() -> None:
+    """
+    Import the shell in a thread while drgn reads debug info, most of which it does without the
+    interpreter: the first prompt is there sooner. Importing touches no program.
+    """
+
+    def load() -> None:
+        # What is wrong with an import, the main thread's own tells.
+        with contextlib.suppress(Exception):
+            importlib.import_module("drgn_pmem.shell.loop")
+
+    # Nothing that is made before the first prompt becomes garbage.
+    gc.disable()
+    threading.Thread(target=load, name="imports", daemon=True).start()
 
 
 def _print_version() -> int:

@@ -130,6 +130,7 @@ def _about_other(session: "Session", name: str, expression: str) -> str:
         return DEFAULT_COMMAND_NAMESPACE.lookup(session.prog, name).format_help().rstrip()
     except CommandNotFoundError:
         pass
+    session.python.add_all()
     try:
         value = eval(expression, session.python.names)
     except Exception:

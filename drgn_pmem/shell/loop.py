@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The shell: a prompt, and the session that runs what is typed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 import sys
 
@@ -19,7 +19,7 @@ from drgn_pmem.shell.completion import ShellCompleter
 from drgn_pmem.shell.config import Config, load_config
 from drgn_pmem.shell.failures import Leave
 from drgn_pmem.shell.history import open_history
-from drgn_pmem.shell.idle import Idle
+from drgn_pmem.shell.idle import Idle, Step
 from drgn_pmem.shell.keys import Toggles, key_bindings
 from drgn_pmem.shell.lexer import STYLE, ShellLexer
 from drgn_pmem.shell.log import colours, logger
@@ -66,6 +66,7 @@ class Shell:
         self.session.listeners.append(self.candidates.learn)
         self.idle = Idle(_MODULES)
         self.idle.add([*self.summary.steps(), *self.candidates.steps()])
+        self.idle.add([Step("names", self._names)])
         self.toggles = Toggles(config.complete_while_typing)
         self.prompt = self._make_prompt()
 
@@ -94,6 +95,10 @@ class Shell:
             bottom_toolbar=self._toolbar if config.toolbar else None,
             reserve_space_for_menu=6,
         )
+
+    def _names(self) -> Iterator[None]:
+        self.session.python.add_all()
+        yield
 
     def _toolbar(self) -> StyleAndTextTuples:
         return toolbar(self.session, self.summary)

@@ -12,22 +12,21 @@ import pprint
 import shutil
 import sys
 import traceback
+from types import CodeType
 from typing import Any
 
 import drgn
 import drgn.cli
 
+import drgn_pmem
+
 __all__ = ("Python", "default_globals", "render")
 
 
 def default_globals(prog: drgn.Program) -> dict[str, Any]:
-    """drgn's globals, and the names of drgn_pmem."""
-    import drgn_pmem
-
+    """drgn's globals and drgn_pmem; :class:`Python` adds the names of the latter on first use."""
     names = drgn.cli.default_globals(prog)
     names["drgn_pmem"] = drgn_pmem
-    for name in drgn_pmem.__all__:
-        names.setdefault(name, getattr(drgn_pmem, name))
     return names
 
 
@@ -94,7 +93,23 @@ class Python:
         tree = compile(source, name, "exec", flags | ast.PyCF_ONLY_AST, True)
         code = compile(ast.Interactive(tree.body), name, "single", flags, True)
         self._compiler.compiler.flags |= code.co_flags & _FUTURE
+        self._add_ours(code)
         exec(code, self.names)
+
+    def add_all(self) -> None:
+        """Import all of our names now: for completion, when there is time."""
+        for name in drgn_pmem.__all__:
+            if name not in self.names:
+                self.names[name] = getattr(drgn_pmem, name)
+
+    def _add_ours(self, code: CodeType) -> None:
+        """Import those of our names that code uses: the first prompt does not wait for them."""
+        for name in code.co_names:
+            if name in drgn_pmem.__all__ and name not in self.names:
+                self.names[name] = getattr(drgn_pmem, name)
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                self._add_ours(constant)
 
     @staticmethod
     def format_error(error: BaseException) -> str:

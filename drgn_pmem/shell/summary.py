@@ -3,12 +3,13 @@
 """What the dump is about, in a few words: for the banner and the toolbar."""
 
 from collections.abc import Iterator
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
 import drgn
 
-from drgn_pmem.errors import NotFound, PmemError
+from drgn_pmem.errors import NotFound
 from drgn_pmem.output.text import escape, human_size, plural
 from drgn_pmem.shell.idle import Step
 from drgn_pmem.shell.target import Target, vmcoreinfo_value
@@ -41,30 +42,18 @@ class Summary:
         self.warnings: list[str] = list(target.notes)
         if target.missing:
             self.warnings.append(target.missing)
-        self._read_dump()
+        self.size: int | None = None
+        self._read_size()
         self._read_panic()
 
     def steps(self) -> Iterator[Step]:
         """What is left to find out."""
         yield Step("namespaces", self._namespaces)
 
-    def _read_dump(self) -> None:
-        from drgn_pmem.dumpfile import dump_of
-
-        self.size: int | None = None
-        self.format = ""
-        if self._target.prog.flags & drgn.ProgramFlags.IS_LIVE:
-            self.format = "live"
-            return
-        try:
-            dump = dump_of(self._target.prog)
-            self.format = dump.format.value
-            self.size = os.stat(self._target.name).st_size
-        except (PmemError, OSError) as error:
-            self.warnings.append(escape(str(error)))
-            return
-        if dump.truncated:
-            self.warnings.append("the dump is truncated: pmem-coverage shows what is missing")
+    def _read_size(self) -> None:
+        if not self._target.prog.flags & drgn.ProgramFlags.IS_LIVE:
+            with contextlib.suppress(OSError):
+                self.size = os.stat(self._target.name).st_size
 
     def _read_panic(self) -> None:
         from drgn.helpers.linux.panic import panic_message
@@ -109,9 +98,9 @@ class Summary:
 
     def banner(self) -> list[str]:
         """Lines to show before the first prompt."""
-        size = f", {human_size(self.size)}" if self.size is not None else ""
+        size = f" ({human_size(self.size)})" if self.size is not None else ""
         lines = [
-            f"dump    {self.name} ({self.format}{size})",
+            f"dump    {self.name}{size}",
             f"kernel  Linux {self.release} {self.architecture}",
         ]
         if self.panic:

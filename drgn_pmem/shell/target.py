@@ -15,6 +15,7 @@ import logging
 import os
 from pathlib import Path
 import re
+import struct
 
 import drgn
 
@@ -24,6 +25,11 @@ from drgn_pmem.shell.log import logger
 from drgn_pmem.shell.options import apply_debug_info_options, parse
 
 __all__ = ("Target", "build_id_of_file", "open_target")
+
+# include/uapi/linux/elf.h: Elf64_Phdr and the count that means "look elsewhere".
+_ET_CORE = 4
+_PHDR_SIZE = 56
+_PN_XNUM = 0xFFFF
 
 _MAX_VMCOREINFO = 1 << 20
 _MAX_NOTES = 1 << 20
@@ -110,14 +116,57 @@ def open_path(
 def _open_core(
     path: str, vmcoreinfo: bytes | None, architecture: str | None
 ) -> tuple[drgn.Program, list[str]]:
+    _check_readable(path)
+    if vmcoreinfo is None and architecture is None and _is_whole_elf(path):
+        prog = _open_plainly(path)
+        if prog is not None:
+            return prog, []
     from drgn_pmem.dumpfile.program import open_program
 
-    _check_readable(path)
     return open_program(
         path,
         vmcoreinfo=vmcoreinfo,
         architecture=None if architecture is None else drgn.Architecture[architecture],
     )
+
+
+def _open_plainly(path: str) -> drgn.Program | None:
+    """
+    Open what drgn itself opens well: the usual dump. That needs none of what
+    :func:`~drgn_pmem.dumpfile.program.open_program` does, nor the import of numpy.
+    """
+    prog = drgn.Program()
+    try:
+        prog.set_core_dump(path)
+        prog["VMCOREINFO"]
+    except Exception:
+        # drgn has no class for errors of libelf; whatever it is, open_program says what helps.
+        return None
+    return prog if prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL else None
+
+
+def _is_whole_elf(path: str) -> bool:
+    """Whether a file is a 64-bit ELF core with all that its program headers promise."""
+    with open(path, "rb") as file:
+        header = file.read(64)
+        if len(header) < 64 or header[:5] != b"\x7fELF\x02" or header[5] not in (1, 2):
+            return False
+        order = "<" if header[5] == 1 else ">"
+        (type_,) = struct.unpack_from(f"{order}H", header, 16)
+        (offset,) = struct.unpack_from(f"{order}Q", header, 32)
+        size, count = struct.unpack_from(f"{order}HH", header, 54)
+        if type_ != _ET_CORE or size != _PHDR_SIZE or not 0 < count < _PN_XNUM:
+            return False
+        file.seek(offset)
+        table = file.read(size * count)
+        length = os.fstat(file.fileno()).st_size
+    if len(table) < size * count:
+        return False
+    for start in range(0, len(table), size):
+        file_offset, file_size = struct.unpack_from(f"{order}Q16xQ", table, start + 8)
+        if file_offset + file_size > length:
+            return False
+    return True
 
 
 def _open_live(

@@ -72,8 +72,11 @@ def release(session: Session) -> str:
 def test_python_sees_drgns_names_and_ours(session: Session, capfd: Capture) -> None:
     assert session.run("prog['init_uts_ns'].name.release")
     assert capfd.readouterr().out == f'(char [65])"{release(session)}"\n'
-    for name in ("Object", "pfn_to_page", "for_each_task", "for_each_namespace", "drgn_pmem"):
+    for name in ("Object", "pfn_to_page", "for_each_task", "drgn_pmem"):
         assert name in session.python.names
+    assert session.run("def count():\n    return len(list(for_each_namespace(prog)))\n")
+    assert session.run("count() >= 5")
+    assert capfd.readouterr().out == "True\n"
     assert session.run("len(list(for_each_namespace(prog))) >= 5")
     assert capfd.readouterr().out == "True\n"
     assert builtins._ is True  # type: ignore[attr-defined]
