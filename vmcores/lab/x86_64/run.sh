@@ -5,7 +5,7 @@
 # OUTPUT/vmcore (raw, sparse), OUTPUT/vmcore.qemu-* (QEMU's own dumps), OUTPUT/truth/ and the logs.
 #
 # WORK is what build-kernel.sh and make-guest.sh filled.  About a minute, emulated.
-# Needs: qemu-system-x86 e2fsprogs python3.
+# Needs: qemu-system-x86 e2fsprogs ndctl python3.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -77,6 +77,7 @@ if [ ! -s "$output/vmcore.size" ]; then
 	echo "run.sh: no dump; a kernel placed in the middle leaves no room for crashkernel=, try again" >&2
 	exit 1
 fi
+"$here/infoblocks.sh" "$output"
 truncate -s "$(sed -n 's/^copied .*: \([0-9]*\) bytes.*/\1/p' "$output/vmcore.size")" "$output/vmcore"
 for dump in "$output"/vmcore.qemu-*; do
 	[ ! -f "$dump" ] || fallocate --dig-holes "$dump"

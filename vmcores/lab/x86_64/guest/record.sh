@@ -28,17 +28,6 @@ record_devices() {
 	dmsetup table > "$truth/dmsetup.table"
 }
 
-# The info block of each namespace, from its memory: ndctl reads it from a file as well.
-record_infoblocks() {
-	for namespace in /sys/bus/nd/devices/namespace*; do
-		name=${namespace##*/}
-		resource=$(cat "$namespace/resource")
-		[ "$(cat "$namespace/size")" -gt 0 ] || continue
-		dd if=/dev/mem of=/tmp/infoblock bs=4096 skip=$((resource / 4096)) count=2 2> /dev/null
-		ndctl read-infoblock -j -i /tmp/infoblock > "$truth/infoblock.$name.json" 2> /dev/null
-	done
-}
-
 record_files() {
 	for file in /mnt/ext4/* /mnt/ext4/sub/dir/* /mnt/small/* /mnt/xfs/* /mnt/mem/* /mnt/dm/*; do
 		[ -f "$file" ] || continue

@@ -15,7 +15,6 @@ if [ "$SETUP" != small ]; then
 fi
 say "processes and poison done"
 record_devices
-record_infoblocks
 record_files
 say "devices and files recorded"
 

@@ -1,0 +1,30 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# infoblocks.sh OUTPUT: OUTPUT/truth/infoblock.NAMESPACE.json, what "ndctl read-infoblock" says about
+# each namespace of a run, read from the files behind the guest's NVDIMMs.
+#
+# In the guest ndctl reads only namespaces that are not in use, and /dev/mem ends where RAM ends.
+# Needs: ndctl; root.
+set -eu
+
+output=$1
+truth=$output/truth
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# QEMU places the DIMMs in address order: the nth "Persistent Memory" is the nth file
+number=0
+while read -r first last; do
+	start=$((16#$first)) end=$((16#$last))
+	sed -n 's/^\(namespace[0-9.]*\)\/resource=\(0x[0-9a-f]*\).*/\1 \2/p' "$truth/sysfs.nd" |
+		while read -r namespace resource; do
+			[ $((resource)) -ge $start ] && [ $((resource)) -lt $end ] || continue
+			grep -q "^$namespace/size=0|" "$truth/sysfs.nd" && continue
+			dd if="$output/nvdimm$number" of="$scratch/infoblock" bs=4096 count=2 \
+				skip=$(((resource - start) / 4096)) status=none
+			(cd "$scratch" && ndctl read-infoblock -j -i infoblock) \
+				> "$truth/infoblock.$namespace.json" 2> /dev/null || true
+		done
+	number=$((number + 1))
+done < <(sed -n 's/^\([0-9a-f]*\)-\([0-9a-f]*\) : Persistent Memory$/\1 \2/p' "$truth/iomem")
