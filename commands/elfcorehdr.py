@@ -126,23 +126,16 @@ def _rows(headers: CrashHeaders) -> list[dict[str, Any]]:
 
 
 def _write(prog: Program, headers: CrashHeaders, path: str) -> str:
-    from drgn_pmem.errors import NotFound, PmemError, UsageError
-    from drgn_pmem.formats.elfcorehdr import PT_NOTE, to_elf_file
-    from drgn_pmem.kernel.kexec import read_physical
+    from drgn_pmem.analysis.headers import note_contents
+    from drgn_pmem.errors import NotFound, UsageError
+    from drgn_pmem.formats.elfcorehdr import to_elf_file
 
     header = headers.rebuilt
     if header is None:
         raise NotFound(f"there is no rebuilt header to write: {headers.why['rebuilt']}")
-    notes = {}
-    for phdr in header.phdrs:
-        if phdr.type == PT_NOTE:
-            try:
-                notes[phdr.physical] = read_physical(prog, phdr.physical, phdr.memory_size)
-            except PmemError:
-                continue  # the file then says where the note was
     try:
         with open(path, "wb") as file:
-            file.write(to_elf_file(header, notes))
+            file.write(to_elf_file(header, note_contents(prog, header)))
     except OSError as error:
         raise UsageError(f"elfcorehdr: {path}: {error.strerror}") from error
     return f"the rebuilt header is in {path}"

@@ -28,6 +28,7 @@ __all__ = (
     "CASES",
     "Case",
     "TruthPage",
+    "pmem_samples",
     "program",
     "run_json",
     "run_text",
@@ -68,7 +69,12 @@ class Case:
         return json.loads(self.truth(name))
 
 
-CASES = [Case(sample, format) for sample in samples().values() for format in sample.formats]
+def pmem_samples() -> list[Sample]:
+    """The samples of machines with NVDIMMs; those of firmware-assisted dump have none."""
+    return [sample for sample in samples().values() if sample.loader != "fadump"]
+
+
+CASES = [Case(sample, format) for sample in pmem_samples() for format in sample.formats]
 
 
 @functools.lru_cache(maxsize=6)

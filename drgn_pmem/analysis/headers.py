@@ -37,12 +37,21 @@ from drgn_pmem.kernel.kexec import (
     read_physical,
 )
 
-__all__ = ("CrashHeaders", "crash_headers", "find_elfcorehdr", "implied_elfcorehdr")
+__all__ = (
+    "CrashHeaders",
+    "crash_headers",
+    "find_elfcorehdr",
+    "implied_elfcorehdr",
+    "note_contents",
+)
 
 _MAX_HEADER = 1 << 24
 """Bytes of an elfcorehdr: 300,000 program headers are more than any machine has."""
 
-_EHDR, _PHDR = 64, 56
+_MAX_NOTE = 1 << 20
+"""Bytes of a note buffer: a vmcoreinfo note of 64 KiB pages is the largest."""
+
+_EHDR, _PHDR, _NOTE_HEAD = 64, 56, 12
 
 
 @dataclass(frozen=True)
@@ -161,6 +170,39 @@ def _of_bitmap(dump: DumpFile) -> CrashHeader:
 
 def _page_range(start: int, size: int) -> ProgramHeader:
     return ProgramHeader(PT_LOAD, PF_RWX, start, 0, start, size, size, what="pages")
+
+
+def note_contents(prog: Program, header: CrashHeader) -> dict[int, bytes]:
+    """
+    What lies where the header's notes are, as far as the dump holds it, without the unused rest of
+    each buffer.
+
+    :return: Physical address of the note -> its bytes.
+    """
+    contents = {}
+    for phdr in header.notes:
+        try:
+            data = read_physical(prog, phdr.physical, min(phdr.memory_size, _MAX_NOTE))
+        except NotFound:
+            continue
+        # CPUs that have not crashed have no notes yet
+        if end := _notes_end(data, header.byteorder):
+            contents[phdr.physical] = data[:end]
+    return contents
+
+
+def _notes_end(data: bytes, byteorder: ByteOrder) -> int:
+    """A note without a name ends a buffer, as ``/proc/vmcore`` reads it."""
+    end = 0
+    while end + _NOTE_HEAD <= len(data):
+        name, description = (
+            int.from_bytes(data[end + at : end + at + 4], byteorder) for at in (0, 4)
+        )
+        size = _NOTE_HEAD + -(-name // 4) * 4 + -(-description // 4) * 4
+        if not name or end + size > len(data):
+            break
+        end += size
+    return end
 
 
 def crash_headers(prog: Program) -> CrashHeaders:

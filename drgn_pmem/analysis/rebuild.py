@@ -28,6 +28,7 @@ from drgn_pmem.formats.elfprepare import (
 )
 from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.kexec import (
+    PPC64_DIRECT_MAP,
     CrashImage,
     CrashNote,
     KernelText,
@@ -52,7 +53,10 @@ def architecture(prog: Program) -> str:
 
 def linear_map(prog: Program) -> Callable[[int], int]:
     """``__va()``: physical to virtual address in the direct map."""
-    start = phys_to_virt(prog, 0).value_()
+    if architecture(prog) == "ppc64":
+        start = PPC64_DIRECT_MAP
+    else:
+        start = phys_to_virt(prog, 0).value_()
     return lambda physical: (start + physical) % (1 << 64)
 
 

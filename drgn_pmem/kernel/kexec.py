@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from drgn import FaultError, Object, Program, sizeof
+from drgn import Architecture, FaultError, Object, Program, sizeof
 from drgn.helpers.linux.cpumask import for_each_possible_cpu, for_each_present_cpu
-from drgn.helpers.linux.mm import follow_phys, virt_to_phys
+from drgn.helpers.linux.mm import follow_phys
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
 from drgn_pmem.dumpfile import State, coverage_of
@@ -27,6 +27,7 @@ from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_member
 from drgn_pmem.kernel.walk import WalkError
 
 __all__ = (
+    "PPC64_DIRECT_MAP",
     "CrashImage",
     "CrashNote",
     "KernelText",
@@ -41,6 +42,11 @@ __all__ = (
     "read_physical",
     "vmcoreinfo_note",
 )
+
+PPC64_DIRECT_MAP = 0xC000000000000000
+"""``PAGE_OFFSET`` of 64-bit POWER, whichever MMU is in use."""
+
+_PPC64_DIRECT_MAP_END = 0xC008000000000000
 
 _ELF_MAGIC = b"\x7fELF"
 _ET_CORE = 4
@@ -254,19 +260,18 @@ def _require_saved(prog: Program, virtual: int, size: int, what: str) -> None:
 
 def physical_address(prog: Program, virtual: int) -> int | None:
     """
-    Translate a kernel virtual address: direct map, else page tables.
+    Translate a kernel virtual address by the kernel's page tables.
 
     :return: Physical address; None if nothing is mapped there or the tables cannot be read.
     """
-    for table in (True, False):
-        try:
-            if table:
-                return int(follow_phys(prog["init_mm"].address_of_(), virtual))
-            # The hash MMU of ppc64 has no page tables for the direct map; drgn knows no others.
-            return int(virt_to_phys(prog, virtual))
-        except (FaultError, LookupError, NotImplementedError, ValueError):
-            continue
-    return None
+    ppc64 = prog.platform is not None and prog.platform.arch is Architecture.PPC64
+    if ppc64 and PPC64_DIRECT_MAP <= virtual < _PPC64_DIRECT_MAP_END:
+        # The hash MMU has no page tables for it, and drgn walks those of radix only.
+        return virtual - PPC64_DIRECT_MAP
+    try:
+        return int(follow_phys(prog["init_mm"].address_of_(), virtual))
+    except (FaultError, LookupError, NotImplementedError, ValueError):
+        return None
 
 
 def read_physical(prog: Program, physical: int, size: int) -> bytes:

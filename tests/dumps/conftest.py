@@ -6,7 +6,7 @@ import pytest
 
 from drgn_pmem.shell.sample import Sample
 
-from ..samples import CASES, Case, samples
+from ..samples import CASES, Case, pmem_samples
 
 
 @pytest.fixture(params=CASES, ids=str)
@@ -15,9 +15,9 @@ def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 
 
-@pytest.fixture(params=list(samples().values()), ids=lambda sample: sample.name)
+@pytest.fixture(params=pmem_samples(), ids=lambda sample: sample.name)
 def sample(request: pytest.FixtureRequest) -> Sample:
-    """Every sample."""
+    """Every sample of a machine with NVDIMMs."""
     return request.param
 
 

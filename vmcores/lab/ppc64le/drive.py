@@ -77,10 +77,10 @@ def main() -> None:
     console = Console(shared / "console.sock", shared / "console")
     control = connect(shared / "monitor.sock")
     console.wait_for("LAB: READY")
-    monitor(control, f"dump-guest-memory {inside}/before.elf")
+    monitor(control, f"dump-guest-memory {inside}/vmcore.qemu-elf")
     console.tell("crash")
     console.wait_for("LAB: CAPTURE")
-    monitor(control, f"dump-guest-memory {inside}/capture.elf")
+    monitor(control, f"dump-guest-memory {inside}/vmcore.qemu-capture")
     console.tell("save")
     console.wait_for("LAB: DONE")
 

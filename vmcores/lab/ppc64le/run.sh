@@ -4,14 +4,17 @@
 # run.sh WORK VERSION OUT [POWER9|POWER8]: crash one pseries guest under firmware-assisted dump.
 #
 # POWER9 (default) boots with the radix MMU, POWER8 with the hash MMU.  OUT gets
-#   before.elf    QEMU's dump of the registered guest: the reserve area is in it
+#   vmcore.qemu-elf    QEMU's dump of the registered guest: the reserve area is in it
 #   vmcore        /proc/vmcore of the capture kernel, as it is (sparse)
-#   capture.elf   QEMU's dump of the capture kernel before it saved anything
+#   vmcore.qemu-capture   QEMU's dump of the capture kernel before it saved anything
 #   truth/        first/ and capture/: what each kernel said; console: the whole log, both boots
 #
 # 768 MiB is the least: the boot memory that the firmware copies away is 320 MiB, it is copied to an area of
 # that size above it, and pseries counts memory in 256 MiB.  Without crashkernel= the kernel takes the
-# minimum.  Needs: root, e2fsprogs, python3, prepare.sh and build-kernel.sh before.  Takes 30 s.
+# minimum.  nohz=off: with the low-resolution timers of config.fragment a tickless CPU hangs under TCG.
+# init_on_free=1: what was freed shall not weigh anything.  fadump=nocma: RTAS lies in the reserve area (the
+# kernel reserves it too late to know), and freeing that to CMA with init_on_free would wipe it.  Virtual time
+# counts instructions (-icount): a busy host does not starve the guest.  Needs: root, e2fsprogs, python3, prepare.sh and build-kernel.sh before.  Takes 30 s.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -41,7 +44,7 @@ chroot "$root" qemu-system-ppc64 -machine pseries,x-vof=on -cpu "$cpu" -accel tc
 	-chardev "socket,id=console,path=$inside/console.sock,server=on,wait=on" \
 	-serial chardev:console -monitor "unix:$inside/monitor.sock,server,nowait" \
 	-kernel "$inside/kernel" -initrd "$inside/initrd.gz" \
-	-append "console=hvc0 fadump=${FADUMP:-on} nohz=off ${APPEND:-}" \
+	-append "console=hvc0 fadump=${FADUMP:-nocma} init_on_free=1 nohz=off ${APPEND:-}" \
 	-drive "file=$inside/disk.img,format=raw,if=none,id=disk,cache=unsafe" \
 	-device virtio-blk-pci,drive=disk &
 qemu=$!
@@ -54,9 +57,9 @@ mkdir -p "$out/truth"
 debugfs -R "rdump /first $out/truth" "$shared/disk.img" 2> /dev/null
 debugfs -R "rdump /capture $out/truth" "$shared/disk.img" 2> /dev/null
 debugfs -R "dump /vmcore $out/vmcore" "$shared/disk.img" 2> /dev/null
-cp "$shared/before.elf" "$shared/capture.elf" "$out/"
+cp "$shared/vmcore.qemu-elf" "$shared/vmcore.qemu-capture" "$out/"
 cp "$shared/console" "$out/truth/"
-for f in vmcore before.elf capture.elf; do
+for f in vmcore vmcore.qemu-elf vmcore.qemu-capture; do
 	fallocate -d "$out/$f"
 done
 ls -ls "$out"

@@ -3,8 +3,8 @@
 #
 # shrink-vmlinux.sh VMLINUX OUTPUT: keep what drgn needs, small enough to ship.
 #
-# The order matters: dwz crashes once .debug_line is gone.  The code may go too: unlike on x86, drgn
-# unwinds ppc64 with .debug_frame and the back chain, and reads all code and data from the dump.
+# The order matters: dwz crashes once .debug_line is gone.  The text is in every dump: zeroes here.
+# .rodata keeps the banner that tools compare.
 #
 # Needs: binutils-powerpc64le-linux-gnu dwz.
 set -eu
@@ -14,6 +14,13 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 dwz -l none -L none -o "$scratch/shared-dwarf" "$1"
-"$objcopy" --only-keep-debug -R .debug_line -R .debug_line_str -R .debug_aranges \
+zeroed=()
+for section in .text .init.text .init.data; do
+	size=$(readelf -SW "$1" | sed -n "s/.* $section  *PROGBITS  *[^ ]* [^ ]* \([^ ]*\) .*/\1/p")
+	[ -n "$size" ] || continue
+	truncate -s $((16#$size)) "$scratch/zeroes$section"
+	zeroed+=(--update-section "$section=$scratch/zeroes$section")
+done
+"$objcopy" "${zeroed[@]}" -R .debug_line -R .debug_line_str -R .debug_aranges \
 	"$scratch/shared-dwarf" "$2"
 ls -l "$1" "$2"

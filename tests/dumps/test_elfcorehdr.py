@@ -1,0 +1,214 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Crash headers of real dumps, against what the machines' own /proc/iomem and /sys said."""
+
+from collections.abc import Iterator
+import dataclasses
+from pathlib import Path
+import random
+import re
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+from drgn_pmem.analysis.headerdiff import explain
+from drgn_pmem.analysis.headers import CrashHeaders, crash_headers
+from drgn_pmem.errors import PmemError
+from drgn_pmem.formats.elfcorehdr import build_elfcorehdr, parse_elfcorehdr
+from drgn_pmem.formats.elfprepare import elfcorehdr_size
+
+from ..samples import CASES, Case, run_json, run_text
+
+_CACHE: dict[str, CrashHeaders] = {}
+
+
+def headers(case: Case) -> CrashHeaders:
+    """The crash headers of a case, computed once."""
+    key = str(case)
+    if key not in _CACHE:
+        _CACHE[key] = crash_headers(case.prog)
+    return _CACHE[key]
+
+
+def ram(text: str) -> list[tuple[int, int]]:
+    """System RAM lines of /proc/iomem, ends exclusive."""
+    found = re.findall(r"^ *([0-9a-f]+)-([0-9a-f]+) : System RAM", text, re.MULTILINE)
+    return [(int(start, 16), int(end, 16) + 1) for start, end in found]
+
+
+def added_ram(case: Case) -> list[tuple[int, int]]:
+    """RAM that came after the crash kernel was loaded, by the machine's own records."""
+    if not (case.sample.truth / "iomem.loaded").exists():
+        return []
+    before = ram(case.truth("iomem.loaded"))
+    return [span for span in ram(case.truth("iomem")) if span not in before]
+
+
+def sysfs(case: Case, name: str) -> dict[str, str]:
+    lines = case.truth(f"sysfs.{name}").splitlines()
+    return dict(line.rstrip("|").split("=", 1) for line in lines if "=" in line)
+
+
+def updates(case: Case) -> bool:
+    """Whether the kernel kept the header up to date: user space was told so."""
+    return sysfs(case, "kernel").get("/sys/devices/system/memory/crash_hotplug") == "1"
+
+
+def is_qemu(case: Case) -> bool:
+    return case.format.startswith("qemu")
+
+
+@pytest.fixture(params=[case for case in CASES if not is_qemu(case)], ids=str)
+def saved(request: pytest.FixtureRequest) -> Case:
+    """Dumps that a capture kernel saved."""
+    return request.param
+
+
+@pytest.fixture(params=[case for case in CASES if is_qemu(case)], ids=str)
+def whole(request: pytest.FixtureRequest) -> Case:
+    """Dumps of all memory, by QEMU."""
+    return request.param
+
+
+def test_loader_is_the_one_that_was_used(case: Case) -> None:
+    assert headers(case).loader == case.sample.loader
+
+
+def test_rebuilt_loads_are_those_of_the_dump_but_for_ram_added_later(saved: Case) -> None:
+    """And each range that the dump lacks is named, with its cause."""
+    result = headers(saved)
+    lacking = [] if updates(saved) else added_ram(saved)
+    differences = result.differences
+    assert [(d.difference.start, d.difference.end) for d in differences] == lacking
+    assert all(d.cause == "added after load" for d in differences)
+    assert result.rebuilt is not None
+    assert result.implied is not None
+    if saved.format == "raw":
+        mine = [phdr for phdr in result.rebuilt.loads if (phdr.physical, phdr.end) not in lacking]
+        assert [(p.physical, p.virtual, p.memory_size, p.flags) for p in mine] == [
+            (p.physical, p.virtual, p.memory_size, p.flags) for p in result.implied.loads
+        ]
+
+
+def test_found_header_is_the_rebuilt_one_byte_for_byte(whole: Case) -> None:
+    """kexec_file_load: every byte, but for RAM that was added after loading, which is named."""
+    result = headers(whole)
+    lacking = [] if updates(whole) else added_ram(whole)
+    assert result.found is not None
+    assert result.rebuilt is not None
+    assert [(d.difference.start, d.difference.end) for d in result.differences] == lacking
+    phdrs = tuple(p for p in result.rebuilt.phdrs if (p.physical, p.end) not in lacking)
+    assert phdrs == result.found.phdrs
+    if whole.sample.loader == "kexec_file_load":
+        as_loaded = dataclasses.replace(result.rebuilt, phdrs=phdrs)
+        cpus = sum(phdr.what.startswith("CPU") for phdr in phdrs)
+        size = elfcorehdr_size(cpus, len(phdrs) - cpus - 2)
+        assert result.found.raw is not None
+        assert result.found.raw[:size] == build_elfcorehdr(as_loaded, size)
+        assert result.identical is (not lacking)
+
+
+def test_notes_are_where_sysfs_said(case: Case) -> None:
+    """/sys/devices/system/cpu/cpuN/crash_notes and /sys/kernel/vmcoreinfo."""
+    rebuilt = headers(case).rebuilt
+    assert rebuilt is not None
+    cpus = sysfs(case, "cpu")
+    *notes, vmcoreinfo = rebuilt.notes
+    for cpu, note in enumerate(notes):
+        assert note.physical == int(cpus[f"cpu{cpu}/crash_notes"], 16)
+        assert note.memory_size == int(cpus[f"cpu{cpu}/crash_notes_size"])
+    address, size = sysfs(case, "kernel")["vmcoreinfo"].split()
+    assert (vmcoreinfo.physical, vmcoreinfo.memory_size) == (int(address, 16), int(size, 16))
+
+
+def test_hotplug_nodes_read_as_they_did(case: Case) -> None:
+    hotplug = headers(case).hotplug
+    assert hotplug is not None
+    truth = sysfs(case, "kernel")
+    for node in hotplug.sysfs:
+        name = node.path if node.path in truth else node.path.rsplit("/", 1)[1]
+        assert truth[name] == ("" if node.value is None else str(node.value))
+    assert hotplug.updated == (updates(case) and bool(added_ram(case)))
+
+
+def test_pmem_is_marked_by_the_patched_kernel_only(case: Case) -> None:
+    rebuilt = headers(case).rebuilt
+    assert rebuilt is not None
+    marked = {phdr.physical for phdr in rebuilt.loads if phdr.pmem}
+    regions = {
+        int(start, 16)
+        for start in re.findall(r"^([0-9a-f]+)-.* : Persistent Memory", case.truth("iomem"), re.M)
+    }
+    patched = case.sample.release.startswith("6.1") and case.sample.loader == "kexec_file_load"
+    assert (marked >= regions) if patched else not marked
+
+
+def test_output_is_an_elf_file_that_readelf_accepts(case: Case, tmp_path: Path) -> None:
+    file = tmp_path / "header"
+    run_text(case.prog, f"elfcorehdr -o {file}")
+    read = subprocess.run(["readelf", "-lnW", file], capture_output=True, text=True, check=True)
+    assert read.stderr == ""
+    assert "CORE (Core file)" in read.stdout
+    loads = re.findall(r"LOAD +0x[0-9a-f]+ 0x([0-9a-f]+) 0x([0-9a-f]+)", read.stdout)
+    rebuilt = headers(case).rebuilt
+    assert rebuilt is not None
+    assert [(int(v, 16), int(p, 16)) for v, p in loads] == [
+        (phdr.virtual, phdr.physical) for phdr in rebuilt.loads
+    ]
+
+
+def test_json_has_the_contract_keys(case: Case) -> None:
+    answer = run_json(case.prog, "elfcorehdr")
+    assert {"loader", "hotplug", "found", "rebuilt", "implied", "differences"} <= set(answer)
+    for phdr in answer["rebuilt"]["phdrs"]:
+        assert set(phdr) >= {"type", "physical", "virtual", "offset", "size", "flags", "what"}
+
+
+def _mutations(data: bytes, used: int, count: int) -> Iterator[bytes]:
+    """Headers with one to four bytes changed, where the header is, or cut short."""
+    generator = random.Random(5)
+    for _ in range(count):
+        mutated = bytearray(data)
+        for _ in range(generator.randint(1, 4)):
+            mutated[generator.randrange(used)] = generator.choice((0, 1, 0x7F, 0xFF, 0x80))
+        if generator.random() < 0.05:
+            del mutated[generator.randrange(used) :]
+        yield bytes(mutated)
+
+
+def test_ten_thousand_mutations_are_answered_or_refused(whole: Case) -> None:
+    """A record or one clear error; never a traceback, never over a second."""
+    result = headers(whole)
+    assert result.found is not None
+    assert result.found.raw is not None
+    raw = result.found.raw[:4096]
+    explained = refused = 0
+    messages: set[str] = set()
+    slowest = 0.0
+    nothing: Any = None
+    for number, mutated in enumerate(_mutations(raw, 64 + 56 * len(result.found.phdrs), 10_000)):
+        start = time.perf_counter()
+        try:
+            found = parse_elfcorehdr(mutated)
+        except PmemError as error:
+            messages.add(str(error))
+            refused += 1
+            continue
+        if number % 10 == 0:  # the memory map is read anew for each
+            explain(
+                whole.prog,
+                found=found,
+                rebuilt=result.rebuilt,
+                implied=nothing,
+                memory=nothing,
+                reservations=result.reservations,
+                hotplug=result.hotplug,
+            )
+        explained += 1
+        slowest = max(slowest, time.perf_counter() - start)
+    assert not any("\n" in message for message in messages)
+    assert explained > 1000
+    assert refused > 100
+    assert slowest < 1
