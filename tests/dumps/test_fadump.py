@@ -1,0 +1,370 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Firmware-assisted dumps of real guests, against what the guests' kernels printed."""
+
+from collections.abc import Callable
+import itertools
+import random
+import re
+import struct
+import time
+from typing import Any
+
+from drgn import Program
+import pytest
+
+import drgn_pmem
+from drgn_pmem.analysis.fadump import Fadump, examine_fadump, scan_for_headers
+from drgn_pmem.errors import PmemError
+from drgn_pmem.kernel.fadump import fadump_layout, fw_dump
+from drgn_pmem.kernel.kexec import read_physical
+
+from ..samples import Case, program, run_json, run_text, samples
+
+FADUMP = [
+    Case(sample, format)
+    for sample in samples().values()
+    if sample.loader == "fadump"
+    for format in sample.formats
+]
+SAVED = [case for case in FADUMP if case.format == "raw"]
+REGISTERED = [case for case in FADUMP if case.format == "qemu-elf"]
+
+_CACHE: dict[str, Fadump] = {}
+
+
+def examined(case: Case) -> Fadump:
+    """What fadump says of a case, computed once."""
+    key = str(case)
+    if key not in _CACHE:
+        _CACHE[key] = examine_fadump(case.prog)
+    return _CACHE[key]
+
+
+@pytest.fixture(params=FADUMP, ids=str)
+def fadump(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+@pytest.fixture(params=SAVED, ids=str)
+def saved(request: pytest.FixtureRequest) -> Case:
+    """/proc/vmcore of the capture kernel: the reserve area is left out."""
+    return request.param
+
+
+@pytest.fixture(params=REGISTERED, ids=str)
+def registered(request: pytest.FixtureRequest) -> Case:
+    """QEMU's dump before the crash: the header is in it."""
+    return request.param
+
+
+def firmware_regions(case: Case) -> dict[str, list[int]]:
+    """Numbers of /sys/kernel/debug/powerpc/fadump_region, by the word at the line's start."""
+    kernel = "capture" if case.format == "qemu-capture" else "first"
+    lines = case.truth(f"{kernel}/fadump_region").splitlines()
+    return {
+        line.split(":")[0].strip(): [int(n, 16) for n in re.findall(r"0x([0-9a-f]+)", line)]
+        for line in lines
+        if ":" in line
+    }
+
+
+def test_state_is_what_sysfs_said(fadump: Case) -> None:
+    kernel = "capture" if fadump.format == "qemu-capture" else "first"
+    truth = dict(
+        line.rsplit("/", 1)[1].split(": ", 1)
+        for line in fadump.truth(f"{kernel}/fadump.sysfs").splitlines()
+    )
+    conf = examined(fadump).conf
+    assert conf is not None
+    assert conf.enabled == (truth["enabled"] == "1")
+    assert conf.registered == (truth["registered"] == "1")
+    assert conf.reserve_size == int(truth["mem_reserved"])
+    assert conf.active == (kernel == "capture")
+
+
+def test_reserve_area_is_what_the_log_said(fadump: Case) -> None:
+    match = re.search(r"Reserved \d+MB of memory at 0x([0-9a-f]+)", fadump.truth("first/dmesg"))
+    assert match is not None
+    conf = examined(fadump).conf
+    assert conf is not None
+    assert conf.reserve_start == int(match[1], 16)
+    parts = examined(fadump).area
+    assert parts[0].start == conf.reserve_start
+    assert parts[-1].end == conf.reserve_end
+    assert all(one.end == other.start for one, other in itertools.pairwise(parts))
+
+
+def test_boot_regions_are_those_of_the_firmware(fadump: Case) -> None:
+    source, destination, size, *_ = firmware_regions(fadump)["DUMP"]
+    (region,) = examined(fadump).boot_regions
+    assert (region.start, region.destination, region.size) == (source, destination, size)
+    cpu = firmware_regions(fadump)["CPU"]
+    assert examined(fadump).area[0].what == "CPU state"
+    assert (examined(fadump).area[0].start, examined(fadump).area[0].size) == (cpu[0], cpu[2])
+
+
+def test_bootargs_are_at_the_parameter_area(fadump: Case) -> None:
+    match = re.search(
+        r"\[0x([0-9a-f]+)-.*cmdline append: '(.*)'", fadump.truth("first/fadump_region")
+    )
+    conf = examined(fadump).conf
+    assert conf is not None
+    if match is None:
+        assert not conf.param_area
+        return
+    assert conf.param_area == int(match[1], 16)
+    text = read_physical(fadump.prog, conf.param_area, 64)
+    assert text.split(b"\0")[0] == match[2].encode()
+
+
+def test_layout_is_that_of_the_generation(fadump: Case) -> None:
+    old = fadump.sample.release.startswith("6.1.")
+    assert examined(fadump).header.layout == ("FADMPINF" if old else "FADMPSIG")
+    assert examined(fadump).source == ("reconstructed" if fadump.format == "raw" else "found")
+    assert examined(fadump).verdict.compatible
+
+
+def test_saved_loads_are_the_rebuilt_ones(saved: Case) -> None:
+    elf = examined(saved).elf
+    assert elf is not None
+    assert elf.matches_dump is True
+    assert [(p.physical, p.virtual, p.memory_size, p.flags) for p in elf.rebuilt.loads] == [
+        (s.physical, s.virtual, s.memory_size, s.flags)
+        for s in drgn_pmem.dump_of(saved.prog).segments
+    ]
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in FADUMP if case.format == "qemu-capture"], ids=str
+)
+def test_capture_kernel_built_the_rebuilt_elfcorehdr(case: Case) -> None:
+    """And the header that it found agrees with what its dump says of it."""
+    elf = examined(case).elf
+    assert elf is not None
+    assert elf.identical is True
+    reconstructed = examined(Case(case.sample, "raw")).header
+    header = examined(case).header
+    assert header.fields == reconstructed.fields
+    assert header.cpus == reconstructed.cpus == (0, 1)
+    assert header.regs == reconstructed.regs
+
+
+def test_registered_header_is_the_reconstructed_one_of_the_same_boot(registered: Case) -> None:
+    """QEMU dumped the guest a moment before it crashed."""
+    header = examined(registered).header
+    later = examined(Case(registered.sample, "raw")).header
+    assert not header.crashed
+    assert later.crashed
+    assert {**header.fields, "crashing_cpu": 0} == {**later.fields, "crashing_cpu": 0}
+    elf = examined(registered).elf
+    assert elf is not None
+    if header.layout == "FADMPINF":
+        assert elf.identical is True
+
+
+def test_stack_is_that_of_the_panic(saved: Case) -> None:
+    """The log: sysrq: Trigger a crash; Kernel panic - not syncing: sysrq triggered crash."""
+    assert "Kernel panic - not syncing: sysrq triggered crash" in saved.truth("console")
+    out, _ = run_text(saved.prog, "fadump --stack")
+    names = [line.split()[1] for line in out.splitlines() if line.startswith("#")]
+    wanted = ["crash_fadump", "panic", "sysrq_handle_crash", "write_sysrq_trigger", "vfs_write"]
+    assert [name for name in names if name in wanted] == wanted
+    assert out.startswith(f"CPU {examined(saved).header.crashing_cpu}\n")
+
+
+def test_stack_of_a_guest_that_has_not_crashed(registered: Case) -> None:
+    with pytest.raises(PmemError, match="no CPU has crashed"):
+        run_text(registered.prog, "fadump --stack")
+
+
+def test_json_has_the_contract_keys(fadump: Case) -> None:
+    answer = run_json(fadump.prog, "fadump")
+    assert set(answer) >= {
+        "state", "header", "verdict", "reserve_area", "boot_regions", "elfcorehdr",
+    }  # fmt: skip
+    assert set(answer["header"]) >= {"source", "layout", "fields"}
+    assert all(set(field) == {"value", "from"} for field in answer["header"]["fields"].values())
+    assert "matches_dump" in answer["elfcorehdr"]
+
+
+def test_text_draws_the_reserve_area(fadump: Case) -> None:
+    out, _ = run_text(fadump.prog, "fadump")
+    assert "| boot memory 0" in out
+    assert "Verdict: the kernel takes the header" in out
+
+
+def test_scan_finds_the_header_without_debug_info(registered: Case) -> None:
+    """By its magic, in all memory that the dump holds."""
+    prog = drgn_pmem.open(registered.sample.dump(registered.format))
+    found = examine_fadump(prog)
+    conf = examined(registered).conf
+    assert conf is not None
+    assert found.address == conf.fadumphdr_addr
+    assert found.header.layout == examined(registered).header.layout
+    assert found.header.crashing_cpu == examined(registered).header.crashing_cpu
+    assert [address for address, _ in scan_for_headers(prog)] == [conf.fadumphdr_addr]
+
+
+def poke(prog: Program, address: int, data: bytes) -> None:
+    """Change physical memory."""
+
+    def read(_: int, count: int, offset: int, physical: bool) -> bytes:
+        return data[offset : offset + count]
+
+    prog.add_memory_segment(address, len(data), read, True)
+
+
+def reopened(case: Case) -> Program:
+    """A program of its own: what a test pokes into it is its own."""
+    return drgn_pmem.open(case.sample.dump(case.format), case.sample.debug_info())
+
+
+def _set(offset: int, code: str, value: int) -> Callable[[bytearray], None]:
+    def change(data: bytearray) -> None:
+        struct.pack_into(code, data, offset, value)
+
+    return change
+
+
+def _swap(data: bytearray) -> None:
+    data[:8] = data[:8][::-1]
+
+
+OLD, NEW = b"FADMPINF", b"FADMPSIG"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_set(0, "<Q", int.from_bytes(OLD, "big")), "old magic"),
+        (_swap, "endianness"),
+        (_set(0, "<Q", 0x1234), "corrupted"),
+        (_set(0x20, "<I", 400), "pt_regs size"),
+        (_set(0x20, "<I", 0xFFFFFFFF), "pt_regs size"),
+        (_set(0x24, "<I", 256), "cpu_mask size"),
+    ],
+)
+def test_damage_gets_the_verdict_of_the_new_kernel(change: Any, reason: str) -> None:
+    (case,) = [c for c in REGISTERED if c.sample.release.startswith("6.12")]
+    prog = reopened(case)
+    address = fw_dump(prog).fadumphdr_addr
+    data = bytearray(read_physical(prog, address, fadump_layout(prog).size))
+    change(data)
+    poke(prog, address, bytes(data))
+    found = examine_fadump(prog)
+    assert not found.verdict.compatible
+    assert found.verdict.reason == reason
+    assert run_json(prog, "fadump")["verdict"] == found.verdict.words
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_set(0x08, "<I", 2), "version 2 is not 1"),
+        (_set(0x0C, "<I", 31), "crashing_cpu 31 is not in the CPU mask"),
+        (_set(0x10, "<Q", 0), "vmcoreinfo_raddr is 0"),
+        (_set(0x18, "<Q", 1 << 40), "vmcoreinfo_size 1099511627776 cannot be right"),
+    ],
+)
+def test_damage_that_the_kernel_takes_is_named(change: Any, words: str) -> None:
+    (case,) = [c for c in REGISTERED if c.sample.release.startswith("6.12")]
+    prog = reopened(case)
+    address = fw_dump(prog).fadumphdr_addr
+    data = bytearray(read_physical(prog, address, fadump_layout(prog).size))
+    change(data)
+    poke(prog, address, bytes(data))
+    found = examine_fadump(prog)
+    assert found.verdict.compatible
+    assert any(problem.startswith(words) for problem in found.problems)
+
+
+@pytest.mark.parametrize(
+    ("change", "compatible", "reason"),
+    [
+        (_set(0, "<Q", int.from_bytes(NEW, "big")), False, "new magic"),
+        (_swap, False, "endianness"),
+        (_set(0, "<Q", 0), False, "corrupted"),
+    ],
+)
+def test_damage_gets_the_verdict_of_the_old_kernel(
+    change: Any, compatible: bool, reason: str
+) -> None:
+    (case,) = [c for c in REGISTERED if c.sample.release.startswith("6.1.")]
+    prog = reopened(case)
+    address = fw_dump(prog).fadumphdr_addr
+    data = bytearray(read_physical(prog, address, fadump_layout(prog).size))
+    change(data)
+    poke(prog, address, bytes(data))
+    found = examine_fadump(prog)
+    assert (found.verdict.compatible, found.verdict.reason) == (compatible, reason)
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "words"),
+    [
+        ("boot_memory_size", 1 << 30, "boot_memory_size says"),
+        ("boot_mem_dest_addr", 0x10000, "boot memory is copied to 0x10000"),
+        ("reserve_dump_area_start", 0x1000_0000, "overlaps the reserve area"),
+        ("reserve_dump_area_size", 1 << 40, "has a hole"),
+    ],
+)
+def test_damage_of_the_kernels_own_record_is_named(member: str, value: int, words: str) -> None:
+    (case,) = [c for c in REGISTERED if c.sample.release.startswith("6.12")]
+    prog = reopened(case)
+    place = prog["fw_dump"].member_(member).address_
+    assert place is not None
+
+    def read(_: int, count: int, offset: int, physical: bool) -> bytes:
+        return struct.pack("<Q", value)[offset : offset + count]
+
+    prog.add_memory_segment(place, 8, read, False)
+    assert any(words in problem for problem in examine_fadump(prog).problems)
+
+
+def test_absurd_region_count_is_one_clear_error() -> None:
+    (case,) = [c for c in REGISTERED if c.sample.release.startswith("6.12")]
+    prog = reopened(case)
+    place = prog["fw_dump"].boot_mem_regs_cnt.address_
+    assert place is not None
+    prog.add_memory_segment(place, 8, lambda a, n, o, p: (b"\xff" * 8)[o : o + n], False)
+    with pytest.raises(PmemError, match="more than it can hold"):
+        examine_fadump(prog)
+
+
+def test_ten_thousand_mutations_are_answered_or_refused(registered: Case) -> None:
+    """A record or one clear error; never a traceback, never over a second."""
+    prog = reopened(registered)
+    address, size = fw_dump(prog).fadumphdr_addr, fadump_layout(prog).size
+    original = read_physical(prog, address, size)
+    current = bytearray(original)
+
+    def read(_: int, count: int, offset: int, physical: bool) -> bytes:
+        return bytes(current[offset : offset + count])
+
+    prog.add_memory_segment(address, size, read, True)
+    generator = random.Random(7)
+    slowest, answered = 0.0, 0
+    messages: set[str] = set()
+    for _ in range(10_000):
+        current[:] = original
+        for _ in range(generator.randint(1, 4)):
+            # the registers are opaque: change what is decoded
+            current[generator.randrange(0x28)] = generator.randrange(256)
+        start = time.perf_counter()
+        try:
+            examine_fadump(prog).to_json()
+            answered += 1
+        except PmemError as error:
+            messages.add(str(error))
+        slowest = max(slowest, time.perf_counter() - start)
+    assert answered > 9000
+    assert not any("\n" in message for message in messages)
+    assert slowest < 1
+
+
+def test_other_architectures_are_told_so() -> None:
+    name = next(n for n, s in samples().items() if s.architecture == "x86_64")
+    prog = program(name, next(iter(samples()[name].formats)))
+    with pytest.raises(PmemError, match="POWER only"):
+        run_text(prog, "fadump")
