@@ -100,6 +100,7 @@ def run_text(target: Target, text: str, arguments: Sequence[str], name: str = "-
     """
     Lines as if they were typed at the prompt, one after the other until one fails.
 
+    :return: 1 if one failed, or some answer was not complete.
     :param arguments: ``sys.argv`` for the Python in them.
     """
     from drgn_pmem.shell.failures import Leave
@@ -116,4 +117,4 @@ def run_text(target: Target, text: str, arguments: Sequence[str], name: str = "-
                 return _SIGINT if isinstance(session.last_error, KeyboardInterrupt) else 1
     except Leave as leave:
         return int(leave.args[0])
-    return 0
+    return int(session.incomplete)

@@ -73,6 +73,8 @@ class Session:
         """What failed last, for ``\\debug``."""
         self.listeners: list[Callable[[str, Answer], None]] = []
         """Called with the command line and each answer of a command of ours."""
+        self.incomplete = False
+        """Whether some answer lacked what could not be read."""
         self.favourites = Favourites(config_directory() / "favourites.json")
         self._nesting = 0
         self._commands = CommandNamespace()
@@ -93,7 +95,8 @@ class Session:
         """
         Run one input. Whatever fails is reported in one line, and the session lives.
 
-        :return: Whether all went well.
+        :return: Whether it was run; an answer that is not complete is one (see
+            :attr:`incomplete`).
         :raises Leave: if the user wants to leave
         """
         line = self.read(text)
@@ -102,28 +105,28 @@ class Session:
         start = time.monotonic()
         self.output.begin(text)
         hook, sys.displayhook = sys.displayhook, self._display
-        complete = True
+        well = True
         try:
             with self.interrupts.allowed():
-                complete = self._run(line, text)
+                self._run(line, text)
         except KeyboardInterrupt as error:
             self.last_error = error
             self.error("interrupted")
-            complete = False
+            well = False
         except Leave:
             raise
         except BrokenPipeError:
             if not self.output.interactive:
                 raise
         except Exception as error:
-            complete = False
+            well = False
             self._report(line, error)
         finally:
             sys.displayhook = hook
             self.output.end()
         if self.timing:
             print(f"time: {time.monotonic() - start:.3f} s", file=sys.stderr)
-        return complete
+        return well
 
     def run_nested(self, text: str) -> None:
         """
@@ -144,17 +147,18 @@ class Session:
         sys.stdout.flush()
         print(self.output.paint("error", message), file=sys.stderr)
 
-    def _run(self, line: Line, text: str) -> bool:
+    def _run(self, line: Line, text: str) -> None:
         programs = line.kind is Kind.SYSTEM or (line.kind is not Kind.PYTHON and "|" in line.rest)
         if programs and not _FULL_SCREEN.search(line.rest):
             with self.output.recorded_programs():
-                return self._dispatch(line, text)
-        return self._dispatch(line, text)
+                self._dispatch(line, text)
+        else:
+            self._dispatch(line, text)
 
-    def _dispatch(self, line: Line, text: str) -> bool:
+    def _dispatch(self, line: Line, text: str) -> None:
         if line.kind is Kind.COMMAND:
-            return self._run_command(line)
-        if line.kind is Kind.BUILTIN:
+            self._run_command(line)
+        elif line.kind is Kind.BUILTIN:
             self._run_builtin(line)
         elif line.kind is Kind.OTHER:
             self._run_other(line)
@@ -164,18 +168,17 @@ class Session:
             BUILTINS["help"](self, line.rest)
         else:
             self._run_python(text)
-        return True
 
-    def _run_command(self, line: Line) -> bool:
+    def _run_command(self, line: Line) -> None:
         answer: Answer | None = self._commands.run(
             self.prog, f"{line.name} {line.rest}", globals=self.python.names
         )
         if answer is None:
-            return True
+            return
+        self.incomplete |= not answer.complete
         builtins._ = answer.records  # type: ignore[attr-defined]
         for listener in self.listeners:
             listener(f"{line.name} {line.rest}".rstrip(), answer)
-        return answer.complete
 
     def _run_builtin(self, line: Line) -> None:
         function = BUILTINS.get(line.name)
