@@ -35,6 +35,8 @@ def _status(page: "OnePage") -> str:
     state = page.state
     if not state.initialised:
         return "uninitialised"
+    if state.pgmap_known is False:
+        return "overwritten"
     if state.refcount is None:
         return state.state.value
     words = (
@@ -66,7 +68,8 @@ def _status(page: "OnePage") -> str:
         Field("OFFSET", lambda p: _hexadecimal(p.offset), "bytes into the namespace's data",
               right=True),
         Field("STATE", lambda p: p.state.state.value, "of the struct page in the dump"),
-        Field("STATUS", _status, "idle, file, shared, pinned, poisoned, aliased, uninitialised"),
+        Field("STATUS", _status,
+              "idle, file, shared, pinned, poisoned, aliased, uninitialised, overwritten"),
         Field("FLAGS", lambda p: [n.removeprefix("PG_") for n in p.state.flag_names] or
               _hexadecimal(p.state.flags), "page flags"),
         Field("REFCOUNT", lambda p: p.state.refcount, "_refcount of the head", right=True),

@@ -115,8 +115,8 @@ def _code(args: argparse.Namespace) -> str:
     fields=(
         Field("NAMESPACE", lambda g: g.namespace, "namespace"),
         Field("STATUS", lambda g: g.status,
-              "idle, file, shared, pinned, poisoned, tail, uninitialised, torn; absent, excluded,"
-              " truncated, unmapped: struct pages that are not in the dump"),
+              "idle, file, shared, pinned, poisoned, tail, uninitialised, overwritten, torn;"
+              " absent, excluded, truncated, unmapped: struct pages that are not in the dump"),
         Field("PAGES", lambda g: g.pages, "how many", right=True),
         Field("SIZE", lambda g: human_size(g.size), "of those pages", right=True,
               shown=False),

@@ -65,11 +65,6 @@ def one_page(prog: Program, pfn: int) -> OnePage:
         start = namespace.resource + (namespace.data_offset or 0)
         offset = state.physical - start if state.physical >= start else None
     mapping = state.mapping_address if state.type is not None else None
-    if state.pgmap_known is False:
-        notes.append(
-            f"PFN {pfn:#x}: its struct page points to no page map of this kernel: it was written "
-            "after the crash, as by a capture kernel that bound the namespace"
-        )
     if state.shared:
         notes.append(f"PFN {pfn:#x} belongs to a shared extent: pmem-rmap {pfn:#x} finds its files")
     if state.refcount is None and state.initialised:

@@ -49,8 +49,8 @@ class PageGroup:
     namespace: str
     status: str
     """What they are doing, in a word or two: ``"idle"``, ``"file"``, ``"shared"``, ``"pinned"``,
-    ``"in use"``, ``"poisoned"``, ``"uninitialised"``, ``"torn"``, or the state of struct pages that
-    are not in the dump."""
+    ``"poisoned"``, ``"tail"``, ``"uninitialised"``, ``"overwritten"``, ``"torn"``, or the state of
+    struct pages that are not in the dump."""
     state: State
     """Of the struct pages, in the dump."""
     pages: int
@@ -164,10 +164,13 @@ def namespaces_to_scan(
 class _Describer:
     """Turns runs and groups of one namespace into records."""
 
-    def __init__(self, prog: Program, name: str, pgmap: Pgmap, known: set[int]) -> None:
+    def __init__(
+        self, prog: Program, name: str, pgmap: Pgmap, known: "NDArray[np.uint64] | None"
+    ) -> None:
         self._prog = prog
         self._name = name
         self._known = known
+        """Addresses of all page maps; None if there may be more."""
         self._layout = page_layout(prog)
         self._folios = self._layout.generation is DaxGeneration.FOLIO
         self._idle: int | None
@@ -184,11 +187,18 @@ class _Describer:
             pins -= np.maximum(runs["mapcount"], 0)
         return np.where(runs["kind"] == Kind.PAGE, np.maximum(pins, 0), 0)
 
+    def overwritten(self, runs: "Runs") -> "Mask":
+        """Struct pages that point to no page map of the crashed kernel."""
+        if self._known is None:
+            return np.zeros(len(runs), bool)
+        return (runs["kind"] == Kind.PAGE) & ~np.isin(runs["word"], self._known)
+
     def mask(self, runs: "Runs", chosen: Filter, owners: "set[int] | None") -> "Mask":
         mask = np.ones(len(runs), bool)
         if not chosen.is_set:
             return mask
         mask &= (runs["kind"] == Kind.PAGE) | (runs["kind"] == Kind.TAIL)
+        mask &= ~self.overwritten(runs)
         if chosen.flags:
             wanted = np.uint64(chosen.flags)
             mask &= runs["flags"] & wanted == wanted
@@ -227,7 +237,10 @@ class _Describer:
         if kind is Kind.TAIL:
             status = "poisoned" if hwpoison else "tail"
             return replace(base, status=status, flags=flags, flag_names=names, hwpoison=hwpoison)
-        pins = int(self.pins(np.array([row], row.dtype))[0])
+        alone = np.array([row], row.dtype)
+        if self.overwritten(alone)[0]:
+            return replace(base, status="overwritten", pgmap_known=False)
+        pins = int(self.pins(alone)[0])
         shared = bool(row["shared"])
         mapcount = int(row["mapcount"])
         return replace(
@@ -242,7 +255,7 @@ class _Describer:
             hwpoison=hwpoison,
             folio_pages=int(row["folio"]),
             mapping=mapping if mapping > 3 else None,
-            pgmap_known=int(row["word"]) in self._known,
+            pgmap_known=True if self._known is not None else None,
         )
 
     @staticmethod
@@ -298,7 +311,8 @@ def page_report(
     chosen = chosen or Filter()
     report = PageReport()
     todo, report.notes[:] = namespaces_to_scan(prog, name)
-    known = {g.address for g in pages_pgmap(prog)[0]}
+    pgmaps, problems = pages_pgmap(prog)
+    known = None if problems else np.array([g.address for g in pgmaps], np.uint64)
     total = sum(end - start for start, end, _ in scan_ranges(g for _, g in todo))
     done = 0
     if not todo:
@@ -397,18 +411,21 @@ def _explain(report: PageReport, title: str, scan: Scan, describer: _Describer) 
     ]
     if missing:
         report.complete = False
+        every = sum(scan.count(state) for state in State)
         report.notes.append(
-            f"{title}: struct pages that are not in the dump: {', '.join(missing)} "
-            f"of {scan.total} (pmem-coverage {title} says why; pmem-files needs none of them)"
+            f"{title}: struct pages that are not in the dump: {', '.join(missing)} of {every} "
+            f"(pmem-coverage {title} says why; pmem-files needs none of them)"
         )
     torn = _pages(scan.groups[scan.groups["kind"] == Kind.TORN])
-    strange = sum(g.pages for g in map(describer.group, scan.groups) if g.pgmap_known is False)
+    strange = _pages(scan.groups[describer.overwritten(scan.groups)])
     if torn:
         report.notes.append(f"{title}: {torn} struct pages are none: overwritten or corrupt")
     if strange:
+        report.complete = False
         report.notes.append(
-            f"{title}: {strange} struct pages point to no page map of this kernel: they were "
-            "written after the crash, as by a capture kernel that bound the namespace"
+            f"{title}: {strange} struct pages were written after the crash (they point to no page "
+            "map of this kernel): a capture kernel bound the namespace; pmem-files needs none of "
+            "them"
         )
 
 

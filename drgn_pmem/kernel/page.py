@@ -45,6 +45,11 @@ _NO_PGMAPS = (
     "initialised this struct page"
 )
 
+_OVERWRITTEN = (
+    "written after the crash: it points to no page map of this kernel (a capture kernel that binds "
+    "the namespace makes its struct pages anew)"
+)
+
 _FS_DAX = "MEMORY_DEVICE_FS_DAX"
 
 _TAIL_FLAGS = ("PG_reserved", "PG_hwpoison")
@@ -99,8 +104,9 @@ class PageState:
     pgmap: int | None = None
     """Address of the ``struct dev_pagemap`` that the struct page points to."""
     pgmap_known: bool | None = None
-    """Whether ``pgmap_array`` has it. False says that the struct page was overwritten, as by a
-    capture kernel that binds the namespace."""
+    """Whether ``pgmap_array`` has it. False says that the struct page was overwritten after the
+    crash, as by a capture kernel that binds the namespace: then nothing it says is of use. None if
+    not all page maps could be read."""
     type: str | None = None
     """``enum memory_type`` of the page map that covers the PFN."""
     zone: str | None = None
@@ -174,10 +180,13 @@ class _Reader:
     def __init__(self, prog: Program) -> None:
         self._prog = prog
         self._layout = page_layout(prog)
+        self._pgmaps: list[Pgmap] | None = None
+        self._all_pgmaps = False
         try:
-            self._pgmaps: list[Pgmap] | None = pages_pgmap(prog)[0]
+            self._pgmaps, problems = pages_pgmap(prog)
+            self._all_pgmaps = not problems
         except PmemError:
-            self._pgmaps = None
+            pass
 
     def read(self, pfn: int) -> PageState:
         layout = self._layout
@@ -260,6 +269,17 @@ class _Reader:
                 f"the head of the compound page (PFN {head_pfn:#x}) is not in the dump: {error}"
             )
             return PageState(**own, state=error.state, reason=reason, head_pfn=head_pfn)
+        if pgmap is not None and self._all_pgmaps:
+            word = self._word(head, layout.word)
+            if not self._is_known(word):
+                return PageState(
+                    **own,
+                    state=State.SAVED,
+                    reason=_OVERWRITTEN,
+                    head_pfn=head_pfn,
+                    pgmap=word,
+                    pgmap_known=False,
+                )
         return PageState(
             **own,
             state=State.SAVED,
@@ -267,6 +287,9 @@ class _Reader:
             head_pfn=head_pfn,
             **self._of_head(pfn, head_pfn, head, pgmap),
         )
+
+    def _is_known(self, address: int) -> bool:
+        return any(pgmap.address == address for pgmap in self._pgmaps or ())
 
     def _of_head(self, pfn: int, head_pfn: int, head: bytes, pgmap: Pgmap | None) -> dict[str, Any]:
         """What a compound page keeps in its head."""
@@ -281,7 +304,7 @@ class _Reader:
             answer["index"] = index + (pfn - head_pfn)
             return answer
         answer["pgmap"] = word
-        answer["pgmap_known"] = any(g.address == word for g in self._pgmaps or ())
+        answer["pgmap_known"] = True if self._is_known(word) else None
         shared = self._is_shared(mapping, index) if pgmap.type == _FS_DAX else False
         answer["shared"] = shared
         if shared:

@@ -196,8 +196,12 @@ def test_tail_of_no_head_is_torn(word: int) -> None:
 
 
 def test_page_map_that_the_kernel_does_not_have() -> None:
-    page = read_page(Kernel("6.1", {BUSY: Page(word=PGMAP + 0x1000)}).prog, BUSY)
+    """A capture kernel wrote the struct page anew: what it says is not of the crashed kernel."""
+    other = Page(word=PGMAP + 0x1000, mapping=MAPPING, refcount=3)
+    page = read_page(Kernel("6.1", {BUSY: other}).prog, BUSY)
     assert page.pgmap_known is False
+    assert "written after the crash" in (page.reason or "")
+    assert (page.mapping, page.refcount, page.pins, page.shared) == (None,) * 4
 
 
 def test_pfn_without_a_struct_page() -> None:
