@@ -14,6 +14,8 @@ from drgn_pmem.spec import Answer, command
 
 def _state(name: str) -> Callable[[Any], Any]:
     def pages(line: Any) -> Any:
+        if line.pages is None:
+            return None
         return next((n for state, n in line.states.items() if state.value == name), 0)
 
     return pages
@@ -33,8 +35,8 @@ def _state(name: str) -> Callable[[Any], Any]:
     fields=(
         Field("LINE", lambda u: u.text, "line of makedumpfile's report"),
         Field("PAGES", lambda u: u.pages, "pages", right=True),
-        Field("HEX", lambda u: f"0x{u.pages:016x}", "the same as makedumpfile prints it",
-              right=True),
+        Field("HEX", lambda u: None if u.pages is None else f"0x{u.pages:016x}",
+              "the same as makedumpfile prints it", right=True),
         Field("SAVED", _state("saved"), "of them, in the dump", right=True),
         Field("EXCLUDED", _state("excluded"), "of them, left out by makedumpfile", right=True),
         Field("TRUNCATED", _state("truncated"), "of them, cut off", right=True),

@@ -35,7 +35,8 @@ class UsageLine:
     name: str
     """makedumpfile's words."""
     depth: int
-    pages: int
+    pages: int | None
+    """None if no one can tell."""
     states: dict[State, int]
     """Pages by state."""
 
@@ -68,6 +69,8 @@ class Usage:
     """Info blocks and struct pages on pmem: what the devm_memmap_vmcore list has."""
     pmem_userdata: dict[State, int]
     """All other persistent memory."""
+    pmem_known: bool = True
+    """Whether anything told what was persistent memory; a machine without any is known too."""
     overlap: int = 0
     """Pages that more than one segment has; makedumpfile counts them again."""
     notes: tuple[str, ...] = ()
@@ -101,7 +104,11 @@ class Usage:
             ("pmem metadata pages", self.pmem_metadata),
             ("pmem userdata pages", self.pmem_userdata),
         ):
-            yield UsageLine(name, 0, sum(states.values()), states)
+            pages = sum(states.values()) if self.pmem_known else None
+            yield UsageLine(name, 0, pages, states)
+
+    def _pmem_json(self, states: dict[State, int]) -> dict[str, int] | None:
+        return {s.value: n for s, n in states.items()} if self.pmem_known else None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -113,8 +120,8 @@ class Usage:
             "memory_hole": self.hole,
             "total": self.total,
             "overlap": self.overlap,
-            "pmem_metadata": {s.value: n for s, n in self.pmem_metadata.items()},
-            "pmem_userdata": {s.value: n for s, n in self.pmem_userdata.items()},
+            "pmem_metadata": self._pmem_json(self.pmem_metadata),
+            "pmem_userdata": self._pmem_json(self.pmem_userdata),
         }
 
 
@@ -148,6 +155,7 @@ def read_usage(prog: Program) -> Usage:
         coverage.count().get(State.TRUNCATED, 0) // size,
         metadata,
         userdata,
+        bool(metadata or userdata or read_machine(prog).iomem),
         _overlap(dump, size, original),
         tuple(notes),
     )

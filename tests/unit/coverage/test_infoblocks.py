@@ -137,3 +137,13 @@ def test_coverage_with_nothing_to_go_by_says_what_to_load(tmp_path: Path) -> Non
     prog = opened(tmp_path, Load(MIB, MIB, bytes(MIB)))
     with pytest.raises(MissingDebugInfo, match="debug info"):
         run_text(prog, "pmem-coverage")
+
+
+def test_pages_of_pmem_that_no_one_knows_are_not_zero(tmp_path: Path) -> None:
+    prog = opened(tmp_path, Load(MIB, MIB, bytes(MIB)))
+    usage = run_json(prog, "pmem-usage")
+    assert usage["original"] == 256
+    assert usage["pmem_metadata"] is None
+    assert usage["pmem_userdata"] is None
+    out, _ = run_text(prog, "pmem-usage -H -o line,pages")
+    assert "pmem userdata pages\t-" in out
