@@ -63,7 +63,12 @@ _DIFFERENCE_FIELDS = (
         ("elfcorehdr --json", "the same, for scripts"),
         ("elfcorehdr -o /tmp/elfcorehdr", "write the rebuilt header, for readelf -lW"),
     ),
-    code="from drgn_pmem.analysis.headers import crash_headers\n\nheaders = crash_headers(prog)",
+    code=(
+        "from drgn_pmem.analysis.headers import crash_headers\n\n"
+        "headers = crash_headers(prog)\n"
+        "for phdr in headers.rebuilt.phdrs:\n    print(phdr)\n"
+        "for difference in headers.differences:\n    print(difference)"
+    ),
 )
 def elfcorehdr(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.headers import crash_headers

@@ -68,9 +68,14 @@ def _value(name: str, value: object) -> object:
         ("fadump --stack", "the stack of the thread that crashed"),
     ),
     code=lambda args: (
-        "from drgn_pmem.analysis.fadumpnotes import fadump_stack\n\ntrace = fadump_stack(prog)"
+        ("from drgn_pmem.analysis.fadumpnotes import fadump_stack\n\nprint(fadump_stack(prog))")
         if args.stack
-        else "from drgn_pmem.analysis.fadump import examine_fadump\n\nfadump = examine_fadump(prog)"
+        else (
+            "from drgn_pmem.analysis.fadump import examine_fadump\n\n"
+            "fadump = examine_fadump(prog)\n"
+            "print(fadump.state, fadump.verdict)\n"
+            "for field in fadump.fields:\n    print(field)"
+        )
     ),
 )
 def fadump(prog: Program, args: argparse.Namespace) -> Answer:

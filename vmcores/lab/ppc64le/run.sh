@@ -4,17 +4,21 @@
 # run.sh WORK VERSION OUT [POWER9|POWER8]: crash one pseries guest under firmware-assisted dump.
 #
 # POWER9 (default) boots with the radix MMU, POWER8 with the hash MMU.  OUT gets
-#   vmcore.qemu-elf    QEMU's dump of the registered guest: the reserve area is in it
-#   vmcore        /proc/vmcore of the capture kernel, as it is (sparse)
-#   vmcore.qemu-capture   QEMU's dump of the capture kernel before it saved anything
-#   truth/        first/ and capture/: what each kernel said; console: the whole log, both boots
+#   vmcore               /proc/vmcore of the capture kernel, as it is (sparse)
+#   vmcore.qemu-elf      QEMU's dump of the registered guest: the reserve area is in it
+#   vmcore.qemu-capture  QEMU's dump of the capture kernel before it saved anything
+#   truth/               first/ and capture/: what each kernel said; console: the whole log, both boots
 #
-# 768 MiB is the least: the boot memory that the firmware copies away is 320 MiB, it is copied to an area of
-# that size above it, and pseries counts memory in 256 MiB.  Without crashkernel= the kernel takes the
-# minimum.  nohz=off: with the low-resolution timers of config.fragment a tickless CPU hangs under TCG.
-# init_on_free=1: what was freed shall not weigh anything.  fadump=nocma: RTAS lies in the reserve area (the
-# kernel reserves it too late to know), and freeing that to CMA with init_on_free would wipe it.  Virtual time
-# counts instructions (-icount): a busy host does not starve the guest.  Needs: root, e2fsprogs, python3, prepare.sh and build-kernel.sh before.  Takes 30 s.
+# 768 MiB is the least: the boot memory that the firmware copies away is 320 MiB, it is copied to an area
+# of that size above it, and pseries counts memory in 256 MiB.  Without crashkernel= the kernel takes the
+# minimum.  On its command line:
+#   nohz=off        with the low-resolution timers of config.fragment a tickless CPU hangs under TCG
+#   init_on_free=1  what was freed shall not weigh anything
+#   fadump=nocma    RTAS lies in the reserve area (the kernel learns of it too late), and handing that to
+#                   CMA with init_on_free would wipe it
+# Virtual time counts instructions (-icount): a busy host does not starve the guest.
+#
+# Needs: root, e2fsprogs, python3; prepare.sh and build-kernel.sh before.  Takes half a minute.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
