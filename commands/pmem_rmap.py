@@ -52,10 +52,13 @@ def _rows(pages: "list[PageOwners]") -> Iterator[Row]:
 
 
 def _code(args: argparse.Namespace) -> str:
+    words, imports = repr([word for word in args.page if word != "-"]), ""
+    if "-" in args.page:
+        words, imports = f"{words} + sys.stdin.read().split()", "import sys\n\n"
     return (
-        "from drgn_pmem.analysis.owners import owners_of\n"
+        f"{imports}from drgn_pmem.analysis.owners import owners_of\n"
         "from drgn_pmem.kernel.page import parse_page\n\n"
-        f"pages = [owners_of(prog, parse_page(prog, x)) for x in {args.page!r}]\n"
+        f"pages = [owners_of(prog, parse_page(prog, x)) for x in {words}]\n"
         "for page in pages:\n"
         "    for owner in page.owners:\n"
         "        print(hex(page.pfn), page.namespace, owner.path, owner.offset, owner.sources)\n"
