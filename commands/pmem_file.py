@@ -43,8 +43,8 @@ def _code(args: argparse.Namespace) -> str:
         Field("DEVICE", lambda p: p.device, "block or DAX device", shown=False),
     ),
     examples=(
-        ("pmem-file /mnt/a/alpha", "all DAX entries of a file"),
-        ("pmem-file /mnt/a/alpha:0x8000 --json", "the page at an offset, as JSON"),
+        ("pmem-file /mnt/ext4/alpha", "all DAX entries of a file"),
+        ("pmem-file /mnt/ext4/alpha:0x8000 --json", "the page at an offset, as JSON"),
     ),
     code=_code,
     modules=("device_dax",),

@@ -54,7 +54,7 @@ def _code(args: argparse.Namespace) -> str:
     ),
     examples=(
         ("pmem-files", "all DAX files"),
-        ("pmem-files namespace0.0 -s -pages -o +open_by", "of one namespace, the largest first"),
+        ("pmem-files namespace2.0 -s -pages -o +open_by", "of one namespace, the largest first"),
     ),
     code=_code,
     modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),

@@ -113,7 +113,7 @@ def _code(args: argparse.Namespace) -> str:
               shown=False),
     ),
     examples=(
-        ("pmem-rmap namespace0.0+0", "who owns the first page of the data of namespace0.0"),
+        ("pmem-rmap namespace2.0+0x1c01000", "who owns that page of namespace2.0"),
         ("pmem-rmap pmem0:8 pmem1:64 --json", "owners of two bad sectors, as JSON"),
     ),
     code=_code,
