@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+import shlex
 from typing import TYPE_CHECKING
 
 from drgn_pmem.errors import NotFound, PmemError, UsageError
@@ -63,6 +64,17 @@ def _log(session: "Session", rest: str) -> None:
     print(f"log: {path} (\\log ends it)")
 
 
+def _symbols(session: "Session", rest: str) -> None:
+    try:
+        paths = shlex.split(rest)
+    except ValueError as error:
+        raise UsageError(f"\\symbols: {error}") from error
+    if not paths:
+        raise UsageError("\\symbols takes files with debug info: a vmlinux, modules")
+    session.load_symbols([str(Path(path).expanduser()) for path in paths])
+    print(session.target.missing or "all debug info is loaded")
+
+
 def _favourite(session: "Session", rest: str) -> None:
     favourites = session.favourites
     name, _, arguments = rest.partition(" ")
@@ -97,6 +109,7 @@ BUILTINS: dict[str, Callable[["Session", str], None]] = {
     "\\timing": _timing,
     "\\debug": _debug,
     "\\log": _log,
+    "\\symbols": _symbols,
     "\\f": _favourite,
     "\\fs": _favourite_save,
     "\\fd": _favourite_delete,
@@ -111,6 +124,7 @@ DESCRIPTIONS = {
     "\\timing": "show how long each input takes: \\timing [on|off]",
     "\\debug": "traceback of what failed last",
     "\\log": "log inputs and answers as Markdown: \\log FILE.md; \\log ends it",
+    "\\symbols": "load debug info from files, as -s does",
     "\\f": "run a favourite: \\f NAME [WORD ...]; \\f lists them",
     "\\fs": "save a favourite: \\fs NAME LINE, with $1 ... $9 and $* for words of \\f",
     "\\fd": "delete a favourite: \\fd NAME",

@@ -96,7 +96,7 @@ class ShellCompleter(Completer):
             offers = self._session.favourites.all()
         elif name == "\\timing" and not words:
             offers = {"on": "", "off": ""}
-        elif name == "\\log":
+        elif name in ("\\log", "\\symbols"):
             yield from self._path(current)
         elif name == "\\fs" and words:
             yield from self._first_word(current, self._session.names()) if len(words) == 1 else ()

@@ -22,6 +22,7 @@ TOPICS = {
     "shell": "pipes, files, favourites, the log",
     "keys": "keys of the prompt",
     "tour": "a walk through the dump",
+    "legend": "the characters of the bars in LAYOUT and MAP",
 }
 
 KEYS = (
@@ -80,7 +81,7 @@ def print_help(session: "Session", words: str) -> None:
     :raises NotFound: if there is nothing of this name
     """
     name = words.split()[0] if words.split() else ""
-    topics = {"": _overview, "shell": _shell, "keys": _keys, "tour": _tour}
+    topics = {"": _overview, "shell": _shell, "keys": _keys, "tour": _tour, "legend": _legend}
     name = name.removeprefix("%")
     if name in topics:
         print(topics[name]())
@@ -115,6 +116,12 @@ def _keys() -> str:
     return "\n".join(f"  {key:<21} {text}" for key, text in KEYS)
 
 
+def _legend() -> str:
+    from drgn_pmem.output.bars import legend, use_ascii
+
+    return f"Bars show a namespace front to end.\n{legend(use_ascii())}"
+
+
 def _tour() -> str:
     known = [
         (text, line) for text, line in TOUR if line.split()[0] in SPECS or line.startswith("_")
@@ -134,7 +141,7 @@ def _about_other(session: "Session", name: str, expression: str) -> str:
     try:
         value = eval(expression, session.python.names)
     except Exception:
-        near = did_you_mean(name, [*SPECS, "shell", "keys", "tour"])
+        near = did_you_mean(name, [*SPECS, *TOPICS])
         raise NotFound(f"no help about {escape(expression)!r}{near or ' (see help)'}") from None
     return _about_value(expression, value)
 

@@ -32,7 +32,13 @@ from drgn_pmem.shell.toolbar import toolbar
 
 __all__ = ("Shell", "interact")
 
-_MODULES = ("numpy", "drgn_pmem.analysis.memmap", "drgn_pmem.kernel.paths", "drgn_pmem.kernel.rmap")
+_MODULES = (
+    "numpy",
+    "drgn_pmem.analysis.memmap",
+    "drgn_pmem.analysis.memmapcheck",
+    "drgn_pmem.kernel.paths",
+    "drgn_pmem.kernel.rmap",
+)
 """What the work while nothing is typed needs."""
 
 
@@ -67,6 +73,7 @@ class Shell:
         self.idle = Idle(_MODULES)
         self.idle.add([*self.summary.steps(), *self.candidates.steps()])
         self.idle.add([Step("names", self._names)])
+        self.session.symbols_listeners.append(self._learn_anew)
         self.toggles = Toggles(config.complete_while_typing)
         self.prompt = self._make_prompt()
 
@@ -95,6 +102,11 @@ class Shell:
             bottom_toolbar=self._toolbar if config.toolbar else None,
             reserve_space_for_menu=6,
         )
+
+    def _learn_anew(self) -> None:
+        """More debug info was loaded: what could not be known before now can."""
+        self.summary = Summary(self.session.target)
+        self.idle.add([*self.summary.steps(), *self.candidates.steps()])
 
     def _names(self) -> Iterator[None]:
         self.session.python.add_all()

@@ -11,6 +11,7 @@ knows nothing of prompts; the shell (:mod:`drgn_pmem.shell.loop`) and the use wi
 
 import builtins
 from collections.abc import Callable, Sequence
+import dataclasses
 import re
 import sys
 import textwrap
@@ -38,7 +39,7 @@ from drgn_pmem.shell.interrupt import Interrupts
 from drgn_pmem.shell.log import logger
 from drgn_pmem.shell.output import Output
 from drgn_pmem.shell.python import Python, default_globals, render
-from drgn_pmem.shell.target import Target
+from drgn_pmem.shell.target import Target, check_symbols, load_debug_info
 from drgn_pmem.shell.words import Kind, Line, Names, read_line
 from drgn_pmem.spec import SPECS, Answer, Spec, run
 
@@ -73,6 +74,8 @@ class Session:
         """What failed last, for ``\\debug``."""
         self.listeners: list[Callable[[str, Answer], None]] = []
         """Called with the command line and each answer of a command of ours."""
+        self.symbols_listeners: list[Callable[[], None]] = []
+        """Called when more debug info was loaded."""
         self.incomplete = False
         """Whether some answer lacked what could not be read."""
         self.favourites = Favourites(config_directory() / "favourites.json")
@@ -141,6 +144,20 @@ class Session:
             self._run(self.read(text), text)
         finally:
             self._nesting -= 1
+
+    def load_symbols(self, paths: Sequence[str]) -> None:
+        """
+        Load more debug info, as ``-s`` does at the start.
+
+        :raises PmemError: if a file is none, or of another build
+        """
+        check_symbols(self.prog, paths)
+        missing, missing_kernel = load_debug_info(self.prog, paths)
+        self.target = dataclasses.replace(
+            self.target, missing=missing, missing_kernel=missing_kernel
+        )
+        for listener in self.symbols_listeners:
+            listener()
 
     def error(self, message: str) -> None:
         """Tell the user, in one line, what went wrong."""

@@ -15,7 +15,7 @@ from drgn_pmem.shell.idle import Step
 from drgn_pmem.shell.target import Target, vmcoreinfo_value
 
 if TYPE_CHECKING:
-    from drgn_pmem.analysis.memmap import MemmapAnswer
+    from drgn_pmem.analysis.memmap import Memmap, MemmapAnswer
 
 __all__ = ("Summary",)
 
@@ -39,9 +39,10 @@ class Summary:
         """How many are enabled; None if that is not known yet, or cannot be."""
         self.metadata = ""
         """How much of the struct pages of all namespaces the dump holds."""
+        self._memmaps: list[Memmap] = []
         self.warnings: list[str] = list(target.notes)
         if target.missing:
-            self.warnings.append(target.missing)
+            self.warnings.append(target.missing.replace("with -s", "with \\symbols FILE"))
         self.size: int | None = None
         self._read_size()
         self._read_panic()
@@ -49,6 +50,7 @@ class Summary:
     def steps(self) -> Iterator[Step]:
         """What is left to find out."""
         yield Step("namespaces", self._namespaces)
+        yield Step("struct pages", self._struct_pages)
 
     def _read_size(self) -> None:
         if not self._target.prog.flags & drgn.ProgramFlags.IS_LIVE:
@@ -77,6 +79,7 @@ class Summary:
             self.namespaces = 0
             return
         self.namespaces = len(answer.memmaps)
+        self._memmaps = answer.memmaps
         self.metadata = _metadata(answer)
         for problem in answer.problems:
             self.warnings.append(f"pmem-memmap: {problem}")
@@ -84,6 +87,25 @@ class Summary:
         if disagree:
             self.warnings.append(f"pmem-memmap: sources disagree about {', '.join(disagree)}")
         yield
+
+    def _struct_pages(self) -> Iterator[None]:
+        """Whether a capture kernel initialised the struct pages again."""
+        from drgn_pmem.analysis.memmapcheck import check_memmap
+        from drgn_pmem.kernel.page import pages_pgmap
+
+        prog = self._target.prog
+        for memmap in self._memmaps:
+            pages = memmap.struct_pages
+            if pages is None or not pages.saved:
+                continue
+            known = pages_pgmap(prog)[0] if memmap.pgmap is not None else None
+            end_pfn = pages.first_pfn + pages.npfns
+            if check_memmap(prog, pages.first_pfn, end_pfn, known).destroyed:
+                self.warnings.append(
+                    f"struct pages of {memmap.namespace.dev} were initialised again after the "
+                    "crash: see pmem-coverage"
+                )
+            yield
 
     @property
     def pmem(self) -> str:

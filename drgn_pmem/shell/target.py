@@ -83,7 +83,7 @@ def open_target(options: argparse.Namespace) -> Target:
         raise UsageError(
             "no way to find debug info is named " + " or ".join(repr(word) for word in unknown)
         )
-    _check_build_ids(prog, options.symbols)
+    check_symbols(prog, options.symbols)
     missing, missing_kernel = load_debug_info(
         prog,
         options.symbols,
@@ -233,11 +233,15 @@ def _describe_kernel(prog: drgn.Program) -> str:
     )
 
 
-def _check_build_ids(prog: drgn.Program, paths: Sequence[str]) -> None:
+def check_symbols(prog: drgn.Program, paths: Sequence[str]) -> None:
     """
-    drgn ignores a vmlinux of another build with a warning; every answer would then fail for a
-    reason that is no longer on the screen.
+    Check that files of debug info can be those of a dump. drgn ignores a vmlinux of another build
+    with a warning; every answer would then fail for a reason that is no longer on the screen.
+
+    :raises PmemError: saying what is wrong with a file
     """
+    for path in paths:
+        _check_readable(path)
     wanted = vmcoreinfo_value(prog, "BUILD-ID")
     if wanted is None:
         return

@@ -20,17 +20,17 @@ def toolbar(session: Session, summary: Summary) -> StyleAndTextTuples:
     """
     mode = "Vi" if get_app().editing_mode == EditingMode.VI else "Emacs"
     recording = f"log {session.output.journal.path.name}" if session.output.journal else ""
+    columns = get_app().output.get_size().columns
     parts = [
         ("", summary.short_name),
         ("", summary.release),
         ("", summary.pmem),
-        ("class:bottom-toolbar.warning", _warning(summary)),
+        ("class:bottom-toolbar.warning", _warning(summary, columns // 2)),
         ("", recording),
         ("", summary.panic),
         ("class:bottom-toolbar.key", f"F1 help  F2 {mode}"),
     ]
-    columns = get_app().output.get_size().columns
-    for drop in (None, 5, 6, 4):
+    for drop in (None, 5, 6, 4, 1):
         if drop is not None:
             parts[drop] = ("", "")
         fragments = _join(parts)
@@ -39,11 +39,14 @@ def toolbar(session: Session, summary: Summary) -> StyleAndTextTuples:
     return fragments
 
 
-def _warning(summary: Summary) -> str:
+def _warning(summary: Summary, columns: int) -> str:
+    """The first warning, cut to fit; the banner has shown the whole."""
     if not summary.warnings:
         return ""
     more = f" (+{len(summary.warnings) - 1})" if len(summary.warnings) > 1 else ""
-    return f" {summary.warnings[0]}{more} "
+    text = summary.warnings[0].removeprefix(f"{summary.name}: ")
+    room = max(10, columns - len(more) - 2)
+    return f" {text if len(text) <= room else text[: room - 3] + '...'}{more} "
 
 
 def _join(parts: "list[tuple[str, str]]") -> StyleAndTextTuples:

@@ -186,7 +186,7 @@ def test_warnings_are_shown_with_what_helps(dump, tmp_path: Path) -> None:
     with shell_with(target, CTRL_D, Config()) as shell:
         warnings = "\n".join(line for line in shell.summary.banner() if line.startswith("warning"))
         assert "truncated" in warnings
-        assert "give its vmlinux with -s" in warnings
+        assert "give its vmlinux with \\symbols FILE" in warnings
         shown = "".join(text for _, text, *_ in shell._toolbar())
         assert "truncated" in shown or "vmlinux" in shown
 
@@ -274,3 +274,33 @@ def test_what_is_typed_is_coloured_by_what_it_is(session: Session) -> None:
     assert (found["# ten"], found['"a"'], found['c"""']) == ("comment", "string", "string")
     assert styles("%nonsense")["%nonsense"] == "unknown"
     assert styles("!ls -l")["!ls -l"] == "system"
+
+
+def test_a_memmap_that_was_initialised_again_is_a_warning(drgn_pmem) -> None:
+    from drgn_pmem.shell.options import parse
+    from drgn_pmem.shell.sample import find_sample
+    from drgn_pmem.shell.target import open_target
+
+    sample = find_sample("6.1-clobbered")
+    words = ["-c", str(sample.dump()), "--main-symbols"]
+    for path in sample.debug_info():
+        words += ["-s", str(path)]
+    with shell_with(open_target(parse(words)), CTRL_D, Config()) as shell:
+        shell.idle.run_all()
+        assert any("initialised again after the crash" in text for text in shell.summary.warnings)
+
+
+def test_debug_info_can_be_loaded_later(dump, capsys) -> None:
+    from drgn_pmem.shell.options import parse
+    from drgn_pmem.shell.target import open_target
+
+    target = open_target(parse(["-c", dump[0], "--no-default-symbols"]))
+    with shell_with(target, CTRL_D, Config()) as shell:
+        assert any("\\symbols" in warning for warning in shell.summary.warnings)
+        assert not shell.session.run("\\symbols /bin/sh")
+        assert "of another build" in capsys.readouterr().err
+        assert shell.session.run(f"\\symbols {dump[1]}")
+        assert "all debug info is loaded" in capsys.readouterr().out
+        shell.idle.run_all()
+        assert shell.summary.warnings == []
+        assert shell.candidates.get("namespace")

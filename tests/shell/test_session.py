@@ -330,3 +330,10 @@ def test_every_line_of_the_tour_runs_on_the_sample(session: Session, capfd: Capt
 def test_json_is_whole_and_uncoloured_in_a_pipe(session: Session, capfd: Capture) -> None:
     session.run("pmem-list --json | cat")
     assert json.loads(capfd.readouterr().out)
+
+
+def test_the_bars_have_a_legend(session: Session, capfd: Capture) -> None:
+    from drgn_pmem.output.bars import legend, use_ascii
+
+    assert session.run("help legend")
+    assert legend(use_ascii()) in capfd.readouterr().out
