@@ -28,6 +28,7 @@ from drgn_pmem.formats.elfcorehdr import (
     imply_elfcorehdr,
     parse_elfcorehdr,
 )
+from drgn_pmem.kernel.fadump import fw_dump
 from drgn_pmem.kernel.kexec import (
     CrashImage,
     NamedRange,
@@ -221,7 +222,7 @@ def crash_headers(prog: Program) -> CrashHeaders:
         found = _attempt(why, "found", lambda: find_elfcorehdr(prog, image))
     elif "image" not in why:
         why["found"] = "no crash kernel is loaded"
-    pair = _attempt(why, "rebuilt", lambda: rebuild_elfcorehdr(prog, image))
+    pair = _attempt(why, "rebuilt", lambda: _rebuild(prog, image))
     if pair is not None:
         rebuilt, memory = pair
     implied = _attempt(why, "implied", lambda: implied_elfcorehdr(prog))
@@ -266,6 +267,16 @@ def crash_headers(prog: Program) -> CrashHeaders:
         tuple(differences),
         tuple(notes),
     )
+
+
+def _rebuild(prog: Program, image: CrashImage | None) -> tuple[CrashHeader, CrashMemory]:
+    try:
+        conf = fw_dump(prog)
+    except PmemError:
+        return rebuild_elfcorehdr(prog, image)
+    if image is None and (conf.registered or conf.active):
+        raise NotFound("a firmware-assisted dump has an elfcorehdr of its own: see fadump")
+    return rebuild_elfcorehdr(prog, image)
 
 
 def _attempt(why: dict[str, str], what: str, make: Any) -> Any:

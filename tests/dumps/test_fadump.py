@@ -368,3 +368,16 @@ def test_other_architectures_are_told_so() -> None:
     prog = program(name, next(iter(samples()[name].formats)))
     with pytest.raises(PmemError, match="POWER only"):
         run_text(prog, "fadump")
+
+
+def test_elfcorehdr_points_to_fadump(saved: Case) -> None:
+    """The crash header of a firmware-assisted dump is not one of kexec."""
+    answer = run_json(saved.prog, "elfcorehdr")
+    assert answer["loader"] is None
+    assert answer["rebuilt"] is None
+    assert "see fadump" in answer["why"]["rebuilt"]
+    assert answer["differences"] == []
+    assert [phdr["type"] for phdr in answer["implied"]["phdrs"]] == [
+        "PT_NOTE",
+        *("PT_LOAD" for _ in drgn_pmem.dump_of(saved.prog).segments),
+    ]
