@@ -15,11 +15,9 @@ import time
 
 from tabulate import tabulate
 
+from bench.dump import ROOT, find_dump, find_vmlinux
 from bench.rates import MEASURES, Rate
 from bench.subject import Subject, open_subject
-
-ROOT = Path(__file__).resolve().parent.parent
-DEFAULT = ROOT / "build" / "bench-dump"
 
 _FLOOR = 50e6
 """Pages per second that one thread must do on an uncompressed ELF dump."""
@@ -27,33 +25,23 @@ _FLOOR = 50e6
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "dump",
-        nargs="?",
-        type=Path,
-        default=DEFAULT / "vmcore",
-        help="default: what make bench-dump left",
-    )
-    parser.add_argument("vmlinux", nargs="?", type=Path, help="default: vmlinux beside the dump")
+    parser.add_argument("dump", nargs="?", type=Path, help="default: the large dump")
+    parser.add_argument("vmlinux", nargs="?", type=Path, help="default: the dump's")
     parser.add_argument(
         "--crash-vmlinux",
         type=Path,
         metavar="VMLINUX",
-        help="for crash, which wants all of the debug info; default: vmlinux.full"
-        " beside the dump, else vmlinux",
+        help="for crash, which wants all of the debug info; default: vmlinux.full beside the dump",
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the numbers to a file")
     args = parser.parse_args()
-    if not args.dump.exists():
-        print(f"{args.dump}: no dump to measure on; make bench-dump makes it", file=sys.stderr)
-        return 1
-    vmlinux = args.vmlinux or args.dump.with_name("vmlinux")
-    subject = open_subject(args.dump, vmlinux if vmlinux.exists() else None)
-    full = args.crash_vmlinux or args.dump.with_name("vmlinux.full")
+    path = args.dump or find_dump()
+    subject = open_subject(path, args.vmlinux or find_vmlinux(path))
+    full = args.crash_vmlinux or path.with_name("vmlinux.full")
     subject.crash_vmlinux = full if full.exists() else subject.vmlinux
     print(
-        f"{args.dump.name}: {subject.pages} struct pages of one namespace; "
+        f"{path.name}: {subject.pages} struct pages of one namespace; "
         f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
     )
     numbers: dict[str, object] = {"pages": subject.pages, "rates": rates(subject, args.rounds)}

@@ -27,6 +27,8 @@ def main() -> None:
     # What every use needs once: the types and the first symbol.
     prog.type("struct page")
     prog["init_mm"]
+    # No answer without it, see "the law": what of the dump is there.
+    drgn_pmem.coverage_of(prog)
     opened, cpu = time.perf_counter(), time.process_time()
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

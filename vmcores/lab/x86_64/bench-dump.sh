@@ -3,7 +3,7 @@
 #
 # bench-dump.sh WORK OUTPUT: the large dump that bench/ measures on.  A guest with one NVDIMM of
 # 64 GiB in fsdax map=dev: 16.5 million struct pages, 1 GiB of them on the pmem itself, and 100,000
-# DAX entries.  Leaves OUTPUT/vmcore (sparse: 65 GiB, about 1.6 GiB of data) and OUTPUT/truth/.
+# DAX entries.  Leaves OUTPUT/vmcore (sparse: 65 GiB, about 1.6 GiB of data), OUTPUT/vmlinux and OUTPUT/truth/.
 #
 # The capture kernel saves the RAM part of /proc/vmcore; the persistent memory is the NVDIMM's own
 # file, copied into its place here: the same bytes, without an hour of emulated copying of zeroes.
@@ -53,4 +53,6 @@ timeout "${TIMEOUT:-1800}" qemu-system-x86_64 -accel tcg,thread=multi -machine p
 python3 "$here/bench-pmem.py" "$output/vmcore" "$output/nvdimm0"
 fallocate --dig-holes "$output/vmcore"
 gzip -9 -f "$output"/truth/*.txt
+# all of the debug info: crash wants it
+cp "$work/vmlinux-$kernel" "$output/vmlinux"
 ls -ls "$output"
