@@ -116,7 +116,8 @@ class Shell:
         return toolbar(self.session, self.summary)
 
     def _continuation(self, width: int, number: int, wrapped: int) -> StyleAndTextTuples:
-        return [("class:prompt", "..." if width < 4 else "...".ljust(width))]
+        # A line that is only too long for the terminal is no new one.
+        return [("class:prompt", ("" if wrapped else "...").ljust(width))]
 
     def run(self) -> int:
         """Read and run lines until the user leaves. :return: Exit status."""

@@ -37,6 +37,8 @@ class Summary:
         self.panic = ""
         self.namespaces: int | None = None
         """How many are enabled; None if that is not known yet, or cannot be."""
+        self.incomplete = False
+        """Whether there may be more namespaces: not everything could be read."""
         self.metadata = ""
         """How much of the struct pages of all namespaces the dump holds."""
         self._memmaps: list[Memmap] = []
@@ -78,7 +80,9 @@ class Summary:
         except NotFound:
             self.namespaces = 0
             return
-        self.namespaces = len(answer.memmaps)
+        if answer.memmaps or not answer.problems:
+            self.namespaces = len(answer.memmaps)
+        self.incomplete = bool(answer.problems)
         self._memmaps = answer.memmaps
         self.metadata = _metadata(answer)
         for problem in answer.problems:
@@ -111,12 +115,12 @@ class Summary:
     def pmem(self) -> str:
         """Namespaces and metadata; empty if nothing is known of them."""
         if self.namespaces is None:
-            return ""
+            return "namespaces cannot be read" if self.incomplete else ""
         if not self.namespaces:
             return "no persistent memory"
-        return plural(self.namespaces, "namespace") + (
-            f", {self.metadata}" if self.metadata else ""
-        )
+        count = plural(self.namespaces, "namespace")
+        parts = [f"at least {count}" if self.incomplete else count, self.metadata]
+        return ", ".join(part for part in parts if part)
 
     def banner(self) -> list[str]:
         """Lines to show before the first prompt."""

@@ -188,7 +188,7 @@ def test_warnings_are_shown_with_what_helps(dump, tmp_path: Path) -> None:
         assert "truncated" in warnings
         assert "give its vmlinux with \\symbols FILE" in warnings
         shown = "".join(text for _, text, *_ in shell._toolbar())
-        assert "truncated" in shown or "vmlinux" in shown
+        assert "incomplete: the file ends" in shown
 
 
 # Config
@@ -304,3 +304,19 @@ def test_debug_info_can_be_loaded_later(dump, capsys) -> None:
         shell.idle.run_all()
         assert shell.summary.warnings == []
         assert shell.candidates.get("namespace")
+
+
+def test_what_cannot_be_read_is_not_called_absent(dump, tmp_path: Path) -> None:
+    """A dump cut after its first megabyte may name no namespace, but not deny that there are."""
+    from drgn_pmem.shell.options import parse
+    from drgn_pmem.shell.target import open_target
+
+    cut = tmp_path / "vmcore-incomplete"
+    with open(dump[0], "rb") as file:
+        cut.write_bytes(file.read(1 << 20))
+    target = open_target(parse(["-c", str(cut), "-s", dump[1], "--main-symbols"]))
+    with shell_with(target, CTRL_D, Config()) as shell:
+        shell.idle.run_all()
+        assert shell.summary.pmem in ("", "namespaces cannot be read")
+        shown = "".join(text for _, text, *_ in shell._toolbar())
+        assert "no persistent memory" not in shown
