@@ -150,11 +150,25 @@ class Decoder:
 
     def decode(self, data: "Bytes", first_pfn: int) -> "Runs":
         """
-        Runs of a block.
+        Runs of a block. Struct pages of zeroes are a gap: ``makedumpfile -E`` writes zeroes for
+        fewer than 256 pages that it leaves out, and no initialised ZONE_DEVICE page has flags of
+        zero.
 
         :param data: Whole struct pages, one after the other.
         :param first_pfn: PFN of the first.
         """
+        runs = self._decode(data, first_pfn)
+        left_out = runs["kind"] == Kind.PAGE
+        for field in ("flags", "word", "mapping", "refcount"):
+            left_out &= runs[field] == 0
+        if left_out.any():
+            for field in ("shared", "folio", "mapcount", "index"):
+                runs[field][left_out] = 0
+            runs["kind"][left_out] = Kind.GAP
+            runs["state"][left_out] = Coverage.code(State.EXCLUDED)
+        return runs
+
+    def _decode(self, data: "Bytes", first_pfn: int) -> "Runs":
         size = self._layout.size
         pages = np.frombuffer(data, self._page)
         address = data.ctypes.data

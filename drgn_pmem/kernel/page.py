@@ -45,6 +45,10 @@ _NO_PGMAPS = (
     "initialised this struct page"
 )
 
+_ZEROES = (
+    "the struct page reads as zeroes, which no initialised one of a device does: "
+    "makedumpfile left it out"
+)
 _OVERWRITTEN = (
     "written after the crash: it points to no page map of this kernel (a capture kernel that binds "
     "the namespace makes its struct pages anew)"
@@ -245,6 +249,8 @@ class _Reader:
         return head
 
     def _decode(self, known: dict[str, Any], page: bytes, pgmap: Pgmap | None) -> PageState:
+        if pgmap is not None and not any(page):
+            return PageState(**known, state=State.EXCLUDED, reason=_ZEROES)
         layout, pfn = self._layout, known["pfn"]
         head_pfn = self._head(pfn, page)
         flags = self._word(page, layout.flags)

@@ -191,6 +191,19 @@ def test_lost_struct_pages_are_gaps_and_their_neighbours_stand(excluded: bool) -
     check_against_pages(prog, scan.runs)
 
 
+def test_struct_pages_of_zeroes_are_left_out_ones() -> None:
+    """``makedumpfile -E`` writes fewer than 256 pages that it leaves out as zeroes."""
+    zeroes = Page(flags=0, word=0, mapping=0, index=0, mapcount=0, refcount=0)
+    prog = Kernel("6.1", {FIRST + 100 + i: zeroes for i in range(64)}).prog
+    page = read_page(prog, FIRST + 100)
+    assert (page.state, page.flags, page.refcount) == (State.EXCLUDED, None, None)
+    assert "reads as zeroes" in str(page.reason)
+    runs = scan_pages(prog, RANGE).runs
+    check_against_pages(prog, runs)
+    gaps = runs[runs["kind"] == Kind.GAP]
+    assert [(int(run["pfn"]), int(run["count"])) for run in gaps] == [(FIRST + 100, 64)]
+
+
 def test_head_in_a_gap_leaves_its_tails_without_owner() -> None:
     head = FIRST + 448
     pages = folio("6.6", head, order=7)
