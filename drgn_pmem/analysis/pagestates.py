@@ -152,10 +152,8 @@ def namespaces_to_scan(
             why = f"is in {namespace.mode} mode" if namespace.enabled else "is disabled"
             raise NotFound(f"{name} {why}: it has no struct pages")
         return found, problems
-    try:
-        namespaces: list[Namespace] = collect(for_each_namespace(prog))[0]
-    except PmemError:
-        namespaces = []
+    # Without debug info of libnvdimm the page maps are there all the same.
+    namespaces: list[Namespace] = collect(for_each_namespace(prog))[0]
     names = {namespace.pgmap: namespace.dev for namespace in namespaces if namespace.pgmap}
     chosen = [g for g in pgmaps if g.type in _TYPES]
     return [(names.get(g.address, f"pgmap {g.address:#x}"), g) for g in chosen], problems

@@ -217,7 +217,7 @@ def ppc64_is_radix(prog: Program) -> bool:
     try:
         return bool(prog["cur_cpu_spec"].mmu_features.value_() & _PPC_MMU_FTR_RADIX)
     except LookupError:
-        # Neither vmcoreinfo nor debug info: POWER9 and later under any current firmware.
+        # Neither vmcoreinfo nor debug info says it: without the list there is only radix.
         return "vmemmap_list" not in vmcoreinfo_of(prog).symbols
 
 

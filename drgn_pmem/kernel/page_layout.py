@@ -101,6 +101,12 @@ def page_layout(prog: Program) -> PageLayout:
     layout = prog.cache.get("drgn_pmem.page_layout")
     if layout is None:
         layout = _from_debug_info(prog) or _from_vmcoreinfo(prog)
+        words = (layout.flags, layout.word, layout.mapping, layout.index)
+        halves = (layout.mapcount, layout.refcount)
+        if max(*(at + 8 for at in words), *(at + 4 for at in halves)) > layout.size:
+            raise MissingDebugInfo(
+                f"struct page: members beyond its size of {layout.size} bytes: not sound"
+            )
         prog.cache["drgn_pmem.page_layout"] = layout
     return layout
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from drgn_pmem.dumpfile import Coverage, State, coverage_of
 from drgn_pmem.errors import PmemError
+from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.mmu import Mmu, find_mmu, ppc64_is_radix
 from drgn_pmem.kernel.vmemmap_list import PPC64_PAGE_OFFSET, for_each_backing
 
@@ -206,8 +207,8 @@ def _walk_ppc64_hash(prog: Program, start: int, end: int) -> Iterator[Extent]:
 
 def _walk_pages(prog: Program, start: int, end: int) -> Iterator[Extent]:
     """Page by page with drgn's own translation, for MMUs that are not known here."""
-    page_size = prog["PAGE_SIZE"].value_()
-    mm = prog["init_mm"].address_of_()
+    page_size = find_variable(prog, "PAGE_SIZE", "vmlinux").value_()
+    mm = find_variable(prog, "init_mm", "vmlinux").address_of_()
     for count, page in enumerate(range(start - start % page_size, end, page_size)):
         low, high = max(start, page), min(end, page + page_size)
         if count >= _MAX_PAGES:
@@ -234,6 +235,7 @@ def for_each_extent(prog: Program, virtual_start: int, virtual_end: int) -> Iter
 
     :param virtual_start: First virtual address.
     :param virtual_end: End, exclusive.
+    :raises MissingDebugInfo: on a machine whose page tables only drgn can read, without debug info
     """
     if virtual_start >= virtual_end:
         return iter(())

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One struct page of every kernel generation, by the members that the generation has."""
 
+from drgn import Architecture
 import pytest
 
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.page import DaxGeneration, idle_refcount, page_layout, read_page
+from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.kernel.pgmap import Altmap
 
 from .memmap import (
@@ -25,6 +27,7 @@ from .memmap import (
     masked_tail,
     tail,
 )
+from .physical import Machine
 
 EARLY, LATE = ("6.1", "6.6"), ("6.15", "7.1")
 BUSY = FIRST + 100
@@ -244,3 +247,19 @@ def test_layouts_of_all_generations() -> None:
         late = generation in LATE
         assert layout.generation is (DaxGeneration.FOLIO if late else DaxGeneration.MAPPING)
         assert layout.head_is_mask is (generation == "7.1")
+
+
+@pytest.mark.parametrize("line", ["SIZE(page)=48", "OFFSET(page._refcount)=4000", "SIZE(page)=-64"])
+def test_vmcoreinfo_that_is_not_sound(line: str) -> None:
+    kernel = Kernel("6.1", {}, debug_info=False)
+    text = kernel.prog["VMCOREINFO"].string_().decode() + line + "\n"
+    prog = kernel.machine.program(text)
+    with pytest.raises(MissingDebugInfo):
+        page_layout(prog)
+
+
+def test_machine_whose_page_tables_are_not_known_and_no_debug_info() -> None:
+    machine = Machine(Architecture.S390X)
+    prog = machine.program("PAGESIZE=4096\nSYMBOL(swapper_pg_dir)=1000000\n")
+    with pytest.raises(MissingDebugInfo, match="init_mm"):
+        translate(prog, 0x1000)
