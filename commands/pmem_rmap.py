@@ -113,8 +113,8 @@ def _code(args: argparse.Namespace) -> str:
               shown=False),
     ),
     examples=(
-        ("pmem-rmap namespace2.0+0x1c01000", "who owns that page of namespace2.0"),
-        ("pmem-rmap pmem0:8 pmem1:64 --json", "owners of two bad sectors, as JSON"),
+        ("pmem-rmap pmem2:45064", "who owns a bad sector of /dev/pmem2"),
+        ("pmem-rmap namespace2.0+0x1601000 0x1295f5 --json", "owners of two pages, as JSON"),
     ),
     code=_code,
     modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),

@@ -77,7 +77,7 @@ def pmem_samples() -> list[Sample]:
 CASES = [Case(sample, format) for sample in pmem_samples() for format in sample.formats]
 
 
-@functools.lru_cache(maxsize=6)
+@functools.lru_cache(maxsize=2)
 def program(name: str, format: str) -> Program:
     """The program of a case, opened once per process and a few at a time."""
     sample = samples()[name]

@@ -189,7 +189,7 @@ def test_ten_thousand_mutations_are_answered_or_refused(whole: Case) -> None:
     slowest = 0.0
     nothing: Any = None
     for number, mutated in enumerate(_mutations(raw, 64 + 56 * len(result.found.phdrs), 10_000)):
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             found = parse_elfcorehdr(mutated)
         except PmemError as error:
@@ -207,7 +207,7 @@ def test_ten_thousand_mutations_are_answered_or_refused(whole: Case) -> None:
                 hotplug=result.hotplug,
             )
         explained += 1
-        slowest = max(slowest, time.perf_counter() - start)
+        slowest = max(slowest, time.process_time() - start)
     assert not any("\n" in message for message in messages)
     assert explained > 1000
     assert refused > 100

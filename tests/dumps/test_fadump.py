@@ -351,13 +351,13 @@ def test_ten_thousand_mutations_are_answered_or_refused(registered: Case) -> Non
         for _ in range(generator.randint(1, 4)):
             # the registers are opaque: change what is decoded
             current[generator.randrange(0x28)] = generator.randrange(256)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             examine_fadump(prog).to_json()
             answered += 1
         except PmemError as error:
             messages.add(str(error))
-        slowest = max(slowest, time.perf_counter() - start)
+        slowest = max(slowest, time.process_time() - start)
     assert answered > 9000
     assert not any("\n" in message for message in messages)
     assert slowest < 1
