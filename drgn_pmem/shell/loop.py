@@ -71,7 +71,8 @@ class Shell:
         self.candidates = Candidates(target.prog)
         self.session.listeners.append(self.candidates.learn)
         self.idle = Idle(_MODULES)
-        self.idle.add([*self.summary.steps(), *self.candidates.steps()])
+        # The candidates that are wanted first are quick to take.
+        self.idle.add([*self.candidates.steps(), *self.summary.steps()])
         self.idle.add([Step("names", self._names)])
         self.session.symbols_listeners.append(self._learn_anew)
         self.toggles = Toggles(config.complete_while_typing)

@@ -15,7 +15,7 @@ from drgn_pmem.shell.journal import Journal
 from drgn_pmem.shell.pager import Pager
 from drgn_pmem.shell.style import paint, paint_json
 
-__all__ = ("Output",)
+__all__ = ("Output", "terminal_of")
 
 
 class Output:
@@ -58,14 +58,17 @@ class Output:
         if not self.interactive or not _same_file(stream, self._terminal()):
             yield
             return
-        capture = _Capture(stream)
-        sys.stdout = capture
+        errors = sys.stderr
+        answer, notes = _Capture(stream), _Capture(errors)
+        sys.stdout, sys.stderr = answer, notes
         try:
             yield
         finally:
-            # Also when the command was stopped: what it printed is not lost.
-            sys.stdout = stream
-            self.show(capture.getvalue(), json)
+            # Also when the command was stopped: what it printed is not lost. Notes belong below the
+            # answer, and are lost to no pager.
+            sys.stdout, sys.stderr = stream, errors
+            self.show(answer.getvalue(), json)
+            _write(errors, notes.getvalue())
 
     def show(self, text: str, json: bool = False) -> None:
         """Show a text, through the pager if it is taller than the terminal."""
@@ -137,29 +140,36 @@ def _copy(reading: int, terminal: int, record: Callable[[str], None]) -> None:
             record(data.decode("utf-8", "backslashreplace"))
 
 
+def terminal_of(stream: TextIO) -> TextIO:
+    """What is behind the streams of this module: for what draws on the terminal."""
+    while isinstance(stream, (_Tee, _Capture)):
+        stream = stream.stream
+    return stream
+
+
 class _Tee(io.TextIOBase, TextIO):
     """Writes to a stream and tells someone what; looks like the stream to everybody else."""
 
     def __init__(self, stream: TextIO, listener: Callable[[str], None]) -> None:
-        self._stream = stream
+        self.stream = stream
         self._listener = listener
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return self._stream.encoding
+        return self.stream.encoding
 
     def write(self, text: str) -> int:
         self._listener(text)
-        return self._stream.write(text)
+        return self.stream.write(text)
 
     def flush(self) -> None:
-        self._stream.flush()
+        self.stream.flush()
 
     def fileno(self) -> int:
-        return self._stream.fileno()
+        return self.stream.fileno()
 
     def isatty(self) -> bool:
-        return self._stream.isatty()
+        return self.stream.isatty()
 
 
 class _Capture(io.StringIO):
@@ -167,17 +177,17 @@ class _Capture(io.StringIO):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
-        self._stream = stream
+        self.stream = stream
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return self._stream.encoding
+        return self.stream.encoding
 
     def fileno(self) -> int:
-        return self._stream.fileno()
+        return self.stream.fileno()
 
     def isatty(self) -> bool:
-        return self._stream.isatty()
+        return self.stream.isatty()
 
 
 def _same_file(one: TextIO, other: TextIO) -> bool:

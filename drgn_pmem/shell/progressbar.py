@@ -13,6 +13,8 @@ from prompt_toolkit.output import create_output
 from prompt_toolkit.shortcuts import ProgressBar
 from prompt_toolkit.shortcuts.progress_bar import ProgressBarCounter, formatters as f
 
+from drgn_pmem.shell.output import terminal_of
+
 __all__ = ("Bar",)
 
 
@@ -27,7 +29,7 @@ class Bar:
     def __init__(self, label: str, elapsed: float) -> None:
         self._bar = ProgressBar(
             formatters=_formatters(),
-            output=create_output(stdout=sys.stderr),
+            output=create_output(stdout=terminal_of(sys.stderr)),
             # It reads the terminal so that Ctrl-C reaches the work: keys make no signals while
             # prompt_toolkit has the terminal.
             input=create_input() if sys.stdin.isatty() else DummyInput(),
