@@ -57,6 +57,7 @@ fuzz: $(VENV)/.installed
 
 docs: $(VENV)/.runs
 	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/examples.py
 
 vmcores:
 	vmcores/lab/make.sh
