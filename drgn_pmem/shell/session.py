@@ -114,7 +114,8 @@ class Session:
                 self._run(line, text)
         except KeyboardInterrupt as error:
             self.last_error = error
-            self.error("interrupted")
+            if self.output.interactive:
+                self.error("interrupted")
             well = False
         except Leave:
             raise

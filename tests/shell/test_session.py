@@ -160,6 +160,9 @@ def test_ctrl_c_in_a_command_keeps_the_session(
     broken_command(monkeypatch, KeyboardInterrupt())
     session = Session(target)
     assert not session.run("pmem-broken")
+    assert capfd.readouterr().err == ""  # in a script, the exit status tells
+    session.output.interactive = True
+    assert not session.run("pmem-broken")
     assert capfd.readouterr().err == "interrupted\n"
     assert session.run("pmem-list -H")
 
