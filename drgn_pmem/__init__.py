@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "coverage_of": "dumpfile",
     "dump_of": "dumpfile",
-    "find_namespace": "kernel.nvdimm",
+    "find_namespace": "kernel.namespace",
     "find_pgmap": "kernel.pgmap",
     "for_each_bus": "kernel.nvdimm",
     "for_each_dax_device": "kernel.dax",
@@ -33,10 +33,10 @@ _PUBLIC = {
     "for_each_dimm": "kernel.nvdimm",
     "for_each_iomem": "kernel.iomem",
     "for_each_memmap_entry": "kernel.devm_memmap",
-    "for_each_namespace": "kernel.nvdimm",
+    "for_each_namespace": "kernel.namespace",
     "for_each_pgmap": "kernel.pgmap",
     "for_each_region": "kernel.region",
-    "namespace_of_pfn": "kernel.nvdimm",
+    "namespace_of_pfn": "kernel.namespace",
 }
 """Public names and the modules that they come from on first use: drgn imports this package at every
 start, and a start that uses no walker must not wait for them."""

@@ -26,7 +26,7 @@ from drgn import FaultError, Program
 from drgn_pmem.analysis.advice import advise
 from drgn_pmem.analysis.infoblocks import FoundBlock, find_blocks
 from drgn_pmem.analysis.machine import read_machine
-from drgn_pmem.analysis.memmap import Memmap, MemmapAnswer, StructPages, read_memmaps
+from drgn_pmem.analysis.memmap import Memmap, MemmapAnswer, read_memmaps
 from drgn_pmem.analysis.memmapcheck import MemmapCheck, check_memmap
 from drgn_pmem.analysis.rawmemmap import struct_pages_of_data
 from drgn_pmem.analysis.stretches import (
@@ -38,6 +38,7 @@ from drgn_pmem.analysis.stretches import (
     stretches_of_block,
     stretches_of_namespace,
 )
+from drgn_pmem.analysis.structpages import StructPages
 from drgn_pmem.dumpfile import Coverage, State, coverage_of, dump_of
 from drgn_pmem.errors import MissingDebugInfo, NotFound, PmemError
 from drgn_pmem.formats.infoblock import PFN_MODE_PMEM, InfoBlock, fill_in_defaults

@@ -19,7 +19,7 @@ from drgn_pmem.analysis.daxfiles import DaxFile, DaxFiles, dax_files_of
 from drgn_pmem.errors import NotFound, PmemError, UsageError
 from drgn_pmem.kernel.daxchar import DaxChar
 from drgn_pmem.kernel.daxfs import device_number
-from drgn_pmem.kernel.nvdimm import Namespace, find_namespace, for_each_namespace
+from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace
 from drgn_pmem.kernel.rmap import vmas_of_mapping
 from drgn_pmem.kernel.tasks import OpenFile, Task, openers_of, tasks_of
 from drgn_pmem.kernel.walk import collect

@@ -17,14 +17,8 @@ from drgn import Program
 from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.kernel.dax import DaxRegion, for_each_dax_region
 from drgn_pmem.kernel.iomem import for_each_persistent_memory
-from drgn_pmem.kernel.nvdimm import (
-    Bus,
-    Dimm,
-    Namespace,
-    for_each_bus,
-    for_each_dimm,
-    for_each_namespace,
-)
+from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
+from drgn_pmem.kernel.nvdimm import Bus, Dimm, for_each_bus, for_each_dimm
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.region import Region, for_each_region
 from drgn_pmem.kernel.walk import collect

@@ -28,7 +28,7 @@ from drgn_pmem.kernel.iomem import (
     for_each_iomem,
 )
 from drgn_pmem.kernel.kexec import NamedRange, crash_reservations
-from drgn_pmem.kernel.nvdimm import Namespace, for_each_namespace
+from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.pgmap import PhysicalRange, for_each_pgmap
 from drgn_pmem.kernel.region import for_each_region
 from drgn_pmem.kernel.walk import collect

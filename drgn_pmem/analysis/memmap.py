@@ -9,88 +9,29 @@ altmap, the info block in RAM and on the media, the "Device Backed Vmemmap" reso
 tables, which are the truth of it; and how much of the array the dump holds.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from drgn import FaultError, Program
-from drgn.helpers.linux.mm import pfn_to_page
 
 from drgn_pmem.analysis.inventory import read_inventory
 from drgn_pmem.analysis.stretches import PADDING, stretches_of_namespace
+from drgn_pmem.analysis.structpages import StructPages, address_text, read_struct_pages
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import FormatError, NotFound
 from drgn_pmem.formats.infoblock import InfoBlock, parse_infoblock
 from drgn_pmem.kernel.dax import DaxDevice
-from drgn_pmem.kernel.debuginfo import find_type
 from drgn_pmem.kernel.devm_memmap import MemmapEntry, for_each_memmap_entry, judge_memmap_entries
 from drgn_pmem.kernel.iomem import DEVICE_BACKED_VMEMMAP, Resource, for_each_iomem
-from drgn_pmem.kernel.nvdimm import Namespace, find_namespace
-from drgn_pmem.kernel.pagetable import for_each_extent
+from drgn_pmem.kernel.namespace import Namespace, find_namespace
 from drgn_pmem.kernel.pgmap import Pgmap, PhysicalRange, for_each_pgmap
 from drgn_pmem.kernel.walk import collect
 
-__all__ = ("Memmap", "MemmapAnswer", "StructPages", "read_memmaps", "read_struct_pages")
+__all__ = ("Memmap", "MemmapAnswer", "read_memmaps")
 
 _INFOBLOCK_OFFSET = 0x1000
 _INFOBLOCK_SIZE = 0x1000
-
-
-@dataclass(frozen=True)
-class StructPages:
-    """The struct page array of one page map."""
-
-    first_pfn: int
-    npfns: int
-    virtual: int
-    """``struct page *`` of :attr:`first_pfn`"""
-    size: int
-    """bytes"""
-    on_pmem: int
-    """bytes of it that lie on pmem"""
-    in_ram: int
-    """bytes of it that lie in RAM"""
-    unmapped: int
-    """bytes that the page tables map nowhere, or that no one can tell"""
-    states: dict[State, int]
-    """bytes by what the dump holds of them"""
-    pmem_range: PhysicalRange | None
-    """Smallest physical range that holds :attr:`on_pmem`."""
-    first_physical: int | None
-    """Physical address of the first struct page, by page table."""
-    last_physical: int | None
-    """Physical address of the last struct page, by page table."""
-
-    @property
-    def saved(self) -> int:
-        """bytes that the dump holds"""
-        return self.states.get(State.SAVED, 0)
-
-    @property
-    def place(self) -> str:
-        """``"pmem"``, ``"RAM"``, ``"pmem + RAM"`` or ``"unknown"``."""
-        places = [name for name, size in (("pmem", self.on_pmem), ("RAM", self.in_ram)) if size]
-        return " + ".join(places) or "unknown"
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "first_pfn": self.first_pfn,
-            "npfns": self.npfns,
-            "virtual": f"{self.virtual:#x}",
-            "size": self.size,
-            "on_pmem": self.on_pmem,
-            "in_ram": self.in_ram,
-            "unmapped": self.unmapped,
-            "saved": self.saved,
-            "states": {state.value: size for state, size in self.states.items()},
-            "pmem_range": self.pmem_range.to_json() if self.pmem_range else None,
-            "first_physical": _address(self.first_physical),
-            "last_physical": _address(self.last_physical),
-        }
-
-
-def _address(value: int | None) -> str | None:
-    return None if value is None else f"{value:#x}"
 
 
 @dataclass(frozen=True)
@@ -175,7 +116,7 @@ class Memmap:
 
     def physical_text(self, which: str) -> str | None:
         """Physical address of the first or last struct page."""
-        return _address(getattr(self.struct_pages, which)) if self.struct_pages else None
+        return address_text(getattr(self.struct_pages, which)) if self.struct_pages else None
 
     def namespace_json(self) -> dict[str, Any]:
         """ndctl's keys of the namespace, ours under ``dump``."""
@@ -233,58 +174,6 @@ class MemmapAnswer:
             [e for e in self.strays if e.namespace == dev],
             self.problems,
         )
-
-
-def read_struct_pages(prog: Program, pgmap: Pgmap, pmem: Iterable[PhysicalRange]) -> StructPages:
-    """
-    Where the struct pages of a page map are by page table, and what of them the dump holds.
-
-    Only the struct pages that the kernel initialised count, not those of the altmap's own pages.
-
-    :param pmem: What is persistent memory.
-    """
-    regions = list(pmem)
-    coverage = coverage_of(prog)
-    page_size = find_type(prog, "struct page", "vmlinux").size or 0
-    first, end = pgmap.first_pfn, pgmap.end_pfn
-    virtual = pfn_to_page(prog, first).value_()
-    size = max(0, end - first) * page_size
-    on_pmem = in_ram = unmapped = 0
-    states: dict[State, int] = {}
-    pmem_start: int | None = None
-    pmem_end = 0
-    first_physical = last_physical = None
-    for extent in for_each_extent(prog, virtual, virtual + size):
-        if extent.physical is None:
-            unmapped += extent.size
-            states[extent.state] = states.get(extent.state, 0) + extent.size
-            continue
-        if extent.virtual == virtual:
-            first_physical = extent.physical
-        if extent.end == virtual + size:
-            last_physical = extent.physical + extent.size - page_size
-        if any(extent.physical in region for region in regions):
-            on_pmem += extent.size
-            if pmem_start is None or extent.physical < pmem_start:
-                pmem_start = extent.physical
-            pmem_end = max(pmem_end, extent.physical + extent.size)
-        else:
-            in_ram += extent.size
-        for state, count in coverage.count(extent.physical, extent.physical + extent.size).items():
-            states[state] = states.get(state, 0) + count
-    return StructPages(
-        first,
-        max(0, end - first),
-        virtual,
-        size,
-        on_pmem,
-        in_ram,
-        unmapped,
-        states,
-        None if pmem_start is None else PhysicalRange(pmem_start, pmem_end),
-        first_physical,
-        last_physical,
-    )
 
 
 def read_memmaps(prog: Program) -> MemmapAnswer:

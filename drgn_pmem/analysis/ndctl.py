@@ -16,7 +16,7 @@ from drgn import FaultError
 from drgn_pmem.analysis.inventory import Inventory
 from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.badblocks import read_badblocks
-from drgn_pmem.kernel.nvdimm import Namespace
+from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.region import Region
 
 __all__ = ("nest",)

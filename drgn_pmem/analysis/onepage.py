@@ -15,7 +15,7 @@ from drgn import Program
 
 from drgn_pmem.analysis.owners import describe_mapping
 from drgn_pmem.errors import PmemError
-from drgn_pmem.kernel.nvdimm import Namespace, namespace_of_pfn
+from drgn_pmem.kernel.namespace import Namespace, namespace_of_pfn
 from drgn_pmem.kernel.page import PageState, read_page
 
 __all__ = ("OnePage", "one_page")

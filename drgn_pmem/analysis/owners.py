@@ -23,7 +23,7 @@ from drgn_pmem.kernel.daxentry import DaxEntry
 from drgn_pmem.kernel.daxfs import device_number, host_of_mapping
 from drgn_pmem.kernel.dm import dm_pieces, sectors_above
 from drgn_pmem.kernel.memory import Unreadable, cached
-from drgn_pmem.kernel.nvdimm import Namespace, for_each_namespace
+from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import pages_pgmap, read_page
 from drgn_pmem.kernel.rmap import (
     Mapping,

@@ -23,7 +23,7 @@ from drgn_pmem.analysis.scan import Progress, Scan, scan_pages, scan_ranges
 from drgn_pmem.analysis.scan_runs import Kind
 from drgn_pmem.dumpfile import Coverage, State
 from drgn_pmem.errors import NotFound, PmemError, UsageError
-from drgn_pmem.kernel.nvdimm import Namespace, find_namespace, for_each_namespace
+from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace
 from drgn_pmem.kernel.page import idle_refcount, pages_pgmap
 from drgn_pmem.kernel.page_layout import DaxGeneration, page_layout
 from drgn_pmem.kernel.pgmap import Pgmap

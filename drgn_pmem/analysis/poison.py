@@ -26,7 +26,7 @@ from drgn_pmem.kernel.badblocks import (
     for_each_failure_line,
     read_bad_ranges,
 )
-from drgn_pmem.kernel.nvdimm import Namespace, for_each_namespace
+from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import page_layout, pages_pgmap
 from drgn_pmem.kernel.pagetable import for_each_extent
 from drgn_pmem.kernel.walk import collect

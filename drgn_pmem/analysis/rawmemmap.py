@@ -11,7 +11,7 @@ Where the struct pages of a namespace lie, from vmcoreinfo and the page tables a
 from drgn import Program
 
 from drgn_pmem.analysis.machine import RangeSet, read_machine
-from drgn_pmem.analysis.memmap import StructPages
+from drgn_pmem.analysis.structpages import StructPages
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.kernel.page_layout import page_layout
 from drgn_pmem.kernel.pagetable import for_each_extent

@@ -16,7 +16,7 @@ from drgn_pmem.analysis.infoblocks import FoundBlock, read_physical_saved
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import BttChain, walk_btt
 from drgn_pmem.formats.infoblock import INFO_BLOCK_OFFSET, INFO_BLOCK_SIZE
-from drgn_pmem.kernel.nvdimm import Namespace
+from drgn_pmem.kernel.namespace import Namespace
 
 __all__ = (
     "INFOBLOCK",

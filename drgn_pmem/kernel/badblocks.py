@@ -21,7 +21,8 @@ from drgn.helpers.linux.printk import get_dmesg
 
 from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.debuginfo import has_member, has_type
-from drgn_pmem.kernel.nvdimm import Namespace, for_each_bus, for_each_namespace
+from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
+from drgn_pmem.kernel.nvdimm import for_each_bus
 from drgn_pmem.kernel.region import for_each_region
 from drgn_pmem.kernel.walk import bounded, collect
 

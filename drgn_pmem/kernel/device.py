@@ -18,7 +18,15 @@ from drgn.helpers.linux.device import bus_for_each_dev, dev_name
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.walk import bounded
 
-__all__ = ("attempt", "device_name", "driver_name", "for_each_device", "kernel_string", "uuid_text")
+__all__ = (
+    "attempt",
+    "device_name",
+    "driver_name",
+    "for_each_device",
+    "for_each_nd_device",
+    "kernel_string",
+    "uuid_text",
+)
 
 T = TypeVar("T")
 
@@ -35,6 +43,21 @@ def for_each_device(prog: Program, bus: str, module: str) -> Iterator[Object]:
     """
     bus_type = find_variable(prog, bus, module).address_of_()
     return bounded(bus_for_each_dev(bus_type), f"devices of {bus}")
+
+
+def for_each_nd_device(prog: Program, prefix: str) -> Iterator[Object]:
+    """
+    Devices of the NVDIMM bus of one kind.
+
+    :param prefix: What their names begin with, before the number: ``"nmem"``, ``"namespace"``.
+    :return: ``struct device *`` objects
+    :raises WalkError: after what could be read
+    :raises MissingDebugInfo: without debug info of libnvdimm
+    """
+    for device in for_each_device(prog, "nvdimm_bus_type", "libnvdimm"):
+        name = device_name(device)
+        if name.startswith(prefix) and name[len(prefix) : len(prefix) + 1].isdigit():
+            yield device
 
 
 def kernel_string(pointer: Object) -> str:

@@ -29,7 +29,7 @@ from drgn.helpers.linux.list import list_for_each_entry
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.debuginfo import has_member
-from drgn_pmem.kernel.nvdimm import Namespace
+from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.walk import WalkError, bounded
 
 __all__ = (

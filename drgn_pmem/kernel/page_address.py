@@ -18,7 +18,7 @@ from drgn import Program
 
 from drgn_pmem.errors import NotFound, PmemError, UsageError
 from drgn_pmem.kernel.iomem import IORESOURCE_SYSTEM_RAM, PERSISTENT_MEMORY, for_each_iomem
-from drgn_pmem.kernel.nvdimm import Namespace, find_namespace, for_each_namespace
+from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace
 from drgn_pmem.kernel.page_layout import page_layout
 from drgn_pmem.kernel.pgmap import PhysicalRange, for_each_pgmap
 from drgn_pmem.kernel.walk import collect

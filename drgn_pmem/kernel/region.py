@@ -16,7 +16,7 @@ from typing import Any
 from drgn import Object, Program, cast, container_of
 
 from drgn_pmem.kernel.debuginfo import find_type, has_member
-from drgn_pmem.kernel.device import attempt, device_name, driver_name, for_each_device
+from drgn_pmem.kernel.device import attempt, device_name, driver_name, for_each_nd_device
 from drgn_pmem.kernel.pgmap import PhysicalRange
 from drgn_pmem.kernel.walk import bounded
 
@@ -105,10 +105,8 @@ def for_each_region(prog: Program) -> Iterator[Region]:
     :raises WalkError: after what could be read
     """
     find_type(prog, "struct nd_region", "libnvdimm")
-    for device in for_each_device(prog, "nvdimm_bus_type", "libnvdimm"):
-        name = device_name(device)
-        if name.startswith("region") and name[len("region") :].isdigit():
-            yield _read_region(container_of(device, "struct nd_region", "dev"))
+    for device in for_each_nd_device(prog, "region"):
+        yield _read_region(container_of(device, "struct nd_region", "dev"))
 
 
 def find_region(prog: Program, name: str) -> Region | None:

@@ -70,7 +70,8 @@ class Candidates:
             self.add("pid", str(tgid), getattr(task, "comm", ""))
 
     def _devices(self) -> Iterator[None]:
-        from drgn_pmem.kernel.nvdimm import for_each_bus, for_each_dimm, for_each_namespace
+        from drgn_pmem.kernel.namespace import for_each_namespace
+        from drgn_pmem.kernel.nvdimm import for_each_bus, for_each_dimm
         from drgn_pmem.kernel.region import for_each_region
 
         for bus in for_each_bus(self._prog):

@@ -6,7 +6,8 @@ from drgn import Program
 import pytest
 
 import drgn_pmem
-from drgn_pmem.kernel.nvdimm import find_namespace, for_each_bus, for_each_namespace
+from drgn_pmem.kernel.namespace import find_namespace, for_each_namespace
+from drgn_pmem.kernel.nvdimm import for_each_bus
 
 from ..samples import run_json, run_text, samples
 from ..synthetic import poke, words

@@ -1,0 +1,316 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Namespaces
+----------
+
+Namespaces and what claims them, as ``ndctl list -N`` shows them, from libnvdimm's own structures.
+Sources: drivers/nvdimm/nd.h, namespace_devs.c, pfn_devs.c, pmem.h; include/linux/nd.h.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from drgn import FaultError, Object, Program, cast, container_of
+
+from drgn_pmem.errors import NotFound
+from drgn_pmem.kernel.dax import DaxDevice, DaxRegion, for_each_dax_device, read_dax_region
+from drgn_pmem.kernel.debuginfo import find_type, has_type
+from drgn_pmem.kernel.device import (
+    attempt,
+    device_name,
+    driver_name,
+    for_each_nd_device,
+    kernel_string,
+    uuid_text,
+)
+from drgn_pmem.kernel.pgmap import PhysicalRange
+from drgn_pmem.kernel.walk import collect
+
+__all__ = ("Namespace", "find_namespace", "for_each_namespace", "namespace_of_pfn")
+
+_NIL_UUID = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """``struct nd_namespace_common`` with what claims it."""
+
+    dev: str
+    bus: str
+    region: str
+    mode: str
+    """``"fsdax"``, ``"devdax"``, ``"sector"``, ``"raw"``"""
+    map: str | None
+    """``"dev"``: struct pages on pmem; ``"mem"``: in RAM; ``"none"``; None where there are none."""
+    size: int | None
+    """Usable bytes, as ndctl; None if the dump does not hold it."""
+    raw_size: int
+    """bytes, with info block and struct pages"""
+    resource: int
+    """Physical address of the first byte."""
+    data_offset: int | None
+    """bytes from :attr:`resource` to the data; None if the dump does not hold it."""
+    uuid: str | None
+    raw_uuid: str | None
+    sector_size: int | None
+    align: int | None
+    blockdev: str | None
+    chardev: str | None
+    daxregion: DaxRegion | None
+    enabled: bool
+    seed: bool
+    """The region's spare device that ``ndctl create-namespace`` takes next."""
+    name: str | None
+    numa_node: int
+    target_node: int
+    claim: str | None
+    """Device that claims it: ``"pfn0.0"``."""
+    pgmap: int
+    """Address of its ``struct dev_pagemap``; 0 if it has none."""
+    problems: tuple[str, ...]
+    """What of it could not be read, in words."""
+    claim_object: Object | None = field(repr=False, compare=False)
+    """``struct nd_pfn *`` (also of a devdax namespace), ``struct nd_btt *`` or None"""
+    object: Object = field(repr=False, compare=False)
+    """``struct nd_namespace_common *``"""
+
+    @property
+    def idle(self) -> bool:
+        """Without capacity or driver: ``ndctl list`` shows it only with ``-i``."""
+        return not self.enabled
+
+    @property
+    def range(self) -> PhysicalRange:
+        """All of it, metadata included."""
+        return PhysicalRange(self.resource, self.resource + self.raw_size)
+
+    def to_json(self) -> dict[str, Any]:
+        values = {
+            "mode": self.mode,
+            "map": self.map,
+            "size": self.size,
+            "uuid": self.uuid,
+            "raw_uuid": self.raw_uuid,
+            "daxregion": self._daxregion_json(),
+            "sector_size": self.sector_size,
+            "align": self.align,
+            "blockdev": self.blockdev,
+            "state": None if self.enabled else "disabled",
+            "name": self.name,
+            "numa_node": self.numa_node if self.numa_node >= 0 else None,
+            "target_node": self.target_node if self.target_node >= 0 else None,
+        }
+        return {"dev": self.dev} | {k: v for k, v in values.items() if v is not None}
+
+    def _daxregion_json(self) -> Any:
+        if self.daxregion is None:
+            return None
+        # ndctl prints no path of a DAX region, daxctl does.
+        return {k: v for k, v in self.daxregion.to_json().items() if k != "path"}
+
+
+def for_each_namespace(prog: Program) -> Iterator[Namespace]:
+    """
+    Namespaces of every region, idle ones included.
+
+    :raises MissingDebugInfo: without debug info of libnvdimm
+    :raises WalkError: after what could be read
+    """
+    find_type(prog, "struct nd_namespace_common", "libnvdimm")
+    find_type(prog, "struct nd_pfn", "libnvdimm")
+    dax_devices, _ = collect(for_each_dax_device(prog))
+    for device in for_each_nd_device(prog, "namespace"):
+        yield _Reader(device, dax_devices).read()
+
+
+class _Reader:
+    """Reads one namespace; keeps what can be read of one whose pointers are wild."""
+
+    def __init__(self, device: Object, dax_devices: list[DaxDevice]) -> None:
+        self.prog = device.prog_
+        self.device = device
+        self.dev = device_name(device)
+        self.ndns = container_of(device, "struct nd_namespace_common", "dev")
+        self.nsio = container_of(self.ndns, "struct nd_namespace_io", "common")
+        self.dax_devices = dax_devices
+        self.problems: list[str] = []
+
+    def attempt(self, what: str, read: Any) -> Any:
+        return attempt(self.problems, f"{self.dev}: {what}", read)
+
+    def read(self) -> Namespace:
+        resource = self.nsio.res
+        start, end = resource.start.value_(), resource.end.value_() + 1
+        claim = self.attempt("claim", lambda: self.ndns.claim.read_())
+        claim_name = self.attempt("claim", lambda: device_name(claim)) if claim else None
+        kind = (claim_name or "").rstrip("0123456789.")
+        bound = claim if kind else self.device
+        driver = self.attempt("driver", lambda: driver_name(bound))
+        own_uuid, alt_name, lbasize = self._label()
+        region = container_of(self.device.parent, "struct nd_region", "dev")
+        values: dict[str, Any] = {
+            "mode": "raw",
+            "map": None,
+            "size": end - start,
+            "data_offset": 0,
+            "uuid": own_uuid,
+            "raw_uuid": None,
+            "sector_size": lbasize or 512,
+            "align": None,
+            "blockdev": None,
+            "chardev": None,
+            "daxregion": None,
+            "pgmap": 0,
+            "claim_object": None,
+        }
+        if kind in ("pfn", "dax"):
+            values |= self._pfn(claim, start, end, own_uuid)
+        if kind == "dax":
+            values |= self._dax(claim, driver)
+        elif kind == "btt":
+            values |= self._btt(claim, own_uuid)
+        elif driver is not None:
+            values |= self._pmem(bound)
+        return Namespace(
+            dev=self.dev,
+            bus=device_name(self.device.parent.parent),
+            region=device_name(self.device.parent),
+            raw_size=end - start,
+            resource=start,
+            enabled=driver is not None,
+            seed=region.ns_seed == self.device,
+            name=alt_name,
+            numa_node=region.numa_node.value_(),
+            target_node=region.target_node.value_(),
+            claim=claim_name,
+            problems=tuple(self.problems),
+            object=self.ndns,
+            **values,
+        )
+
+    def _label(self) -> tuple[str | None, str | None, int]:
+        """uuid, name and block size of a labelled namespace."""
+        type_name = self.attempt("type", lambda: kernel_string(self.device.type.name))
+        if type_name != "nd_namespace_pmem":
+            # Label-less (namespace_io): no uuid, no name.
+            return None, None, 0
+        nspm = container_of(self.nsio, "struct nd_namespace_pmem", "nsio")
+        uuid = self.attempt("uuid", lambda: uuid_text(nspm.uuid))
+        name = self.attempt(
+            "alt_name", lambda: kernel_string(nspm.alt_name) if nspm.alt_name else None
+        )
+        return uuid or _NIL_UUID, name or None, nspm.lbasize.value_()
+
+    def _pfn(self, claim: Object, start: int, end: int, own_uuid: str | None) -> dict[str, Any]:
+        """``struct nd_pfn``: also the first member of a ``struct nd_dax``."""
+        nd_pfn = container_of(claim, "struct nd_pfn", "dev")
+        mode = nd_pfn.mode.value_()
+        values = {
+            "mode": "fsdax",
+            "map": {1: "mem", 2: "dev"}.get(mode, "none"),
+            "uuid": self.attempt("uuid of its claim", lambda: uuid_text(nd_pfn.uuid)),
+            "raw_uuid": own_uuid,
+            "align": nd_pfn.align.value_(),
+            "claim_object": nd_pfn,
+            "size": None,
+            "data_offset": None,
+        }
+        pfn_sb = nd_pfn.pfn_sb.read_()
+        if not pfn_sb:
+            self.problems.append(f"{self.dev}: its info block is not in memory (pfn_sb is NULL)")
+            return values
+        geometry = self.attempt(
+            f"info block at pfn_sb {pfn_sb.value_():#x}",
+            lambda: (
+                pfn_sb.start_pad.value_(),
+                pfn_sb.end_trunc.value_(),
+                pfn_sb.dataoff.value_(),
+            ),
+        )
+        if geometry is not None:
+            start_pad, end_trunc, dataoff = geometry
+            size = end - start - start_pad - end_trunc - dataoff
+            if size < 0:
+                self.problems.append(
+                    f"{self.dev}: its info block does not fit it: dataoff {dataoff:#x}, start_pad "
+                    f"{start_pad:#x}, end_trunc {end_trunc:#x} in {end - start:#x} bytes"
+                )
+            else:
+                values |= {"size": size, "data_offset": start_pad + dataoff}
+        return values
+
+    def _dax(self, claim: Object, driver: str | None) -> dict[str, Any]:
+        values: dict[str, Any] = {"mode": "devdax", "sector_size": None}
+        if driver is None or not has_type(self.prog, "struct dax_region"):
+            return values
+        # dax_pmem: driver_data of the nd_dax device is its dax_region (drivers/dax/bus.c).
+        region = cast("struct dax_region *", claim.driver_data)
+        devices = [d for d in self.dax_devices if d.region == region.value_()]
+        record = self.attempt("dax region", lambda: read_dax_region(region, self.dax_devices))
+        return values | {
+            "daxregion": record,
+            "chardev": devices[0].chardev if len(devices) == 1 else None,
+            "pgmap": devices[0].pgmap if devices else 0,
+        }
+
+    def _btt(self, claim: Object, own_uuid: str | None) -> dict[str, Any]:
+        nd_btt = container_of(claim, "struct nd_btt", "dev")
+        disk = None
+        if has_type(self.prog, "struct btt"):
+            disk = self.attempt(
+                "disk of its btt",
+                lambda: kernel_string(nd_btt.btt.btt_disk.disk_name) if nd_btt.btt else None,
+            )
+        return {
+            "mode": "sector",
+            "size": nd_btt.size.value_(),
+            # Where the data lies is the business of its arenas.
+            "data_offset": None,
+            "uuid": self.attempt("uuid of its claim", lambda: uuid_text(nd_btt.uuid)),
+            "raw_uuid": own_uuid,
+            "sector_size": nd_btt.lbasize.value_(),
+            "blockdev": disk,
+            "claim_object": nd_btt,
+        }
+
+    def _pmem(self, bound: Object) -> dict[str, Any]:
+        """``struct pmem_device``: driver_data of what nd_pmem is bound to."""
+        if not has_type(self.prog, "struct pmem_device"):
+            return {}
+        pmem = cast("struct pmem_device *", bound.driver_data)
+        disk = self.attempt("disk", lambda: kernel_string(pmem.disk.disk_name))
+        pgmap = pmem.pgmap.address_of_()
+        mapped = self.attempt("page map", lambda: pmem.pgmap.range.end.value_())
+        values: dict[str, Any] = {"blockdev": disk, "pgmap": pgmap.value_() if mapped else 0}
+        if mapped and bound.value_() == self.device.value_():
+            # A raw namespace whose region maps its pages (e820, of_pmem, virtio-pmem).
+            values |= {"mode": "fsdax", "map": "mem"}
+        return values
+
+
+def find_namespace(prog: Program, name: str) -> Namespace:
+    """
+    Namespace by its device name, its block or character device, or its given name.
+
+    :raises NotFound: naming those that there are
+    """
+    namespaces, problems = collect(for_each_namespace(prog))
+    for namespace in namespaces:
+        if name in (namespace.dev, namespace.blockdev, namespace.chardev, namespace.name):
+            return namespace
+    known = ", ".join(sorted(n.dev for n in namespaces if not n.idle)) or "none"
+    raise NotFound("; ".join([f"no namespace {name!r}; there are: {known}", *problems]))
+
+
+def namespace_of_pfn(prog: Program, pfn: int) -> Namespace | None:
+    """The namespace that a page lies in, metadata included; None if it lies in none."""
+    address = pfn << prog["PAGE_SHIFT"].value_()
+    try:
+        for namespace in for_each_namespace(prog):
+            if address in namespace.range:
+                return namespace
+    except FaultError:
+        return None
+    return None
