@@ -7,7 +7,17 @@ import argparse
 from drgn import Program
 
 from drgn_pmem.output.table import Field
-from drgn_pmem.spec import Answer, Argument, command
+from drgn_pmem.spec import SPECS, Answer, Argument, command
+
+_STRAYS = "other entries of devm_memmap_vmcore:"
+
+_ENTRY = (
+    Field("ENTRY", lambda e: f"{e.address:#x}", "address of the list entry"),
+    Field("LIST", lambda e: f"{e.start_pfn:#x}-{e.end_pfn:#x}", "its PFNs"),
+    Field("STATE", lambda e: e.state, "stale, overlapping, duplicate, unknown"),
+    Field("NAMESPACE", lambda e: e.namespace, "namespace that it belonged to"),
+    Field("REASON", lambda e: e.reason, "why it is not live, where that can be told"),
+)
 
 
 @command(
@@ -57,9 +67,11 @@ def pmem_memmap(prog: Program, args: argparse.Namespace) -> Answer:
 
     answer = read_memmaps(prog).only(prog, args.namespace)
     notes = [f"{m.namespace.dev}: {note}" for m in answer.memmaps for note in m.notes]
-    notes += [
-        f"list entry at {e.address:#x}, PFN {e.start_pfn:#x}-{e.end_pfn:#x}, "
-        f"is {e.state}: {e.reason}"
-        for e in answer.strays
-    ]
-    return Answer(answer.memmaps, notes=notes + answer.problems, complete=not answer.problems)
+    own = SPECS["pmem-memmap"].fields
+    return Answer(
+        [*answer.memmaps, *answer.strays],
+        notes=notes + answer.problems,
+        complete=not answer.problems,
+        sections=[("", answer.memmaps, own), (_STRAYS, answer.strays, _ENTRY)],
+        json=answer.to_json(),
+    )

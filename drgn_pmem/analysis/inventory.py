@@ -49,6 +49,8 @@ class Inventory:
     dax_regions: list[DaxRegion]
     problems: list[str] = field(default_factory=list)
     """What could not be read, in words."""
+    all_namespaces: bool = True
+    """Whether these are all namespaces: none is missing for want of debug info or a broken list."""
 
     def select(self, selection: Selection) -> "Inventory":
         """
@@ -104,6 +106,7 @@ def read_inventory(prog: Program) -> Inventory:
     :raises NotFound: if the machine had no persistent memory at all
     """
     problems: list[str] = []
+    unfinished: list[Callable[[Program], Iterable[Any]]] = []
 
     def read(walk: Callable[[Program], Iterable[Any]]) -> list[Any]:
         try:
@@ -111,6 +114,8 @@ def read_inventory(prog: Program) -> Inventory:
         except MissingDebugInfo as error:
             records, stopped = [], [str(error)]
         problems.extend(line for line in stopped if line not in problems)
+        if stopped:
+            unfinished.append(walk)
         return sorted(records, key=_natural)
 
     inventory = Inventory(
@@ -120,6 +125,7 @@ def read_inventory(prog: Program) -> Inventory:
         read(for_each_namespace),
         read(for_each_dax_region),
         problems,
+        for_each_namespace not in unfinished,
     )
     for devices in (inventory.regions, inventory.namespaces):
         problems.extend(line for device in devices for line in device.problems)

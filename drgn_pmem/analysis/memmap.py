@@ -160,6 +160,18 @@ class MemmapAnswer:
     """List entries that are not live."""
     problems: list[str] = field(default_factory=list)
 
+    def to_json(self) -> list[dict[str, Any]]:
+        """A record a namespace, then one for each list entry that is not live."""
+        return [m.to_json() for m in self.memmaps] + [
+            {
+                "namespace": entry.namespace,
+                "list": entry.to_json(),
+                "agree": None,
+                "notes": [entry.reason] if entry.reason else [],
+            }
+            for entry in self.strays
+        ]
+
     def only(self, prog: Program, name: str | None) -> "MemmapAnswer":
         """
         The part of one namespace; everything for None.
@@ -191,7 +203,9 @@ def read_memmaps(prog: Program) -> MemmapAnswer:
     # A kernel without the list is the usual case and no problem; one that ends in nowhere is.
     problems.extend(line for line in stopped if "keeps no devm_memmap_vmcore" not in line)
     shift = prog["PAGE_SHIFT"].value_()
-    entries = judge_memmap_entries(entries, inventory.namespaces, shift)
+    # Without the namespaces no one can say that the one of an entry is gone.
+    if inventory.all_namespaces:
+        entries = judge_memmap_entries(entries, inventory.namespaces, shift)
     resources, stopped = collect(for_each_iomem(prog))
     problems.extend(stopped)
     pgmaps, stopped = collect(for_each_pgmap(prog))

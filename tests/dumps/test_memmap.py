@@ -2,17 +2,20 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """pmem-memmap agrees with iomem, sysfs and the list that plain drgn walks."""
 
+import contextlib
 import re
 from typing import Any
 
+from drgn import Program
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.mm import follow_phys, pfn_to_page
 import pytest
 
+from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry, for_each_memmap_entry_vmcoreinfo
 
-from ..samples import Case
+from ..samples import Case, run_json
 
 PAGE = 4096
 
@@ -48,7 +51,8 @@ def recorded_iomem(case: Case, wanted: str) -> list[tuple[str, int, int]]:
 
 
 def memmaps(case: Case) -> dict[str, dict[str, Any]]:
-    return {m["namespace"]: m for m in case.json("pmem-memmap")}
+    """Records of enabled namespaces by name; those of stray list entries have no ``mode``."""
+    return {m["namespace"]: m for m in case.json("pmem-memmap") if "mode" in m}
 
 
 def test_every_claimed_namespace_is_there(case: Case) -> None:
@@ -137,3 +141,33 @@ def test_first_struct_page_that_counts_is_that_of_the_data(case: Case) -> None:
 def test_sources_agree(case: Case) -> None:
     for memmap in memmaps(case).values():
         assert memmap["agree"], memmap["notes"]
+
+
+def test_list_entry_of_a_namespace_that_was_disabled_is_stale(case: Case) -> None:
+    """The kernel keeps an entry when a namespace is disabled: ndctl knew which one was."""
+    disabled = {
+        namespace["dev"]
+        for bus in case.truth_json("ndctl.all.json")
+        for region in bus["regions"]
+        for namespace in region.get("namespaces", [])
+        if namespace.get("state") == "disabled"
+    }
+    strays = [m for m in case.json("pmem-memmap") if "mode" not in m]
+    assert all(m["list"]["state"] == "stale" for m in strays)
+    assert {m["namespace"] for m in strays} <= disabled
+    for m in strays:
+        assert m["notes"] == [f"{m['namespace']} is disabled"]
+
+
+def test_without_debug_info_no_entry_is_judged(case: Case) -> None:
+    prog = program_without_debug_info(case)
+    entries = [m["list"] for m in run_json(prog, "pmem-memmap")]
+    with contextlib.suppress(NotFound):
+        expected = [(e.start_pfn, e.end_pfn) for e in for_each_memmap_entry(case.prog)]
+        assert [(e["start_pfn"], e["end_pfn"]) for e in entries] == expected
+    assert {e["state"] for e in entries} <= {"unknown"}
+
+
+def program_without_debug_info(case: Case) -> Program:
+    prog, _ = open_program(case.sample.dump(case.format))
+    return prog
