@@ -6,6 +6,7 @@ from drgn import Program
 import pytest
 
 import drgn_pmem
+from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.namespace import find_namespace, for_each_namespace
 from drgn_pmem.kernel.nvdimm import for_each_bus
 
@@ -99,3 +100,26 @@ def test_iomem_tree_that_bites_its_tail_ends(prog: Program) -> None:
     poke(prog, first.sibling.address_, words(first.value_()))
     _, err = run_text(prog, "pmem-memmap")
     assert "cyclic" in err
+
+
+def test_device_backed_vmemmap_resource_is_compared_with_the_altmap(prog: Program) -> None:
+    """
+    No kernel at hand has the 2024 series, which names the resource over a namespace's metadata so.
+    A devdax namespace has a resource of just that range, under the namespace's name: renamed, it is
+    what the series would have made.
+    """
+    resources = {resource.name: resource for resource in for_each_iomem(prog)}
+    devdax = next(n for n in for_each_namespace(prog) if n.mode == "devdax" and n.map == "dev")
+    metadata = resources[devdax.dev]
+    name = 0xFFFFF00000000000  # where the kernel has nothing
+    poke(prog, name, b"Device Backed Vmemmap\0")
+    poke(prog, metadata.object.name.address_of_().value_(), words(name))
+    memmaps = {m["namespace"]: m for m in run_json(prog, "pmem-memmap")}
+    found = memmaps[devdax.dev]
+    assert found["iomem"]["start"] == hex(metadata.start)
+    assert found["agree"]
+    poke(prog, metadata.object.end.address_of_().value_(), words(metadata.end - 4096))
+    memmaps = {m["namespace"]: m for m in run_json(prog, "pmem-memmap")}
+    found = memmaps[devdax.dev]
+    assert not found["agree"]
+    assert any("Device Backed Vmemmap" in note for note in found["notes"])
