@@ -66,7 +66,8 @@ def _main(argv: Sequence[str]) -> int:
         return 0
     if options.list_samples:
         return _list_samples()
-    load_commands()
+    if options.words or options.exec is not None or not sys.stdin.isatty():
+        load_commands()  # the shell does that while drgn works
     if options.sample:
         options = _take_sample(options)
     elif options.words and _needs_no_target(options):
@@ -94,7 +95,10 @@ def _work(options: argparse.Namespace) -> int:
         _prepare_shell()
     target = open_target(options)
     if interactive:
+        from drgn_pmem.commands import load_commands
         from drgn_pmem.shell.loop import interact
+
+        load_commands()
 
         gc.enable()
         return interact(target, use_config=not options.no_config)
@@ -124,6 +128,7 @@ def _prepare_shell() -> None:
         # What is wrong with an import, the main thread's own tells.
         with contextlib.suppress(Exception):
             importlib.import_module("drgn_pmem.shell.loop")
+            importlib.import_module("drgn_pmem.commands").load_commands()
 
     # Nothing that is made before the first prompt becomes garbage.
     gc.disable()

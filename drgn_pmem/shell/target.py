@@ -9,13 +9,14 @@ be opened is an error: nothing here falls back to the running kernel.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 import logging
 import os
 from pathlib import Path
 import re
 import struct
+from typing import IO
 
 import drgn
 
@@ -26,8 +27,11 @@ from drgn_pmem.shell.options import apply_debug_info_options, parse
 
 __all__ = ("Target", "build_id_of_file", "open_target")
 
-# include/uapi/linux/elf.h: Elf64_Phdr and the count that means "look elsewhere".
+# include/uapi/linux/elf.h; the size of Elf64_Phdr, and the count that means "look elsewhere".
+_ET_REL = 1
 _ET_CORE = 4
+_SHT_NOTE = 7
+_NT_GNU_BUILD_ID = 3
 _PHDR_SIZE = 56
 _PN_XNUM = 0xFFFF
 
@@ -260,25 +264,51 @@ def build_id_of_file(path: "str | Path") -> tuple[str | None, bool]:
         relocatable one, as kernel modules are.
     :raises DumpFileError: if it is not an ELF file
     """
-    from elftools.common.exceptions import ELFError
-    from elftools.elf.elffile import ELFFile
-    from elftools.elf.sections import NoteSection
-
-    build_id = None
+    # pyelftools would do; but this is on the way to the first prompt, and the import alone takes
+    # longer than the reading.
     try:
         with open(path, "rb") as file:
-            elf = ELFFile(file)
-            for section in elf.iter_sections():
-                if not isinstance(section, NoteSection) or section["sh_size"] > _MAX_NOTES:
-                    continue
-                for note in section.iter_notes():
-                    if note["n_type"] == "NT_GNU_BUILD_ID":
-                        build_id = note["n_desc"]
-            return build_id, elf["e_type"] == "ET_REL"
-    except (ELFError, ValueError, KeyError, UnicodeDecodeError) as error:
-        raise DumpFileError(
-            f"{escape(str(path))} is not an ELF file with debug info: {error}"
-        ) from error
+            ident = file.read(20)
+            if ident[:4] != b"\x7fELF" or ident[4] not in (1, 2) or ident[5] not in (1, 2):
+                raise DumpFileError(f"{escape(str(path))} is not an ELF file with debug info")
+            order = "<" if ident[5] == 1 else ">"
+            (type_,) = struct.unpack_from(f"{order}H", ident, 16)
+            for note in _note_sections(file, order, ident[4] == 2):
+                build_id = _build_id(note, order)
+                if build_id is not None:
+                    return build_id, type_ == _ET_REL
+            return None, type_ == _ET_REL
+    except (struct.error, IndexError, OverflowError) as error:
+        raise DumpFileError(f"{escape(str(path))} is a damaged ELF file") from error
+
+
+def _note_sections(file: IO[bytes], order: str, is_64_bit: bool) -> Iterator[bytes]:
+    """Contents of the SHT_NOTE sections (include/uapi/linux/elf.h: Elf64_Ehdr, Elf64_Shdr)."""
+    word, table_at, entry_at = ("Q", 40, 58) if is_64_bit else ("I", 32, 46)
+    file.seek(0)
+    header = file.read(64)
+    (table,) = struct.unpack_from(f"{order}{word}", header, table_at)
+    size, count = struct.unpack_from(f"{order}HH", header, entry_at)
+    for number in range(count):
+        file.seek(table + number * size)
+        entry = file.read(size)
+        (type_,) = struct.unpack_from(f"{order}I", entry, 4)
+        offset, length = struct.unpack_from(f"{order}{word}{word}", entry, 24 if is_64_bit else 16)
+        if type_ == _SHT_NOTE and length <= _MAX_NOTES:
+            file.seek(offset)
+            yield file.read(length)
+
+
+def _build_id(notes: bytes, order: str) -> str | None:
+    position = 0
+    while position + 12 <= len(notes):
+        name_size, size, type_ = struct.unpack_from(f"{order}III", notes, position)
+        name = position + 12
+        contents = name + (name_size + 3 & ~3)
+        if type_ == _NT_GNU_BUILD_ID and notes[name : name + name_size] == b"GNU\0":
+            return notes[contents : contents + size].hex()
+        position = contents + (size + 3 & ~3)
+    return None
 
 
 def load_debug_info(
@@ -320,9 +350,9 @@ def load_debug_info(
 def modules_without_debug_info(prog: drgn.Program) -> list[str]:
     """Names of the modules that some command's full answer needs and whose debug info is not
     loaded."""
-    from drgn_pmem.spec import SPECS
+    from drgn_pmem.commands import load_commands
 
-    needed = {module for spec in SPECS.values() for module in spec.modules}
+    needed = {module for spec in load_commands() for module in spec.modules}
     return sorted(
         module.name
         for module in prog.modules()

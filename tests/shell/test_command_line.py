@@ -237,3 +237,49 @@ def test_directories_come_before_the_default_ones_or_instead() -> None:
 def test_a_finder_that_does_not_exist_is_told(drgn_pmem, dump: Dump) -> None:
     result = drgn_pmem("-c", dump[0], "--try-symbols-by", "magic", "pmem-list")
     assert "'magic'" in one_line(result, 2)
+
+
+def test_build_ids_are_those_that_pyelftools_reads(dump: Dump) -> None:
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import NoteSection
+
+    from drgn_pmem.shell.target import build_id_of_file
+
+    for path in (dump[1], "/bin/sh", str(Path(sys.executable).resolve())):
+        with open(path, "rb") as file:
+            notes = [
+                note["n_desc"]
+                for section in ELFFile(file).iter_sections()
+                if isinstance(section, NoteSection)
+                for note in section.iter_notes()
+                if note["n_type"] == "NT_GNU_BUILD_ID"
+            ]
+        assert build_id_of_file(path) == (notes[0] if notes else None, False)
+
+
+def test_a_damaged_file_of_symbols_is_told(dump: Dump, tmp_path: Path) -> None:
+    from drgn_pmem.errors import DumpFileError
+    from drgn_pmem.shell.target import build_id_of_file
+
+    with open(dump[1], "rb") as file:
+        start = file.read(4096)
+    path = tmp_path / "vmlinux"
+    for size in (4, 19, 40, 64, 4096):
+        path.write_bytes(start[:size])
+        with pytest.raises(DumpFileError, match="vmlinux is"):
+            build_id_of_file(path)
+
+
+def test_every_readable_sample_opens_as_the_program_of_the_library_does(dump: Dump) -> None:
+    """The quick way to open the usual dump gives what the thorough one gives."""
+    from drgn_pmem.dumpfile.program import open_program
+    from drgn_pmem.shell.target import _is_whole_elf, _open_plainly
+
+    assert _is_whole_elf(dump[0])
+    quick = _open_plainly(dump[0])
+    thorough, notes = open_program(dump[0])
+    assert quick is not None
+    assert notes == []
+    assert quick["VMCOREINFO"].string_() == thorough["VMCOREINFO"].string_()
+    assert (quick.flags, quick.platform) == (thorough.flags, thorough.platform)
+    assert not _is_whole_elf("/bin/sh")
