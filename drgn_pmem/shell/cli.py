@@ -100,6 +100,8 @@ def _work(options: argparse.Namespace) -> int:
 
         load_commands()
 
+        # What was imported stays: no collection needs to look at it, the first one least of all.
+        gc.freeze()
         gc.enable()
         return interact(target, use_config=not options.no_config)
     for note in target.notes:
