@@ -200,7 +200,7 @@ def test_70001_program_headers(tmp_path):
     assert listed[-1]["index"] == count
     assert [item["index"] for item in listed if item["pmem"]] == [count]
     assert states[State.SAVED] == states[State.EXCLUDED] == 0x1000 * count
-    assert spent < 10  # catches what is quadratic, not a slow machine
+    assert spent < 2
 
 
 def test_70001_nested_segments_end(tmp_path):
