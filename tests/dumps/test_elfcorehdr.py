@@ -211,4 +211,4 @@ def test_ten_thousand_mutations_are_answered_or_refused(whole: Case) -> None:
     assert not any("\n" in message for message in messages)
     assert explained > 1000
     assert refused > 100
-    assert slowest < 5  # catches what is quadratic, not a slow machine
+    assert slowest < 1

@@ -360,7 +360,7 @@ def test_ten_thousand_mutations_are_answered_or_refused(registered: Case) -> Non
         slowest = max(slowest, time.process_time() - start)
     assert answered > 9000
     assert not any("\n" in message for message in messages)
-    assert slowest < 5  # catches what is quadratic, not a slow machine
+    assert slowest < 1
 
 
 def test_other_architectures_are_told_so() -> None:

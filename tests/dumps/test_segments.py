@@ -225,4 +225,4 @@ def test_segments_take_less_than_a_second_beyond_opening(case: Case) -> None:
     prog = drgn_pmem.open(case.sample.dump(case.format), case.sample.debug_info())
     before = time.process_time()
     run_text(prog, "pmem-segments")
-    assert time.process_time() - before < 10  # catches what is quadratic, not a slow machine
+    assert time.process_time() - before < 1

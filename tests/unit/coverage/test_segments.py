@@ -159,13 +159,13 @@ def test_a_dump_without_debug_info_is_listed_with_one_note_on_it(tmp_path: Path)
     assert notes.count("without this, less is told") == 1
 
 
-def test_seventy_thousand_segments_are_listed(tmp_path: Path) -> None:
+def test_seventy_thousand_segments_are_listed_in_two_seconds(tmp_path: Path) -> None:
     loads = [Load(GIB + n * MIB, 4096) for n in range(70_001)]
     path = Elf(loads, note(b"VMCOREINFO", 0, VMCOREINFO)).write(tmp_path / "vmcore")
     before = time.process_time()
     prog, _ = open_program(path)
     out, _ = run_text(prog, "pmem-segments -H -o index,physical")
-    assert time.process_time() - before < 15  # catches what is quadratic, not a slow machine
+    assert time.process_time() - before < 2
     lines = out.splitlines()
     assert len(lines) == 70_001
     start = GIB + 70_000 * MIB

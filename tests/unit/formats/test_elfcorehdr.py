@@ -180,7 +180,7 @@ def test_seventy_thousand_program_headers():
     begin = time.process_time()
     assert len(parse_elfcorehdr(data).phdrs) == 70001
     assert compare_elfcorehdr(header, dataclasses.replace(header, source="rebuilt")) == ()
-    assert time.process_time() - begin < 10  # catches what is quadratic, not a slow machine
+    assert time.process_time() - begin < 2
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,6 @@ def test_a_hundred_thousand_entries_take_less_than_three_seconds() -> None:
     Tree(fake).build({i: (value_of(0x100000 + i, 0), 0, {DIRTY}) for i in range(100_000)})
     start = time.process_time()
     answer = read(fake)
-    assert time.process_time() - start < 15  # catches what is quadratic, not a slow machine
+    assert time.process_time() - start < 3
     assert len(answer) == 100_000
     assert answer.pages("dirty") == 100_000
