@@ -3,7 +3,8 @@
 """What segments contradict, and who wrote them, on synthetic dumps and machines."""
 
 from pathlib import Path
-import time
+import subprocess
+import sys
 from typing import Any
 
 from hypothesis import given, strategies as st
@@ -159,14 +160,27 @@ def test_a_dump_without_debug_info_is_listed_with_one_note_on_it(tmp_path: Path)
     assert notes.count("without this, less is told") == 1
 
 
+_LIST = """
+import sys, time
+from drgn_pmem.commands import load_command
+from drgn_pmem.dumpfile.program import open_program
+from drgn_pmem.spec import run
+before = time.process_time()
+prog, _ = open_program(sys.argv[1])
+run(load_command("pmem-segments"), prog, ["-H", "-o", "index,physical"])
+print(time.process_time() - before, file=sys.stderr)
+"""
+
+
 def test_seventy_thousand_segments_are_listed_in_two_seconds(tmp_path: Path) -> None:
     loads = [Load(GIB + n * MIB, 4096) for n in range(70_001)]
     path = Elf(loads, note(b"VMCOREINFO", 0, VMCOREINFO)).write(tmp_path / "vmcore")
-    before = time.process_time()
-    prog, _ = open_program(path)
-    out, _ = run_text(prog, "pmem-segments -H -o index,physical")
-    assert time.process_time() - before < 2
-    lines = out.splitlines()
+    # In a process of its own, as a user has it: one that ran thousands of tests is slower.
+    done = subprocess.run(
+        [sys.executable, "-c", _LIST, path], capture_output=True, text=True, check=True
+    )
+    assert float(done.stderr.splitlines()[-1]) < 2
+    lines = done.stdout.splitlines()
     assert len(lines) == 70_001
     start = GIB + 70_000 * MIB
     assert lines[-1] == f"70001\t{start:#x}-{start + 4096:#x}"
