@@ -91,9 +91,7 @@ def _work(options: argparse.Namespace) -> int:
     from drgn_pmem.shell.target import open_target
 
     interactive = options.exec is None and not options.words and sys.stdin.isatty()
-    if interactive:
-        _prepare_shell()
-    target = open_target(options)
+    target = open_target(options, _prepare_shell if interactive else None)
     if interactive:
         from drgn_pmem.commands import load_commands
         from drgn_pmem.shell.loop import interact

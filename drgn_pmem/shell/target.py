@@ -9,7 +9,7 @@ be opened is an error: nothing here falls back to the running kernel.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 import logging
 import os
@@ -62,10 +62,12 @@ class Target:
         }
 
 
-def open_target(options: argparse.Namespace) -> Target:
+def open_target(options: argparse.Namespace, meanwhile: Callable[[], None] | None = None) -> Target:
     """
     Open the dump or live kernel that the options name and load debug info.
 
+    :param meanwhile: Called just before debug info is loaded, which drgn does without the
+        interpreter for the most part: what a thread imports from there on costs least.
     :raises PmemError: one line: what is wrong with the file, or with the debug info given
     """
     vmcoreinfo = None
@@ -88,6 +90,8 @@ def open_target(options: argparse.Namespace) -> Target:
             "no way to find debug info is named " + " or ".join(repr(word) for word in unknown)
         )
     check_symbols(prog, options.symbols)
+    if meanwhile is not None:
+        meanwhile()
     missing, missing_kernel = load_debug_info(
         prog,
         options.symbols,
