@@ -9,7 +9,7 @@ altmap, the info block in RAM and on the media, the "Device Backed Vmemmap" reso
 tables, which are the truth of it; and how much of the array the dump holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from drgn_pmem.kernel.namespace import Namespace, find_namespace
 from drgn_pmem.kernel.pgmap import Pgmap, PhysicalRange, for_each_pgmap
 from drgn_pmem.kernel.walk import collect
 
-__all__ = ("Memmap", "MemmapAnswer", "read_memmaps")
+__all__ = ("Memmap", "MemmapAnswer", "read_memmaps", "read_memmaps_in_steps")
 
 _INFOBLOCK_OFFSET = 0x1000
 _INFOBLOCK_SIZE = 0x1000
@@ -194,7 +194,18 @@ def read_memmaps(prog: Program) -> MemmapAnswer:
 
     :raises NotFound: if the machine had no persistent memory
     """
+    steps = read_memmaps_in_steps(prog)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
+
+
+def read_memmaps_in_steps(prog: Program) -> Generator[None, None, MemmapAnswer]:
+    """The same for who has other things to do between: yields after each part of the work."""
     inventory = read_inventory(prog)
+    yield
     problems = list(inventory.problems)
     try:
         entries, stopped = collect(for_each_memmap_entry(prog))
@@ -211,11 +222,11 @@ def read_memmaps(prog: Program) -> MemmapAnswer:
     pgmaps, stopped = collect(for_each_pgmap(prog))
     problems.extend(stopped)
     pmem = [region.range for region in inventory.regions]
-    memmaps = [
-        _Reader(prog, namespace, entries, pgmaps, resources, pmem).read()
-        for namespace in inventory.namespaces
-        if namespace.enabled
-    ]
+    memmaps = []
+    for namespace in inventory.namespaces:
+        if namespace.enabled:
+            yield
+            memmaps.append(_Reader(prog, namespace, entries, pgmaps, resources, pmem).read())
     return MemmapAnswer(memmaps, [e for e in entries if e.state != "live"], problems)
 
 

@@ -71,12 +71,12 @@ class Summary:
         self.panic = escape(message or b"")
 
     def _namespaces(self) -> Iterator[None]:
-        from drgn_pmem.analysis.memmap import read_memmaps
+        from drgn_pmem.analysis.memmap import read_memmaps_in_steps
 
         if self._target.missing_kernel:
             return
         try:
-            answer = read_memmaps(self._target.prog)
+            answer = yield from read_memmaps_in_steps(self._target.prog)
         except NotFound:
             self.namespaces = 0
             return
