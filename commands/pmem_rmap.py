@@ -122,27 +122,35 @@ def _code(args: argparse.Namespace) -> str:
 def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.owners import owners_of
     from drgn_pmem.kernel.page import resolve_page
+    from drgn_pmem.kernel.walk import until_interrupted
 
     words = list(_words(args.page))
-    pages: list[PageOwners] = []
     notes: list[str] = []
     told: dict[str, list[int]] = {}
     complete = True
-    for word in words:
-        try:
-            where = resolve_page(prog, word)
-            page = owners_of(prog, where.pfn)
-        except (UsageError, NotFound) as error:
-            if len(words) == 1:
-                raise
-            notes.append(str(error))
-            complete = False
-            continue
-        pages.append(page)
-        complete &= bool(page.owners) or page.complete
-        notes += [where.note] if where.note and where.kind != "pfn" else []
-        for note in page.notes:
-            told.setdefault(note, []).append(page.pfn)
+
+    def pages_of(words: list[str]) -> "Iterator[PageOwners]":
+        nonlocal complete
+        for word in words:
+            try:
+                where = resolve_page(prog, word)
+                page = owners_of(prog, where.pfn)
+            except (UsageError, NotFound) as error:
+                if len(words) == 1:
+                    raise
+                notes.append(str(error))
+                complete = False
+                continue
+            complete &= bool(page.owners) or page.complete
+            notes.extend([where.note] if where.note and where.kind != "pfn" else [])
+            for note in page.notes:
+                told.setdefault(note, []).append(page.pfn)
+            yield page
+
+    pages, whole = until_interrupted(pages_of(words))
+    if not whole:
+        complete = False
+        notes.append(f"interrupted: {len(pages)} of {len(words)} pages were looked at")
     rows = list(_rows(pages))
     notes += [f"{_pfns_text(pfns)}: {note}" for note, pfns in told.items()]
     from drgn_pmem.spec import SPECS

@@ -103,6 +103,8 @@ class DaxFiles:
         """Why the answer may lack owners; empty if it is complete."""
         self.char_problem: str | None = None
         """Why device DAX could not be read."""
+        self.interrupted = False
+        """Whether Ctrl-C ended the walk: there may be more."""
         self._read_files()
         self._read_chars()
         self._index = self._build_index()
@@ -124,6 +126,9 @@ class DaxFiles:
                     problems.append(str(error))
         except WalkError as error:
             problems.append(str(error))
+        except KeyboardInterrupt:
+            self.interrupted = True
+            problems.insert(0, f"interrupted: {len(self.files)} files were read")
         for problem in problems:
             self._problem(problem)
 
@@ -236,7 +241,32 @@ class DaxFiles:
         return found + [char for char in self.chars if bare in char.paths]
 
 
-def dax_files_of(prog: Program) -> DaxFiles:
-    """The DAX files of a program, read once."""
-    files: DaxFiles = cached(prog, "dax_files", lambda: DaxFiles(prog))
-    return files
+def dax_files_of(prog: Program, *, partial: bool = False) -> DaxFiles:
+    """
+    The DAX files of a program, read once.
+
+    :param partial: After Ctrl-C, return those that were read until then; they are not kept for
+        the next call.
+    :raises KeyboardInterrupt: if it is not wanted that way
+    """
+
+    def make() -> DaxFiles:
+        files = DaxFiles(prog)
+        if files.interrupted:
+            raise _Interrupted(files)
+        return files
+
+    try:
+        return cached(prog, "dax_files", make)
+    except _Interrupted as interrupt:
+        if partial:
+            return interrupt.files
+        raise
+
+
+class _Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what was read before."""
+
+    def __init__(self, files: DaxFiles) -> None:
+        super().__init__()
+        self.files = files

@@ -22,7 +22,7 @@ from drgn_pmem.kernel.daxfs import device_number
 from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace
 from drgn_pmem.kernel.rmap import vmas_of_mapping
 from drgn_pmem.kernel.tasks import OpenFile, Task, openers_of, tasks_of
-from drgn_pmem.kernel.walk import collect
+from drgn_pmem.kernel.walk import collect, until_interrupted
 
 __all__ = ("FileList", "FilePage", "FileSummary", "list_files", "pages_of_file", "split_offset")
 
@@ -207,18 +207,22 @@ def list_files(prog: Program, namespace: str | None = None, *, all_files: bool =
 
     :param namespace: Only files with pages in it.
     :param all_files: Also files that have no DAX entry and that nobody maps.
+    :return: The files; after Ctrl-C those that were read until then, and a problem that says so.
     :raises NotFound: if there is no such namespace
     """
     if namespace is not None:
         find_namespace(prog, namespace)
-    files = dax_files_of(prog)
+    files = dax_files_of(prog, partial=True)
     places = _Places(prog)
-    found = [_summary(files, places, file) for file in _wanted(files, all_files)]
+    found, whole = until_interrupted(
+        _summary(files, places, file) for file in _wanted(files, all_files)
+    )
+    problems = [] if whole else [f"interrupted: {len(found)} of {len(files.files)} files are shown"]
     found.sort(key=lambda f: (f.device, f.inode or 0))
     found += [_char_summary(prog, places, char) for char in files.chars]
     if namespace is not None:
         found = [f for f in found if namespace in f.namespaces]
-    problems = files.problems + ([files.char_problem] if files.char_problem else [])
+    problems += files.problems + ([files.char_problem] if files.char_problem else [])
     return FileList(tuple(found), tuple(problems + places.problems))
 
 

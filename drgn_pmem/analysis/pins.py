@@ -25,6 +25,7 @@ from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.holders import for_each_held, for_each_pinning_device
 from drgn_pmem.kernel.page import pages_pgmap, read_page
 from drgn_pmem.kernel.tasks import Task
+from drgn_pmem.kernel.walk import until_interrupted
 
 __all__ = ("Holder", "PinnedPage", "Pins", "Waiter", "find_pins")
 
@@ -146,7 +147,9 @@ class _Search:
         wanted |= {self._head(w.pfn) for w in self.waiters if w.pfn is not None}
         if len(wanted) > _MAX_PAGES:
             self.notes.append(f"{len(wanted)} pages are held; the first {_MAX_PAGES} are shown")
-        pages = [self._page(pfn) for pfn in sorted(wanted)[:_MAX_PAGES]]
+        pages, whole = until_interrupted(self._page(pfn) for pfn in sorted(wanted)[:_MAX_PAGES])
+        if not whole:
+            self.problems.append(f"interrupted: {len(pages)} of {len(wanted)} pages are shown")
         for waiter in self.waiters:
             if waiter.pfn is None:
                 self.notes.append(
@@ -261,7 +264,8 @@ class _Search:
 
 def find_pins(prog: Program) -> Pins:
     """
-    Find every page of persistent memory that is held, and who waits for it.
+    Find every page of persistent memory that is held, and who waits for it; after Ctrl-C, those
+    that were looked at until then.
 
     :raises MissingDebugInfo: without debug info of vmlinux
     """

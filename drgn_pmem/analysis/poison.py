@@ -29,7 +29,7 @@ from drgn_pmem.kernel.badblocks import (
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import page_layout, pages_pgmap
 from drgn_pmem.kernel.pagetable import for_each_extent
-from drgn_pmem.kernel.walk import collect
+from drgn_pmem.kernel.walk import collect, until_interrupted
 
 __all__ = ("Poison", "PoisonedPage", "find_poison")
 
@@ -190,10 +190,13 @@ class _Search:
         self._read_ranges()
         self._read_log()
         pfns = set(self.ranges) | set(self._hwpoison()) | self._logged()
-        pages = tuple(self._page(pfn) for pfn in sorted(pfns))
-        self._count(pages)
+        found, whole = until_interrupted(self._page(pfn) for pfn in sorted(pfns))
+        if not whole:
+            self.problems.append(f"interrupted: {len(found)} of {len(pfns)} bad pages are shown")
+        else:
+            self._count(found)
         return Poison(
-            pages,
+            tuple(found),
             tuple(self.notes),
             tuple(dict.fromkeys(self.problems)),
             self.complete and not self.problems,
@@ -305,7 +308,7 @@ class _Search:
             return low, high - low
         return None
 
-    def _count(self, pages: tuple[PoisonedPage, ...]) -> None:
+    def _count(self, pages: list[PoisonedPage]) -> None:
         try:
             counted = self.prog["num_poisoned_pages"].counter.value_()
         except (LookupError, FaultError, AttributeError):
@@ -320,7 +323,7 @@ class _Search:
 
 def find_poison(prog: Program) -> Poison:
     """
-    Find every bad page of persistent memory.
+    Find every bad page of persistent memory; after Ctrl-C, those that were looked at until then.
 
     :raises MissingDebugInfo: without debug info of vmlinux
     """

@@ -6,7 +6,7 @@ Bounded walks
 
 A dump is hostile: lists may be cyclic, pointers wild, counts absurd. Every walk of kernel
 structures goes through :func:`bounded`, which ends it with an error that says where;
-:func:`collect` keeps what was read before.
+:func:`collect` keeps what was read before, :func:`until_interrupted` what was read before Ctrl-C.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from drgn import FaultError, Object, ObjectAbsentError
 
 from drgn_pmem.errors import PmemError
 
-__all__ = ("LIMIT", "WalkError", "bounded", "collect", "pointer_text")
+__all__ = ("LIMIT", "WalkError", "bounded", "collect", "pointer_text", "until_interrupted")
 
 T = TypeVar("T")
 
@@ -76,3 +76,18 @@ def collect(entries: Iterable[T]) -> tuple[list[T], list[str]]:
     except (PmemError, FaultError) as error:
         return done, [str(error)]
     return done, []
+
+
+def until_interrupted(entries: Iterable[T], into: list[T] | None = None) -> tuple[list[T], bool]:
+    """
+    All entries, or those until the user presses Ctrl-C: what was found is not thrown away.
+
+    :param into: List to add them to; a new one if None.
+    :return: The entries, and whether they are all.
+    """
+    found: list[T] = [] if into is None else into
+    try:
+        found.extend(entries)
+    except KeyboardInterrupt:
+        return found, False
+    return found, True

@@ -10,13 +10,10 @@ owns the screen (the shell, the command line) says with :func:`show_with` how th
 one watching, it costs a function call.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 import contextlib
-from typing import TypeVar
 
-__all__ = ("Report", "collect", "progress", "show_with")
-
-T = TypeVar("T")
+__all__ = ("Report", "progress", "show_with")
 
 Report = Callable[[int, int], None]
 """``report(done, total)``: units of work done and in all (0 if not known)."""
@@ -49,17 +46,3 @@ def progress(label: str, total: int = 0) -> Iterator[Report]:
         return
     with _show(label, total) as report:
         yield report
-
-
-def collect(items: Iterable[T], into: list[T] | None = None) -> tuple[list[T], bool]:
-    """
-    Take all items, or those until the user presses Ctrl-C: what was found is not thrown away.
-
-    :return: The items, and whether they are all.
-    """
-    found: list[T] = [] if into is None else into
-    try:
-        found.extend(items)
-    except KeyboardInterrupt:
-        return found, False
-    return found, True
