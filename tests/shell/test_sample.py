@@ -17,7 +17,7 @@ import pytest
 
 from drgn_pmem.errors import DumpFileError, FormatError, NotFound
 from drgn_pmem.output.progress import show_with
-from drgn_pmem.shell import sample as module
+from drgn_pmem.shell import folders, sample as module
 from drgn_pmem.shell.sample import find_sample, load_index, samples_directory
 
 CONTENTS = b"head" + bytes(8 << 20) + os.urandom(1 << 16) + bytes(3 << 20) + b"x" + bytes(12345)
@@ -192,7 +192,7 @@ def test_a_cache_that_cannot_be_written_is_told(
 def test_a_relative_cache_folder_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
     monkeypatch.setenv("HOME", "/nowhere")
-    assert str(module.cache_directory()) == "/nowhere/.cache/drgn-pmem"
+    assert str(folders.cache_directory()) == "/nowhere/.cache/drgn-pmem"
 
 
 def test_an_index_that_makes_no_sense_is_told(samples: Path) -> None:

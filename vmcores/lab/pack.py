@@ -9,10 +9,14 @@ Pack a run of the lab into ``vmcores/``.
 ``pack.py sample NAME OUTPUT ARCHITECTURE RELEASE LOADER DESCRIPTION FORMAT...``
     pack OUTPUT/vmcore (format ``raw``) or OUTPUT/vmcore.FORMAT for each format, the default one
     first, and OUTPUT/truth into ``vmcores/NAME/``, and describe it in ``vmcores/index.json``.
+    ``FORMAT=BASE,BASE`` packs what differs from other formats (``elf=raw``), also of samples that
+    were packed before (``qemu-elf=elf,OTHER:qemu-elf``). Whoever makes a base anew makes those
+    anew that were told apart from it.
 
 ``size`` in the index is that of the unpacked file, ``sha256`` that of the file as it lies there.
 """
 
+from collections.abc import Sequence
 import concurrent.futures
 import hashlib
 import json
@@ -21,6 +25,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+
+from delta import write_delta  # and the way to drgn_pmem
+
+from drgn_pmem.shell.sample import load_index
 
 VMCORES = pathlib.Path(__file__).resolve().parent.parent
 INDEX = VMCORES / "index.json"
@@ -39,11 +48,19 @@ def digest(path: pathlib.Path) -> str:
     return sha256.hexdigest()
 
 
-def pack(source: pathlib.Path, target: pathlib.Path) -> dict[str, object]:
-    """Compress a file with xz, and describe it for the index."""
+def pack(
+    source: pathlib.Path, target: pathlib.Path, bases: Sequence[pathlib.Path] = ()
+) -> dict[str, object]:
+    """Compress a file, or what tells it apart from its bases, with xz, and describe it for the
+    index."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as out:
-        subprocess.run(["xz", "-T1", LZMA2, "-c", source], stdout=out, check=True)
+    with tempfile.NamedTemporaryFile(dir=source.parent) as delta, target.open("wb") as out:
+        packed = source
+        if bases:
+            write_delta(source, delta, bases)
+            delta.flush()
+            packed = pathlib.Path(delta.name)
+        subprocess.run(["xz", "-T1", LZMA2, "-c", packed], stdout=out, check=True)
     return {
         "file": str(target.relative_to(VMCORES)),
         "size": source.stat().st_size,
@@ -104,14 +121,25 @@ def pack_sample(
     """Pack the dumps of one crash and what is true about it."""
     folder = VMCORES / name
     shutil.rmtree(folder, ignore_errors=True)
-    sources = {
-        format: output / ("vmcore" if format == "raw" else f"vmcore.{format}") for format in formats
-    }
+
+    def path(reference: str) -> pathlib.Path:
+        sample, _, format = reference.rpartition(":")
+        if sample:
+            return load_index(VMCORES)[0][sample].formats[format].unpack()
+        return output / ("vmcore" if format == "raw" else f"vmcore.{format}")
+
+    bases: dict[str, list[str]] = {}
+    for word in formats:
+        format, _, references = word.partition("=")
+        bases[format] = references.split(",") if references else []
+
+    def pack_format(format: str) -> dict[str, object]:
+        target = folder / f"{path(format).name}.xz"
+        entry = pack(path(format), target, [path(base) for base in bases[format]])
+        return {**entry, "base": bases[format]} if bases[format] else entry
+
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as workers:
-        packed = {
-            format: workers.submit(pack, source, folder / f"{source.name}.xz")
-            for format, source in sources.items()
-        }
+        packed = dict(zip(bases, workers.map(pack_format, bases), strict=True))
     copy_truth(output / "truth", folder / "truth")
     index = read_index()
     index["samples"][name] = {  # type: ignore[index]
@@ -119,13 +147,13 @@ def pack_sample(
         "release": release,
         "architecture": architecture,
         "loader": loader,
-        "formats": {format: entry.result() for format, entry in packed.items()},
+        "formats": packed,
         "vmlinux": index["kernels"][f"{architecture}-{release}"],  # type: ignore[index]
         "truth": f"{name}/truth",
     }
     write_index(index)
     for format, entry in packed.items():
-        print(name, format, (VMCORES / str(entry.result()["file"])).stat().st_size)
+        print(name, format, (VMCORES / str(entry["file"])).stat().st_size)
 
 
 def main() -> None:

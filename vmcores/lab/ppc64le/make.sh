@@ -39,14 +39,15 @@ for name in "$@"; do
 	case $name in
 	ppc64le-6.12)
 		sample "$name" 6.12 POWER9 "pseries, radix MMU, firmware-assisted dump: crash info header FADMPSIG" \
-			raw qemu-elf qemu-capture
+			raw qemu-elf=raw qemu-capture=raw,qemu-elf
 		;;
 	ppc64le-6.1)
 		sample "$name" 6.1 POWER9 "pseries, radix MMU, firmware-assisted dump: crash info header FADMPINF" \
-			raw qemu-elf
+			raw qemu-elf=raw
 		;;
 	ppc64le-6.12-hash)
-		sample "$name" 6.12 POWER8 "pseries, POWER8 with the hash MMU, firmware-assisted dump" raw
+		sample "$name" 6.12 POWER8 "pseries, POWER8 with the hash MMU, firmware-assisted dump" \
+			raw=ppc64le-6.12:raw
 		;;
 	*)
 		echo "make.sh: no sample $name" >&2

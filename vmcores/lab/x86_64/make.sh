@@ -38,8 +38,8 @@ for scenario in "$@"; do
 		made=""
 		for format in $FORMATS; do
 			case $format in
-			raw | qemu-*) ;;
-			*) made="$made $format" ;;
+			raw* | qemu-*) ;;
+			*) made="$made ${format%%=*}" ;;
 			esac
 		done
 		# shellcheck disable=SC2086
