@@ -5,7 +5,7 @@
 import logging
 import os
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from drgn_pmem.output.text import escape
 
@@ -45,7 +45,13 @@ class _Formatter(logging.Formatter):
         return f"{level} {name}" + "\n".join(escape(line) for line in lines)
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    _StreamHandler = logging.StreamHandler  # no generic class before Python 3.11
+
+
+class _Handler(_StreamHandler):
     """Writes to the ``sys.stderr`` of the moment, which the shell may have redirected."""
 
     def emit(self, record: logging.LogRecord) -> None:
