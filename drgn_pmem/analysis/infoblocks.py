@@ -190,7 +190,7 @@ class _Finder:
         listed = self._listed()
         if not ranges:
             # Nothing says where persistent memory is: everything that is in the dump.
-            starts, lasts = self.coverage.saved_ranges()
+            starts, lasts = self.coverage.runs(State.SAVED)
             ranges = [
                 (a, b + 1)
                 for a, b in zip(starts.tolist(), lasts.tolist(), strict=True)

@@ -15,7 +15,7 @@ from typing import Any
 from drgn import FaultError, Program, cast
 import numpy as np
 
-from drgn_pmem.dumpfile import coverage_of
+from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import FormatError, PmemError
 from drgn_pmem.formats.labelarea import LabelArea, parse_label_area
 from drgn_pmem.kernel.debuginfo import has_type
@@ -89,7 +89,7 @@ def _by_signature(prog: Program) -> tuple[list[FoundLabels], list[str]]:
     seen: set[LabelArea] = set()
     budget = _MAX_BYTES
     coverage = coverage_of(prog)
-    for first, last in zip(*(a.tolist() for a in coverage.saved_ranges()), strict=True):
+    for first, last in zip(*(a.tolist() for a in coverage.runs(State.SAVED)), strict=True):
         position = -(-first // _PAGE) * _PAGE
         while position + _PAGE <= last + 1:
             size = min(_CHUNK, (last + 1 - position) // _PAGE * _PAGE)

@@ -142,7 +142,7 @@ def read_usage(prog: Program) -> Usage:
     size = dump.kdump.block_size if dump.kdump else vmcoreinfo_of(prog).page_size or 4096
     original, end = _present(coverage, size)
     metadata, userdata, notes = _pmem(prog, dump, coverage, size)
-    first, last = coverage.saved_ranges()
+    first, last = coverage.runs(State.SAVED)
     step = np.uint64(size)
     low = first // step + (first % step != 0).astype(np.uint64)
     high = last // step + np.uint64(1)

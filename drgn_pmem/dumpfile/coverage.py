@@ -176,12 +176,11 @@ class Coverage:
         start, end = max(start, 0), min(end, ADDRESS_SPACE)
         if start >= end:
             return
-        run = self._find(start)
-        while start < end:
-            stop = min(self._end(run), end)
-            yield CoverageRange(start, stop, _STATES[self._codes[run]])
+        first, last = self._find(start), self._find(end - 1)
+        stops = [*self._starts[first + 1 : last + 1].tolist(), end]
+        for stop, code in zip(stops, self._codes[first : last + 1].tolist(), strict=True):
+            yield CoverageRange(start, stop, _STATES[code])
             start = stop
-            run += 1
 
     def state(self, address: int) -> State:
         """State of one physical address; one outside the 64-bit address space is absent."""
@@ -224,11 +223,11 @@ class Coverage:
         """All runs that are not absent, ordered and merged."""
         return [item for item in self.ranges() if item.state is not State.ABSENT]
 
-    def saved_ranges(self) -> tuple[U64, U64]:
-        """First and last (inclusive) addresses of all saved runs, as arrays."""
+    def runs(self, state: State) -> tuple[U64, U64]:
+        """First and last (inclusive) addresses of all runs of a state, as arrays."""
         lasts = np.append(self._starts[1:], np.uint64(0)) - np.uint64(1)
-        saved = self._codes == _CODES[State.SAVED]
-        return self._starts[saved], lasts[saved]
+        chosen = self._codes == _CODES[state]
+        return self._starts[chosen], lasts[chosen]
 
     def to_json(self) -> list[dict[str, Any]]:
         """All runs that are not absent."""

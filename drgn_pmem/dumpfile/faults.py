@@ -65,10 +65,10 @@ def _guard_excluded(prog: drgn.Program, dump: DumpFile) -> bool:
         pieces = Pieces.virtual(dump.segments, dump.bits)
         spaces.append((elf_coverage(dump.source, pieces), False))
     for coverage, physical in spaces:
-        for part in coverage.extent():
-            if part.state is State.EXCLUDED:
-                prog.add_memory_segment(part.start, part.size, _fault_excluded, physical)
-                guarded = True
+        firsts, lasts = coverage.runs(State.EXCLUDED)
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+            prog.add_memory_segment(first, last + 1 - first, _fault_excluded, physical)
+            guarded = True
     return guarded
 
 
@@ -84,7 +84,7 @@ def _guard_truncated(prog: drgn.Program, dump: DumpFile) -> bool:
         prog.add_memory_segment(start, end - start, _fault_truncated, True)
     if not prog.cache.get(PAGE_TABLE_READER):
         _read_through_page_tables(prog)
-    saved, _ = dump.coverage.saved_ranges()
+    saved, _ = dump.coverage.runs(State.SAVED)
     if len(saved):
         # libkdumpfile looks for the kernel's page tables at its first read of any address, and
         # fails that read if they are cut off; only that one.

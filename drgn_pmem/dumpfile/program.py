@@ -16,6 +16,7 @@ import os
 
 import drgn
 
+from drgn_pmem.dumpfile.coverage import State
 from drgn_pmem.dumpfile.faults import PAGE_TABLE_READER, fault_on_excluded
 from drgn_pmem.dumpfile.locate import find_vmcoreinfo, guess_architecture
 from drgn_pmem.dumpfile.opener import open_dump, set_dump
@@ -280,7 +281,7 @@ class _DrgnMemory:
 
     def chunks(self) -> Iterator[tuple[int, bytes]]:
         """Saved memory, run by run."""
-        firsts, lasts = self._dump.coverage.saved_ranges()
+        firsts, lasts = self._dump.coverage.runs(State.SAVED)
         for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
             for address in range(first, last + 1, 1 << 20):
                 size = min(1 << 20, last + 1 - address)
