@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 TREE := build/tree
 JOBS ?= auto
 
-.PHONY: demo test lint typecheck floors bench bench-dump fuzz docs vmcores matrix clean
+SPACE := $(subst ,, )
+DISTRO := build/distro
+SUITES ?= bullseye bookworm trixie trixie-backports
+
+.PHONY: demo test test-distro lint typecheck floors bench bench-dump fuzz docs vmcores matrix clean
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -25,6 +29,12 @@ demo: $(VENV)/.runs
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
+
+# Debian's own kernels: fetched, booted and crashed (as root on Debian), then the tests of real dumps on each.
+test-distro: $(VENV)/.installed
+	vmcores/lab/x86_64/distro.sh $(DISTRO) $(SUITES)
+	DRGN_PMEM_SAMPLES=$(DISTRO) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests/dumps \
+		-k "$(subst $(SPACE), or ,$(strip $(SUITES)))"
 
 lint: $(VENV)/.installed typecheck floors
 	$(BIN)/ruff check .

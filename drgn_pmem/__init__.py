@@ -61,6 +61,8 @@ def open(
     path: "str | PathLike[str]",
     symbols: "Sequence[str | PathLike[str]]" = (),
     *,
+    debug_directories: "Sequence[str | PathLike[str]]" = (),
+    kernel_directories: "Sequence[str | PathLike[str]]" = (),
     vmcoreinfo: "str | PathLike[str] | None" = None,
     architecture: "str | None" = None,
 ) -> "Program":
@@ -68,6 +70,8 @@ def open(
     Open a crash dump, with debug info, as ``drgn-pmem -c PATH -s SYMBOLS`` does.
 
     :param symbols: vmlinux and files of modules; without, debug info is searched as drgn does.
+    :param debug_directories: Searched before the standard ones, as with ``--debug-directory``.
+    :param kernel_directories: The same for the kernel and its modules, as ``--kernel-directory``.
     :param vmcoreinfo: File with vmcoreinfo text instead of the dump's.
     :param architecture: Name in :class:`drgn.Architecture`, if the file does not tell.
     :return: The program; also drgn's default one from now on.
@@ -75,4 +79,11 @@ def open(
     """
     from drgn_pmem.shell.target import open_path
 
-    return open_path(path, symbols, vmcoreinfo, architecture)
+    return open_path(
+        path,
+        symbols,
+        debug_directories=debug_directories,
+        kernel_directories=kernel_directories,
+        vmcoreinfo=vmcoreinfo,
+        architecture=architecture,
+    )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import functools
 import io
 import json
+from pathlib import Path
 import re
 import shlex
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = (
     "CASES",
     "Case",
     "TruthPage",
+    "open_crash",
     "pmem_samples",
     "program",
     "run_json",
@@ -39,7 +41,7 @@ __all__ = (
 
 @functools.cache
 def samples() -> dict[str, Sample]:
-    """Every sample of vmcores/."""
+    """Every sample of vmcores/ and of the folders that DRGN_PMEM_SAMPLES names."""
     return load_index()[0]
 
 
@@ -81,7 +83,17 @@ CASES = [Case(sample, format) for sample in pmem_samples() for format in sample.
 def program(name: str, format: str) -> Program:
     """The program of a case, opened once per process and a few at a time."""
     sample = samples()[name]
-    return drgn_pmem.open(sample.dump(format), sample.debug_info())
+    return open_crash(sample, sample.dump(format))
+
+
+def open_crash(sample: Sample, path: Path) -> Program:
+    """A dump of a sample's crash, opened anew with the sample's debug info."""
+    return drgn_pmem.open(
+        path,
+        sample.debug_info(),
+        debug_directories=sample.debug_directories,
+        kernel_directories=sample.kernel_directories,
+    )
 
 
 @functools.cache

@@ -194,7 +194,9 @@ def _use_sample(options: argparse.Namespace) -> None:
 
     sample = find_sample(options.sample_name)
     options.core = str(sample.dump(options.sample_format))
-    if not options.symbols and options.default_symbols is None:
+    options.debug_directories += map(str, sample.debug_directories)
+    options.kernel_directories += map(str, sample.kernel_directories)
+    if sample.vmlinux is not None and not options.symbols and options.default_symbols is None:
         options.symbols = [str(path) for path in sample.debug_info()]
         # All there is to find is beside the dump: a search of this machine is wasted time.
         options.default_symbols = {"main": True}

@@ -17,6 +17,12 @@ Sample dumps
 ``file`` is relative to ``vmcores/``, ``size`` is that of the unpacked file, ``sha256`` is of the
 file as it lies there. A format with ``"base": ["raw", "OTHER:elf"]`` is a delta against formats
 that stand before it, of its own sample or another. :mod:`drgn_pmem.shell.unpack` unpacks them.
+
+A file that is not packed (no ``.xz``, no ``sha256``) is read where it is. Instead of ``vmlinux``,
+an entry may say where debug info is to be searched, as on a user's machine: ``debug_directories``
+and ``kernel_directories``, which stand for drgn's options of these names. DRGN_PMEM_SAMPLES names
+further folders with an ``index.json`` of their own (separated as in PATH), such as
+``make test-distro`` leaves.
 """
 
 from collections.abc import Mapping
@@ -38,7 +44,7 @@ _INDEX_VERSION = 1
 
 @dataclass(frozen=True)
 class Sample:
-    """A dump of vmcores/ in all its formats, and the truth about it."""
+    """A dump in all its formats, and the truth about it."""
 
     name: str
     description: str
@@ -46,9 +52,12 @@ class Sample:
     architecture: str
     loader: str
     formats: Mapping[str, File]
-    vmlinux: File
+    vmlinux: File | None = None
+    """None if debug info is to be searched in the directories."""
     modules: tuple[File, ...] = ()
     truth: Path = field(default_factory=Path)
+    debug_directories: tuple[Path, ...] = ()
+    kernel_directories: tuple[Path, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -77,8 +86,8 @@ class Sample:
             ) from None
 
     def debug_info(self) -> list[Path]:
-        """vmlinux and the modules' debug info, unpacked."""
-        return [file.unpack() for file in (self.vmlinux, *self.modules)]
+        """vmlinux and the modules' debug info, unpacked; empty if they are to be searched."""
+        return [file.unpack() for file in (self.vmlinux, *self.modules) if file is not None]
 
 
 def samples_directory() -> Path:
@@ -104,11 +113,19 @@ def samples_directory() -> Path:
 
 def load_index(directory: Path | None = None) -> tuple[dict[str, Sample], str]:
     """
+    :param directory: None for vmcores/ and the folders that DRGN_PMEM_SAMPLES names.
     :return: The samples by name, and the name of the default one.
     :raises NotFound: if there are none
     :raises FormatError: if index.json is not what it must be
     """
-    directory = directory or samples_directory()
+    samples, default = _read_index(directory or samples_directory())
+    if directory is None:
+        for folder in filter(None, os.environ.get("DRGN_PMEM_SAMPLES", "").split(os.pathsep)):
+            samples |= _read_index(Path(folder))[0]
+    return samples, default
+
+
+def _read_index(directory: Path) -> tuple[dict[str, Sample], str]:
     path = directory / "index.json"
     try:
         index = json.loads(path.read_text())
@@ -122,6 +139,8 @@ def load_index(directory: Path | None = None) -> tuple[dict[str, Sample], str]:
             raise FormatError(f"{path}: no default sample")
     except FormatError:
         raise
+    except OSError as error:
+        raise NotFound(f"{escape(str(path))}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{path} cannot be understood: {error!r}") from error
     return samples, default
@@ -143,13 +162,17 @@ def _sample(
         return File(
             path=directory / description["file"],
             size=int(description["size"]),
-            sha256=str(description["sha256"]),
+            sha256=str(description.get("sha256", "")),
             sample=name,
             bases=tuple(base(reference) for reference in description.get("base", ())),
         )
 
     for format, description in entry["formats"].items():
         formats[format] = file(description)
+
+    def directories(key: str) -> tuple[Path, ...]:
+        return tuple(directory / path for path in entry.get(key, ()))
+
     return Sample(
         name=name,
         description=entry.get("description", ""),
@@ -157,9 +180,11 @@ def _sample(
         architecture=entry.get("architecture", "x86_64"),
         loader=entry.get("loader", ""),
         formats=formats,
-        vmlinux=file(entry["vmlinux"]),
+        vmlinux=file(entry["vmlinux"]) if "vmlinux" in entry else None,
         modules=tuple(file(value) for value in entry.get("modules", ())),
         truth=directory / entry.get("truth", f"{name}/truth"),
+        debug_directories=directories("debug_directories"),
+        kernel_directories=directories("kernel_directories"),
     )
 
 

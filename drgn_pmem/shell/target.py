@@ -106,11 +106,16 @@ def open_target(options: argparse.Namespace, meanwhile: Callable[[], None] | Non
 def open_path(
     path: "str | os.PathLike[str]",
     symbols: "Sequence[str | os.PathLike[str]]",
+    *,
+    debug_directories: "Sequence[str | os.PathLike[str]]",
+    kernel_directories: "Sequence[str | os.PathLike[str]]",
     vmcoreinfo: "str | os.PathLike[str] | None",
     architecture: str | None,
 ) -> drgn.Program:
     """For :func:`drgn_pmem.open`."""
     options = parse(["-c", os.fspath(path), *(f"-s{os.fspath(file)}" for file in symbols)])
+    options.debug_directories = [os.fspath(directory) for directory in debug_directories]
+    options.kernel_directories = [os.fspath(directory) for directory in kernel_directories]
     options.vmcoreinfo = None if vmcoreinfo is None else os.fspath(vmcoreinfo)
     options.architecture = architecture
     target = open_target(options)

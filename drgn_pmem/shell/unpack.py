@@ -43,7 +43,7 @@ class File:
     size: int
     """Bytes when unpacked."""
     sha256: str
-    """Of the packed file."""
+    """Of the packed file; empty if it is not packed."""
     sample: str
     bases: "tuple[File, ...]" = ()
     """What it is a delta against; nothing if it stands alone."""

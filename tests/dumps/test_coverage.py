@@ -22,7 +22,7 @@ import drgn_pmem
 from drgn_pmem.dumpfile import Coverage, State, coverage_of, open_dump
 from drgn_pmem.dumpfile.program import open_program
 
-from ..samples import CASES, Case, run_json, run_text
+from ..samples import CASES, Case, open_crash, run_json, run_text
 from .test_segments import ELF_CASES, KDUMP_CASES, iomem, readelf
 
 PAGE = 4096
@@ -331,7 +331,7 @@ def place(case: Case, item: dict[str, Any]) -> tuple[int, int, int]:
 
 
 def opened(case: Case, path: Path) -> Program:
-    return drgn_pmem.open(path, case.sample.debug_info())
+    return open_crash(case.sample, path)
 
 
 def answer_for(prog: Program, name: str) -> dict[str, Any]:

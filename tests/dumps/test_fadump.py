@@ -19,7 +19,7 @@ from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.fadump import fadump_layout, fw_dump
 from drgn_pmem.kernel.kexec import read_physical
 
-from ..samples import Case, program, run_json, run_text, samples
+from ..samples import Case, open_crash, program, run_json, run_text, samples
 
 FADUMP = [
     Case(sample, format)
@@ -217,7 +217,7 @@ def poke(prog: Program, address: int, data: bytes) -> None:
 
 def reopened(case: Case) -> Program:
     """A program of its own: what a test pokes into it is its own."""
-    return drgn_pmem.open(case.sample.dump(case.format), case.sample.debug_info())
+    return open_crash(case.sample, case.sample.dump(case.format))
 
 
 def _set(offset: int, code: str, value: int) -> Callable[[bytearray], None]:

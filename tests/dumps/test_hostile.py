@@ -5,12 +5,11 @@
 from drgn import Program
 import pytest
 
-import drgn_pmem
 from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.namespace import find_namespace, for_each_namespace
 from drgn_pmem.kernel.nvdimm import for_each_bus
 
-from ..samples import run_json, run_text, samples
+from ..samples import open_crash, run_json, run_text, samples
 from ..synthetic import poke, words
 
 WILD = 0xDEAD000000000100
@@ -21,7 +20,7 @@ ESCAPES = b"\x1b]0;owned\x07\x1b[31mred\x9b2J\xe2\x80\xae\0"
 def prog() -> Program:
     """The first sample, opened anew: what a test pokes into it is its own."""
     sample = next(iter(samples().values()))
-    return drgn_pmem.open(sample.dump(), sample.debug_info())
+    return open_crash(sample, sample.dump())
 
 
 def test_terminal_escapes_in_names_never_reach_the_terminal(prog: Program) -> None:

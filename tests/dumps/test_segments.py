@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import drgn_pmem
 from drgn_pmem.analysis.segments import read_segments
 from drgn_pmem.dumpfile import PF_DEV, State, coverage_of
 from drgn_pmem.dumpfile.program import open_program
 
-from ..samples import CASES, Case, run_json, run_text
+from ..samples import CASES, Case, open_crash, run_json, run_text
 
 PAGE = 4096
 
@@ -222,7 +221,7 @@ def test_segments_without_debug_info(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_segments_take_less_than_a_second_beyond_opening(case: Case) -> None:
-    prog = drgn_pmem.open(case.sample.dump(case.format), case.sample.debug_info())
+    prog = open_crash(case.sample, case.sample.dump(case.format))
     before = time.process_time()
     run_text(prog, "pmem-segments")
     assert time.process_time() - before < 1

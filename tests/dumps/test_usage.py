@@ -9,10 +9,9 @@ import subprocess
 
 import pytest
 
-import drgn_pmem
 from drgn_pmem.shell.sample import Sample
 
-from ..samples import Case, run_json, run_text
+from ..samples import Case, open_crash, run_json, run_text
 from .test_segments import ELF_CASES, iomem, readelf
 
 PAGE = 4096
@@ -36,7 +35,7 @@ def test_counts_are_those_that_makedumpfile_reports(sample: Sample, tmp_path: Pa
     assert before["original"] + before["overlap"] == theirs["Original pages"]
     assert before["memory_hole"] - before["overlap"] == theirs["Memory Hole"]
     assert before["total"] == theirs["Total pages"]
-    after = run_json(drgn_pmem.open(out, sample.debug_info()), "pmem-usage")
+    after = run_json(open_crash(sample, out), "pmem-usage")
     assert after["original"] == before["original"]
     assert after["total"] == theirs["Total pages"]
     # makedumpfile drops the part of a page that ends RAM without counting it.

@@ -210,3 +210,44 @@ def test_no_samples_says_where_they_are(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(module.drgn_pmem, "__file__", str(tmp_path / "drgn_pmem" / "__init__.py"))
     with pytest.raises(NotFound, match="source tree"):
         samples_directory()
+
+
+def test_further_folders_are_read_in_place(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DRGN_PMEM_SAMPLES: dumps that are not packed, and directories in which drgn finds debug
+    info."""
+    further = tmp_path / "further"
+    (further / "two").mkdir(parents=True)
+    (further / "two" / "vmcore").write_bytes(CONTENTS)
+    index = {
+        "version": 1,
+        "default": "two",
+        "samples": {
+            "two": {
+                "release": "6.12",
+                "formats": {"raw": {"file": "two/vmcore", "size": len(CONTENTS)}},
+                "debug_directories": ["debug"],
+                "kernel_directories": ["debug/lib/modules/6.12"],
+            }
+        },
+    }
+    (further / "index.json").write_text(json.dumps(index))
+    monkeypatch.setenv("DRGN_PMEM_SAMPLES", f"{further}{os.pathsep}")
+    assert set(load_index()[0]) == {"one", "two"}
+    assert load_index()[1] == "one"
+    assert set(load_index(samples)[0]) == {"one"}
+    two = find_sample("two")
+    assert two.dump() == further / "two" / "vmcore"
+    assert two.debug_info() == []
+    assert two.debug_directories == (further / "debug",)
+    assert two.kernel_directories == (further / "debug/lib/modules/6.12",)
+    assert two.truth == further / "two" / "truth"
+
+
+def test_a_further_folder_that_is_not_there_is_told(
+    samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRGN_PMEM_SAMPLES", "/no/such/folder")
+    with pytest.raises(NotFound, match=r"/no/such/folder/index\.json: No such file"):
+        load_index()

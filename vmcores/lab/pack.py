@@ -13,6 +13,10 @@ Pack a run of the lab into ``vmcores/``.
     were packed before (``qemu-elf=elf,OTHER:qemu-elf``). Whoever makes a base anew makes those
     anew that were told apart from it.
 
+``pack.py place FOLDER NAME ARCHITECTURE RELEASE LOADER DESCRIPTION DEBUG_DIRECTORY FORMAT...``
+    describe the dumps in FOLDER/NAME as they are, unpacked, in FOLDER/index.json; their debug info
+    is in FOLDER/DEBUG_DIRECTORY, laid out as /usr/lib/debug is.
+
 ``size`` in the index is that of the unpacked file, ``sha256`` that of the file as it lies there.
 """
 
@@ -76,15 +80,20 @@ def release_of(vmlinux: pathlib.Path) -> str:
     return match[1].decode()
 
 
-def read_index() -> dict[str, object]:
-    if INDEX.exists():
-        index: dict[str, object] = json.loads(INDEX.read_text())
+def read_index(path: pathlib.Path = INDEX, default: str = DEFAULT) -> dict[str, object]:
+    if path.exists():
+        index: dict[str, object] = json.loads(path.read_text())
         return index
-    return {"version": 1, "default": DEFAULT, "kernels": {}, "samples": {}}
+    return {"version": 1, "default": default, "kernels": {}, "samples": {}}
 
 
-def write_index(index: dict[str, object]) -> None:
-    INDEX.write_text(json.dumps(index, indent=2) + "\n")
+def write_index(index: dict[str, object], path: pathlib.Path = INDEX) -> None:
+    path.write_text(json.dumps(index, indent=2) + "\n")
+
+
+def file_of(format: str) -> str:
+    """Name of a dump in one format, as the lab leaves it."""
+    return "vmcore" if format == "raw" else f"vmcore.{format}"
 
 
 def pack_kernel(vmlinux: pathlib.Path, config: pathlib.Path, architecture: str) -> None:
@@ -126,7 +135,7 @@ def pack_sample(
         sample, _, format = reference.rpartition(":")
         if sample:
             return load_index(VMCORES)[0][sample].formats[format].unpack()
-        return output / ("vmcore" if format == "raw" else f"vmcore.{format}")
+        return output / file_of(format)
 
     bases: dict[str, list[str]] = {}
     for word in formats:
@@ -156,6 +165,37 @@ def pack_sample(
         print(name, format, (VMCORES / str(entry["file"])).stat().st_size)
 
 
+def place_sample(
+    folder: pathlib.Path,
+    name: str,
+    architecture: str,
+    release: str,
+    loader: str,
+    description: str,
+    debug_directory: str,
+    formats: list[str],
+) -> None:
+    """Describe the dumps of one crash where they are."""
+    index = read_index(folder / "index.json", name)
+    index["samples"][name] = {  # type: ignore[index]
+        "description": description,
+        "release": release,
+        "architecture": architecture,
+        "loader": loader,
+        "formats": {
+            format: {
+                "file": f"{name}/{file_of(format)}",
+                "size": (folder / name / file_of(format)).stat().st_size,
+            }
+            for format in formats
+        },
+        "debug_directories": [debug_directory],
+        "kernel_directories": [f"{debug_directory}/lib/modules/{release}"],
+        "truth": f"{name}/truth",
+    }
+    write_index(index, folder / "index.json")
+
+
 def main() -> None:
     arguments = sys.argv[1:]
     if arguments[:1] == ["kernel"] and len(arguments) == 4:
@@ -163,6 +203,11 @@ def main() -> None:
     elif arguments[:1] == ["sample"] and len(arguments) >= 8:
         _, name, output, architecture, release, loader, description, *formats = arguments
         pack_sample(name, pathlib.Path(output), architecture, release, loader, description, formats)
+    elif arguments[:1] == ["place"] and len(arguments) >= 9:
+        _, folder, name, architecture, release, loader, description, debug, *formats = arguments
+        place_sample(
+            pathlib.Path(folder), name, architecture, release, loader, description, debug, formats
+        )
     else:
         raise SystemExit(__doc__)
 

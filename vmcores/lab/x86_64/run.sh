@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# run.sh SCENARIO WORK OUTPUT: boot the guest that scenarios/SCENARIO describes, crash it, and leave
-# OUTPUT/vmcore (raw, sparse), OUTPUT/vmcore.qemu-* (QEMU's own dumps), OUTPUT/truth/ and the logs.
+# run.sh SCENARIO WORK OUTPUT: boot the guest that scenarios/SCENARIO (or a file, if there is a slash in
+# it) describes, crash it, and leave OUTPUT/vmcore (raw, sparse), OUTPUT/vmcore.qemu-* (QEMU's own dumps), OUTPUT/truth/ and the logs.
 #
 # WORK is what build-kernel.sh and make-guest.sh filled.  About a minute, emulated.
 # Needs: qemu-system-x86 e2fsprogs ndctl python3.
@@ -15,10 +15,14 @@ output=$(cd "$3" && pwd)
 
 # what a scenario may set
 KERNEL=6.1 LOADER=file SETUP=full CAPTURE_PMEM=0 HOTADD=0 QEMU_DUMPS="" VMCOREINFO_DEVICE=0
-CRASHKERNEL=96M MEMORY="256 64" TIMEOUT=900
+CRASHKERNEL=96M MEMORY="256 64" TIMEOUT=900 APPEND=""
 FORMATS="" DESCRIPTION="" DIMMS="384 256 256 256 128 128 256"
+case $1 in
+*/*) scenario=$1 ;;
+*) scenario=$here/scenarios/$1 ;;
+esac
 # shellcheck source=/dev/null
-. "$here/scenarios/$1"
+. "$scenario"
 
 disk=$output/disk
 rm -rf "$disk" "$output/truth" "$output"/vmcore*
@@ -68,7 +72,7 @@ timeout "$TIMEOUT" qemu-system-x86_64 -accel tcg,thread=multi -machine pc,nvdimm
 	-drive "file=$work/tools.img,if=virtio,format=raw,readonly=on" \
 	-drive "file=$output/vmcore,if=virtio,format=raw,cache=unsafe" \
 	-kernel "$work/bzImage-$KERNEL" -initrd "$work/initrd" \
-	-append "console=ttyS0 crashkernel=$CRASHKERNEL panic=10 init_on_free=1 swiotlb=noforce" \
+	-append "console=ttyS0 crashkernel=$CRASHKERNEL panic=10 init_on_free=1 swiotlb=noforce $APPEND" \
 	-monitor "unix:$output/monitor.sock,server,nowait" -serial "file:$output/serial.log" \
 	-serial "unix:$output/guest.sock,server,nowait" -display none -no-reboot -net none
 

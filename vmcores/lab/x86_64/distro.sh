@@ -1,0 +1,132 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# distro.sh WORK [SUITE...]: crash the stock cloud kernels of Debian's SUITEs in the project's guest, and
+# leave a sample of each in WORK, as WORK/index.json describes them.  No build: two minutes for each.
+#
+# SUITE is bullseye (5.10), bookworm (6.1), trixie (6.12), trixie-backports or sid (7.x); all but sid by
+# default.  WORK/SUITE holds the packages (about 320 MB, most of it debug info, 3 GB unpacked); a sample
+# that is there is left as it is: remove its folder to have it made anew.
+#
+# These kernels are as Debian ships them: pmem drivers, XFS and device mapper are modules, and nothing
+# puts pmem into /proc/vmcore.  The packages are of this machine's Debian mirror, checked by its keys.
+#
+# Needs what make-guest.sh, run.sh and formats.sh need, and apt kmod xz-utils dpkg util-linux.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$1"
+work=$(cd "$1" && pwd)
+shift
+[ $# -gt 0 ] || set -- bullseye bookworm trixie trixie-backports
+export PATH=$PATH:/usr/sbin:/sbin
+
+# what the guest loads, and what those need; a kernel has some of them built in
+MODULES="virtio_pci virtio_blk crc32c-intel crc32c_generic ext4 xfs dm-mod qemu_fw_cfg
+	libnvdimm nfit nd_btt nd_pmem dax_pmem device_dax kmem"
+
+# apt with the packages of one suite, beside what this machine has installed
+apt_of() {
+	local folder=$1 program=$2
+	shift 2
+	"$program" -o "Dir::Etc::sourcelist=$folder/sources.list" -o Dir::Etc::sourceparts=- \
+		-o "Dir::State::Lists=$folder/lists" "$@"
+}
+
+# Download the kernel of a suite with its debug info, and unpack both.
+fetch() {
+	local suite=$1 folder=$work/$1 mirror image parts package
+	mkdir -p "$folder/packages" "$folder/lists/partial"
+	mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources | head -n 1)
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:-http://deb.debian.org/debian} $suite main" \
+		> "$folder/sources.list"
+	apt_of "$folder" apt-get update -qq
+	image=$(apt_of "$folder" apt-cache depends linux-image-cloud-amd64 |
+		sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+	# from 7.x on, the image and the modules are packages of their own
+	parts=$(apt_of "$folder" apt-cache depends "$image" |
+		sed -n 's/.*Depends: \(linux-\(binary\|modules\)-.*\)/\1/p')
+	# shellcheck disable=SC2086
+	(cd "$folder/packages" && apt_of "$folder" apt-get download -q "$image" "$image-dbg" $parts)
+	rm -rf "$folder/image" "$folder/debug"
+	for package in "$image" $parts; do
+		dpkg -x "$folder/packages/${package}_"*.deb "$folder/image"
+	done
+	dpkg -x "$folder/packages/${image}-dbg_"*.deb "$folder/debug"
+	if [ ! -d "$folder/image/lib/modules" ]; then
+		mkdir -p "$folder/image/lib"
+		ln -s ../usr/lib/modules "$folder/image/lib/modules"
+	fi
+	find -L "$folder/image/lib/modules" -name '*.ko.xz' -exec xz -d {} +
+	echo "${image#linux-image-}" > "$folder/release"
+	depmod -b "$folder/image" "$(cat "$folder/release")"
+}
+
+# Copy a module and what it needs into the initrd, numbered in load order.
+add_module() {
+	local name=$1 tree=$2 target=$3 line needed
+	[ -z "${added[$name]:-}" ] || return 0
+	added[$name]=1
+	line=$(grep -E "/${name//[-_]/[-_]}\.ko:" "$tree/modules.dep") || { echo "built in: $name"; return 0; }
+	for needed in $(echo "${line#*:}" | tr ' ' '\n' | tac); do
+		needed=${needed##*/}
+		add_module "${needed%.ko}" "$tree" "$target"
+	done
+	cp "$tree/${line%%:*}" "$target/$((100 + $(find "$target" -type f | wc -l)))-$name.ko"
+}
+
+# The kernel, the guest's initrd with the kernel's modules, and the guest's tools, for run.sh.
+prepare() {
+	local folder=$work/$1 release=$2 tree=$work/$1/image/lib/modules/$2 module
+	local -A added=()
+	rm -rf "$folder/initrd.tree"
+	cp -a "$work/guest/initrd" "$folder/initrd.tree"
+	mkdir "$folder/initrd.tree/mods"
+	for module in $MODULES; do
+		add_module "$module" "$tree" "$folder/initrd.tree/mods"
+	done
+	(cd "$folder/initrd.tree" && find . | sort | cpio -o -H newc --quiet) > "$folder/initrd"
+	rm -rf "$folder/initrd.tree"
+	cp "$(find -L "$folder/image/boot" "$folder/image/lib/modules" -name 'vmlinuz*' 2> /dev/null | head -n 1)" \
+		"$folder/bzImage-$release"
+	ln -sf ../guest.img "$folder/tools.img"
+}
+
+# The default scenario with room for modules; the machine's own memory stays offline until the guest
+# onlines it, as in the other samples, where this is the kernel's default.
+describe() {
+	local levels="31 23 1"
+	# this makedumpfile takes slab pages of kernels newer than itself for free ones
+	case $2 in
+	[6-9].[1-9][0-9]* | [7-9].*) levels="23 1" ;;
+	esac
+	cat <<-END
+		DESCRIPTION="Debian's cloud kernel of $1 as it is: pmem drivers are modules, no pmem in /proc/vmcore"
+		KERNEL=$2 LOADER=file CRASHKERNEL=224M MEMORY="640 128" APPEND="memhp_default_state=offline"
+		FORMATS="raw elf zlib qemu-elf" QEMU_DUMPS="elf"
+		VMCOREINFO_DEVICE=1 LEVELS="$levels"
+	END
+}
+
+if [ ! -f "$work/guest.img" ]; then
+	"$here/make-guest.sh" "$work"
+	mv "$work/tools.img" "$work/guest.img"
+fi
+for suite in "$@"; do
+	[ -f "$work/$suite/release" ] || fetch "$suite"
+	release=$(cat "$work/$suite/release")
+	name=debian-$(echo "$release" | cut -d . -f 1,2)-$suite
+	[ ! -d "$work/$name/truth" ] || continue
+	prepare "$suite" "$release"
+	describe "$suite" "$release" > "$work/$suite/scenario"
+	"$here/run.sh" "$work/$suite/scenario" "$work/$suite" "$work/$name.part"
+	(
+		# shellcheck source=/dev/null
+		. "$work/$suite/scenario"
+		LEVELS=$LEVELS "$here/formats.sh" "$work/$name.part" elf zlib
+		mv "$work/$name.part" "$work/$name"
+		# shellcheck disable=SC2086
+		python3 "$here/../pack.py" place "$work" "$name" x86_64 "$release" kexec_file_load "$DESCRIPTION" \
+			"$suite/debug/usr/lib/debug" $FORMATS
+	)
+done
