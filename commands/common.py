@@ -12,7 +12,25 @@ from drgn_pmem.output.text import human_size
 if TYPE_CHECKING:
     from drgn_pmem.dumpfile import State
 
-__all__ = ("bar_of", "for_people")
+__all__ = ("NAMESPACE_MODULES", "OWNER_MODULES", "bar_of", "for_people")
+
+
+NAMESPACE_MODULES = {
+    "libnvdimm": "names, uuids, sizes and regions of namespaces",
+    "nd_pmem": "block devices",
+    "nd_btt": "block devices of sector namespaces",
+    "dax": "character devices",
+}
+"""Modules whose debug info an answer about namespaces needs, and what it lacks without."""
+
+OWNER_MODULES = {
+    "libnvdimm": "names of namespaces, sectors",
+    "nd_pmem": "block devices, sectors",
+    "dax": "pages of character devices",
+    "dm_mod": "sectors of device-mapper disks",
+    "xfs": "files on realtime devices of XFS",
+}
+"""The same for an answer about the owners of pages."""
 
 
 def for_people(fields: Sequence[Field], names: Collection[str]) -> list[Field]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from drgn import Program
 
-from drgn_pmem.commands.common import bar_of
+from drgn_pmem.commands.common import NAMESPACE_MODULES, bar_of
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
@@ -83,7 +83,7 @@ def _bytes(states: "dict[Any, int]") -> str | None:
         "    print(item.namespace, item.case, item.metadata, item.userdata, item.struct_pages)\n"
         "    print(item.verdict, item.advice)\n"
     ),
-    modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),
+    modules=NAMESPACE_MODULES,
 )  # fmt: skip
 def pmem_coverage(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.coverage import read_namespace_coverage

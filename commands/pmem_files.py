@@ -6,6 +6,7 @@ import argparse
 
 from drgn import Program
 
+from drgn_pmem.commands.common import OWNER_MODULES
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
@@ -57,7 +58,7 @@ def _code(args: argparse.Namespace) -> str:
         ("pmem-files namespace2.0 -s -pages -o +open_by", "of one namespace, the largest first"),
     ),
     code=_code,
-    modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),
+    modules=OWNER_MODULES,
 )  # fmt: skip
 def pmem_files(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.filelist import list_files

@@ -3,6 +3,7 @@
 """``pmem-list``: what ``ndctl list`` would have printed."""
 
 import argparse
+from typing import Any
 
 from drgn import Program
 
@@ -102,7 +103,13 @@ _SIZES = ("SIZE", "AVAILABLE", "ALIGN")
         "for namespace in inventory.namespaces:\n"
         "    print(namespace.dev, namespace.mode, namespace.map, namespace.size)\n"
     ),
-    modules=("libnvdimm", "nd_pmem", "nfit", "dax", "device_dax"),
+    modules={
+        "libnvdimm": "buses, DIMMs, regions, and of namespaces all but place and mode",
+        "nfit": "handles and flags of DIMMs",
+        "nd_pmem": "block devices",
+        "nd_btt": "block devices of sector namespaces",
+        "dax": "DAX regions and devices",
+    },
 )
 def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.inventory import Selection, read_inventory
@@ -150,6 +157,10 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
             namespaces=args.namespaces,
             dax=args.device_dax,
             verbose=args.verbose > 0,
-            dump=None if args.ndctl else lambda r: {"address": f"{r.object.value_():#x}"},
+            dump=None if args.ndctl else _dump,
         ),
     )
+
+
+def _dump(record: Any) -> dict[str, Any]:
+    return {} if record.object is None else {"address": f"{record.object.value_():#x}"}

@@ -6,6 +6,7 @@ import argparse
 
 from drgn import Program
 
+from drgn_pmem.commands.common import NAMESPACE_MODULES
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import SPECS, Answer, Argument, command
 
@@ -60,7 +61,7 @@ _ENTRY = (
         "    print(memmap.namespace.dev, memmap.list_entry, memmap.pgmap and memmap.pgmap.altmap,\n"
         "          memmap.struct_pages, memmap.agree, *memmap.notes)\n"
     ),
-    modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),
+    modules=NAMESPACE_MODULES,
 )  # fmt: skip
 def pmem_memmap(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.memmap import read_memmaps

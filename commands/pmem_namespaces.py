@@ -6,7 +6,7 @@ import argparse
 
 from drgn import Program
 
-from drgn_pmem.commands.common import bar_of, for_people
+from drgn_pmem.commands.common import NAMESPACE_MODULES, bar_of, for_people
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import SPECS, Answer, Argument, command
 
@@ -56,7 +56,7 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
         "    print(namespace.dev, namespace.mode, namespace.size, pages and pages.place,\n"
         "          pages and pages.saved)\n"
     ),
-    modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),
+    modules=NAMESPACE_MODULES,
 )  # fmt: skip
 def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.memmap import read_memmaps

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from drgn import Program
 
+from drgn_pmem.commands.common import NAMESPACE_MODULES
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
@@ -104,7 +105,7 @@ def _status(page: "OnePage") -> str:
         ("pmem-page pmem2:8 -o +page,page_physical", "a bad sector's page, and its struct page"),
     ),
     code=_code,
-    modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),
+    modules=NAMESPACE_MODULES,
 )  # fmt: skip
 def pmem_page(prog: Program, args: argparse.Namespace) -> Answer:
     import sys

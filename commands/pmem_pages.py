@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from drgn import Program
 
+from drgn_pmem.commands.common import NAMESPACE_MODULES
 from drgn_pmem.output.table import Field
 from drgn_pmem.output.text import human_size
 from drgn_pmem.spec import Answer, Argument, command
@@ -129,7 +130,7 @@ def _code(args: argparse.Namespace) -> str:
         ("pmem-pages --owner alpha --ranges", "the pages of one file"),
     ),
     code=_code,
-    modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),
+    modules=NAMESPACE_MODULES,
 )  # fmt: skip
 def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.pagestates import page_report

@@ -6,6 +6,7 @@ import argparse
 
 from drgn import Program
 
+from drgn_pmem.commands.common import OWNER_MODULES
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
@@ -61,7 +62,7 @@ from drgn_pmem.spec import Answer, Argument, command
         "    for waiter in page.waiters:\n"
         "        print('    waited for by', waiter.task.pid, waiter.function)\n"
     ),
-    modules=("device_dax",),
+    modules=OWNER_MODULES,
 )  # fmt: skip
 def pmem_pins(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.pins import find_pins

@@ -6,6 +6,7 @@ import argparse
 
 from drgn import Program
 
+from drgn_pmem.commands.common import OWNER_MODULES
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
@@ -60,7 +61,7 @@ from drgn_pmem.spec import Answer, Argument, command
         "    for step in page.arithmetic:\n"
         "        print('   ', step)\n"
     ),
-    modules=("libnvdimm", "nd_pmem"),
+    modules=OWNER_MODULES | {"libnvdimm": "bad ranges and badblocks, names of namespaces"},
 )  # fmt: skip
 def pmem_poison(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.poison import find_poison

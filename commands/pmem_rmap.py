@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from drgn import Program
 
+from drgn_pmem.commands.common import OWNER_MODULES
 from drgn_pmem.errors import NotFound, PmemError, UsageError
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
@@ -117,7 +118,7 @@ def _code(args: argparse.Namespace) -> str:
         ("pmem-rmap namespace2.0+0x1601000 0x1295f5 --json", "owners of two pages, as JSON"),
     ),
     code=_code,
-    modules=("libnvdimm", "nd_pmem", "dax", "device_dax"),
+    modules=OWNER_MODULES,
 )  # fmt: skip
 def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.owners import owners_of

@@ -42,8 +42,9 @@ def _section(spec: Spec) -> str:
         lines = [f"{line:<50} # {what}" for line, what in spec.examples]
         parts.append("\n".join(["```", *lines, "```"]))
     if spec.modules:
-        modules = ", ".join(spec.modules)
-        parts.append(f"Debug info of modules that a full answer needs, if not built in: {modules}.")
+        rows = [f"| {name} | {_cell(what)} |" for name, what in spec.modules.items()]
+        head = "| debug info of (unless built in) | without it, unknown are |"
+        parts.append("\n".join([head, "|---|---|", *rows]))
     return "\n\n".join(parts)
 
 

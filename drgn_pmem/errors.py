@@ -31,8 +31,15 @@ class DumpFileError(PmemError, OSError):
 
 
 class MissingDebugInfo(PmemError, LookupError):
-    """A type, member or variable that the loaded debug info does not have; names the module that
-    does."""
+    """
+    A type, member or variable that the loaded debug info does not have; names the module that does.
+
+    :param module: The kernel module that lacks it, ``"vmlinux"`` for the kernel itself.
+    """
+
+    def __init__(self, message: str, module: str | None = None) -> None:
+        super().__init__(message)
+        self.module = module
 
 
 class NotFound(PmemError, LookupError):

@@ -27,13 +27,13 @@ this module renders it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
 from dataclasses import dataclass, field
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from drgn_pmem.errors import DumpFileError, PmemError, UsageError
+from drgn_pmem.errors import DumpFileError, MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.output.table import Field
 
 if TYPE_CHECKING:
@@ -108,8 +108,9 @@ class Spec:
     code: str | Callable[[argparse.Namespace], str] = ""
     """Python that gives the same answer through drgn and drgn_pmem, for ``--drgn``."""
     long_description: str = ""
-    modules: tuple[str, ...] = ()
-    """Kernel modules whose debug info a full answer needs (none if they are built in)."""
+    modules: Mapping[str, str] = field(default_factory=dict)
+    """Kernel modules whose debug info a full answer needs, unless they are built in -> what the
+    answer lacks without it."""
 
     def all_arguments(self) -> tuple[Argument, ...]:
         """Own arguments, then those that every command has."""
@@ -143,6 +144,12 @@ class Spec:
                     f"  {f.name.lower():<{width}}  {f.help}{'' if f.shown else ' (with -o)'}"
                     for f in self.fields
                 )
+            )
+        if self.modules:
+            width = max(map(len, self.modules))
+            parts.append(
+                "debug info of modules (unless built in), and what is unknown without it:\n"
+                + "\n".join(f"  {name:<{width}}  {what}" for name, what in self.modules.items())
             )
         if self.examples:
             parts.append(
@@ -238,12 +245,43 @@ def run(spec: Spec, prog: Program, words: Sequence[str]) -> Answer | None:
         fault_on_excluded(prog)
     try:
         answer = spec.function(prog, args)
+    except MissingDebugInfo as error:
+        if error.module not in spec.modules:
+            raise
+        raise MissingDebugInfo(f"{spec.name}: {_lacks(spec, prog)}", error.module) from error
     except drgn.FaultError as error:
         raise PmemError(f"{spec.name}: the dump does not hold what this needs: {error}") from error
     except drgn.ObjectNotFoundError as error:
         raise PmemError(f"{spec.name}: {error}; debug info is missing (load it with -s)") from error
+    _name_lacking_modules(spec, prog, answer)
     print_answer(spec, args, answer)
     return answer
+
+
+def _lacks(spec: Spec, prog: Program) -> str:
+    """One line about debug info of modules that an answer lacks; empty if it lacks none."""
+    from drgn_pmem.kernel.kmod import how_to_get_modules, lacking_modules
+
+    names = lacking_modules(prog, spec.modules)
+    if not names:
+        return ""
+    what = "; ".join(dict.fromkeys(spec.modules[name] for name in names))
+    return (
+        f"no debug info of the kernel module{'s' if len(names) > 1 else ''} {', '.join(names)}: "
+        f"unknown are {what} ({how_to_get_modules(prog)})"
+    )
+
+
+def _name_lacking_modules(spec: Spec, prog: Program, answer: Answer) -> None:
+    """End the notes of an answer with the line about missing debug info, in place of those that
+    each walk left about a module."""
+    line = _lacks(spec, prog) if spec.modules else ""
+    if line:
+        from drgn_pmem.kernel.debuginfo import no_debug_info
+
+        said = {no_debug_info(module) for module in spec.modules}
+        answer.notes = [note for note in answer.notes if note not in said] + [line]
+        answer.complete = False
 
 
 def print_answer(spec: Spec, args: argparse.Namespace, answer: Answer) -> None:

@@ -65,7 +65,9 @@ class Inventory:
             names = {wanted, prefix + wanted}
             found = [d for d in devices if d.dev in names or getattr(d, "provider", None) == wanted]
             if not found:
-                known = ", ".join(d.dev for d in devices) or "none"
+                known = ", ".join(d.dev for d in devices) or (
+                    "none that can be read" if self.problems else "none"
+                )
                 raise NotFound(f"no {prefix} {wanted!r}; there are: {known}")
             return found
 
@@ -81,7 +83,9 @@ class Inventory:
             dimms = [d for d in dimms if d.dev in wanted]
         names = {region.dev for region in regions}
         namespaces = matching(
-            [n for n in self.namespaces if n.region in names], selection.namespace, "namespace"
+            [n for n in self.namespaces if n.region in names or not self.buses],
+            selection.namespace,
+            "namespace",
         )
         if selection.namespace is not None:
             names = {n.region for n in namespaces}

@@ -24,7 +24,7 @@ from drgn_pmem.formats.infoblock import InfoBlock, parse_infoblock
 from drgn_pmem.kernel.dax import DaxDevice
 from drgn_pmem.kernel.devm_memmap import MemmapEntry, for_each_memmap_entry, judge_memmap_entries
 from drgn_pmem.kernel.iomem import DEVICE_BACKED_VMEMMAP, Resource, for_each_iomem
-from drgn_pmem.kernel.namespace import Namespace, find_namespace
+from drgn_pmem.kernel.namespace import Namespace, find_namespace, pgmap_of
 from drgn_pmem.kernel.pgmap import Pgmap, PhysicalRange, for_each_pgmap
 from drgn_pmem.kernel.walk import collect
 
@@ -122,7 +122,7 @@ class Memmap:
         """ndctl's keys of the namespace, ours under ``dump``."""
         return self.namespace.to_json() | {
             "dump": {
-                "address": f"{self.namespace.object.value_():#x}",
+                "address": address_text(self.namespace.object and self.namespace.object.value_()),
                 "resource": f"{self.namespace.resource:#x}",
                 "raw_size": self.namespace.raw_size,
                 "data_offset": self.namespace.data_offset,
@@ -247,7 +247,7 @@ class _Reader:
         self.shift = prog["PAGE_SHIFT"].value_()
         self.pmem = pmem
         self.entry = next((e for e in entries if e.namespace == namespace.dev), None)
-        self.pgmap = next((p for p in pgmaps if p.address == namespace.pgmap), None)
+        self.pgmap = pgmap_of(namespace, pgmaps)
         self.iomem = next(
             (
                 r

@@ -90,12 +90,13 @@ def nest(
             value["namespaces"] = [one(n) for n in inventory.namespaces if n.bus == record.dev]
         return value
 
-    if buses:
+    # Nothing nests in what could not be read.
+    if buses and inventory.buses:
         return [bus(b) for b in inventory.buses]
     kinds: dict[str, Sequence[Any]] = {}
     if dimms:
         kinds["dimms"] = [one(d) for d in inventory.dimms]
-    if regions:
+    if regions and (inventory.regions or not inventory.namespaces):
         kinds["regions"] = [region(r) for r in inventory.regions]
     elif namespaces:
         kinds["namespaces"] = [one(n) for n in inventory.namespaces]

@@ -61,8 +61,8 @@ def one_page(prog: Program, pfn: int) -> OnePage:
     namespace = _place(prog, pfn)
     offset = None
     notes = []
-    if namespace is not None:
-        start = namespace.resource + (namespace.data_offset or 0)
+    if namespace is not None and namespace.data_offset is not None:
+        start = namespace.resource + namespace.data_offset
         offset = state.physical - start if state.physical >= start else None
     mapping = state.mapping_address if state.type is not None else None
     if state.shared:

@@ -23,7 +23,7 @@ from drgn_pmem.analysis.scan import Progress, Scan, scan_pages, scan_ranges
 from drgn_pmem.analysis.scan_runs import Kind
 from drgn_pmem.dumpfile import Coverage, State
 from drgn_pmem.errors import NotFound, PmemError, UsageError
-from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace
+from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace, pgmap_of
 from drgn_pmem.kernel.page import idle_refcount, pages_pgmap
 from drgn_pmem.kernel.page_layout import DaxGeneration, page_layout
 from drgn_pmem.kernel.pgmap import Pgmap
@@ -147,14 +147,20 @@ def namespaces_to_scan(
     pgmaps, problems = pages_pgmap(prog)
     if name is not None:
         namespace = find_namespace(prog, name)
-        found = [(namespace.dev, g) for g in pgmaps if g.address == namespace.pgmap]
+        found = [(namespace.dev, g) for g in pgmaps if g is pgmap_of(namespace, pgmaps)]
         if not found:
-            why = f"is in {namespace.mode} mode" if namespace.enabled else "is disabled"
+            why = "is disabled"
+            if namespace.enabled:
+                why = f"is in {namespace.mode or 'sector or raw'} mode"
             raise NotFound(f"{name} {why}: it has no struct pages")
         return found, problems
     # Without debug info of libnvdimm the page maps are there all the same.
     namespaces: list[Namespace] = collect(for_each_namespace(prog))[0]
-    names = {namespace.pgmap: namespace.dev for namespace in namespaces if namespace.pgmap}
+    names = {
+        pgmap.address: namespace.dev
+        for namespace in namespaces
+        if (pgmap := pgmap_of(namespace, pgmaps)) is not None
+    }
     chosen = [g for g in pgmaps if g.type in _TYPES]
     return [(names.get(g.address, f"pgmap {g.address:#x}"), g) for g in chosen], problems
 

@@ -157,7 +157,7 @@ def _of_namespaces(prog: Program) -> Iterator[BadRange]:
 
 
 def _of_namespace(prog: Program, namespace: Namespace) -> Iterator[BadRange]:
-    if not namespace.enabled:
+    if not namespace.enabled or namespace.object is None:
         return
     if namespace.mode == "sector":
         # Only there the namespace's own list is live: the others give it up when they are claimed.

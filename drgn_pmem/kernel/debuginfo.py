@@ -11,28 +11,31 @@ of them it asks for here, so that a missing piece is named together with the mod
 from drgn import Object, ObjectNotFoundError, Program, Type
 
 from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel, lacking_modules
 
-__all__ = ("find_type", "find_variable", "has_member", "has_type")
+__all__ = ("find_type", "find_variable", "has_member", "has_type", "no_debug_info")
+
+
+def no_debug_info(module: str) -> str:
+    """What is said of a module that was loaded and whose debug info is not: always the same, so
+    that it is said once."""
+    return f"no debug info of the kernel module {module}"
 
 
 def _missing(prog: Program, what: str, module: str) -> MissingDebugInfo:
-    if module == "vmlinux":
+    if not has_kernel_debug_info(prog):
         return MissingDebugInfo(
-            f"{what} is not known: no debug info of the kernel is loaded (-s VMLINUX), "
-            "or this kernel does not have it"
+            f"{what} is not known: no debug info of the kernel; {how_to_get_kernel(prog)}",
+            "vmlinux",
         )
-    release = _release(prog)
+    if lacking_modules(prog, (module,)):
+        return MissingDebugInfo(no_debug_info(module), module)
+    if module == "vmlinux":
+        return MissingDebugInfo(f"{what} is not known: this kernel does not have it")
     return MissingDebugInfo(
-        f"{what} is not known: debug info of the kernel module {module} is not loaded"
-        f" (-s PATH/{module}.ko.debug{release}), or this kernel does not have it"
+        f"{what} is not known: the kernel module {module} was not loaded, or this kernel does not "
+        "have it"
     )
-
-
-def _release(prog: Program) -> str:
-    try:
-        return f" of {prog['UTS_RELEASE'].string_().decode('ascii', 'backslashreplace')}"
-    except LookupError:
-        return ""
 
 
 def find_type(prog: Program, name: str, module: str) -> Type:

@@ -250,6 +250,9 @@ def _namespace_of(
     entry: MemmapEntry, namespaces: Sequence[Namespace], page_shift: int
 ) -> Namespace | None:
     if entry.match is not None:
-        return next((n for n in namespaces if n.object.value_() == entry.match), None)
+        return next(
+            (n for n in namespaces if n.object is not None and n.object.value_() == entry.match),
+            None,
+        )
     address = entry.start_pfn << page_shift
     return next((n for n in namespaces if n.raw_size and address in n.range), None)

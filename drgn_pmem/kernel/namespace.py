@@ -8,13 +8,13 @@ Namespaces and what claims them, as ``ndctl list -N`` shows them, from libnvdimm
 Sources: drivers/nvdimm/nd.h, namespace_devs.c, pfn_devs.c, pmem.h; include/linux/nd.h.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from drgn import FaultError, Object, Program, cast, container_of
 
-from drgn_pmem.errors import NotFound
+from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.kernel.dax import DaxDevice, DaxRegion, for_each_dax_device, read_dax_region
 from drgn_pmem.kernel.debuginfo import find_type, has_type
 from drgn_pmem.kernel.device import (
@@ -25,10 +25,17 @@ from drgn_pmem.kernel.device import (
     kernel_string,
     uuid_text,
 )
-from drgn_pmem.kernel.pgmap import PhysicalRange
+from drgn_pmem.kernel.outline import NamespaceOutline, for_each_outline
+from drgn_pmem.kernel.pgmap import Pgmap, PhysicalRange
 from drgn_pmem.kernel.walk import collect
 
-__all__ = ("Namespace", "find_namespace", "for_each_namespace", "namespace_of_pfn")
+__all__ = (
+    "Namespace",
+    "find_namespace",
+    "for_each_namespace",
+    "namespace_of_pfn",
+    "pgmap_of",
+)
 
 _NIL_UUID = "00000000-0000-0000-0000-000000000000"
 
@@ -40,8 +47,9 @@ class Namespace:
     dev: str
     bus: str
     region: str
-    mode: str
-    """``"fsdax"``, ``"devdax"``, ``"sector"``, ``"raw"``"""
+    mode: str | None
+    """``"fsdax"``, ``"devdax"``, ``"sector"``, ``"raw"``; None without debug info of libnvdimm, if
+    it has no struct pages."""
     map: str | None
     """``"dev"``: struct pages on pmem; ``"mem"``: in RAM; ``"none"``; None where there are none."""
     size: int | None
@@ -73,8 +81,8 @@ class Namespace:
     """What of it could not be read, in words."""
     claim_object: Object | None = field(repr=False, compare=False)
     """``struct nd_pfn *`` (also of a devdax namespace), ``struct nd_btt *`` or None"""
-    object: Object = field(repr=False, compare=False)
-    """``struct nd_namespace_common *``"""
+    object: Object | None = field(repr=False, compare=False)
+    """``struct nd_namespace_common *``; None without debug info of libnvdimm"""
 
     @property
     def idle(self) -> bool:
@@ -115,14 +123,63 @@ def for_each_namespace(prog: Program) -> Iterator[Namespace]:
     """
     Namespaces of every region, idle ones included.
 
-    :raises MissingDebugInfo: without debug info of libnvdimm
+    :raises MissingDebugInfo: without debug info of libnvdimm, after what vmlinux tells of them
     :raises WalkError: after what could be read
     """
-    find_type(prog, "struct nd_namespace_common", "libnvdimm")
-    find_type(prog, "struct nd_pfn", "libnvdimm")
+    try:
+        find_type(prog, "struct nd_namespace_common", "libnvdimm")
+        find_type(prog, "struct nd_pfn", "libnvdimm")
+    except MissingDebugInfo:
+        for outline in for_each_outline(prog):
+            yield _of_outline(outline)
+        raise
     dax_devices, _ = collect(for_each_dax_device(prog))
     for device in for_each_nd_device(prog, "namespace"):
         yield _Reader(device, dax_devices).read()
+
+
+def _of_outline(outline: NamespaceOutline) -> Namespace:
+    return Namespace(
+        dev=outline.dev,
+        bus="",
+        region=outline.region,
+        mode=outline.mode,
+        map=outline.map,
+        size=None if outline.data is None else outline.end - outline.data,
+        raw_size=outline.end - outline.start,
+        resource=outline.start,
+        data_offset=None if outline.data is None else outline.data - outline.start,
+        uuid=None,
+        raw_uuid=None,
+        sector_size=None,
+        align=None,
+        blockdev=None,
+        chardev=outline.chardev,
+        daxregion=None,
+        enabled=True,
+        seed=False,
+        name=None,
+        numa_node=-1,
+        target_node=-1,
+        claim=None,
+        pgmap=outline.pgmap,
+        problems=(),
+        claim_object=None,
+        object=None,
+    )
+
+
+def pgmap_of(namespace: Namespace, pgmaps: Iterable[Pgmap]) -> Pgmap | None:
+    """
+    The page map of a namespace; by its place where the debug info of nd_pmem or dax is missing.
+
+    :param pgmaps: All of ``pgmap_array``.
+    """
+    if namespace.pgmap:
+        return next((p for p in pgmaps if p.address == namespace.pgmap), None)
+    if not namespace.enabled or namespace.map is None:
+        return None
+    return next((p for p in pgmaps if any(r.start in namespace.range for r in p.ranges)), None)
 
 
 class _Reader:

@@ -144,6 +144,8 @@ def _known_memory(prog: Program) -> Iterable[tuple[str, list[PhysicalRange]]]:
 def _in_device(prog: Program, text: str, device: str, how: str, number: int) -> PageAddress:
     namespace = _find_device(prog, device)
     offset = number * _SECTOR if how == ":" else number
+    if namespace.data_offset is None and namespace.mode != "sector":
+        raise NotFound(f"{text}: where the data of {namespace.dev} begins is not known")
     start = namespace.resource + (namespace.data_offset or 0)
     size = namespace.size if namespace.size is not None else namespace.raw_size
     if offset >= size:

@@ -348,11 +348,14 @@ def load_debug_info(
     for path in extra_paths:
         path = os.path.abspath(path)
         prog.extra_module(path, create=True).try_file(path)
+    from drgn_pmem.kernel.kmod import how_to_get_kernel, how_to_get_modules
+
     if _lacks_kernel(prog):
-        return f"no debug info of {_describe_kernel(prog)}: give its vmlinux with -s", True
+        return f"no debug info of {_describe_kernel(prog)}: {how_to_get_kernel(prog)}", True
     modules = modules_without_debug_info(prog)
     if modules:
-        return f"no debug info of the modules {', '.join(modules)}: give their files with -s", False
+        how = how_to_get_modules(prog)
+        return f"no debug info of the kernel modules {', '.join(modules)}: {how}", False
     return "", False
 
 
@@ -360,15 +363,9 @@ def modules_without_debug_info(prog: drgn.Program) -> list[str]:
     """Names of the modules that some command's full answer needs and whose debug info is not
     loaded."""
     from drgn_pmem.commands import load_commands
+    from drgn_pmem.kernel.kmod import lacking_modules
 
-    needed = {module for spec in load_commands() for module in spec.modules}
-    return sorted(
-        module.name
-        for module in prog.modules()
-        if isinstance(module, drgn.RelocatableModule)
-        and module.name in needed
-        and module.wants_debug_file()
-    )
+    return lacking_modules(prog, {module for spec in load_commands() for module in spec.modules})
 
 
 def _lacks_kernel(prog: drgn.Program) -> bool:
