@@ -179,8 +179,10 @@ def _size_of_text(prog: Program) -> tuple[int, str] | None:
         code = prog.read(prog.symbol("arch_crash_get_elfcorehdr_size").address, 32)
     except (FaultError, LookupError):
         return None
-    # endbr64, or what the kernel writes over one that nothing jumps to
-    code = code.removeprefix(b"\xf3\x0f\x1e\xfa").removeprefix(b"\x0f\x1f\x40\xd6")
+    # endbr64, or what the kernel writes over one that nothing jumps to: gen_endbr_poison() in
+    # arch/x86/include/asm/ibt.h, a no-op that changed from 6.x to 7.x
+    for start in (b"\xf3\x0f\x1e\xfa", b"\x66\x0f\x1f\x00", b"\x0f\x1f\x40\xd6"):
+        code = code.removeprefix(start)
     if code[:1] == b"\xe8" or code[:5] == b"\x0f\x1f\x44\x00\x00":
         code = code[5:]
     if code[:1] != b"\xb8":

@@ -9,7 +9,7 @@ each in RAM (``nvdimm_drvdata.data``, drivers/nvdimm/nd.h). Without debug info o
 copy is searched for by its signature at the beginning of every saved page.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from drgn import FaultError, Program, cast
@@ -77,10 +77,51 @@ def _by_pointer(prog: Program) -> tuple[list[FoundLabels], list[str]]:
             if size > _MAX_AREA:
                 notes.append(f"{dimm.dev}: a label area of {size} bytes is not sound")
                 continue
-            found.append(FoundLabels(dimm.dev, None, parse_label_area(prog.read(address, size))))
+            area, without = _read_area(prog, address, size)
+            if without:
+                slots = ", ".join(map(str, without))
+                notes.append(f"{dimm.dev}: labels in slots {slots} are not in the dump")
+            found.append(FoundLabels(dimm.dev, None, area))
         except (FaultError, FormatError) as error:
             notes.append(f"{dimm.dev}: label area: {error}")
     return found, notes
+
+
+def _read_area(prog: Program, address: int, size: int) -> tuple[LabelArea, list[int]]:
+    """
+    A label area whose free slots need not be in the dump: makedumpfile leaves out pages of zeroes.
+
+    :return: The area; numbers of the slots in use that the dump does not hold.
+    :raises FaultError: if the dump does not hold the indexes
+    """
+    data = bytearray(size)
+    missing: set[int] = set()
+    position = 0
+    while position < size:
+        length = min(_PAGE - (address + position) % _PAGE, size - position)
+        try:
+            data[position : position + length] = prog.read(address + position, length)
+        except FaultError:
+            if position == 0:
+                raise
+            missing.update(range(position, position + length))
+        position += length
+    area = parse_label_area(bytes(data))
+    index = area.indexes[area.current]
+    if not missing or index is None:
+        return area, []
+    without = [
+        slot.index
+        for slot in area.slots
+        if not missing.isdisjoint(
+            range(
+                index.labeloff + slot.index * area.label_size,
+                index.labeloff + (slot.index + 1) * area.label_size,
+            )
+        )
+    ]
+    kept = tuple(slot for slot in area.slots if slot.index not in without)
+    return replace(area, slots=kept), without
 
 
 def _by_signature(prog: Program) -> tuple[list[FoundLabels], list[str]]:

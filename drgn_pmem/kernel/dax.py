@@ -18,6 +18,7 @@ from drgn.helpers.linux.mm import (
     for_each_memory_block,
     memory_block_size_bytes,
 )
+from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.sysfs import kobject_path
 
 from drgn_pmem.kernel.debuginfo import find_type, has_member
@@ -160,13 +161,33 @@ def _memory_blocks(prog: Program, ranges: tuple[PhysicalRange, ...]) -> MemoryBl
         if decode_memory_block_state(block) != "MEM_ONLINE":
             continue
         online += 1
-        # Since Linux kernel commit 395f6081bad4 ("drivers/base/memory: determine and store zone for
-        # single-zone memory blocks") (in v5.18).
-        if not has_member(block, "zone"):
-            known = False
-        elif block.zone and block.zone.name.string_() == b"Movable":
-            movable += 1
+        zone = _zone_name(prog, block, size // prog["PAGE_SIZE"].value_())
+        known &= zone is not None
+        movable += zone == b"Movable"
     return MemoryBlocks(online, total, movable == online if online and known else None)
+
+
+def _zone_name(prog: Program, block: Object, pages: int) -> bytes | None:
+    """
+    Zone of an online memory block, as ``valid_zones`` of sysfs shows it; None if it cannot be told.
+
+    :param block: ``struct memory_block *``
+    :param pages: In a memory block.
+    """
+    # Since Linux kernel commit 395f6081bad4 ("drivers/base/memory: determine and store zone for
+    # single-zone memory blocks") (in v5.18).
+    if has_member(block, "zone"):
+        return block.zone.name.string_() if block.zone else b""
+    # Before, the one zone that spans it. Pages of memory blocks are never in ZONE_DEVICE.
+    first = block.start_section_nr.value_() * prog["PAGES_PER_SECTION"].value_()
+    names = set()
+    for node in for_each_online_pgdat(prog):
+        for zone in node.node_zones:
+            start = zone.zone_start_pfn.value_()
+            if start < first + pages and first < start + zone.spanned_pages.value_():
+                names.add(zone.name.string_())
+    names.discard(b"Device")
+    return names.pop() if len(names) == 1 else None
 
 
 def for_each_dax_device(prog: Program) -> Iterator[DaxDevice]:

@@ -18,12 +18,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drgn import Object, Program
+from drgn.helpers.linux.block import for_each_disk
 from drgn.helpers.linux.xarray import xa_for_each
 
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_variable, has_type
-from drgn_pmem.kernel.memory import Layout, Memory, Unreadable, cached, list_nodes, memory_of
-from drgn_pmem.kernel.walk import LIMIT, WalkError
+from drgn_pmem.kernel.memory import (
+    Layout,
+    Memory,
+    Unreadable,
+    cached,
+    hlist_nodes,
+    list_nodes,
+    memory_of,
+)
+from drgn_pmem.kernel.walk import LIMIT, WalkError, bounded
 
 __all__ = (
     "DaxInode",
@@ -128,14 +137,30 @@ class Inodes:
         self.mapping = Layout(memory, "struct address_space", host="host")
         self.i_pages = self.mapping.offset("i_pages", "page_tree")
         self.bdev = Layout(memory, "struct block_device", disk="bd_disk", dev="bd_dev")
-        # Before v5.11 a partition is a struct hd_struct.
-        self.start = (
-            Layout(memory, "struct block_device", start="bd_start_sect")
-            if self.bdev.has("bd_start_sect")
-            else None
-        )
+        # Since Linux kernel commit 29ff57c61094 ("block: move the start_sect field to struct
+        # block_device") (in v5.11); before, a partition is a struct hd_struct.
+        if self.bdev.has("bd_start_sect"):
+            self.start = Layout(memory, "struct block_device", start="bd_start_sect")
+            self.part = None
+        else:
+            self.start = Layout(memory, "struct hd_struct", start="start_sect")
+            self.part = Layout(memory, "struct block_device", part="bd_part")
         self.disk = Layout(memory, "struct gendisk", major="major")
         self.disk_name = self.disk.offset("disk_name")
+
+
+def start_sector(prog: Program, bdev: int) -> int:
+    """
+    First sector of a block device on its disk: 0 unless it is a partition.
+
+    :param bdev: Address of its ``struct block_device``.
+    :raises Unreadable: if the dump does not hold it
+    """
+    layouts = inodes_of(prog)
+    if layouts.part is not None:
+        bdev = layouts.part.read(bdev)["part"]
+    # NULL: nobody has it open
+    return layouts.start.read(bdev)["start"] if bdev else 0
 
 
 def inodes_of(prog: Program) -> Inodes:
@@ -163,21 +188,41 @@ def dax_disks(prog: Program) -> dict[int, int] | None:
     """
     Disks with DAX: address of the ``struct gendisk`` -> of its ``struct dax_device``.
 
-    :return: None if it cannot be known: the debug info of the dax module is not loaded, or the
-        kernel (before v5.16) has no ``dax_hosts``.
+    :return: None if it cannot be known: the debug info of the dax module is not loaded.
     """
     try:
+        # An xarray by disk; 5.10 has a hash table by name instead (dax_host_list).
         hosts = find_variable(prog, "dax_hosts", "dax")
     except MissingDebugInfo:
-        return None
-    if not hosts.type_.has_member("xa_head"):
-        return None
+        return _dax_disks_by_name(prog)
     disks: dict[int, int] = {}
     for count, (index, entry) in enumerate(xa_for_each(hosts.address_of_())):
         if count >= LIMIT:
             break
         disks[index] = entry.value_()
     return disks
+
+
+def _dax_disks_by_name(prog: Program) -> dict[int, int] | None:
+    """Of kernels with ``dax_host_list``, a hash table of DAX devices by the names of their
+    disks."""
+    try:
+        table = find_variable(prog, "dax_host_list", "dax")
+        device = Layout(memory_of(prog), "struct dax_device", "dax", host="host")
+    except MissingDebugInfo:
+        return None
+    link, size = device.offset("list"), table[0].type_.size or 0
+    named: dict[bytes, int] = {}
+    try:
+        for number in range(len(table)):
+            head = (table.address_ or 0) + number * size
+            for node in hlist_nodes(device.memory, head, "dax_host_list"):
+                host = device.read(node - link)["host"]
+                named[device.memory.string(host, 32)] = node - link
+        disks = {d.value_(): d.disk_name.string_() for d in bounded(for_each_disk(prog), "disks")}
+    except WalkError:
+        return None  # file systems on any disk are looked at then
+    return {disk: named[name] for disk, name in disks.items() if name in named}
 
 
 def _xfs_disks(prog: Program, layouts: Inodes, mount: int) -> Iterator[int]:
@@ -217,7 +262,7 @@ def _read_super(
         values["dev"],
         values["root"],
         tuple(disk_name(prog, disk) for disk in on_dax),
-        layouts.start.read(values["bdev"])["start"] if layouts.start and values["bdev"] else 0,
+        start_sector(prog, values["bdev"]) if values["bdev"] else 0,
         layouts.super.object(address),
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 from drgn import Program
 
 from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.daxfs import dax_disks, disk_name
+from drgn_pmem.kernel.daxfs import dax_disks, disk_name, start_sector
 from drgn_pmem.kernel.memory import Layout, Memory, cached, memory_of
 from drgn_pmem.kernel.walk import WalkError
 
@@ -72,9 +72,7 @@ class _Tables:
         self.type = Layout(memory, "struct target_type", "dm_mod", name="name")
         self.linear = Layout(memory, "struct linear_c", "dm_mod", dev="dev", start="start")
         self.dev = Layout(memory, "struct dm_dev", "dm_mod", bdev="bdev")
-        # Since Linux kernel commit 29ff57c61094 ("block: move the start_sect field to struct
-        # block_device") (in v5.11).
-        self.bdev = Layout(memory, "struct block_device", disk="bd_disk", start="bd_start_sect")
+        self.bdev = Layout(memory, "struct block_device", disk="bd_disk")
 
     def pieces(self, disk: int) -> list[DmPiece]:
         values = self.disk.read(disk)
@@ -92,9 +90,9 @@ class _Tables:
             if self.memory.string(self.type.read(target["type"])["name"], 64) != b"linear":
                 continue
             linear = self.linear.read(target["private"])
-            bdev = self.bdev.read(self.dev.read(linear["dev"])["bdev"])
-            below = disk_name(self.prog, bdev["disk"])
-            start = linear["start"] + bdev["start"]
+            bdev = self.dev.read(linear["dev"])["bdev"]
+            below = disk_name(self.prog, self.bdev.read(bdev)["disk"])
+            start = linear["start"] + start_sector(self.prog, bdev)
             found.append(DmPiece(name, target["begin"], target["length"], below, start))
         return found
 
