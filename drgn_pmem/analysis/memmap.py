@@ -23,7 +23,12 @@ from drgn_pmem.errors import FormatError, NotFound
 from drgn_pmem.formats.infoblock import InfoBlock, parse_infoblock
 from drgn_pmem.kernel.dax import DaxDevice
 from drgn_pmem.kernel.devm_memmap import MemmapEntry, for_each_memmap_entry, judge_memmap_entries
-from drgn_pmem.kernel.iomem import DEVICE_BACKED_VMEMMAP, Resource, for_each_iomem
+from drgn_pmem.kernel.iomem import (
+    DEVICE_BACKED_VMEMMAP,
+    PERSISTENT_MEMORY,
+    Resource,
+    for_each_iomem,
+)
 from drgn_pmem.kernel.namespace import Namespace, find_namespace, pgmap_of
 from drgn_pmem.kernel.pgmap import Pgmap, PhysicalRange, for_each_pgmap
 from drgn_pmem.kernel.walk import collect
@@ -221,7 +226,11 @@ def read_memmaps_in_steps(prog: Program) -> Generator[None, None, MemmapAnswer]:
     problems.extend(stopped)
     pgmaps, stopped = collect(for_each_pgmap(prog))
     problems.extend(stopped)
-    pmem = [region.range for region in inventory.regions]
+    # Either may be missing: regions without debug info of libnvdimm, and iomem does not name the
+    # persistent memory of every provider.
+    pmem = [region.range for region in inventory.regions] + [
+        PhysicalRange(r.start, r.end + 1) for r in resources if r.desc in PERSISTENT_MEMORY
+    ]
     memmaps = []
     for namespace in inventory.namespaces:
         if namespace.enabled:

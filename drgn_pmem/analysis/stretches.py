@@ -64,7 +64,7 @@ def stretches_of_namespace(
         yield from _arenas(chain, start, end)
         return
     if namespace.data_offset is None:
-        notes.append("where its data begins is not in the dump: all of it counts as data")
+        notes.append("where its data begins cannot be told: all of it counts as data")
     data = min(start + (namespace.data_offset or 0), end)
     yield from _front(start, data)
     data_end = end if namespace.size is None else min(end, data + namespace.size)

@@ -161,30 +161,30 @@ def _memory_blocks(prog: Program, ranges: tuple[PhysicalRange, ...]) -> MemoryBl
         if decode_memory_block_state(block) != "MEM_ONLINE":
             continue
         online += 1
-        zone = _zone_name(prog, block, size // prog["PAGE_SIZE"].value_())
+        zone = _zone_name(prog, block, PhysicalRange(start, start + size))
         known &= zone is not None
         movable += zone == b"Movable"
     return MemoryBlocks(online, total, movable == online if online and known else None)
 
 
-def _zone_name(prog: Program, block: Object, pages: int) -> bytes | None:
+def _zone_name(prog: Program, block: Object, span: PhysicalRange) -> bytes | None:
     """
     Zone of an online memory block, as ``valid_zones`` of sysfs shows it; None if it cannot be told.
 
     :param block: ``struct memory_block *``
-    :param pages: In a memory block.
+    :param span: Where the block is.
     """
     # Since Linux kernel commit 395f6081bad4 ("drivers/base/memory: determine and store zone for
     # single-zone memory blocks") (in v5.18).
     if has_member(block, "zone"):
         return block.zone.name.string_() if block.zone else b""
     # Before, the one zone that spans it. Pages of memory blocks are never in ZONE_DEVICE.
-    first = block.start_section_nr.value_() * prog["PAGES_PER_SECTION"].value_()
+    shift = prog["PAGE_SHIFT"].value_()
     names = set()
     for node in for_each_online_pgdat(prog):
         for zone in node.node_zones:
-            start = zone.zone_start_pfn.value_()
-            if start < first + pages and first < start + zone.spanned_pages.value_():
+            start = zone.zone_start_pfn.value_() << shift
+            if start < span.end and span.start < start + (zone.spanned_pages.value_() << shift):
                 names.add(zone.name.string_())
     names.discard(b"Device")
     return names.pop() if len(names) == 1 else None

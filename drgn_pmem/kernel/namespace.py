@@ -49,7 +49,7 @@ class Namespace:
     region: str
     mode: str | None
     """``"fsdax"``, ``"devdax"``, ``"sector"``, ``"raw"``; None without debug info of libnvdimm, if
-    it has no struct pages."""
+    it has no page map."""
     map: str | None
     """``"dev"``: struct pages on pmem; ``"mem"``: in RAM; ``"none"``; None where there are none."""
     size: int | None
