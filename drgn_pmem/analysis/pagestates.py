@@ -23,6 +23,7 @@ from drgn_pmem.analysis.scan import Progress, Scan, scan_pages, scan_ranges
 from drgn_pmem.analysis.scan_runs import Kind
 from drgn_pmem.dumpfile import Coverage, State
 from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace, pgmap_of
 from drgn_pmem.kernel.page import idle_refcount, pages_pgmap
 from drgn_pmem.kernel.page_layout import DaxGeneration, page_layout
@@ -312,6 +313,7 @@ def page_report(
     :param progress: Called with (pages done, pages in all) now and then.
     :raises NotFound: if there is no such namespace, or it has no struct pages
     """
+    need_kernel_debug_info(prog, "pgmap_array")
     chosen = chosen or Filter()
     report = PageReport()
     todo, report.notes[:] = namespaces_to_scan(prog, name)

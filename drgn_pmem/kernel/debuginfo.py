@@ -13,7 +13,14 @@ from drgn import Object, ObjectNotFoundError, Program, Type
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel, lacking_modules
 
-__all__ = ("find_type", "find_variable", "has_member", "has_type", "no_debug_info")
+__all__ = (
+    "find_type",
+    "find_variable",
+    "has_member",
+    "has_type",
+    "need_kernel_debug_info",
+    "no_debug_info",
+)
 
 
 def no_debug_info(module: str) -> str:
@@ -36,6 +43,17 @@ def _missing(prog: Program, what: str, module: str) -> MissingDebugInfo:
         f"{what} is not known: the kernel module {module} was not loaded, or this kernel does not "
         "have it"
     )
+
+
+def need_kernel_debug_info(prog: Program, what: str) -> None:
+    """
+    For what would be empty without debug info of the kernel, and must not be taken for nothing.
+
+    :param what: What cannot be known without.
+    :raises MissingDebugInfo: without it
+    """
+    if not has_kernel_debug_info(prog):
+        raise _missing(prog, what, "vmlinux")
 
 
 def find_type(prog: Program, name: str, module: str) -> Type:

@@ -71,7 +71,7 @@ def _release(prog: Program) -> str:
 def has_kernel_debug_info(prog: Program) -> bool:
     """Whether the debug info of the kernel itself is loaded."""
     try:
-        prog.type("struct module")
+        prog.type("struct page")
     except LookupError:
         return False
     return True

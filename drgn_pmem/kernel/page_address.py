@@ -17,6 +17,7 @@ from typing import Any
 from drgn import Program
 
 from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.iomem import IORESOURCE_SYSTEM_RAM, PERSISTENT_MEMORY, for_each_iomem
 from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace
 from drgn_pmem.kernel.page_layout import page_layout
@@ -104,6 +105,7 @@ def _number(prog: Program, text: str, value: int) -> PageAddress:
         inside = (value - layout.vmemmap) % layout.size
         note = f"{inside} bytes into the struct page of PFN {pfn:#x}" if inside else None
         return PageAddress(pfn, "page", text, note)
+    need_kernel_debug_info(prog, f"what memory there was at {text}")
     as_pfn, as_physical = value << layout.page_shift, value
     for what, ranges in _known_memory(prog):
         if any(as_pfn in r for r in ranges):

@@ -8,6 +8,12 @@ from drgn_pmem.shell.sample import Sample
 
 from ..samples import CASES, Case, pmem_samples
 
+DISTRIBUTION = [sample for sample in pmem_samples() if sample.debug_directories]
+"""Samples of kernels with modules, whose debug info is searched; those that make test-distro
+makes."""
+
+collect_ignore = [] if DISTRIBUTION else ["test_degraded.py"]
+
 
 @pytest.fixture(params=CASES, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
