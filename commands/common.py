@@ -17,18 +17,15 @@ __all__ = ("NAMESPACE_MODULES", "OWNER_MODULES", "bar_of", "for_people")
 
 NAMESPACE_MODULES = {
     "libnvdimm": "names, uuids, sizes and regions of namespaces",
-    "nd_pmem": "block devices",
-    "nd_btt": "block devices of sector namespaces",
     "dax": "character devices",
 }
 """Modules whose debug info an answer about namespaces needs, and what it lacks without."""
 
 OWNER_MODULES = {
-    "libnvdimm": "names of namespaces, sectors",
+    "libnvdimm": "namespaces beyond their name, sectors",
     "nd_pmem": "block devices, sectors",
-    "dax": "pages of character devices",
     "dm_mod": "sectors of device-mapper disks",
-    "xfs": "files on realtime devices of XFS",
+    "dax": "pages of character devices",
 }
 """The same for an answer about the owners of pages."""
 

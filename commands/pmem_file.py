@@ -6,7 +6,6 @@ import argparse
 
 from drgn import Program
 
-from drgn_pmem.commands.common import OWNER_MODULES
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
@@ -48,7 +47,7 @@ def _code(args: argparse.Namespace) -> str:
         ("pmem-file /mnt/ext4/alpha:0x8000 --json", "the page at an offset, as JSON"),
     ),
     code=_code,
-    modules=OWNER_MODULES,
+    modules={"dax": "pages of character devices"},
 )  # fmt: skip
 def pmem_file(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.filelist import pages_of_file

@@ -6,7 +6,6 @@ import argparse
 
 from drgn import Program
 
-from drgn_pmem.commands.common import OWNER_MODULES
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
@@ -58,7 +57,11 @@ def _code(args: argparse.Namespace) -> str:
         ("pmem-files namespace2.0 -s -pages -o +open_by", "of one namespace, the largest first"),
     ),
     code=_code,
-    modules=OWNER_MODULES,
+    modules={
+        "libnvdimm": "namespaces of files without pages in them",
+        "nd_pmem": "namespaces of files without pages in them",
+        "dax": "character devices",
+    },
 )  # fmt: skip
 def pmem_files(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.filelist import list_files

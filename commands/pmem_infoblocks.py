@@ -60,6 +60,7 @@ class _Row:
         "for found in answer.labels:\n"
         "    print(found.dimm, *found.area.labels)\n"
     ),
+    modules={"libnvdimm": "DIMMs of the labels, where iomem has no persistent memory"},
 )  # fmt: skip
 def pmem_infoblocks(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.infoblocks import read_infoblocks

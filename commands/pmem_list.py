@@ -106,8 +106,7 @@ _SIZES = ("SIZE", "AVAILABLE", "ALIGN")
     modules={
         "libnvdimm": "buses, DIMMs, regions, and of namespaces all but place and mode",
         "nfit": "handles and flags of DIMMs",
-        "nd_pmem": "block devices",
-        "nd_btt": "block devices of sector namespaces",
+        "nd_pmem": "block devices of fsdax and raw namespaces",
         "dax": "DAX regions and devices",
     },
 )

@@ -61,7 +61,7 @@ _ENTRY = (
         "    print(memmap.namespace.dev, memmap.list_entry, memmap.pgmap and memmap.pgmap.altmap,\n"
         "          memmap.struct_pages, memmap.agree, *memmap.notes)\n"
     ),
-    modules=NAMESPACE_MODULES,
+    modules=NAMESPACE_MODULES | {"libnvdimm": "info blocks in RAM, namespaces beyond their place"},
 )  # fmt: skip
 def pmem_memmap(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.memmap import read_memmaps

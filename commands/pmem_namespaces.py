@@ -56,7 +56,7 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
         "    print(namespace.dev, namespace.mode, namespace.size, pages and pages.place,\n"
         "          pages and pages.saved)\n"
     ),
-    modules=NAMESPACE_MODULES,
+    modules=NAMESPACE_MODULES | {"nd_pmem": "block devices of fsdax and raw namespaces"},
 )  # fmt: skip
 def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.memmap import read_memmaps

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from drgn import Program
 
-from drgn_pmem.commands.common import NAMESPACE_MODULES
 from drgn_pmem.output.table import Field
 from drgn_pmem.output.text import human_size
 from drgn_pmem.spec import Answer, Argument, command
@@ -130,7 +129,7 @@ def _code(args: argparse.Namespace) -> str:
         ("pmem-pages --owner alpha --ranges", "the pages of one file"),
     ),
     code=_code,
-    modules=NAMESPACE_MODULES,
+    modules={"dax": "whose the pages of character devices are"},
 )  # fmt: skip
 def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.pagestates import page_report

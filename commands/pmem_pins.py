@@ -62,7 +62,8 @@ from drgn_pmem.spec import Answer, Argument, command
         "    for waiter in page.waiters:\n"
         "        print('    waited for by', waiter.task.pid, waiter.function)\n"
     ),
-    modules=OWNER_MODULES,
+    modules=OWNER_MODULES
+    | {"xfs": "who waits in XFS's layout breaks", "ext4": "who waits in ext4's layout breaks"},
 )  # fmt: skip
 def pmem_pins(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.pins import find_pins

@@ -58,6 +58,7 @@ def _range(start: int | None, size: int) -> str | None:
         "    print(segment.index, segment.physical, segment.memory_size, segment.pmem,\n"
         "          segment.iomem_names, segment.namespaces, *segment.notes)\n"
     ),
+    modules={"libnvdimm": "namespaces in system-ram mode, regions that iomem does not have"},
 )  # fmt: skip
 def pmem_segments(prog: Program, args: argparse.Namespace) -> Answer:
     from dataclasses import replace

@@ -51,6 +51,7 @@ def _state(name: str) -> Callable[[Any], Any]:
         "for line in read_usage(prog).lines():\n"
         "    print(line.text, line.pages, line.states)\n"
     ),
+    modules={"libnvdimm": "metadata of namespaces in system-ram or sector mode"},
 )  # fmt: skip
 def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.usage import read_usage

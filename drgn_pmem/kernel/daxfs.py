@@ -22,7 +22,7 @@ from drgn.helpers.linux.block import for_each_disk
 from drgn.helpers.linux.xarray import xa_for_each
 
 from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.debuginfo import find_variable, has_type
+from drgn_pmem.kernel.debuginfo import find_variable, has_type, no_debug_info
 from drgn_pmem.kernel.memory import (
     Layout,
     Memory,
@@ -252,6 +252,8 @@ def _read_super(
         below.append(layouts.bdev.read(values["bdev"])["disk"])
     if type_name == "xfs" and has_type(prog, "struct xfs_mount"):
         below += _xfs_disks(prog, layouts, values["fs_info"])
+    elif type_name == "xfs" and disks is not None and not disks.keys() & set(below):
+        raise WalkError(f"XFS whose realtime device is unknown: {no_debug_info('xfs')}")
     on_dax = [disk for disk in dict.fromkeys(below) if disks is None or disk in disks]
     if not on_dax:
         return None

@@ -16,7 +16,7 @@ from drgn import FaultError, Object, Program, cast, container_of
 
 from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.kernel.dax import DaxDevice, DaxRegion, for_each_dax_device, read_dax_region
-from drgn_pmem.kernel.debuginfo import find_type, has_type
+from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type
 from drgn_pmem.kernel.device import (
     attempt,
     device_name,
@@ -127,6 +127,7 @@ def for_each_namespace(prog: Program) -> Iterator[Namespace]:
     :raises WalkError: after what could be read
     """
     try:
+        find_variable(prog, "nvdimm_bus_type", "libnvdimm")
         find_type(prog, "struct nd_namespace_common", "libnvdimm")
         find_type(prog, "struct nd_pfn", "libnvdimm")
     except MissingDebugInfo:
