@@ -14,6 +14,7 @@ from drgn import FaultError, Program
 
 from drgn_pmem.dumpfile import DumpFile, State, dump_of
 from drgn_pmem.errors import PmemError
+from drgn_pmem.kernel.kmod import how_to_get_kernel
 from drgn_pmem.kernel.mmu import vmcoreinfo_of
 from drgn_pmem.kernel.nvdimm import for_each_bus
 from drgn_pmem.kernel.walk import collect
@@ -39,12 +40,12 @@ def advise(prog: Program, item: "NamespaceCoverage") -> str:
         return "nothing to change: it is dumped as RAM is"
     if item.location is None and not item.has_memmap:
         if item.mode in ("fsdax", "devdax"):
-            return "load the kernel's debug info (-s VMLINUX) to learn where its struct pages are"
+            return f"{_load_kernel(prog)} to learn where its struct pages are"
         return "nothing to change: a namespace without struct pages loses nothing"
     if item.destroyed:
         return _keep_drivers_out(prog)
     if not item.struct_pages:
-        return "load the kernel's debug info (-s VMLINUX) to learn what of them the dump holds"
+        return f"{_load_kernel(prog)} to learn what of them the dump holds"
     if item.memmap_saved == item.memmap_size:
         return _all_there(dump, item)
     missing = {s: n for s, n in item.struct_pages.items() if s is not State.SAVED}
@@ -59,6 +60,10 @@ def advise(prog: Program, item: "NamespaceCoverage") -> str:
     if worst is State.UNMAPPED:
         return "nothing to change: the kernel had no struct pages there, that part was not in use"
     return _absent(prog, dump, item)
+
+
+def _load_kernel(prog: Program) -> str:
+    return f"load the kernel's debug info ({how_to_get_kernel(prog)})"
 
 
 def _all_there(dump: DumpFile, item: "NamespaceCoverage") -> str:
@@ -114,9 +119,25 @@ def _absent(prog: Program, dump: DumpFile, item: "NamespaceCoverage") -> str:
             f"that its kexec_file_load has the PF_DEV patch; or {remake}"
         )
     return (
-        f"no released kernel puts pmem into the crash header: {remake}, or run a kernel "
-        "with the pmem memmap dump patches; of a guest, virsh dump --memory-only holds them"
+        f"{_why_absent(prog, dump)}: {remake}; or run a kernel with the pmem memmap dump patches "
+        "(PF_DEV), and save with cp or a makedumpfile that knows them, its dump level without bit "
+        "0x20; or, if it is a guest, dump it from its hypervisor: virsh dump --memory-only"
     )
+
+
+def _why_absent(prog: Program, dump: DumpFile) -> str:
+    """What left pmem out of this very dump; what was done with /proc/vmcore is not to blame."""
+    who = {
+        "kexec_file_load": "the crash header, which the kernel wrote (kexec_file_load), names RAM",
+        "kexec_load": "the crash header, which kexec-tools wrote (kexec_load), names RAM",
+    }.get(_loader(prog) or "", "no released kernel or kexec-tools put pmem into the crash header")
+    if "names RAM" in who:
+        who += " only, as with every released kernel"
+    if dump.kdump is not None:
+        level = dump.kdump.dump_level
+        used = f" (-d {level})" if level is not None else ""
+        who += f"; no option of makedumpfile{used} brings back what /proc/vmcore did not have"
+    return who
 
 
 def _loader(prog: Program) -> str | None:

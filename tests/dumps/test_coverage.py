@@ -238,6 +238,21 @@ def test_struct_pages_on_pmem_that_no_header_covers_are_absent(case: Case) -> No
     assert seen
 
 
+def test_advice_is_for_this_very_dump(case: Case) -> None:
+    """Who wrote the crash header, and whether makedumpfile could have done better."""
+    if case.format.startswith("qemu") or any(s["pmem"] for s in case.json("pmem-segments")):
+        pytest.skip("persistent memory is in this dump")
+    absent = [i for i in namespaces(case).values() if set(i["struct_pages"]) == {"absent"}]
+    assert absent
+    for item in absent:
+        assert f"-e {item['namespace']} --map=mem" in item["advice"]
+        if "devm_memmap_vmcore_head" not in case.truth("kallsyms"):
+            assert re.search(rf"\b{case.sample.loader}\b", item["advice"])
+            compressed = open_dump(case.sample.dump(case.format)).kdump is not None
+            assert ("no option of makedumpfile (-d " in item["advice"]) is compressed
+            assert "virsh dump --memory-only" in item["advice"]
+
+
 def is_clobbered(case: Case) -> bool:
     """The sample whose capture kernel bound the NVDIMMs (vmcores/README.md)."""
     return "clobbered" in case.sample.name
