@@ -13,6 +13,7 @@ __all__ = (
     "FormatError",
     "MissingDebugInfo",
     "NotFound",
+    "NotInKernel",
     "PmemError",
     "UsageError",
 )
@@ -40,6 +41,11 @@ class MissingDebugInfo(PmemError, LookupError):
     def __init__(self, message: str, module: str | None = None) -> None:
         super().__init__(message)
         self.module = module
+
+
+class NotInKernel(MissingDebugInfo):
+    """What the crashed kernel did not have at all, built in or loaded: no debug info has it, and
+    there was none of what it manages."""
 
 
 class NotFound(PmemError, LookupError):

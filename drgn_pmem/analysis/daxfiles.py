@@ -17,7 +17,7 @@ from drgn import Program
 import numpy as np
 import numpy.typing as npt
 
-from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.errors import MissingDebugInfo, NotInKernel
 from drgn_pmem.kernel.daxchar import DaxChar, for_each_dax_char
 from drgn_pmem.kernel.daxentry import DaxEntries, DaxEntry, read_dax_entries
 from drgn_pmem.kernel.daxfs import (
@@ -143,6 +143,8 @@ class DaxFiles:
         problems: list[str] = []
         try:
             self.chars += for_each_dax_char(self.prog, problems)
+        except NotInKernel:
+            pass
         except (MissingDebugInfo, WalkError) as error:
             self.char_problem = str(error)
         if problems:

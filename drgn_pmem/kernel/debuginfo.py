@@ -10,8 +10,13 @@ of them it asks for here, so that a missing piece is named together with the mod
 
 from drgn import Object, ObjectNotFoundError, Program, Type
 
-from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel, lacking_modules
+from drgn_pmem.errors import MissingDebugInfo, NotInKernel
+from drgn_pmem.kernel.kmod import (
+    has_kernel_debug_info,
+    has_no_module,
+    how_to_get_kernel,
+    lacking_modules,
+)
 
 __all__ = (
     "find_type",
@@ -21,6 +26,16 @@ __all__ = (
     "need_kernel_debug_info",
     "no_debug_info",
 )
+
+
+_EXPORTED = {
+    "libnvdimm": ("libnvdimm", "nvdimm_bus_register"),
+    "dax": ("dax", "alloc_dax"),
+    "device_dax": ("dax", "alloc_dax"),
+    "pgmap_array": ("vmlinux", "memremap_pages"),
+}
+"""Module, or variable of vmlinux that is there only with CONFIG_ZONE_DEVICE -> the module without
+which it has nothing to manage, and a function that this one exports in every version."""
 
 
 def no_debug_info(module: str) -> str:
@@ -37,6 +52,10 @@ def _missing(prog: Program, what: str, module: str) -> MissingDebugInfo:
         )
     if lacking_modules(prog, (module,)):
         return MissingDebugInfo(no_debug_info(module), module)
+    exported = _EXPORTED.get(what if module == "vmlinux" else module)
+    if exported is not None and has_no_module(prog, *exported):
+        missing = what if module == "vmlinux" else module
+        return NotInKernel(f"{what} is not known: the crashed kernel had no {missing}", module)
     if module == "vmlinux":
         return MissingDebugInfo(f"{what} is not known: this kernel does not have it")
     return MissingDebugInfo(

@@ -19,6 +19,7 @@ from drgn_pmem.kernel.walk import bounded, collect
 __all__ = (
     "debug_package",
     "has_kernel_debug_info",
+    "has_no_module",
     "how_to_get_kernel",
     "how_to_get_modules",
     "lacking_modules",
@@ -89,6 +90,38 @@ def _loaded(prog: Program) -> frozenset[str]:
         found, _ = collect(entry.name.string_().decode("ascii", "replace") for entry in entries)
         names = prog.cache[_CACHE_KEY] = frozenset(found)
     return names
+
+
+def has_no_module(prog: Program, name: str, exported: str) -> bool:
+    """
+    Whether it is certain that the crashed kernel had nothing of a module, built in or loaded.
+
+    :param name: As in ``lsmod``.
+    :param exported: A function that it has had in every version.
+    """
+    try:
+        head = prog["modules"].address_of_()
+    except (KeyError, ObjectNotFoundError):
+        problems: list[str] = []
+    else:
+        entries = bounded(list_for_each_entry("struct module", head, "list"), "modules")
+        problems = collect(entries)[1]
+    loaded = name in _loaded(prog)
+    # A symbol table that does not know panic() tells nothing.
+    return (
+        not problems
+        and not loaded
+        and _is_built_in(prog, "panic")
+        and not _is_built_in(prog, exported)
+    )
+
+
+def _is_built_in(prog: Program, function: str) -> bool:
+    try:
+        prog.symbol(function)
+    except LookupError:
+        return False
+    return True
 
 
 def lacking_modules(prog: Program, wanted: Iterable[str]) -> list[str]:

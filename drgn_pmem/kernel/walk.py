@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from drgn import FaultError, Object, ObjectAbsentError
 
-from drgn_pmem.errors import PmemError
+from drgn_pmem.errors import NotInKernel, PmemError
 
 __all__ = ("LIMIT", "WalkError", "bounded", "collect", "pointer_text", "until_interrupted")
 
@@ -66,13 +66,16 @@ def collect(entries: Iterable[T]) -> tuple[list[T], list[str]]:
     """
     All entries of a walk and, if it could not be finished, why.
 
-    :return: The entries; messages (none if the walk is complete).
+    :return: The entries; messages (none if the walk is complete, also because the kernel had none
+        of what is walked).
     """
     done: list[T] = []
     iterator = iter(entries)
     try:
         for entry in iterator:
             done.append(entry)
+    except NotInKernel:
+        return done, []
     except (PmemError, FaultError) as error:
         return done, [str(error)]
     return done, []
