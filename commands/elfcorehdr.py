@@ -80,6 +80,9 @@ def elfcorehdr(prog: Program, args: argparse.Namespace) -> Answer:
     return Answer(
         [headers],
         notes=notes,
+        lacks=[
+            f"{name}: {headers.why[name]}" for name in _HEADERS if getattr(headers, name) is None
+        ],
         json=headers.to_json(),
         sections=(
             ("", _rows(headers), _FIELDS),
@@ -92,7 +95,6 @@ def _notes(headers: CrashHeaders) -> list[str]:
     notes = list(headers.notes)
     if headers.loader is not None:
         notes.append(f"the crash kernel was loaded by {headers.loader}")
-    notes += [f"{name}: {headers.why[name]}" for name in _HEADERS if getattr(headers, name) is None]
     if headers.hotplug is not None:
         notes.append(f"hotplug: {headers.hotplug.words}")
         notes += [

@@ -92,7 +92,7 @@ def fadump(prog: Program, args: argparse.Namespace) -> Answer:
         sections.append(("", found.elf.rebuilt.phdrs, _PHDR_FIELDS))
     return Answer(
         [found],
-        notes=_notes(found),
+        lacks=list(found.lacks),
         json=found.to_json(),
         sections=tuple(sections),
         text=None if args.fields or args.no_header else _text(args, found, sections),
@@ -115,10 +115,6 @@ def _text(args: argparse.Namespace, found: Fadump, sections: list[_Section]) -> 
     if found.problems:
         blocks.append("Wrong:\n" + "\n".join(f"  {problem}" for problem in found.problems))
     return "\n\n".join(blocks)
-
-
-def _notes(found: Fadump) -> list[str]:
-    return list(found.notes)
 
 
 def _stack(prog: Program) -> Answer:

@@ -96,9 +96,15 @@ def pmem_coverage(prog: Program, args: argparse.Namespace) -> Answer:
         for item in answer.namespaces
         for note in item.notes
     ]
+    lacks = [
+        f"{item.namespace or hex(item.start)}: {line}"
+        for item in answer.namespaces
+        for line in item.lacks
+    ]
     return Answer(
         answer.namespaces,
-        notes=[*notes, *answer.notes, *answer.problems],
+        notes=[*notes, *answer.notes],
+        lacks=[*lacks, *answer.problems],
         complete=not answer.problems,
         text=text,
     )

@@ -67,8 +67,10 @@ def pmem_files(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.filelist import list_files
 
     answer = list_files(prog, args.namespace, all_files=args.all)
-    notes = list(answer.problems)
+    notes = []
     if not answer.files:
         where = f" in {args.namespace}" if args.namespace else ""
         notes.append(f"no DAX file{where} is in memory")
-    return Answer(list(answer.files), notes=notes, complete=not answer.problems)
+    return Answer(
+        list(answer.files), notes=notes, lacks=list(answer.problems), complete=not answer.problems
+    )

@@ -64,6 +64,7 @@ class _Row:
 )  # fmt: skip
 def pmem_infoblocks(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.infoblocks import read_infoblocks
+    from drgn_pmem.dumpfile import State
 
     answer = read_infoblocks(prog)
     rows: list[_Row] = []
@@ -72,9 +73,15 @@ def pmem_infoblocks(prog: Program, args: argparse.Namespace) -> Answer:
     for labels in answer.labels:
         rows += _label_rows(labels)
     notes = [f"searched {answer.searched}", *answer.notes]
-    notes += [f"without this, less is told: {line}" for line in answer.problems]
+    lacks = [f"without this, less is told: {line}" for line in answer.problems]
+    lacks += [
+        f"{found.namespace or hex(found.start)}: the place of its info block is "
+        f"{found.state.value} in the dump"
+        for found in answer.blocks
+        if found.block is None and found.chain is None and found.state is not State.SAVED
+    ]
     found: list[Any] = [*answer.blocks, *answer.labels]
-    return Answer(rows, notes=notes, json=[record.to_json() for record in found])
+    return Answer(rows, notes, lacks, json=[record.to_json() for record in found])
 
 
 def _block_rows(found: Any) -> list[_Row]:

@@ -142,7 +142,7 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     ]
     return Answer(
         records=[record for records, _ in shown for record in records],
-        notes=inventory.problems,
+        lacks=inventory.problems,
         complete=not inventory.problems,
         sections=[
             ("", records, for_people(fields, _SIZES) if args.human else fields)

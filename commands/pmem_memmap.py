@@ -71,7 +71,11 @@ def pmem_memmap(prog: Program, args: argparse.Namespace) -> Answer:
     own = SPECS["pmem-memmap"].fields
     return Answer(
         [*answer.memmaps, *answer.strays],
-        notes=notes + answer.problems,
+        notes=notes,
+        lacks=[
+            *(f"{m.namespace.dev}: {line}" for m in answer.memmaps for line in m.lacks),
+            *answer.problems,
+        ],
         complete=not answer.problems,
         sections=[("", answer.memmaps, own), (_STRAYS, answer.strays, _ENTRY)],
         json=answer.to_json(),

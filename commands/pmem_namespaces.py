@@ -65,7 +65,7 @@ def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
     fields = SPECS["pmem-namespaces"].fields
     return Answer(
         answer.memmaps,
-        notes=answer.problems,
+        lacks=answer.problems,
         complete=not answer.problems,
         fields=for_people(fields, _SIZES) if args.human else fields,
         json=[m.namespace_json() for m in answer.memmaps],

@@ -111,26 +111,38 @@ def pmem_page(prog: Program, args: argparse.Namespace) -> Answer:
     import sys
 
     from drgn_pmem.analysis.onepage import OnePage, one_page
+    from drgn_pmem.kernel.debuginfo import has_type
     from drgn_pmem.kernel.page import resolve_page
 
     words = [w for x in args.page for w in (sys.stdin.read().split() if x == "-" else [x])]
     pages: list[OnePage] = []
     notes: list[str] = []
-    complete = True
+    lacks: list[str] = []
     for word in words:
         try:
             where = resolve_page(prog, word)
         except (UsageError, NotFound) as error:
             if len(words) == 1:
                 raise
-            notes.append(str(error))
-            complete = False
+            lacks.append(str(error))
             continue
         page = one_page(prog, where.pfn)
         pages.append(page)
         notes += [where.note] if where.note else []
         notes += page.notes
-        complete &= page.state.refcount is not None
     if not words:
         raise UsageError("pmem-page: no page given")
-    return Answer(pages, notes=list(dict.fromkeys(notes)), complete=complete)
+    if unknown := [page.state for page in pages if page.state.refcount is None]:
+        first = unknown[0]
+        why = first.reason or f"its struct page is {first.state.value} in the dump"
+        lacks.append(
+            f"what {len(unknown)} of {len(pages)} struct pages say is not known, such as that of "
+            f"PFN {first.pfn:#x}: {why}"
+        )
+    complete = not lacks
+    if pages and not has_type(prog, "struct page"):
+        lacks.append(
+            "no debug info of the kernel (-s VMLINUX): flags have no names; zone, page map, pins "
+            "and owner are not known"
+        )
+    return Answer(pages, list(dict.fromkeys(notes)), lacks, complete=complete)

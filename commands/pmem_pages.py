@@ -142,6 +142,7 @@ def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
     return Answer(
         answer.ranges if args.ranges else answer.groups,
         notes=answer.notes,
+        lacks=answer.lacks,
         complete=answer.complete,
         fields=_RANGES if args.ranges else None,
     )

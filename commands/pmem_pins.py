@@ -71,7 +71,6 @@ def pmem_pins(prog: Program, args: argparse.Namespace) -> Answer:
     answer = find_pins(prog)
     pages = [p for p in answer.pages if p.waiters or not args.waited]
     notes = list(answer.notes)
-    notes += [f"there may be more: {problem}" for problem in answer.problems[:10]]
     if not pages:
         notes.append("no page of a DAX file or device is known to be held")
-    return Answer(pages, notes=notes, complete=answer.complete)
+    return Answer(pages, notes=notes, lacks=list(answer.lacks), complete=answer.complete)

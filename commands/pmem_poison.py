@@ -72,7 +72,8 @@ def pmem_poison(prog: Program, args: argparse.Namespace) -> Answer:
         for page in answer.pages:
             notes += [f"PFN {page.pfn:#x}: {step}" for step in page.arithmetic]
             notes += [f"PFN {page.pfn:#x}: log: {line.text}" for line in page.lines]
-    notes += [f"there may be more: {problem}" for problem in answer.problems]
     if not answer.pages:
         notes.append("no bad memory is known: no bad range, badblock, poisoned page or log line")
-    return Answer(list(answer.pages), notes=notes, complete=answer.complete)
+    return Answer(
+        list(answer.pages), notes=notes, lacks=list(answer.lacks), complete=answer.complete
+    )

@@ -128,6 +128,8 @@ def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
     words = list(_words(args.page))
     notes: list[str] = []
     told: dict[str, list[int]] = {}
+    missed: dict[str, list[int]] = {}
+    lacks: list[str] = []
     complete = True
 
     def pages_of(words: list[str]) -> "Iterator[PageOwners]":
@@ -139,19 +141,21 @@ def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
             except (UsageError, NotFound) as error:
                 if len(words) == 1:
                     raise
-                notes.append(str(error))
+                lacks.append(str(error))
                 complete = False
                 continue
             complete &= bool(page.owners) or page.complete
             notes.extend([where.note] if where.note and where.kind != "pfn" else [])
             for note in page.notes:
                 told.setdefault(note, []).append(page.pfn)
+            for line in page.lacks:
+                missed.setdefault(line, []).append(page.pfn)
             yield page
 
     pages, whole = until_interrupted(pages_of(words))
     if not whole:
         complete = False
-        notes.append(f"interrupted: {len(pages)} of {len(words)} pages were looked at")
+        lacks.append(f"interrupted: {len(pages)} of {len(words)} pages were looked at")
     rows = list(_rows(pages))
     notes += [f"{_pfns_text(pfns)}: {note}" for note, pfns in told.items()]
     from drgn_pmem.spec import SPECS
@@ -159,6 +163,7 @@ def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
     return Answer(
         pages,
         notes=list(dict.fromkeys(notes)),
+        lacks=[*lacks, *(f"{_pfns_text(pfns)}: {line}" for line, pfns in missed.items())],
         complete=complete,
         sections=[("", rows, SPECS["pmem-rmap"].fields)],
     )

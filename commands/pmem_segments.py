@@ -76,5 +76,5 @@ def pmem_segments(prog: Program, args: argparse.Namespace) -> Answer:
             for f in SPECS["pmem-segments"].fields
         ]
     notes = [answer.loader.text, *answer.notes]
-    notes += [f"without this, less is told: {line}" for line in answer.problems]
-    return Answer(answer.segments, notes=notes, fields=fields)
+    lacks = [*answer.lacks, *(f"without this, less is told: {p}" for p in answer.problems)]
+    return Answer(answer.segments, notes, lacks, fields=fields)

@@ -67,5 +67,6 @@ def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
     return Answer(
         list(usage.lines()),
         notes=notes,
+        lacks=list(usage.lacks),
         json=usage.to_json(),
     )

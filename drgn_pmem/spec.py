@@ -78,8 +78,11 @@ class Answer:
     records: Sequence[Any]
     notes: list[str] = field(default_factory=list)
     """Warnings and limits of the answer, one line each; printed to standard error after it."""
+    lacks: list[str] = field(default_factory=list)
+    """What the answer lacks and why, one line each; printed as the last notes."""
     complete: bool = True
-    """False if something that was asked for could not be read: one-shot use exits 1."""
+    """False if something that was asked for could not be read: one-shot use exits 1. What no dump
+    of this format can hold is in :attr:`lacks`, and the answer complete."""
     text: str | None = None
     """Rendered text, for answers that are not a table (a report, a drawing)."""
     fields: Sequence[Field] | None = None
@@ -279,8 +282,9 @@ def _name_lacking_modules(spec: Spec, prog: Program, answer: Answer) -> None:
     if line:
         from drgn_pmem.kernel.debuginfo import no_debug_info
 
-        said = {no_debug_info(module) for module in spec.modules}
-        answer.notes = [note for note in answer.notes if note not in said] + [line]
+        said = tuple(no_debug_info(module) for module in spec.modules)
+        answer.notes = [note for note in answer.notes if not note.endswith(said)]
+        answer.lacks = [lack for lack in answer.lacks if not lack.endswith(said)] + [line]
         answer.complete = False
 
 
@@ -303,7 +307,7 @@ def render(spec: Spec, args: argparse.Namespace, answer: Answer) -> tuple[str, l
     """
     from drgn_pmem.output import json, table
 
-    notes = list(answer.notes)
+    notes = [*answer.notes, *answer.lacks]
     limit = getattr(args, "limit", None)
     if args.json:
         value = answer.json

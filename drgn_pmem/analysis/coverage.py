@@ -75,6 +75,8 @@ class NamespaceCoverage:
     kmem: int = 0
     """bytes of it that the kernel used as RAM (dax/kmem)"""
     notes: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    """What could not be told."""
     advice: str = ""
     coverage: Coverage | None = field(default=None, repr=False, compare=False)
 
@@ -154,7 +156,7 @@ class NamespaceCoverage:
             "kmem": self.kmem,
             "verdict": self.verdict,
             "advice": self.advice,
-            "notes": list(self.notes),
+            "notes": [*self.lacks, *self.notes],
         }
 
 
@@ -235,18 +237,21 @@ def read_namespace_coverage(prog: Program, name: str | None = None) -> CoverageA
     """
     dump_of(prog)
     reader = _Reader(prog)
-    answer = None
+    answer = none = None
     try:
         answer = read_memmaps(prog)
         problems = list(answer.problems)
-    except (MissingDebugInfo, LookupError) as error:
+    except LookupError as error:
         problems = [str(error)]
+        none = error if isinstance(error, NotFound) else None
     if answer is not None and answer.memmaps:
         if name is not None:
             answer = answer.only(prog, name)
         found = list(reader.of_memmaps(answer))
     else:
         found, more = reader.of_blocks()
+        if not found and none is not None:
+            raise none
         if not found and problems:
             raise MissingDebugInfo("; ".join([problems[0], "and the dump holds no info block"]))
         problems = problems[:1]
@@ -281,7 +286,8 @@ class _Reader:
     def of_memmap(self, memmap: Memmap) -> NamespaceCoverage:
         namespace = memmap.namespace
         notes: list[str] = []
-        stretches = tuple(stretches_of_namespace(self.prog, namespace, notes))
+        lacks: list[str] = []
+        stretches = tuple(stretches_of_namespace(self.prog, namespace, lacks))
         pages = memmap.struct_pages
         kmem = read_machine(self.prog).system_ram.size(namespace.range.start, namespace.range.end)
         states = dict(pages.states) if pages else {}
@@ -304,6 +310,7 @@ class _Reader:
             check,
             kmem,
             tuple(notes),
+            tuple(lacks),
             coverage=self.coverage,
         )
 

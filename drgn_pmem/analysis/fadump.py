@@ -87,7 +87,8 @@ class Fadump:
     area: tuple[AreaPart, ...]
     elf: FadumpElf | None
     problems: tuple[str, ...]
-    notes: tuple[str, ...]
+    lacks: tuple[str, ...]
+    """What the answer does not rest on because it could not be read."""
 
     @property
     def boot_regions(self) -> tuple[BootRegion, ...]:
@@ -111,7 +112,7 @@ class Fadump:
             "boot_regions": [region.to_json() for region in self.boot_regions],
             "elfcorehdr": None if self.elf is None else self.elf.to_json(),
             "problems": list(self.problems),
-            "notes": list(self.notes),
+            "notes": list(self.lacks),
         }
 
 
@@ -129,7 +130,7 @@ def examine_fadump(prog: Program) -> Fadump:
         return _examine_blindly(prog, missing)
     if not conf.fadumphdr_addr:
         raise NotFound(f"there is no firmware-assisted dump: {conf.state}")
-    notes: list[str] = []
+    lacks: list[str] = []
     try:
         raw, header = _read_header(prog, conf, layout)
         source = "found"
@@ -138,7 +139,7 @@ def examine_fadump(prog: Program) -> Fadump:
         why = str(error)
         if isinstance(error, FormatError):
             return _damaged(prog, conf, layout, error)
-        notes.append(f"the crash info header is reconstructed: {why}")
+        lacks.append(f"the crash info header is reconstructed: {why}")
         header, fields = _reconstruct(prog, conf, layout)
         raw, source = build_fadump_header(header), "reconstructed"
     verdict = _judge(prog, raw, layout)
@@ -158,7 +159,7 @@ def examine_fadump(prog: Program) -> Fadump:
         tuple(reserve_area(conf, layout.size)),
         elf,
         tuple(problems),
-        tuple(notes),
+        tuple(lacks),
     )
 
 

@@ -11,7 +11,7 @@ from the state of the crashed kernel, and *implied* by the dump's own program he
 from dataclasses import dataclass
 from typing import Any
 
-from drgn import Program
+from drgn import FaultError, Program
 
 from drgn_pmem.analysis.crashmem import CrashMemory
 from drgn_pmem.analysis.headerdiff import ExplainedDifference, explain
@@ -51,6 +51,8 @@ _MAX_HEADER = 1 << 24
 
 _MAX_NOTE = 1 << 20
 """Bytes of a note buffer: a vmcoreinfo note of 64 KiB pages is the largest."""
+
+_ONLY_WHOLE = "memory of the crash kernel: a dump by QEMU or libvirt has it, /proc/vmcore never"
 
 _EHDR, _PHDR, _NOTE_HEAD = 64, 56, 12
 
@@ -105,10 +107,14 @@ def find_elfcorehdr(prog: Program, image: CrashImage) -> CrashHeader:
     if segment is None:
         raise NotFound(
             "no segment of the crash image begins with an ELF core header: the memory reserved "
-            "for the crash kernel is not in this dump, or is overwritten"
+            f"for the crash kernel is overwritten, or not in this dump ({_ONLY_WHOLE})"
         )
     size = min(segment.size, _MAX_HEADER)
-    return parse_elfcorehdr(read_physical(prog, segment.physical, size), "found")
+    try:
+        raw = read_physical(prog, segment.physical, size)
+    except NotFound as error:
+        raise NotFound(f"{error} ({_ONLY_WHOLE})") from None
+    return parse_elfcorehdr(raw, "found")
 
 
 def implied_elfcorehdr(prog: Program) -> CrashHeader:
@@ -215,7 +221,7 @@ def crash_headers(prog: Program) -> CrashHeaders:
     why: dict[str, str] = {}
     notes: list[str] = []
     image = _attempt(why, "image", lambda: crash_image(prog))
-    reservations = tuple(crash_reservations(prog))
+    reservations = tuple(_attempt({}, "reservations", lambda: crash_reservations(prog)) or ())
     found = rebuilt = None
     memory: CrashMemory | None = None
     if image is not None:
@@ -282,7 +288,7 @@ def _rebuild(prog: Program, image: CrashImage | None) -> tuple[CrashHeader, Cras
 def _attempt(why: dict[str, str], what: str, make: Any) -> Any:
     try:
         return make()
-    except (NotFound, MissingDebugInfo, FormatError, DumpFileError, PmemError) as error:
+    except (NotFound, MissingDebugInfo, FormatError, DumpFileError, PmemError, FaultError) as error:
         why[what] = str(error)
         return None
 

@@ -62,6 +62,13 @@ class Memmap:
     """Whether all sources that there are say the same."""
 
     @property
+    def lacks(self) -> list[str]:
+        """Sources that the dump does not hold."""
+        if self.namespace.map is None or self.media_state is State.SAVED:
+            return []
+        return [f"its info block on the media is {self.media_state.value} in the dump"]
+
+    @property
     def place(self) -> str | None:
         """Where the struct pages lie; None if the namespace has none."""
         return self.struct_pages.place if self.struct_pages else None

@@ -83,6 +83,8 @@ class PageOwners:
     """Belongs to several files (reflink): as the struct page marks it, or as i_pages prove it."""
     owners: tuple[Owner, ...]
     notes: tuple[str, ...]
+    lacks: tuple[str, ...]
+    """What could not be read, so that there may be more."""
     complete: bool
     """Whether every DAX file could be looked at."""
     page_shift: int
@@ -130,5 +132,5 @@ class PageOwners:
             "pinned": page.pinned if trusted else None,
             "shared": self.shared,
             "owners": [o.to_json() for o in self.owners],
-            "notes": list(self.notes),
+            "notes": [*self.notes, *self.lacks],
         }

@@ -77,6 +77,7 @@ class _Question:
         self.page = read_page(prog, pfn)
         self.page_shift = int(prog["PAGE_SHIFT"])
         self.notes: list[str] = []
+        self.lacks: list[str] = []
 
     @property
     def known(self) -> bool:
@@ -100,6 +101,7 @@ class _Question:
             self._shared(owners),
             tuple(owners),
             tuple(dict.fromkeys(self.notes)),
+            tuple(dict.fromkeys(self.lacks)),
             self.files.complete,
             self.page_shift,
         )
@@ -121,7 +123,7 @@ class _Question:
         physical = self.pfn << self.page_shift
         found = next((n for n in namespaces if physical in n.range), None)
         if found is None and problems and self._is_pmem():
-            self.notes.append(f"namespace unknown: {problems[0]}")
+            self.lacks.append(f"namespace unknown: {problems[0]}")
         return found
 
     def _owners(self) -> Iterator[Owner]:
@@ -161,8 +163,8 @@ class _Question:
         self, file: DaxFile, entry: DaxEntry | None, index: int, sources: tuple[str, ...]
     ) -> Owner:
         mapping = file.inode.mapping
-        self.notes += [f"{file.text()}: {p}" for p in file.names.problems]
-        self.notes += [f"{file.text()}: {p}" for p in vmas_of_mapping(self.prog, mapping).problems]
+        self.lacks += [f"{file.text()}: {p}" for p in file.names.problems]
+        self.lacks += [f"{file.text()}: {p}" for p in vmas_of_mapping(self.prog, mapping).problems]
         return Owner(
             file.inode.ino,
             file.device,
@@ -190,7 +192,7 @@ class _Question:
         sector = on.get(super_.disks[0])
         if sector is None:
             problems = dm_pieces(self.prog)[1]
-            self.notes.append(
+            self.lacks.append(
                 f"sector on {super_.disks[0]} not known: its table on {namespace.blockdev}"
                 f" {f'cannot be read: {problems[0]}' if problems else 'is not linear'}"
             )
@@ -210,7 +212,7 @@ class _Question:
                     f"the struct page names {describe_mapping(self.prog, claim[0])} page"
                     f" {claim[1]:#x}, the device's range {char.name} page {index:#x}"
                 )
-        self.notes += vmas_of_mapping(self.prog, mapping).problems
+        self.lacks += vmas_of_mapping(self.prog, mapping).problems
         node = char.node
         return Owner(
             node.ino if node else None,
@@ -237,7 +239,7 @@ class _Question:
             return
         entry = file.entries.find(index)
         if entry is None and file.entries.problems:
-            self.notes.append(
+            self.lacks.append(
                 f"only the struct page names {file.text()}: its DAX entries cannot be read in full"
             )
             yield self._of_file(file, None, index, ("page",))
@@ -255,7 +257,7 @@ class _Question:
         copies, and the zero page of holes."""
         index: _StandIns = cached(self.prog, "stand_ins", lambda: _StandIns(self.prog))
         if not index.complete:
-            self.notes.append("not all DAX mappings were looked at for this page of RAM")
+            self.lacks.append("not all DAX mappings were looked at for this page of RAM")
         for file, vma, address in index.places.get(self.pfn, ()):
             page = vma.pgoff + ((address - vma.start) >> self.page_shift)
             entry = file.entries.find(page)
@@ -312,14 +314,14 @@ class _Question:
                 " a struct page can name one of them at most"
             )
         if files.problems:
-            self.notes.append(
+            self.lacks.append(
                 f"there may be more owners: {files.problems[0]}"
                 + (f" (and {len(files.problems) - 1} more)" if len(files.problems) > 1 else "")
             )
         if files.char_problem and page.type != "MEMORY_DEVICE_FS_DAX":
-            self.notes.append(f"device DAX could not be read: {files.char_problem}")
+            self.lacks.append(f"device DAX could not be read: {files.char_problem}")
         if tasks_of(self.prog).problems:
-            self.notes.append(f"there may be more processes: {tasks_of(self.prog).problems[0]}")
+            self.lacks.append(f"there may be more processes: {tasks_of(self.prog).problems[0]}")
         if not owners and page.initialised:
             self.notes.append(
                 "no DAX file in memory has this page: not touched through a mapping since its file"

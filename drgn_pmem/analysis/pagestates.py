@@ -132,7 +132,13 @@ class PageReport:
     groups: list[PageGroup] = field(default_factory=list)
     ranges: list[PageRange] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    complete: bool = True
+    lacks: list[str] = field(default_factory=list)
+    """Struct pages that could not be read, and why."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every struct page could be read."""
+        return not self.lacks
 
 
 def namespaces_to_scan(
@@ -316,7 +322,7 @@ def page_report(
     need_kernel_debug_info(prog, "pgmap_array")
     chosen = chosen or Filter()
     report = PageReport()
-    todo, report.notes[:] = namespaces_to_scan(prog, name)
+    todo, report.lacks[:] = namespaces_to_scan(prog, name)
     pgmaps, problems = pages_pgmap(prog)
     known = None if problems else np.array([g.address for g in pgmaps], np.uint64)
     total = sum(end - start for start, end, _ in scan_ranges(g for _, g in todo))
@@ -349,8 +355,7 @@ def page_report(
                 )
         _take(report, describer, scan, chosen, wanted, ranges, owners)
         done += scan.pages
-        report.complete &= scan.complete
-        report.notes += scan.notes
+        (report.notes if scan.complete else report.lacks).extend(scan.notes)
         if not scan.complete:
             break
         _explain(report, title, scan, describer)
@@ -416,9 +421,8 @@ def _explain(report: PageReport, title: str, scan: Scan, describer: _Describer) 
         if state is not State.SAVED and (count := scan.count(state))
     ]
     if missing:
-        report.complete = False
         every = sum(scan.count(state) for state in State)
-        report.notes.append(
+        report.lacks.append(
             f"{title}: struct pages that are not in the dump: {', '.join(missing)} of {every} "
             f"(pmem-coverage {title} says why; pmem-files needs none of them)"
         )
@@ -427,8 +431,7 @@ def _explain(report: PageReport, title: str, scan: Scan, describer: _Describer) 
     if torn:
         report.notes.append(f"{title}: {torn} struct pages are none: overwritten or corrupt")
     if strange:
-        report.complete = False
-        report.notes.append(
+        report.lacks.append(
             f"{title}: {strange} struct pages were written after the crash (they point to no page "
             "map of this kernel): a capture kernel bound the namespace; pmem-files needs none of "
             "them"

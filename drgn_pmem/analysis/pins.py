@@ -33,6 +33,7 @@ _DAX_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DE
 """``enum memory_type`` of persistent memory; DEVDAX became GENERIC in v5.7."""
 
 _MAX_PAGES = 1 << 14
+_MAX_TOLD = 10
 """Pinned pages that are shown."""
 
 
@@ -122,7 +123,8 @@ class Pins:
     waiters: tuple[Waiter, ...]
     """All of them, also those whose page is not known."""
     notes: tuple[str, ...]
-    problems: tuple[str, ...]
+    lacks: tuple[str, ...]
+    """What could not be read, so that there may be more."""
     complete: bool
     """Whether everything that could know of a pin could be read."""
 
@@ -132,8 +134,8 @@ class _Search:
         self.prog = prog
         self.files: DaxFiles = dax_files_of(prog)
         self.notes: list[str] = []
+        self.lacks: list[str] = []
         self.problems: list[str] = list(self.files.problems)
-        self.complete = True
         self.holders: dict[int, list[Holder]] = {}
         self.waiters: list[Waiter] = []
         self.heads: dict[int, int] = {}
@@ -156,12 +158,13 @@ class _Search:
                     f"{waiter.task.pid}/{waiter.task.comm} waits in {waiter.function}"
                     f" for {waiter.file or 'a file that its stack does not name'}"
                 )
+        problems = list(dict.fromkeys(self.problems))
         return Pins(
             tuple(pages),
             tuple(self.waiters),
             tuple(self.notes),
-            tuple(dict.fromkeys(self.problems)),
-            self.complete and not self.problems,
+            (*self.lacks, *(f"there may be more: {line}" for line in problems[:_MAX_TOLD])),
+            not self.lacks and not self.problems,
         )
 
     def _is_pmem(self, pfn: int) -> bool:
@@ -177,10 +180,10 @@ class _Search:
     def _busy(self) -> Iterator[int]:
         """Pages whose struct page counts more references than idle and mappings explain."""
         report = page_report(self.prog, chosen=Filter(busy=True), ranges=True, keep=_MAX_PAGES)
-        self.complete &= report.complete
         self.notes += report.notes
+        self.lacks += report.lacks
         if not report.complete:
-            self.notes.append(
+            self.lacks.append(
                 "where struct pages are missing, only pins that holders or waiters show are known"
             )
         for found in report.ranges:

@@ -167,7 +167,7 @@ class Poison:
 
     pages: tuple[PoisonedPage, ...]
     notes: tuple[str, ...]
-    problems: tuple[str, ...]
+    lacks: tuple[str, ...]
     """Why there may be more."""
     complete: bool
     """Whether everything that could know of a bad page could be read."""
@@ -178,8 +178,8 @@ class _Search:
         self.prog = prog
         self.shift = int(prog["PAGE_SHIFT"])
         self.notes: list[str] = []
+        self.lacks: list[str] = []
         self.problems: list[str] = []
-        self.complete = True
         self.ranges: dict[int, list[BadRange]] = {}
         self.lines: dict[int, list[FailureLine]] = {}
         self.namespaces: list[Namespace] = []
@@ -198,8 +198,8 @@ class _Search:
         return Poison(
             tuple(found),
             tuple(self.notes),
-            tuple(dict.fromkeys(self.problems)),
-            self.complete and not self.problems,
+            (*self.lacks, *(f"there may be more: {line}" for line in dict.fromkeys(self.problems))),
+            not self.lacks and not self.problems,
         )
 
     def _read_ranges(self) -> None:
@@ -244,7 +244,7 @@ class _Search:
         """PFNs whose struct page is marked."""
         report = page_report(self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES)
         self.notes += report.notes
-        self.complete &= report.complete
+        self.lacks += report.lacks
         for found in report.ranges:
             group = found.group
             if (group.folio_pages or 1) > 1:

@@ -129,6 +129,8 @@ class SegmentsAnswer:
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """What could not be read."""
+    lacks: list[str] = field(default_factory=list)
+    """What the file does not have."""
 
 
 def read_segments(prog: Program) -> SegmentsAnswer:
@@ -148,7 +150,12 @@ def read_segments(prog: Program) -> SegmentsAnswer:
     segments = list(reader.read())
     missing, notes = _missing_ram(dump, machine, loader)
     return SegmentsAnswer(
-        segments, loader, missing, [*reader.notes(), *notes], list(machine.problems)
+        segments,
+        loader,
+        missing,
+        [*reader.notes(), *notes],
+        list(machine.problems),
+        reader.lacks(),
     )
 
 
@@ -180,17 +187,21 @@ class _Reader:
         notes = []
         if self.cut:
             notes.append(f"{self.cut} more segments are not shown: too many to be sound")
+        if self.outside and self.dump.contained is not DumpFormat.KDUMP:
+            notes.append("a hypervisor's dump: it never sets PF_DEV and leaves nothing out")
+        return notes
+
+    def lacks(self) -> list[str]:
+        lacks = []
         if self.dump.contained is DumpFormat.KDUMP:
-            told = " and ".join(self.machine.pmem_sources) or "nothing (no debug info)"
-            notes.append(
+            told = " and ".join(self.machine.pmem_sources) or "nothing"
+            lacks.append(
                 "kdump-compressed: p_flags are gone; ranges are those of the page bitmap, "
                 f"what is pmem is told from {told}"
             )
-        elif self.outside:
-            notes.append("a hypervisor's dump: it never sets PF_DEV and leaves nothing out")
         if self.dump.truncated:
-            notes.append("the file is cut short or marked incomplete: see the truncated bytes")
-        return notes
+            lacks.append("the file is cut short or marked incomplete: see the truncated bytes")
+        return lacks
 
     def _segment(self, segment: Segment) -> DumpSegment:
         physical = segment.physical

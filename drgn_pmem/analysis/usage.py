@@ -74,6 +74,8 @@ class Usage:
     overlap: int = 0
     """Pages that more than one segment has; makedumpfile counts them again."""
     notes: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    """What could not be counted, and why."""
 
     @property
     def excluded(self) -> int:
@@ -141,7 +143,7 @@ def read_usage(prog: Program) -> Usage:
         raise DumpFileError("live memory has no page report: it is not a dump")
     size = dump.kdump.block_size if dump.kdump else vmcoreinfo_of(prog).page_size or 4096
     original, end = _present(coverage, size)
-    metadata, userdata, notes = _pmem(prog, dump, coverage, size)
+    metadata, userdata, notes, lacks = _pmem(prog, dump, coverage, size)
     first, last = coverage.runs(State.SAVED)
     step = np.uint64(size)
     low = first // step + (first % step != 0).astype(np.uint64)
@@ -158,6 +160,7 @@ def read_usage(prog: Program) -> Usage:
         bool(metadata or userdata or read_machine(prog).iomem),
         _overlap(dump, size, original),
         tuple(notes),
+        tuple(lacks),
     )
 
 
@@ -183,9 +186,10 @@ def _present(coverage: Coverage, size: int) -> tuple[int, int]:
 
 def _pmem(
     prog: Program, dump: DumpFile, coverage: Coverage, size: int
-) -> tuple[dict[State, int], dict[State, int], list[str]]:
-    """Pages of pmem metadata and user data by state."""
+) -> tuple[dict[State, int], dict[State, int], list[str], list[str]]:
+    """Pages of pmem metadata and user data by state, notes, and what could not be counted."""
     notes: list[str] = []
+    lacks: list[str] = []
     ranges: list[PhysicalRange] = []
     everything: list[PhysicalRange] = []
     try:
@@ -195,8 +199,10 @@ def _pmem(
                 continue
             data = min((s.start for s in item.stretches if s.kind == "data"), default=item.end)
             ranges.append(PhysicalRange(item.start, data))
-    except (MissingDebugInfo, NotFound) as error:
-        notes.append(f"pmem pages: {error}")
+    except MissingDebugInfo as error:
+        lacks.append(f"pmem pages: {error}")
+    except NotFound as error:
+        notes.append(str(error))
     machine = read_machine(prog)
     # What was used as RAM is no persistent memory to makedumpfile.
     ram = machine.system_ram
@@ -214,7 +220,7 @@ def _pmem(
             _add(meta, coverage, inside)
         for outside in metadata.gaps(part.start, part.end):
             _add(data_states, coverage, outside)
-    return _pages(meta, size), _pages(data_states, size), notes
+    return _pages(meta, size), _pages(data_states, size), notes, lacks
 
 
 def _add(states: dict[State, int], coverage: Coverage, part: PhysicalRange) -> None:

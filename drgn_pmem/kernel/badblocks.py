@@ -19,7 +19,7 @@ from drgn import FaultError, Object, Program, cast
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.printk import get_dmesg
 
-from drgn_pmem.errors import PmemError
+from drgn_pmem.errors import MissingDebugInfo, PmemError
 from drgn_pmem.kernel.debuginfo import has_member, has_type
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.nvdimm import for_each_bus
@@ -201,7 +201,11 @@ def for_each_failure_line(prog: Program) -> Iterator[FailureLine]:
     """
     try:
         log = get_dmesg(prog)
-    except (FaultError, LookupError, ValueError) as error:
+    except LookupError:
+        raise MissingDebugInfo(
+            "the kernel log cannot be read without debug info of the kernel (-s VMLINUX)"
+        ) from None
+    except (FaultError, ValueError) as error:
         raise PmemError(f"the kernel log cannot be read: {error}") from error
     for line in log.splitlines():
         match = _FAILURE.search(line) or _INJECTED.search(line)

@@ -249,7 +249,8 @@ class _Reader:
         return head
 
     def _decode(self, known: dict[str, Any], page: bytes, pgmap: Pgmap | None) -> PageState:
-        if pgmap is not None and not any(page):
+        untold = pgmap is None and not self._all_pgmaps  # no one tells what page it is
+        if not any(page) and (pgmap is not None or untold):
             return PageState(**known, state=State.EXCLUDED, reason=_ZEROES)
         layout, pfn = self._layout, known["pfn"]
         head_pfn = self._head(pfn, page)
@@ -261,7 +262,7 @@ class _Reader:
             "aliased": aliased,
             # A poisoned tail of shared memory would poison all that share it.
             "hwpoison": None
-            if layout.hwpoison_bit is None or aliased
+            if layout.hwpoison_bit is None or aliased or (untold and head_pfn != pfn)
             else bool(flags & layout.hwpoison_bit),
             **self._zone(flags),
         }

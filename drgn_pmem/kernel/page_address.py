@@ -9,13 +9,14 @@ machine check, a pointer out of a backtrace, an offset in a namespace, a bad sec
 device. A bare number could be several of those; which reading was taken is part of the answer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 import re
 from typing import Any
 
 from drgn import Program
 
+from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import NotFound, PmemError, UsageError
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.iomem import IORESOURCE_SYSTEM_RAM, PERSISTENT_MEMORY, for_each_iomem
@@ -107,6 +108,14 @@ def _number(prog: Program, text: str, value: int) -> PageAddress:
         return PageAddress(pfn, "page", text, note)
     need_kernel_debug_info(prog, f"what memory there was at {text}")
     as_pfn, as_physical = value << layout.page_shift, value
+    if not _known_memory(prog):
+        # Nothing tells a PFN from a physical address but the dump's own memory.
+        if coverage_of(prog).state(as_pfn) is State.ABSENT:
+            raise NotFound(
+                f"{text}: what memory there was is not known (iomem_resource cannot be read), and"
+                " the dump has no page with this PFN"
+            )
+        return PageAddress(value, "pfn", text, f"{text} taken as a PFN of the dump's memory")
     for what, ranges in _known_memory(prog):
         if any(as_pfn in r for r in ranges):
             note = f"{text} taken as a PFN ({what}, physical {as_pfn:#x})"
@@ -123,12 +132,12 @@ def _number(prog: Program, text: str, value: int) -> PageAddress:
     )
 
 
-def _known_memory(prog: Program) -> Iterable[tuple[str, list[PhysicalRange]]]:
-    """Physical ranges by what they are, persistent memory first."""
+def _known_memory(prog: Program) -> Sequence[tuple[str, list[PhysicalRange]]]:
+    """Physical ranges by what they are, persistent memory first; empty if no one tells."""
     cached = prog.cache.get("drgn_pmem.known_memory")
     if cached is None:
         page_maps = collect(for_each_pgmap(prog))[0]
-        resources = collect(for_each_iomem(prog))[0]
+        resources, problems = collect(for_each_iomem(prog))
         pmem = [r for pgmap in page_maps for r in pgmap.ranges]
         pmem += [
             PhysicalRange(r.start, r.end + 1) for r in resources if r.desc in PERSISTENT_MEMORY
@@ -138,7 +147,7 @@ def _known_memory(prog: Program) -> Iterable[tuple[str, list[PhysicalRange]]]:
             for r in resources
             if r.flags & IORESOURCE_SYSTEM_RAM == IORESOURCE_SYSTEM_RAM
         ]
-        cached = (("persistent memory", pmem), ("RAM", ram))
+        cached = (("persistent memory", pmem), ("RAM", ram)) if pmem or not problems else ()
         prog.cache["drgn_pmem.known_memory"] = cached
     return cached
 

@@ -11,9 +11,10 @@ include/linux/memremap.h, ``struct vmem_altmap`` in the same.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+import itertools
 from typing import Any
 
-from drgn import Object, Program, cast
+from drgn import FaultError, Object, Program, cast
 from drgn.helpers.linux.xarray import xa_for_each, xa_load
 
 from drgn_pmem.kernel.debuginfo import find_variable, has_member
@@ -195,7 +196,14 @@ def for_each_pgmap(prog: Program) -> Iterator[Pgmap]:
     """
     array = find_variable(prog, "pgmap_array", "vmlinux").address_of_()
     seen: set[int] = set()
-    for count, (_, entry) in enumerate(xa_for_each(array)):
+    entries = xa_for_each(array)
+    for count in itertools.count():
+        try:
+            _, entry = next(entries)
+        except StopIteration:
+            return
+        except FaultError as error:
+            raise WalkError(f"pgmap_array: stopped after {count} entries: {error}") from None
         if count >= LIMIT:
             raise WalkError(f"pgmap_array: stopped after {count} entries: too many to be sound")
         # A range that is no power of two is several entries of one page map.

@@ -50,7 +50,7 @@ def test_files_that_were_read_before_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> 
         patch.setattr(daxfiles, "for_each_dax_inode", interrupted)
         part = answer("pmem-files --all")
         assert not part.complete
-        assert any("interrupted: 3 files were read" in note for note in part.notes)
+        assert any("interrupted: 3 files were read" in note for note in part.lacks)
         files = [f for f in part.records if f.pages is not None]
         assert len(files) == 3
         assert {f.inode for f in files} < {f.inode for f in whole.records}
@@ -65,7 +65,7 @@ def test_files_that_were_counted_before_ctrl_c(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(filelist, "_summary", interrupted_after(filelist._summary, 2))
     part = answer("pmem-files")
     assert not part.complete
-    assert any("interrupted: 2 of" in note for note in part.notes)
+    assert any("interrupted: 2 of" in note for note in part.lacks)
     assert len([f for f in part.records if f.pages is not None]) == 2
 
 
@@ -83,7 +83,7 @@ def test_pages_that_were_looked_at_before_ctrl_c(
     part = answer(line)
     assert not part.complete
     assert [p.pfn for p in part.records] == [whole.records[0].pfn]
-    assert any(f"interrupted: 1 of {len(whole.records)}" in note for note in part.notes)
+    assert any(f"interrupted: 1 of {len(whole.records)}" in note for note in part.lacks)
 
 
 def test_owners_that_were_found_before_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,4 +92,4 @@ def test_owners_that_were_found_before_ctrl_c(monkeypatch: pytest.MonkeyPatch) -
     part = answer("pmem-rmap " + " ".join(pfns))
     assert not part.complete
     assert [hex(p.pfn) for p in part.records] == pfns[:2]
-    assert "interrupted: 2 of 3 pages were looked at" in part.notes
+    assert "interrupted: 2 of 3 pages were looked at" in part.lacks
