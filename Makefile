@@ -10,7 +10,7 @@ SPACE := $(subst ,, )
 DISTRO := build/distro
 SUITES ?= bullseye bookworm trixie trixie-backports
 
-.PHONY: demo test test-distro lint typecheck floors bench bench-dump fuzz docs vmcores matrix clean
+.PHONY: demo test test-distro lint typecheck floors bench bench-dump fuzz docs matrix vmcores clean
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -68,6 +68,12 @@ fuzz: $(VENV)/.installed
 docs: $(VENV)/.runs
 	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/examples.py
+
+# What each command answers on each dump, by the tests; a failed one stands in the page as such.
+matrix: $(VENV)/.installed
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -p tests.matrix \
+		--matrix docs/support-matrix.json tests/dumps -k "not mutations"; status=$$?; \
+		$(BIN)/python docs/matrix.py && exit $$status
 
 vmcores:
 	vmcores/lab/make.sh

@@ -22,21 +22,36 @@ from drgn import Program
 
 import drgn_pmem
 from drgn_pmem.commands import load_commands
+from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.shell.sample import Sample, load_index
 from drgn_pmem.spec import SPECS, Answer, run
 
 __all__ = (
+    "ASKED",
     "CASES",
+    "NO_DEBUG_INFO",
     "Case",
     "TruthPage",
+    "bare",
+    "named",
     "open_crash",
     "pmem_samples",
     "program",
+    "run_answer",
     "run_json",
     "run_text",
     "samples",
     "truth_pages",
+    "without_debug_info",
 )
+
+NO_DEBUG_INFO = "no debug info"
+
+ASKED: set[tuple[str, str, str]] = set()
+"""(sample, format, command) of what was asked since someone emptied it: tests/matrix.py does."""
+
+_NAME = "tests.samples.name"
+"""Where a program keeps which sample and format it is."""
 
 
 @functools.cache
@@ -61,6 +76,7 @@ class Case:
 
     def json(self, line: str) -> Any:
         """The JSON that a command prints on it; computed once per process."""
+        ASKED.add((self.sample.name, self.format, line.split()[0]))
         return json.loads(_json_text(self.sample.name, self.format, line))
 
     def truth(self, name: str) -> str:
@@ -83,7 +99,7 @@ CASES = [Case(sample, format) for sample in pmem_samples() for format in sample.
 def program(name: str, format: str) -> Program:
     """The program of a case, opened once per process and a few at a time."""
     sample = samples()[name]
-    return open_crash(sample, sample.dump(format))
+    return named(open_crash(sample, sample.dump(format)), name, format)
 
 
 def open_crash(sample: Sample, path: Path) -> Program:
@@ -96,14 +112,46 @@ def open_crash(sample: Sample, path: Path) -> Program:
     )
 
 
+def without_debug_info(case: Case) -> Program:
+    """The dump opened with nothing but itself; once per process, as :func:`program`."""
+    return _bare_program(case.sample.name, case.format)
+
+
+def bare(case: Case, line: str) -> tuple[Any, str]:
+    """The JSON and the notes that a command prints on it without debug info; computed once."""
+    ASKED.add((case.sample.name, f"{case.format}, {NO_DEBUG_INFO}", line.split()[0]))
+    out, notes = _bare_texts(case.sample.name, case.format, line)
+    return json.loads(out), notes
+
+
+@functools.cache
+def _bare_texts(name: str, format: str, line: str) -> tuple[str, str]:
+    return run_answer(_bare_program(name, format), f"{line} --json")[1:]
+
+
+@functools.lru_cache(maxsize=2)
+def _bare_program(name: str, format: str) -> Program:
+    prog = open_program(samples()[name].dump(format))[0]
+    return named(prog, name, f"{format}, {NO_DEBUG_INFO}")
+
+
+def named(prog: Program, name: str, format: str) -> Program:
+    """The program, with the name under which the support matrix has what it is asked."""
+    prog.cache[_NAME] = name, format
+    return prog
+
+
 @functools.cache
 def _json_text(name: str, format: str, line: str) -> str:
-    return _run(program(name, format), f"{line} --json")[1]
+    return run_answer(program(name, format), f"{line} --json")[1]
 
 
-def _run(prog: Program, line: str) -> tuple[Answer | None, str, str]:
+def run_answer(prog: Program, line: str) -> tuple[Answer | None, str, str]:
+    """Answer of a command, what it printed to standard output and to standard error."""
     load_commands()
     words = shlex.split(line)
+    if _NAME in prog.cache:
+        ASKED.add((*prog.cache[_NAME], words[0]))
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         answer = run(SPECS[words[0]], prog, words[1:])
@@ -112,12 +160,12 @@ def _run(prog: Program, line: str) -> tuple[Answer | None, str, str]:
 
 def run_json(prog: Program, line: str) -> Any:
     """The JSON that a command prints; ``--json`` is added to the line."""
-    return json.loads(_run(prog, f"{line} --json")[1])
+    return json.loads(run_answer(prog, f"{line} --json")[1])
 
 
 def run_text(prog: Program, line: str) -> tuple[str, str]:
     """Standard output and standard error of a command."""
-    return _run(prog, line)[1:]
+    return run_answer(prog, line)[1:]
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ def sample(request: pytest.FixtureRequest) -> Sample:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one dump run in one process, which opens the dump once."""
     for item in items:
-        params = getattr(item, "callspec", None)
-        if params is not None:
-            dump = params.params.get("case") or params.params.get("sample")
-            if dump is not None:
-                item.add_marker(pytest.mark.xdist_group(str(getattr(dump, "name", dump))))
+        callspec = getattr(item, "callspec", None)
+        for value in callspec.params.values() if callspec is not None else ():
+            if isinstance(value, Case | Sample):
+                name = str(value) if isinstance(value, Case) else value.name
+                item.add_marker(pytest.mark.xdist_group(name))
+                break

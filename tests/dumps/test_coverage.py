@@ -20,10 +20,11 @@ import pytest
 
 import drgn_pmem
 from drgn_pmem.dumpfile import Coverage, State, coverage_of, open_dump
-from drgn_pmem.dumpfile.program import open_program
 
-from ..samples import CASES, Case, open_crash, run_json, run_text
+from ..samples import CASES, Case, open_crash, run_json, run_text, without_debug_info
 from .test_segments import ELF_CASES, KDUMP_CASES, iomem, readelf
+
+pytestmark = pytest.mark.holds("pmem-coverage")
 
 PAGE = 4096
 UNIT = 512
@@ -280,7 +281,7 @@ def test_struct_pages_that_the_capture_kernel_overwrote_are_told(case: Case) -> 
 
 def test_without_debug_info_struct_pages_are_found_all_the_same(case: Case) -> None:
     """By vmcoreinfo and the page tables: the same places and states as with debug info."""
-    prog, _ = open_program(case.sample.dump(case.format))
+    prog = without_debug_info(case)
     full = {item["start"]: item for item in namespaces(case).values()}
     blocks = [b for b in case.json("pmem-infoblocks") if b.get("infoblock")]
     if not blocks:

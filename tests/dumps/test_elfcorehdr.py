@@ -21,6 +21,8 @@ from drgn_pmem.formats.elfprepare import elfcorehdr_size
 
 from ..samples import CASES, Case, run_json, run_text
 
+pytestmark = pytest.mark.holds("elfcorehdr")
+
 _CACHE: dict[str, CrashHeaders] = {}
 
 

@@ -21,6 +21,8 @@ from drgn_pmem.kernel.kexec import read_physical
 
 from ..samples import Case, open_crash, program, run_json, run_text, samples
 
+pytestmark = pytest.mark.holds("fadump", "elfcorehdr")
+
 FADUMP = [
     Case(sample, format)
     for sample in samples().values()

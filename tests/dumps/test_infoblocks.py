@@ -5,14 +5,14 @@
 import re
 from typing import Any
 
-from drgn import Program
 import pytest
 
 from drgn_pmem.dumpfile import coverage_of
-from drgn_pmem.dumpfile.program import open_program
 
-from ..samples import CASES, Case, run_json, run_text
+from ..samples import CASES, Case, bare
 from .test_segments import sysfs
+
+pytestmark = pytest.mark.holds("pmem-infoblocks")
 
 
 def recorded(case: Case) -> dict[int, tuple[str, dict[str, Any]]]:
@@ -28,10 +28,6 @@ def recorded(case: Case) -> dict[int, tuple[str, dict[str, Any]]]:
             blocks[int(start, 16)] = (name, block)
     assert blocks
     return blocks
-
-
-def without_debug_info(case: Case) -> Program:
-    return open_program(case.sample.dump(case.format))[0]
 
 
 def held(case: Case) -> dict[int, tuple[str, dict[str, Any]]]:
@@ -67,7 +63,7 @@ def test_blocks_are_those_that_ndctl_read(case: Case) -> None:
 
 
 def test_blocks_are_found_without_debug_info(case: Case) -> None:
-    answer = run_json(without_debug_info(case), "pmem-infoblocks")
+    answer = bare(case, "pmem-infoblocks")[0]
     assert_blocks(answer, held(case))
 
 
@@ -131,7 +127,7 @@ def test_labels_are_those_that_ndctl_read(case: Case) -> None:
 
 def test_labels_are_found_without_debug_info(case: Case) -> None:
     truth = recorded_labels(case)
-    ours = slots(run_json(without_debug_info(case), "pmem-infoblocks"))
+    ours = slots(bare(case, "pmem-infoblocks")[0])
     wanted = {label["uuid"] for labels in truth.values() for label in labels.values()}
     assert {slot["uuid"] for slot in ours} == wanted
 
@@ -139,7 +135,7 @@ def test_labels_are_found_without_debug_info(case: Case) -> None:
 @pytest.mark.parametrize("case", [c for c in CASES if c.format == "raw"], ids=str)
 def test_the_output_says_where_it_looked(case: Case) -> None:
     flagged = any(segment["pmem"] for segment in case.json("pmem-segments"))
-    _, notes = run_text(without_debug_info(case), "pmem-infoblocks")
+    _, notes = bare(case, "pmem-infoblocks")
     (line,) = re.findall(r"note: searched (.*)", notes)
     assert line.startswith(
         "persistent memory by PF_DEV" if flagged else "all saved memory at every 2 MiB"

@@ -8,6 +8,8 @@ import pytest
 
 from ..samples import Case, run_text
 
+pytestmark = pytest.mark.holds("pmem-list", "pmem-namespaces")
+
 
 def by_name(value: Any) -> Any:
     """Lists of devices as dicts by name: ndctl's own order is that of its directory."""
@@ -43,6 +45,20 @@ def test_sizes_for_people(case: Case) -> None:
 def test_dax_regions_are_as_daxctl_recorded_them(case: Case) -> None:
     ours = case.json("pmem-list -X -i --ndctl")
     assert by_name(ours) == by_name(case.truth_json("daxctl.json"))
+
+
+def test_namespaces_are_those_of_ndctl(case: Case) -> None:
+    recorded = {
+        namespace["dev"]: namespace
+        for bus in case.truth_json("ndctl.json")
+        for region in bus["regions"]
+        for namespace in region.get("namespaces", [])
+    }
+    ours = {namespace["dev"]: namespace for namespace in case.json("pmem-namespaces")}
+    assert set(ours) == set(recorded)
+    for dev, namespace in ours.items():
+        theirs = {key: recorded[dev].get(key) for key in namespace if key != "dump"}
+        assert {key: namespace[key] for key in theirs} == theirs
 
 
 @pytest.mark.parametrize("mode", ["fsdax", "devdax", "sector", "raw"])

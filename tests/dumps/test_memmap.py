@@ -6,16 +6,16 @@ import contextlib
 import re
 from typing import Any
 
-from drgn import Program
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.mm import follow_phys, pfn_to_page
 import pytest
 
-from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry, for_each_memmap_entry_vmcoreinfo
 
-from ..samples import Case, run_json
+from ..samples import Case, run_json, without_debug_info
+
+pytestmark = pytest.mark.holds("pmem-memmap")
 
 PAGE = 4096
 
@@ -160,14 +160,9 @@ def test_list_entry_of_a_namespace_that_was_disabled_is_stale(case: Case) -> Non
 
 
 def test_without_debug_info_no_entry_is_judged(case: Case) -> None:
-    prog = program_without_debug_info(case)
+    prog = without_debug_info(case)
     entries = [m["list"] for m in run_json(prog, "pmem-memmap")]
     with contextlib.suppress(NotFound):
         expected = [(e.start_pfn, e.end_pfn) for e in for_each_memmap_entry(case.prog)]
         assert [(e["start_pfn"], e["end_pfn"]) for e in entries] == expected
     assert {e["state"] for e in entries} <= {"unknown"}
-
-
-def program_without_debug_info(case: Case) -> Program:
-    prog, _ = open_program(case.sample.dump(case.format))
-    return prog

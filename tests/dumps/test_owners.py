@@ -26,6 +26,8 @@ from .truth_owners import (
     shown_path,
 )
 
+pytestmark = pytest.mark.holds("pmem-rmap", "pmem-file", "pmem-files")
+
 Answers = dict[int, dict[str, Any]]
 
 

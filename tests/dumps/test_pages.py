@@ -21,7 +21,10 @@ from drgn_pmem.kernel.page import pages_pgmap, parse_page, read_page, resolve_pa
 from drgn_pmem.kernel.pagetable import for_each_extent
 from drgn_pmem.kernel.pgmap import Pgmap
 
-from ..samples import Case, TruthPage, run_json, run_text, samples, truth_pages
+from ..samples import Case, TruthPage, run_json, run_text, samples, truth_pages, without_debug_info
+from .truth_owners import data_starts, is_pmem, shown_path
+
+pytestmark = pytest.mark.holds("pmem-pages", "pmem-page")
 
 PAGE = 4096
 
@@ -204,6 +207,55 @@ def ranges(case: Case, options: str) -> set[int]:
         for entry in run_json(case.prog, f"pmem-pages --ranges {options}")
         for pfn in range(entry["pfn"], entry["pfn"] + entry["pages"])
     }
+
+
+def test_pmem_page_names_the_file_and_the_place_that_were_recorded(case: Case) -> None:
+    """The page of every file at the lowest offset that was mapped, and the place of its data in the
+    namespace by ndctl's record of the info block."""
+    skip_without_pmem(case)
+    lowest: dict[str, TruthPage] = {}
+    for truth in sorted(recorded(case.sample.name), key=lambda t: t.offset):
+        if is_pmem(case, truth.pfn) and len(same_page(case, truth)) == 1:
+            lowest.setdefault(shown_path(truth), truth)
+    wanted = {truth.pfn: (path, truth) for path, truth in lowest.items()}
+    assert wanted
+    answers = run_json(case.prog, "pmem-page " + " ".join(f"{pfn:#x}" for pfn in wanted))
+    assert [page["pfn"] for page in answers] == list(wanted)
+    starts = data_starts(case)
+    devices = {n["dev"]: n.get("blockdev") for n in case.truth_json("ndctl-list-N.json")}
+    for page in answers:
+        path, truth = wanted[page["pfn"]]
+        device = devices[page["namespace"]]
+        if device is not None:
+            assert page["offset"] == truth.pfn * PAGE - starts[device]
+        if page["state"] != "saved" or page["pgmap_known"] is False:
+            assert (page["owner"], page["index"], page["refcount"]) == (None, None, None)
+        elif not page["shared"]:
+            assert page["owner"] == path or page["owner"].endswith(f"(ino {truth.inode})")
+            assert page["index"] == truth.offset // PAGE
+
+
+def test_pmem_page_without_debug_info_says_no_more_than_the_struct_page(case: Case) -> None:
+    """A number is the PFN of a page that the dump has, or no answer; what the struct page tells
+    without debug info is what it tells with."""
+    skip_without_pmem(case)
+    prog, coverage = without_debug_info(case), coverage_of(case.prog)
+    pfns = sorted({t.pfn for t in recorded(case.sample.name) if is_pmem(case, t.pfn)})[::16]
+    assert pfns
+    for pfn in pfns:
+        if coverage.state(pfn * PAGE) is State.ABSENT:
+            with pytest.raises(NotFound, match="no page with this PFN"):
+                run_text(prog, f"pmem-page {pfn:#x}")
+            continue
+        (bare,) = run_json(prog, f"pmem-page {pfn:#x}")
+        (full,) = run_json(case.prog, f"pmem-page {pfn:#x}")
+        assert bare["pfn"] == full["pfn"] == pfn
+        assert {k for k in ("owner", "namespace", "pgmap", "pins") if bare[k] is not None} == set()
+        known = [k for k in ("flags", "hwpoison", "page_physical") if bare[k] is not None]
+        if full["pgmap_known"]:
+            known += [k for k in ("refcount", "mapping", "index") if bare[k] is not None]
+        assert {k: bare[k] for k in known} == {k: full[k] for k in known}
+        assert (bare["state"] == "saved") == (full["state"] == "saved")
 
 
 def test_poisoned_pages_are_those_that_were_poisoned(case: Case) -> None:

@@ -9,6 +9,8 @@ import pytest
 from ..samples import Case, run_json
 from .truth_owners import PAGE, Event, events, recorded
 
+pytestmark = pytest.mark.holds("pmem-pins")
+
 KINDS = {"VMSPLICE": "vmsplice", "IO_URING": "io_uring", "DIRECT": "direct I/O"}
 
 

@@ -10,6 +10,8 @@ import pytest
 from ..samples import Case, run_json, run_text, truth_pages
 from .truth_owners import PAGE, data_starts, events, recorded, shown_path, sysfs
 
+pytestmark = pytest.mark.holds("pmem-poison")
+
 SECTOR = 512
 
 

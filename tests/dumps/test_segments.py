@@ -13,9 +13,10 @@ import pytest
 
 from drgn_pmem.analysis.segments import read_segments
 from drgn_pmem.dumpfile import PF_DEV, State, coverage_of
-from drgn_pmem.dumpfile.program import open_program
 
-from ..samples import CASES, Case, open_crash, run_json, run_text
+from ..samples import CASES, Case, open_crash, run_json, run_text, without_debug_info
+
+pytestmark = pytest.mark.holds("pmem-segments")
 
 PAGE = 4096
 
@@ -200,7 +201,7 @@ def test_bytes_in_the_file_are_those_that_coverage_counts(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_segments_without_debug_info(case: Case) -> None:
-    prog, _ = open_program(case.sample.dump(case.format))
+    prog = without_debug_info(case)
     ours = run_json(prog, "pmem-segments")
     full = case.json("pmem-segments")
 

@@ -14,6 +14,8 @@ from drgn_pmem.shell.sample import Sample
 from ..samples import Case, open_crash, run_json, run_text
 from .test_segments import ELF_CASES, iomem, readelf
 
+pytestmark = pytest.mark.holds("pmem-usage")
+
 PAGE = 4096
 
 

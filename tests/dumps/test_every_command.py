@@ -1,0 +1,150 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Every command on every dump answers, answers and says what it lacks, or says in one line why it
+cannot; also without debug info, and of a file that is cut short. What each said is what
+docs/support-matrix.md shows (tests/matrix.py).
+"""
+
+from collections.abc import Callable, Iterator
+import itertools
+import json
+import os
+import re
+import shutil
+
+from drgn import Program
+import pytest
+
+from drgn_pmem.commands import load_commands
+from drgn_pmem.errors import PmemError, UsageError
+from drgn_pmem.spec import Spec
+
+from ..samples import Case, named, open_crash, run_answer, samples, without_debug_info
+from .truth_owners import is_pmem, pages, shown_path
+
+Record = Callable[[str, object], None]
+
+ALL = [Case(sample, format) for sample in samples().values() for format in sample.formats]
+"""Machines without persistent memory too."""
+
+ONE_OF_EACH_KERNEL = [
+    next(cases)
+    for _, cases in itertools.groupby(
+        sorted(ALL, key=lambda c: (c.sample.release, c.sample.architecture)),
+        key=lambda c: (c.sample.release, c.sample.architecture),
+    )
+]
+
+CUT_SHORT = "cut short"
+
+TO_CUT = [case for case in ALL if case.sample is ALL[0].sample and case.format in ("elf", "zlib")]
+"""One with program headers, one with a bitmap; both of the default sample."""
+
+COMPLETE, DEGRADED, IMPOSSIBLE = "complete", "degraded", "impossible"
+
+SEARCHES = ("pmem-pins", "pmem-poison")
+"""What they look for need not be there: an empty answer is one."""
+
+pytestmark = pytest.mark.parametrize("spec", load_commands(), ids=lambda spec: spec.name)
+
+
+def question(spec: Spec, case: Case) -> str:
+    """
+    The command's line: what it cannot do without is what was recorded of this sample, pages that
+    processes had mapped and a file of theirs. Machines without any have RAM and a root directory.
+    """
+    needed = [a.names[0] for a in spec.arguments if not a.is_option and "nargs" not in a.options]
+    needed += [a.names[0] for a in spec.arguments if a.options.get("nargs") == "+"]
+    values = {"page": recorded_pages(case), "path": [recorded_path(case)]}
+    return " ".join([spec.name, *(value for name in needed for value in values[name])])
+
+
+def recorded_pages(case: Case) -> list[str]:
+    if any(case.sample.truth.glob("final.*.txt")):
+        found = {page.pfn for page in pages(case, present=True) if is_pmem(case, page.pfn)}
+        # Pages of every file, but of 2 MiB mappings only some.
+        return [f"{pfn:#x}" for pfn in sorted(found)[:: max(1, len(found) // 64)]]
+    (iomem,) = [*case.sample.truth.glob("iomem"), *case.sample.truth.glob("first/iomem")]
+    start = re.search(r"^(\w+)-\w+ : System RAM", iomem.read_text(), re.MULTILINE)
+    assert start is not None
+    return [f"{int(start[1], 16):#x}"]
+
+
+def recorded_path(case: Case) -> str:
+    if any(case.sample.truth.glob("final.*.txt")):
+        return next(
+            shown_path(page)
+            for page in pages(case, present=True)
+            if page.path.startswith("/mnt/") and "(deleted)" not in page.path
+        )
+    return "/"
+
+
+def ask(prog: Program, line: str) -> tuple[str, list[str]]:
+    """
+    Ask in JSON and in text.
+
+    :return: How it was answered, and what the answer lacks.
+    """
+    try:
+        answer, out, _ = run_answer(prog, f"{line} --json")
+    except UsageError:
+        raise
+    except PmemError as error:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            run_answer(prog, line)
+        return IMPOSSIBLE, one_line_each([str(error)])
+    json.loads(out)
+    assert answer is not None
+    _, out, notes = run_answer(prog, line)
+    assert out.strip() or notes.strip()
+    assert not re.search(r"Traceback|\bNone\b", notes)
+    assert answer.lacks or answer.complete
+    if not answer.lacks:
+        return COMPLETE, []
+    nothing = not answer.records and not line.startswith(SEARCHES)
+    return IMPOSSIBLE if nothing else DEGRADED, one_line_each(answer.lacks)
+
+
+def one_line_each(reasons: list[str]) -> list[str]:
+    assert all(reason.strip() and len(reason.splitlines()) == 1 for reason in reasons)
+    return reasons
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_answers_or_says_why_not(case: Case, spec: Spec, record_property: Record) -> None:
+    record_property("answer", ask(case.prog, question(spec, case)))
+
+
+@pytest.mark.parametrize("case", ONE_OF_EACH_KERNEL, ids=str)
+def test_without_debug_info(case: Case, spec: Spec, record_property: Record) -> None:
+    record_property("answer", ask(without_debug_info(case), question(spec, case)))
+
+
+@pytest.fixture(scope="module")
+def cut_short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Case], Program]]:
+    """Opens a dump of which the file has two thirds, as a full disk leaves it."""
+    opened: dict[str, Program] = {}
+    path = tmp_path_factory.mktemp("cut") / "vmcore"
+
+    def cut(case: Case) -> Program:
+        if str(case) not in opened:
+            opened.clear()
+            path.unlink(missing_ok=True)
+            shutil.copyfile(case.sample.dump(case.format), path)
+            os.truncate(path, path.stat().st_size * 2 // 3)
+            prog = open_crash(case.sample, path)
+            opened[str(case)] = named(prog, case.sample.name, f"{case.format}, {CUT_SHORT}")
+        return opened[str(case)]
+
+    yield cut
+    opened.clear()
+    path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("case", TO_CUT, ids=str)
+def test_of_a_file_cut_short(
+    case: Case, spec: Spec, cut_short: Callable[[Case], Program], record_property: Record
+) -> None:
+    record_property("answer", ask(cut_short(case), question(spec, case)))
