@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from drgn import Program
 
     from drgn_pmem.analysis.headers import CrashHeaders
-    from drgn_pmem.formats.elfcorehdr import CrashHeader
+    from drgn_pmem.formats.elfcorehdr import CrashHeader, ProgramHeader
 
 _HEADERS = ("found", "rebuilt", "implied")
 
@@ -22,9 +22,18 @@ _FIELDS = (
     Field("PHYSICAL", lambda row: row["physical"], "physical address", right=True),
     Field("SIZE", lambda row: row["size"], "bytes of memory", right=True),
     Field("FLAGS", lambda row: row["flags"], "p_flags, raw; 0x10 is PF_DEV", right=True),
-    Field("FOUND", lambda row: row["found"], "is it in the header found in memory"),
+    Field(
+        "FOUND",
+        lambda row: row["found"],
+        "is it in the header found in memory: yes, or its memory is covered by other program "
+        "headers, partly, or no",
+    ),
     Field("REBUILT", lambda row: row["rebuilt"], "is it in the rebuilt header"),
-    Field("IMPLIED", lambda row: row["implied"], "is it in the dump's own headers"),
+    Field(
+        "IMPLIED",
+        lambda row: row["implied"],
+        "is it in the dump's own headers; /proc/vmcore merges the notes",
+    ),
     Field("VIRTUAL", lambda row: row["virtual"], "kernel virtual address", right=True, shown=False),
     Field("OFFSET", lambda row: row["offset"], "where the bytes are read", right=True, shown=False),
 )
@@ -95,7 +104,10 @@ def _notes(headers: CrashHeaders) -> list[str]:
     notes = list(headers.notes)
     if headers.loader is not None:
         notes.append(f"the crash kernel was loaded by {headers.loader}")
-    if headers.hotplug is not None:
+    if headers.reservations:
+        reserved = (f"{item.name} {item.start:#x}-{item.end:#x}" for item in headers.reservations)
+        notes.append(f"reserved for the crash kernel: {', '.join(reserved)}")
+    if headers.hotplug is not None and headers.image is not None:
         notes.append(f"hotplug: {headers.hotplug.words}")
         notes += [
             f"{item.path} would read {'nothing' if item.value is None else item.value} ({item.why})"
@@ -103,9 +115,16 @@ def _notes(headers: CrashHeaders) -> list[str]:
             if item.value is not None
         ]
     if headers.identical is not None:
-        same = "is" if headers.identical else "is not"
-        notes.append(f"the header in memory {same} the rebuilt one, byte for byte")
+        notes.append(f"the header in memory {_same(headers)}")
     return notes
+
+
+def _same(headers: CrashHeaders) -> str:
+    if headers.identical:
+        return "is the rebuilt one, byte for byte"
+    if headers.identical_but_for_differences:
+        return "is the rebuilt one, byte for byte, but for the differences above"
+    return "is not the rebuilt one, byte for byte"
 
 
 def _rows(headers: CrashHeaders) -> list[dict[str, Any]]:
@@ -114,9 +133,8 @@ def _rows(headers: CrashHeaders) -> list[dict[str, Any]]:
     for name in _HEADERS:
         header: CrashHeader | None = getattr(headers, name)
         for phdr in header.phdrs if header is not None else ():
-            key = (phdr.type, phdr.physical, phdr.memory_size, phdr.flags)
             row = rows.setdefault(
-                key,
+                _key(phdr),
                 {
                     "what": phdr.what,
                     "physical": f"{phdr.physical:#x}",
@@ -124,12 +142,31 @@ def _rows(headers: CrashHeaders) -> list[dict[str, Any]]:
                     "offset": f"{phdr.offset:#x}",
                     "size": phdr.memory_size,
                     "flags": f"{phdr.flags:#x}",
-                    **{other: None if getattr(headers, other) is None else False
-                       for other in _HEADERS},
+                    **{other: _elsewhere(getattr(headers, other), phdr) for other in _HEADERS},
                 },
-            )  # fmt: skip
-            row[name] = True
+            )
+            row[name] = "yes"
     return list(rows.values())
+
+
+def _key(phdr: ProgramHeader) -> tuple[Any, ...]:
+    return (phdr.type, phdr.physical, phdr.memory_size, phdr.flags)
+
+
+def _elsewhere(header: CrashHeader | None, phdr: ProgramHeader) -> str | None:
+    """What a header has of a program header that is not its own."""
+    from drgn_pmem.formats.elfcompare import memory_covered
+    from drgn_pmem.formats.elfcorehdr import PT_LOAD
+
+    if header is None:
+        return None
+    if phdr.type != PT_LOAD:
+        implied = header.source == "implied"
+        return "merged" if implied and header.notes else None if phdr.what == "notes" else "no"
+    covered = memory_covered(header, phdr.physical, phdr.end)
+    if not covered:
+        return "no"
+    return "covered" if covered == phdr.memory_size else "partly"
 
 
 def _write(prog: Program, headers: CrashHeaders, path: str) -> str:

@@ -23,7 +23,10 @@ from drgn_pmem.formats.elfcorehdr import CrashHeader
 from drgn_pmem.kernel.iomem import Resource, for_each_iomem, iomem_at
 from drgn_pmem.kernel.kexec import NamedRange
 
-__all__ = ("ExplainedDifference", "explain")
+__all__ = ("ADDED_AFTER_LOAD", "ExplainedDifference", "explain")
+
+ADDED_AFTER_LOAD = frozenset(("added after load", "older than hotplug"))
+"""Causes of memory that the header lacks because it came later."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,8 @@ def _explain(
     kind = difference.kind
     newer = difference.only_in == "rebuilt"
     if kind == "memory":
-        return _explain_memory(difference, newer, situation)
+        where = "the dump" if left.source == "implied" else "what the crash kernel would save"
+        return _explain_memory(difference, newer, where, situation)
     if kind == "pmem":
         return _explain_pmem(difference, newer)
     if kind == "cpu notes":
@@ -154,8 +158,11 @@ def _explain(
 
 
 def _explain_memory(
-    difference: HeaderDifference, newer: bool, situation: _Situation
+    difference: HeaderDifference, newer: bool, where: str, situation: _Situation
 ) -> tuple[str, str]:
+    """
+    :param where: What lacks the memory if the header does.
+    """
     start, end = difference.start or 0, difference.end or 0
     there = iomem_at(list(situation.resources), start, end)
     pmem = [r for r in there if r.desc == "IORES_DESC_PERSISTENT_MEMORY"]
@@ -165,14 +172,10 @@ def _explain_memory(
             return (
                 "pmem not in header",
                 "persistent memory that this kernel would add, but the loader did not: its struct "
-                "pages and data are not in the dump",
+                f"pages and data are not in {where}",
             )
         if ram:
-            return (
-                "added after load",
-                "RAM that was added after the crash kernel was loaded, so it is not in the dump; "
-                + _hotplug_words(situation),
-            )
+            return _explain_added(where, situation.hotplug)
         return "unexplained", "the kernel's memory map has it, the header does not"
     for item in situation.reservations:
         if item.start < end and start < item.end:
@@ -197,8 +200,19 @@ def _explain_memory(
     )
 
 
-def _hotplug_words(situation: _Situation) -> str:
-    return "" if situation.hotplug is None else situation.hotplug.words
+def _explain_added(where: str, hotplug: CrashHotplug | None) -> tuple[str, str]:
+    added = f"RAM that was added after the crash kernel was loaded, so it is not in {where}"
+    if hotplug is None:
+        return "added after load", added
+    if not hotplug.permitted:
+        return "added after load", f"{added}; {hotplug.words}"
+    # crash_handle_hotplug_event() gives up while kexec is busy, and the architecture's handler when
+    # the new header is larger than the segment.
+    return (
+        "older than hotplug",
+        f"{added}; the header is older than the last hotplug event: the kernel may update it, but "
+        "dropped the update (kexec was busy, or the header outgrew its segment)",
+    )
 
 
 def _explain_pmem(difference: HeaderDifference, newer: bool) -> tuple[str, str]:

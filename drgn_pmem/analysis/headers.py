@@ -8,27 +8,32 @@ Which memory should have been in the dump, and is it: the elfcorehdr *found* in 
 from the state of the crashed kernel, and *implied* by the dump's own program headers.
 """
 
+from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from drgn import FaultError, Program
 
 from drgn_pmem.analysis.crashmem import CrashMemory
-from drgn_pmem.analysis.headerdiff import ExplainedDifference, explain
+from drgn_pmem.analysis.headerdiff import ADDED_AFTER_LOAD, ExplainedDifference, explain
 from drgn_pmem.analysis.hotplug import CrashHotplug, crash_hotplug
 from drgn_pmem.analysis.rebuild import rebuild_elfcorehdr
 from drgn_pmem.dumpfile import DumpFile, DumpFormat, State, dump_of
 from drgn_pmem.errors import DumpFileError, FormatError, MissingDebugInfo, NotFound, PmemError
 from drgn_pmem.formats.clayout import ByteOrder
+from drgn_pmem.formats.elfcompare import memory_covered
 from drgn_pmem.formats.elfcorehdr import (
     PF_RWX,
     PT_LOAD,
     CrashHeader,
     ProgramHeader,
+    build_elfcorehdr,
     imply_elfcorehdr,
     parse_elfcorehdr,
 )
 from drgn_pmem.kernel.fadump import fw_dump
+from drgn_pmem.kernel.iomem import for_each_persistent_memory
 from drgn_pmem.kernel.kexec import (
     CrashImage,
     NamedRange,
@@ -71,6 +76,8 @@ class CrashHeaders:
     """For ``found``, ``rebuilt`` and ``implied``: where it is from, or why it is not there."""
     identical: bool | None
     """Whether the found header is the rebuilt one, byte for byte; None if either is missing."""
+    identical_but_for_differences: bool | None
+    """Whether it is without the memory that came after the load."""
     differences: tuple[ExplainedDifference, ...]
     notes: tuple[str, ...] = ()
 
@@ -90,6 +97,7 @@ class CrashHeaders:
             "implied": None if self.implied is None else self.implied.to_json(),
             "why": self.why,
             "identical": self.identical,
+            "identical_but_for_differences": self.identical_but_for_differences,
             "differences": [difference.to_json() for difference in self.differences],
             "notes": list(self.notes),
         }
@@ -249,9 +257,7 @@ def crash_headers(prog: Program) -> CrashHeaders:
             "the dump holds the memory reserved for the crash kernel, so it was not made from an "
             "elfcorehdr: what it implies is not compared"
         )
-    identical = None
-    if found is not None and rebuilt is not None:
-        identical = _same_bytes(found, rebuilt)
+    notes += _pmem_left_out(prog, image, rebuilt)
     differences = explain(
         prog,
         found=found,
@@ -261,6 +267,10 @@ def crash_headers(prog: Program) -> CrashHeaders:
         reservations=reservations,
         hotplug=hotplug,
     )
+    identical = but_for = None
+    if found is not None and rebuilt is not None:
+        identical = _same_bytes(found, rebuilt)
+        but_for = _same_bytes(found, _as_loaded(rebuilt, differences))
     return CrashHeaders(
         image,
         hotplug,
@@ -270,6 +280,7 @@ def crash_headers(prog: Program) -> CrashHeaders:
         implied,
         {key: why[key] for key in ("found", "rebuilt", "implied")},
         identical,
+        but_for,
         tuple(differences),
         tuple(notes),
     )
@@ -322,6 +333,42 @@ def _holds(prog: Program, reservations: tuple[NamedRange, ...]) -> bool:
     except DumpFileError:
         return False
     return coverage.count(main[0].start, main[0].end).get(State.ABSENT, 0) == 0
+
+
+def _pmem_left_out(
+    prog: Program, image: CrashImage | None, rebuilt: CrashHeader | None
+) -> list[str]:
+    """Persistent memory that no header of this loader has."""
+    if rebuilt is None:
+        return []
+    try:
+        pmem = list(for_each_persistent_memory(prog))
+    except PmemError:
+        return []
+    end = missing = 0
+    for region in pmem:
+        if region.start >= end:  # else a namespace in it, which is marked as well
+            end = region.end + 1
+            missing += region.size - memory_covered(rebuilt, region.start, end)
+    if not missing:
+        return []
+    tools = image is not None and not image.file_mode
+    return [
+        f"{missing} bytes of persistent memory are not in the header: "
+        f"{'kexec-tools puts' if tools else 'this kernel puts'} only RAM into it"
+    ]
+
+
+def _as_loaded(rebuilt: CrashHeader, differences: Sequence[ExplainedDifference]) -> CrashHeader:
+    """The rebuilt header without the memory that came after the load."""
+    added = {
+        (item.difference.start, item.difference.end)
+        for item in differences
+        if item.between == ("found", "rebuilt") and item.cause in ADDED_AFTER_LOAD
+    }
+    phdrs = tuple(phdr for phdr in rebuilt.phdrs if (phdr.physical, phdr.end) not in added)
+    header = dataclasses.replace(rebuilt, phdrs=phdrs)
+    return dataclasses.replace(header, raw=build_elfcorehdr(header))
 
 
 def _same_bytes(found: CrashHeader, rebuilt: CrashHeader) -> bool:

@@ -24,6 +24,7 @@ from drgn_pmem.kernel.kexec import CrashImage, elfcorehdr_segment
 __all__ = ("CrashHotplug", "SysfsValue", "crash_hotplug")
 
 _EHDR, _PHDR = 64, 56
+_NOT_LOADED = "no crash kernel is loaded"
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,14 @@ class CrashHotplug:
     as_loaded: str
     """How the permission was given."""
     sysfs: tuple[SysfsValue, ...]
+    loaded: bool = True
+    """There is a crash kernel."""
 
     @property
     def words(self) -> str:
         """One sentence for the user."""
+        if not self.loaded:
+            return _NOT_LOADED
         if not self.supported:
             return (
                 "this kernel never updates a loaded elfcorehdr: after memory or CPU hotplug the "
@@ -101,12 +106,13 @@ def crash_hotplug(prog: Program, image: CrashImage | None) -> CrashHotplug:
             _node(prog, image, supported, permitted, "cpu"),
             _node(prog, image, supported, permitted, "memory"),
         ),
+        loaded=image is not None,
     )
 
 
 def _as_loaded(image: CrashImage | None) -> str:
     if image is None:
-        return "no crash kernel is loaded"
+        return _NOT_LOADED
     if image.hotplug_member is None:
         return f"{image.loader}; the kernel has no flag for hotplug"
     if image.file_mode:
@@ -128,8 +134,7 @@ def _node(
     if "crash_hotplug" not in _attributes(prog, f"{subsystem}_root_attrs"):
         missing = "the kernel has no crash hotplug" if not supported else "it is configured out"
         return SysfsValue(path, None, f"no such file: {missing}")
-    why = "no crash kernel is loaded" if image is None else _as_loaded(image)
-    return SysfsValue(path, int(permitted), why)
+    return SysfsValue(path, int(permitted), _as_loaded(image))
 
 
 def _attributes(prog: Program, table: str) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from drgn_pmem.formats.elfcorehdr import MACHINES, PF_DEV, CrashHeader, ProgramHeader
 
-__all__ = ("HeaderDifference", "compare_elfcorehdr")
+__all__ = ("HeaderDifference", "compare_elfcorehdr", "memory_covered")
 
 _Range = tuple[int, int]
 
@@ -72,6 +72,16 @@ def _minus(ranges: list[_Range], others: list[_Range]) -> Iterator[_Range]:
             look += 1
         if start < end:
             yield start, end
+
+
+def memory_covered(header: CrashHeader, start: int, end: int) -> int:
+    """
+    Bytes of a physical range that a header's PT_LOADs cover.
+
+    :param end: Exclusive.
+    """
+    covered = _union((phdr.physical, phdr.end) for phdr in header.loads)
+    return end - start - sum(high - low for low, high in _minus([(start, end)], covered))
 
 
 def _memory(header: CrashHeader) -> list[ProgramHeader]:

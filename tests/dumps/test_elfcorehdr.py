@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+import drgn_pmem
 from drgn_pmem.analysis.headerdiff import explain
 from drgn_pmem.analysis.headers import CrashHeaders, crash_headers
+from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import PmemError
 from drgn_pmem.formats.elfcorehdr import build_elfcorehdr, parse_elfcorehdr
 from drgn_pmem.formats.elfprepare import elfcorehdr_size
@@ -110,6 +112,104 @@ def test_found_header_is_the_rebuilt_one_byte_for_byte(whole: Case) -> None:
         assert result.found.raw is not None
         assert result.found.raw[:size] == build_elfcorehdr(as_loaded, size)
         assert result.identical is (not lacking)
+    assert result.identical_but_for_differences is True
+
+
+def kexec_tools_headers(case: Case) -> list[tuple[int, ...]]:
+    """Program headers that kexec-tools said it wrote: type, offset, addresses, sizes."""
+    lines = re.findall(r"^.*[Hh]eader: (p_type = .*)$", case.truth("kexec.log"), re.MULTILINE)
+    return [tuple(int(n, 16) for n in re.findall(r"= (?:0x)?([0-9a-f]+)", line)) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if is_qemu(case) and case.sample.loader == "kexec_load"],
+    ids=str,
+)
+def test_found_header_is_what_kexec_tools_said_it_wrote(case: Case) -> None:
+    """Down to the backup region: the offset of the low megabyte."""
+    found = headers(case).found
+    assert found is not None
+    assert [
+        (p.type, p.offset, p.physical, p.virtual, p.file_size, p.memory_size) for p in found.phdrs
+    ] == kexec_tools_headers(case)
+    assert any(p.offset != p.physical for p in found.loads)
+
+
+def test_memory_is_said_to_be_missing_where_it_is_missing(case: Case) -> None:
+    """RAM added later is in QEMU's dump all the same, only the crash kernel would not save it."""
+    added = [d for d in headers(case).differences if d.cause == "added after load"]
+    for item in added:
+        assert item.difference.start is not None
+        assert item.difference.end is not None
+        there = drgn_pmem.coverage_of(case.prog).count(item.difference.start, item.difference.end)
+        assert (State.ABSENT in there) == ("it is not in the dump" in item.explanation)
+        assert is_qemu(case) == ("the crash kernel would save" in item.explanation)
+    if added:
+        out, _ = run_text(case.prog, "elfcorehdr")
+        (row,) = (
+            words
+            for words in map(str.split, out.splitlines())
+            if words[:2] == ["memory", f"{added[0].difference.start:#x}"] and words[3] == "0x7"
+        )
+        assert row[-3:] == (["no", "yes", "covered"] if is_qemu(case) else ["-", "yes", "no"])
+
+
+def test_pmem_that_no_header_has_is_told(case: Case) -> None:
+    """As many bytes as /proc/iomem had, without what is RAM by now."""
+    spans = re.findall(
+        r"^([0-9a-f]+)-([0-9a-f]+) : Persistent Memory$", case.truth("iomem"), re.MULTILINE
+    )
+    pmem = [(int(start, 16), int(end, 16) + 1) for start, end in spans]
+    as_ram = sum(
+        end - start
+        for start, end in ram(case.truth("iomem"))
+        if any(low <= start < high for low, high in pmem)
+    )
+    size = sum(end - start for start, end in pmem) - as_ram
+    told = [note for note in headers(case).notes if "persistent memory" in note]
+    patched = case.sample.release.startswith("6.1") and case.sample.loader == "kexec_file_load"
+    if patched:
+        assert told == []
+        return
+    (note,) = told
+    assert note.startswith(f"{size} bytes of persistent memory are not in the header")
+    assert ("kexec-tools" in note) == (case.sample.loader == "kexec_load")
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if is_qemu(case) and updates(case) and added_ram(case)], ids=str
+)
+def test_header_older_than_the_last_hotplug_event_is_told(case: Case) -> None:
+    """The header as it was before the RAM came, which the kernel may replace but did not."""
+    result = headers(case)
+    assert result.found is not None
+    before = [
+        phdr for phdr in result.found.phdrs if (phdr.physical, phdr.end) not in added_ram(case)
+    ]
+    differences = explain(
+        case.prog,
+        found=dataclasses.replace(result.found, phdrs=tuple(before)),
+        rebuilt=result.rebuilt,
+        implied=None,
+        memory=None,
+        reservations=result.reservations,
+        hotplug=result.hotplug,
+    )
+    assert [(d.difference.start, d.difference.end) for d in differences] == added_ram(case)
+    assert {d.cause for d in differences} == {"older than hotplug"}
+    assert all("older than the last hotplug event" in d.explanation for d in differences)
+
+
+def test_reservation_is_the_crash_kernels_line_of_iomem(case: Case) -> None:
+    (line,) = re.findall(r"^ *([0-9a-f]+)-([0-9a-f]+) : Crash kernel", case.truth("iomem"), re.M)
+    (reserved,) = headers(case).reservations
+    assert (reserved.name, reserved.start, reserved.end - 1) == (
+        "crashk_res",
+        *(int(number, 16) for number in line),
+    )
+    _, err = run_text(case.prog, "elfcorehdr")
+    assert f"crashk_res {reserved.start:#x}-{reserved.end:#x}" in err
 
 
 def test_notes_are_where_sysfs_said(case: Case) -> None:
