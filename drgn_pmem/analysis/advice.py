@@ -71,7 +71,7 @@ def _all_there(dump: DumpFile, item: "NamespaceCoverage") -> str:
     if not saved:
         return "nothing to change"
     line = f"nothing to change for the struct pages; {saved} bytes of user data are in the dump too"
-    if any(note.name == b"QEMU" for note in dump.notes):
+    if dump.hypervisor:
         return f"{line}, as in every dump of a hypervisor"
     return f"{line}: a makedumpfile that knows PF_DEV leaves them out"
 
@@ -104,7 +104,7 @@ def _absent(prog: Program, dump: DumpFile, item: "NamespaceCoverage") -> str:
             "its struct pages are in RAM that the crash header does not cover: load the capture "
             "kernel again after memory is added"
         )
-    if any(note.name == b"QEMU" for note in dump.notes):
+    if dump.hypervisor:
         return "dump the guest with its NVDIMMs: virsh dump --memory-only"
     has_list = "devm_memmap_vmcore_head" in vmcoreinfo_of(prog).symbols
     if has_list and _loader(prog) == "kexec_load":

@@ -103,22 +103,21 @@ def crash_memory(prog: Program, arch: str, image: CrashImage | None, *, pmem: bo
     :param pmem: Whether this kernel adds persistent memory (the RFC's patch).
     :raises NotFound: for another architecture
     """
-    if arch == "x86_64":
-        resources = list(for_each_iomem(prog))
-        ranges = system_ram(resources)
-        if pmem:
-            wanted = _pmem_resources(resources)
-            ranges += _walk(resources, lambda resource: resource in wanted)
-        memory = _exclude(ranges, [_LOW_1M, *crash_reservations(prog)])
-        return (
-            dataclasses.replace(memory, ranges=_mark(memory.ranges, resources)) if pmem else memory
-        )
     if arch == "ppc64":
         return _ppc64(prog, image)
-    if arch == "aarch64":
+    if arch not in ("x86_64", "aarch64"):
+        raise NotFound(f"how {arch} builds its elfcorehdr is not known here")
+    resources = list(for_each_iomem(prog)) if pmem or arch == "x86_64" else []
+    if arch == "x86_64":
+        ranges, reservations = system_ram(resources), [_LOW_1M, *crash_reservations(prog)]
+    else:
         ranges = [CrashRange(r.start, r.end) for r in for_each_mem_range(prog)]
-        return _exclude(ranges, crash_reservations(prog))
-    raise NotFound(f"how {arch} builds its elfcorehdr is not known here")
+        reservations = crash_reservations(prog)
+    if pmem:
+        wanted = _pmem_resources(resources)
+        ranges += _walk(resources, lambda resource: resource in wanted)
+    memory = _exclude(ranges, reservations)
+    return dataclasses.replace(memory, ranges=_mark(memory.ranges, resources)) if pmem else memory
 
 
 def _exclude(ranges: list[CrashRange], exclusions: list[NamedRange]) -> CrashMemory:

@@ -349,8 +349,10 @@ def guess_loader(
     def loader(who: str | None, reason: str) -> Loader:
         return Loader(who, reason, by_kernel)
 
-    if any(note.name == b"QEMU" for note in dump.notes):
-        return loader("QEMU", "the dump has QEMU's notes")
+    if dump.hypervisor:
+        if any(note.name == b"QEMU" for note in dump.notes):
+            return loader("QEMU", "the dump has QEMU's notes")
+        return loader("QEMU", "no segment has flags, as in QEMU's dumps")
     if dump.contained is DumpFormat.KDUMP:
         return loader(None, "kdump-compressed keeps no program headers")
     places = [s for s in segments or dump.segments if s.physical is not None and s.memory_size]
@@ -375,9 +377,10 @@ def _by_pmem(segments: list[Segment]) -> tuple[str | None, str]:
     pmem = [s for s in segments if s.pmem]
     if not pmem or len(pmem) > _MAX_PMEM:
         return None, ""
-    # RAM on pmem (dax/kmem) carries PF_DEV among the RAM too, and comes again with its region.
+    # RAM on pmem (dax/kmem) carries PF_DEV among the RAM too, and comes again with its region:
+    # /proc/iomem has it below that.
     ram = {inner.index for inner in pmem for outer in pmem if _is_part(inner, outer)}
-    places = [(s.physical or 0, s.pmem) for s in segments if s.index not in ram]
+    places = [(s.physical or 0, s.pmem and s.index not in ram) for s in segments]
     first = next((number for number, (_, flag) in enumerate(places) if flag), len(places))
     top = max((physical for physical, _ in places[:first]), default=0)
     if not all(flag for _, flag in places[first:]):

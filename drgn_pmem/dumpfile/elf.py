@@ -101,8 +101,17 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
         coverage_builder=functools.partial(elf_coverage, source, pieces),
         memory_builder=functools.partial(ElfMemory, source, pieces),
         source=source,
+        hypervisor=_is_of_hypervisor(notes, loads),
         physical_addresses=physical,
     )
+
+
+def _is_of_hypervisor(notes: "list[Note]", loads: SegmentTable) -> bool:
+    """QEMU adds notes of its own on some machines, not on arm64. Its segments have no flags
+    anywhere; those of the kernel and of makedumpfile are readable, at least."""
+    if any(note.name == b"QEMU" for note in notes):
+        return True
+    return len(loads) > 0 and not loads.flags.any()
 
 
 def _parse_header(source: ByteSource) -> tuple[ELFStructs, Any]:

@@ -150,6 +150,8 @@ class DumpFile:
     """The bytes, reassembled if the file is flattened; ``None`` if live."""
     kdump: "KdumpHeader | None" = field(default=None, repr=False)
     """Header fields of a kdump-compressed dump."""
+    hypervisor: bool = False
+    """Whether QEMU (or libvirt) took the dump, from outside of the guest."""
     physical_addresses: bool = True
     """Whether the headers give physical addresses (a core of a process has none)."""
 

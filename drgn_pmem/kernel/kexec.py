@@ -376,8 +376,9 @@ def _address(prog: Program, name: str) -> int | None:
 
 def _kernel_end(prog: Program) -> int | None:
     """
-    ``_end`` is one past the last byte of the kernel, so drgn counts it to no module and leaves it
-    where it was linked (KASLR): relocate it as the kernel's module is.
+    ``_end`` is past the last byte of the kernel (on arm64 far past: the page tables of early boot
+    lie between, in no section), so drgn counts it to no module and leaves it where it was linked
+    (KASLR): relocate it as the kernel's module is.
     """
     end = _address(prog, "_end")
     if end is None:
@@ -387,7 +388,9 @@ def _kernel_end(prog: Program) -> int | None:
         found, bias = module.address_range, module.debug_file_bias or 0
     except LookupError:
         return end
-    return found[1] if found is not None and found[1] == end + bias else end
+    if found is None or found[0] <= end <= found[1]:
+        return end
+    return (end + bias) % (1 << 64)
 
 
 def elfcorehdr_segment(

@@ -86,6 +86,25 @@ def test_ram_on_pmem_is_ram(tmp_path: Path) -> None:
     assert guess_loader(opened).by_order == "kexec_file_load"
 
 
+def test_ram_on_pmem_tells_where_no_ram_lies_above_pmem(tmp_path: Path) -> None:
+    """arm64: kexec_file_load takes RAM from memblock; /proc/iomem has it below its region."""
+    ram, region = Load(5 * GIB, GIB, flags=PMEM), Load(5 * GIB, 2 * GIB, flags=PMEM)
+    first = Load(4 * GIB, GIB, flags=PMEM)
+    opened = dump(tmp_path, KERNEL, Load(GIB, GIB), ram, first, region, machine="aarch64")
+    assert guess_loader(opened).by_order == "kexec_file_load"
+    opened = dump(tmp_path, KERNEL, Load(GIB, GIB), first, region, ram, machine="aarch64")
+    assert guess_loader(opened).by_order == "kexec-tools"
+
+
+def test_qemu_without_notes_of_its_own_is_told_by_segments_without_flags(tmp_path: Path) -> None:
+    opened = dump(tmp_path, Load(GIB, GIB, flags=0), Load(4 * GIB, GIB, flags=0), machine="aarch64")
+    assert opened.hypervisor
+    assert guess_loader(opened).by_order == "QEMU"
+    opened = dump(tmp_path, Load(GIB, GIB, flags=0), Load(4 * GIB, GIB), machine="aarch64")
+    assert not opened.hypervisor
+    assert guess_loader(opened).by_order is None
+
+
 def test_headers_that_contradict_each_other_name_no_one(tmp_path: Path) -> None:
     opened = dump(
         tmp_path, KERNEL, Load(MIB, GIB), Load(4 * GIB, GIB, flags=PMEM), Load(8 * GIB, GIB)

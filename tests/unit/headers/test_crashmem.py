@@ -121,6 +121,27 @@ def test_arm64_takes_memblock(machine: Any) -> None:
     assert spans(memory.ranges) == [(0x40000000, 0x42000000), (0x43000000, 0x48000000)]
 
 
+def test_arm64_appends_pmem_to_memblock_and_marks_what_lies_in_it(machine: Any) -> None:
+    """Memory that a driver added is in memblock, too: a dax device that became RAM comes twice."""
+    prog = machine(
+        [
+            resource("System RAM", 0x40000000, 0x48000000),
+            resource("Persistent Memory", 0x80000000, 0x90000000, MEM, PMEM),
+            resource("System RAM (kmem)", 0x88000000, 0x90000000, depth=1),
+        ],
+        memblock=[
+            MemblockRegion(0x40000000, 0x48000000, 0),
+            MemblockRegion(0x88000000, 0x90000000, 0x8),
+        ],
+    )
+    memory = crash_memory(prog, "aarch64", None, pmem=True)
+    assert [(item.start, item.end, item.flags) for item in memory.ranges] == [
+        (0x40000000, 0x48000000, 0x7),
+        (0x88000000, 0x90000000, 0x17),
+        (0x80000000, 0x90000000, 0x17),
+    ]
+
+
 def test_ppc64_has_a_range_of_its_own_for_the_backup(machine: Any) -> None:
     """The first 64 KiB are read from where the purgatory copied them; ranges stay sorted."""
     prog = machine(

@@ -11,6 +11,7 @@ DIMM), ``dump FORMAT`` (QEMU's dump-guest-memory: elf, zlib, lzo or snappy).
 
 from collections.abc import Iterator
 import pathlib
+import re
 import socket
 import sys
 import time
@@ -53,8 +54,9 @@ class Monitor:
         """Run a command; what it prints beyond the echo is an error."""
         self._connection.sendall(command.encode() + b"\n")
         answer = self._read_prompt()
-        if "Error" in answer or "unknown command" in answer:
-            raise ValueError(" ".join(answer.split("Error", 1)[-1].split())[:200])
+        error = re.search(r"(?:Error|unknown command).*", answer)
+        if error:
+            raise ValueError(" ".join(error[0].split())[:200])
 
 
 def commands_for(request: list[str], dumps: pathlib.Path, plugged: Iterator[int]) -> list[str]:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Read by the other guest scripts.
+# Read by the other guest scripts.  They are those of the arm64 guest too, but for namespaces.sh.
 truth=/out/truth
 mkdir -p "$truth"
+# the machine, unless the scenario says otherwise
+CONSOLE=ttyS0 CONTROL=/dev/ttyS1 KERNEL=bzImage
 . /out/lab/scenario		# LOADER, SETUP, CAPTURE_PMEM, HOTADD, QEMU_DUMPS
 
 say() {
@@ -9,8 +11,8 @@ say() {
 }
 
 # Ask the host (control.py), which answers one line; "ok" is success.
-exec 3<> /dev/ttyS1
-stty raw -echo < /dev/ttyS1
+exec 3<> "$CONTROL"
+stty raw -echo < "$CONTROL"
 ask() {
 	echo "$*" >&3
 	read -r answer <&3
@@ -25,10 +27,34 @@ region_at() {
 	done | sort | sed -n "$(($1 + 1))s/.* //p"
 }
 
+# A namespace of this name in the nth region.
+create() {
+	name=$1 region=$(region_at "$2")
+	shift 2
+	ndctl create-namespace -r "$region" -n "$name" "$@" || echo "LAB: $name was not created"
+}
+
+# What "daxctl reconfigure-device --mode=system-ram" does; it wants kmem to be a module.
+make_system_ram() {
+	echo "$1" > /sys/bus/dax/drivers/device_dax/unbind
+	echo "$1" > /sys/bus/dax/drivers/kmem/new_id
+	for block in /sys/devices/system/memory/memory*; do
+		if [ "$(cat "$block/state")" = offline ]; then
+			echo online_movable > "$block/state"
+			echo "${block##*/}" >> "$truth/system-ram"
+		fi
+	done
+}
+
 # A value of the namespace that was given this name: blockdev, chardev, dev.
 namespace_value() {
 	ndctl list -N -i | tr -d ' \n' | sed 's/},{/}\n{/g' | grep "\"name\":\"$1\"" |
 		sed -n "s/.*\"$2\":\"\\([^\"]*\\)\".*/\\1/p"
+}
+
+# Not in every guest.
+has_device_mapper() {
+	command -v dmsetup > /dev/null
 }
 
 # Where the page at an offset of a file lies in physical memory, from some process that maps it.

@@ -20,7 +20,6 @@ fi
 small=/dev/$(namespace_value lab-small blockdev)
 xfs=/dev/$(namespace_value lab-xfs blockdev)
 mem=/dev/$(namespace_value lab-mem blockdev)
-linear=/dev/$(namespace_value lab-dm blockdev)
 sector=/dev/$(namespace_value lab-sector blockdev)
 
 for name in pinned cow closed poison machine-check gone open direct idle; do
@@ -54,14 +53,18 @@ mount_ext4 "$mem" /mnt/mem
 pmtruth make /mnt/mem/gamma 0x200000
 
 # linear: two pieces of one device in the other order; the file covers both.  slow: see processes.sh
-dmsetup create linear <<TABLE
+make_device_mapper() {
+	linear=/dev/$(namespace_value lab-dm blockdev)
+	dmsetup create linear <<TABLE
 0 98304 linear $linear 131072
 98304 65536 linear $linear 4096
 TABLE
-dmsetup create slow --table "0 2048 linear $sector 0"
-dmsetup mknodes
-mount_ext4 /dev/mapper/linear /mnt/dm
-pmtruth allocate /mnt/dm/span 0x3800000
+	dmsetup create slow --table "0 2048 linear $sector 0"
+	dmsetup mknodes
+	mount_ext4 /dev/mapper/linear /mnt/dm
+	pmtruth allocate /mnt/dm/span 0x3800000
+}
+! has_device_mapper || make_device_mapper
 
 pmtruth make "$sector" 0x40000
 pmtruth make "/dev/$(namespace_value lab-raw blockdev)" 0x10000

@@ -6,12 +6,6 @@ ndctl disable-region all
 ndctl init-labels all
 ndctl enable-region all
 
-create() {
-	name=$1 region=$(region_at "$2")
-	shift 2
-	ndctl create-namespace -r "$region" -n "$name" "$@" || echo "LAB: $name was not created"
-}
-
 if [ "$SETUP" = small ]; then
 	create lab-ext4 0 -m fsdax -M dev
 	create lab-devmem 1 -m devdax -M mem
@@ -33,14 +27,4 @@ create lab-raw 5 -m raw -s 32M
 create lab-idle 5 -m fsdax -M dev
 create lab-ram 6 -m devdax -M mem -a 2M
 ndctl disable-namespace "$(namespace_value lab-idle dev)"
-
-# what "daxctl reconfigure-device --mode=system-ram" does; it wants kmem to be a module
-ram=$(namespace_value lab-ram chardev)
-echo "$ram" > /sys/bus/dax/drivers/device_dax/unbind
-echo "$ram" > /sys/bus/dax/drivers/kmem/new_id
-for block in /sys/devices/system/memory/memory*; do
-	if [ "$(cat "$block/state")" = offline ]; then
-		echo online_movable > "$block/state"
-		echo "${block##*/}" >> "$truth/system-ram"
-	fi
-done
+make_system_ram "$(namespace_value lab-ram chardev)"

@@ -7,7 +7,7 @@ ndctl inject-error --block=8 --count=1 "$(namespace_value lab-raw dev)" > "$trut
 start map lab-poison /mnt/ext4/poison:0:0x4000:wh
 start map lab-poison2 /mnt/xfs/poison:0x1000:0x1000:wh
 
-# a kernel without them (Debian's cloud kernels before 6.12) would be reset by a machine check
+# QEMU raises machine checks on x86 only; a kernel without them (Debian's cloud kernels before 6.12) would be reset
 if [ -d /sys/devices/system/machinecheck ]; then
 	# 2. a machine check, as hardware reports it: badrange, badblocks of region and pmem, HWPoison
 	address=$(physical_address /mnt/ext4/machine-check 0x1000)

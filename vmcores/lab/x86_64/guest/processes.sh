@@ -33,7 +33,7 @@ start_mappers() {
 	start map lab-gone /mnt/ext4/gone:0:0x4000:wu /mnt/ext4/open:0:0:o \
 		/mnt/ext4/hole:0:0x8000:r /mnt/ext4/hole:0x200000:0x200000:ra
 	start map lab-small /mnt/small/few:0:0x8000:wd /mnt/small/bad:0:0x4000:r
-	start map lab-dm /mnt/dm/span:0:0x4000:w /mnt/dm/span:0x3400000:0x4000:wd
+	! has_device_mapper || start map lab-dm /mnt/dm/span:0:0x4000:w /mnt/dm/span:0x3400000:0x4000:wd
 	start map lab-dax "$dev:0:0x200000:wa" "$dev:0x9000000:0x200000:wa" "$devmem:0x200000:0x200000:wa"
 	start map lab-pin /mnt/ext4/pinned:0:0x2000:wv /mnt/xfs/pinned:0:0x2000:wv \
 		/mnt/ext4/closed:0:0x2000:wc
@@ -46,6 +46,8 @@ start_mappers() {
 start_stuck() {
 	start punch lab-punch /mnt/ext4/pinned 0 0x4000
 	start truncate lab-trunc /mnt/xfs/pinned 0
-	dmsetup suspend --nolockfs slow
-	start direct lab-direct /mnt/ext4/direct /dev/mapper/slow
+	if has_device_mapper; then
+		dmsetup suspend --nolockfs slow
+		start direct lab-direct /mnt/ext4/direct /dev/mapper/slow
+	fi
 }

@@ -25,7 +25,7 @@ record_devices() {
 	for device in /sys/block/pmem*; do
 		echo "${device##*/}=$(tr '\n' '|' < "$device/badblocks")"
 	done > "$truth/badblocks.block"
-	dmsetup table > "$truth/dmsetup.table"
+	! has_device_mapper || dmsetup table > "$truth/dmsetup.table"
 }
 
 record_files() {
@@ -51,7 +51,7 @@ record_memory() {
 	for file in /sys/devices/system/cpu/crash_hotplug /sys/devices/system/memory/crash_hotplug; do
 		echo "$file=$(cat "$file" 2> /dev/null)"
 	done >> "$truth/sysfs.kernel"
-	grep -E ' (_text|_end|swapper_pg_dir|init_mm|phys_base|page_offset_base|vmemmap_base|devm_memmap_vmcore_head|pgmap_array|iomem_resource|nvdimm_bus_list|acpi_descs|dax_hosts|crashk_res|crashk_low_res|kexec_crash_image)$' \
+	grep -E ' (_text|_end|swapper_pg_dir|init_mm|phys_base|memstart_addr|page_offset_base|vmemmap_base|devm_memmap_vmcore_head|pgmap_array|iomem_resource|nvdimm_bus_list|acpi_descs|dax_hosts|crashk_res|crashk_low_res|kexec_crash_image)$' \
 		/proc/kallsyms > "$truth/kallsyms"
 	cat /proc/cmdline > "$truth/cmdline"
 	uname -a > "$truth/uname"

@@ -19,7 +19,7 @@ record_files
 say "devices and files recorded"
 
 # acpi_no_memhotplug: else a DIMM that was plugged in is RAM to the capture kernel, which then cannot read it
-cmdline="console=ttyS0 lab=capture nr_cpus=1 reset_devices panic=10 swiotlb=noforce acpi_no_memhotplug"
+cmdline="console=$CONSOLE lab=capture nr_cpus=1 reset_devices panic=10 swiotlb=noforce acpi_no_memhotplug"
 if [ "$CAPTURE_PMEM" != 1 ]; then
 	# else its nfit driver would write the struct pages on pmem anew
 	cmdline="$cmdline initcall_blacklist=nfit_init"
@@ -28,7 +28,7 @@ how=-s
 if [ "$LOADER" = load ]; then
 	how=-c
 fi
-kexec -d "$how" -p /out/lab/bzImage --initrd=/out/lab/initrd --command-line="$cmdline" \
+kexec -d "$how" -p "/out/lab/$KERNEL" --initrd=/out/lab/initrd --command-line="$cmdline" \
 	> "$truth/kexec.log" 2>&1
 say "kexec returned $?, loaded: $(cat /sys/kernel/kexec_crash_loaded)"
 

@@ -1,0 +1,41 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Where the kernel ends, which no module of drgn's has."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from drgn_pmem.kernel import kexec
+from drgn_pmem.kernel.kexec import KernelText, kernel_text
+
+LINKED = 0xFFFF800080000000
+
+
+def machine(bias: int, module_size: int, end: int) -> Any:
+    """A kernel linked at LINKED and moved by *bias*, of which drgn knows *module_size* bytes."""
+    start = (LINKED + bias) % (1 << 64)
+    symbols = {"_text": start, "_end": end}
+    module = SimpleNamespace(address_range=(start, start + module_size), debug_file_bias=bias)
+    return SimpleNamespace(
+        symbol=lambda name: SimpleNamespace(address=symbols[name]), main_module=lambda: module
+    )
+
+
+@pytest.mark.parametrize("bias", [0, 0x2CD4BD1B0000, -0x1000000])
+@pytest.mark.parametrize("gap", [0, 0x12C48], ids=["at-the-end", "beyond"])
+def test_the_end_is_moved_as_the_kernel_is(
+    monkeypatch: pytest.MonkeyPatch, bias: int, gap: int
+) -> None:
+    """drgn leaves _end where it was linked: it lies in no module."""
+    monkeypatch.setattr(kexec, "physical_address", lambda prog, virtual: 0x45DB0000)
+    prog = machine(bias, 0x6E0000 - gap, LINKED + 0x6E0000)
+    assert kernel_text(prog) == KernelText(LINKED + bias, 0x45DB0000, 0x6E0000)
+
+
+def test_an_end_that_is_in_the_module_was_moved_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kexec, "physical_address", lambda prog, virtual: 0x45DB0000)
+    bias = 0x2CD4BD1B0000
+    prog = machine(bias, 0x6E1000, LINKED + bias + 0x6E0000)
+    assert kernel_text(prog).size == 0x6E0000
