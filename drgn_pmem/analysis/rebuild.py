@@ -86,7 +86,8 @@ def rebuild_elfcorehdr(prog: Program, image: CrashImage | None) -> tuple[CrashHe
     machine = next((number for number, name in MACHINES.items() if name == arch), None)
     if machine is None:
         raise NotFound(f"how {arch} builds its elfcorehdr is not known here")
-    tools = image is not None and not image.file_mode and arch == "x86_64"
+    # On ppc64 the kernel itself rewrites what kexec-tools wrote, when memory changes.
+    tools = image is not None and not image.file_mode and arch != "ppc64"
     if tools:
         memory = kexec_tools_memory(prog, arch)
         memory = dataclasses.replace(memory, ranges=_backed_up(memory, image))

@@ -29,4 +29,4 @@ MAKEDUMPFILE="qemu-aarch64 -L $work/tools $work/tools/usr/sbin/makedumpfile" \
 release=$(sed 's/^Linux [^ ]* \([^ ]*\) .*/\1/' "$output/truth/uname")
 pack sample arm64-6.12 "$output" arm64 "$release" kexec_file_load \
 	"arm64, kexec_file_load with the RFC's list and PF_DEV; struct pages of half a section on pmem, too" \
-	raw elf zlib qemu-elf
+	raw elf=raw zlib qemu-elf=raw
