@@ -115,7 +115,7 @@ def _text(args: argparse.Namespace, items: "list[NamespaceCoverage]") -> str:
     from drgn_pmem.output import table
     from drgn_pmem.output.bars import legend, use_ascii
     from drgn_pmem.output.text import escape
-    from drgn_pmem.spec import SPECS, layout
+    from drgn_pmem.spec import SPECS, layout, paragraph
 
     fields = SPECS["pmem-coverage"].fields
     rows = table.sort(items, fields, args.sort)
@@ -123,7 +123,6 @@ def _text(args: argparse.Namespace, items: "list[NamespaceCoverage]") -> str:
     blocks = [layout(shown, table.choose(fields, None)), legend(use_ascii())]
     for item in shown:
         name = escape(item.namespace or f"at {item.start:#x}")
-        lines = [f"{name}: {item.verdict}."]
-        lines.append(f"  next time: {item.advice}.")
-        blocks.append("\n".join(lines))
+        lines = [f"{name}: {item.verdict}.", f"  next time: {item.advice}."]
+        blocks.append("\n".join(map(paragraph, lines)))
     return "\n\n".join(blocks)

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
 from dataclasses import dataclass, field
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.output.table import Field
@@ -296,7 +296,7 @@ def print_answer(spec: Spec, args: argparse.Namespace, answer: Answer) -> None:
     for note in notes:
         # flush first: notes belong after the answer also where both go to one pipe
         sys.stdout.flush()
-        print(f"note: {note}", file=sys.stderr)
+        print(paragraph(f"note: {note}", sys.stderr), file=sys.stderr)
 
 
 def render(spec: Spec, args: argparse.Namespace, answer: Answer) -> tuple[str, list[str]]:
@@ -341,17 +341,39 @@ def layout(records: Iterable[Any], fields: Sequence[Field]) -> str:
 
     rows = list(records)
     text = table.table(rows, fields)
-    width = _terminal_width()
+    width = _terminal_width(sys.stdout)
     if width and max(map(len, text.splitlines()), default=0) > width:
         return table.vertical(rows, fields)
     return text
 
 
-def _terminal_width() -> int:
-    """Columns of the terminal that standard output is, 0 if it is none."""
+def paragraph(line: str, stream: TextIO | None = None) -> str:
+    """
+    A line of prose, broken between words where it is longer than the terminal is wide.
+
+    :param stream: Where it goes; standard output if None. What goes to no terminal stays whole.
+    """
+    import textwrap
+
+    width = _terminal_width(stream or sys.stdout)
+    if not width or len(line) <= width:
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line.lstrip(),
+        max(width, 20),
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _terminal_width(stream: TextIO) -> int:
+    """Columns of the terminal that a stream is, 0 if it is none."""
     import os
 
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns
+        return os.get_terminal_size(stream.fileno()).columns
     except (AttributeError, OSError, ValueError):
         return 0

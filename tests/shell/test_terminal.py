@@ -236,6 +236,22 @@ def test_a_table_wider_than_the_terminal_goes_down_instead(start: Start) -> None
     shell.leave()
 
 
+def test_prose_wider_than_the_terminal_is_broken_between_words(
+    start: Start, drgn_pmem, dump
+) -> None:
+    command = "pmem-coverage namespace2.0"
+    whole = drgn_pmem("-c", dump[0], "-s", dump[1], command.split()[0], command.split()[1])
+    advice = next(line for line in whole.stdout.splitlines() if "next time: " in line)
+    assert len(advice) > 60, "a pipe gets the line whole"
+    shell = start(size=(60, 60), DRGN_PMEM_PAGER="cat")
+    lines = shell.run(command).splitlines()
+    first = next(number for number, line in enumerate(lines) if "next time: " in line)
+    shown = lines[first:][: len(advice) // 40]
+    assert all(len(line) <= 60 for line in shown)
+    assert " ".join(" ".join(shown).split()).startswith(" ".join(advice.split()))
+    shell.leave()
+
+
 def test_a_resize_at_the_prompt_keeps_the_line(start: Start) -> None:
     shell = start()
     shell.type("print('resi' +")
