@@ -253,7 +253,7 @@ def read_namespace_coverage(prog: Program, name: str | None = None) -> CoverageA
         if not found and none is not None:
             raise none
         if not found and problems:
-            raise MissingDebugInfo("; ".join([problems[0], "and the dump holds no info block"]))
+            raise MissingDebugInfo(f"the dump holds no info block; {problems[0]}", "vmlinux")
         problems = problems[:1]
         if name is not None:
             found = [item for item in found if item.namespace == name]

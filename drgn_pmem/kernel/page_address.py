@@ -106,7 +106,7 @@ def _number(prog: Program, text: str, value: int) -> PageAddress:
         inside = (value - layout.vmemmap) % layout.size
         note = f"{inside} bytes into the struct page of PFN {pfn:#x}" if inside else None
         return PageAddress(pfn, "page", text, note)
-    need_kernel_debug_info(prog, f"what memory there was at {text}")
+    need_kernel_debug_info(prog)
     as_pfn, as_physical = value << layout.page_shift, value
     if not _known_memory(prog):
         # Nothing tells a PFN from a physical address but the dump's own memory.
