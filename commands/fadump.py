@@ -43,6 +43,8 @@ def _value(name: str, value: object) -> object:
         return f"{value:#x}"
     if value is None and name == "crashing_cpu":
         return "none yet"
+    if isinstance(value, dict):  # registers
+        return f"nip {value['nip']} {value.get('function', '')}, r1 {value['r1']}"
     return value
 
 
@@ -112,6 +114,9 @@ def _text(args: argparse.Namespace, found: Fadump, sections: list[_Section]) -> 
     if found.elf is not None and found.elf.matches_dump is not None:
         match = "are" if found.elf.matches_dump else "are NOT"
         blocks.append(f"The dump's PT_LOADs {match} those of the rebuilt elfcorehdr.")
+    if found.elf is not None and found.elf.identical is not None:
+        same = "is" if found.elf.identical else "is NOT"
+        blocks.append(f"The elfcorehdr in memory {same} the rebuilt one, byte for byte.")
     if found.problems:
         blocks.append("Wrong:\n" + "\n".join(f"  {problem}" for problem in found.problems))
     return "\n\n".join(blocks)

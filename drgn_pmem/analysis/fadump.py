@@ -17,7 +17,7 @@ from drgn import Object, Program
 
 from drgn_pmem.analysis.fadumparea import AreaPart, reserve_area, reserve_area_problems
 from drgn_pmem.analysis.fadumpelf import FadumpElf, fadump_elf
-from drgn_pmem.analysis.fadumpnotes import crashing_registers, fadump_stack
+from drgn_pmem.analysis.fadumpnotes import crashing_registers, fadump_stack, register_summary
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import DumpFileError, FormatError, MissingDebugInfo, NotFound, PmemError
 from drgn_pmem.formats.clayout import ByteOrder
@@ -134,7 +134,7 @@ def examine_fadump(prog: Program) -> Fadump:
     try:
         raw, header = _read_header(prog, conf, layout)
         source = "found"
-        fields = _found_fields(header)
+        fields = _found_fields(prog, header)
     except (NotFound, FormatError) as error:
         why = str(error)
         if isinstance(error, FormatError):
@@ -174,8 +174,10 @@ def _read_header(prog: Program, conf: FwDump, layout: FadumpLayout) -> tuple[byt
     return raw, header
 
 
-def _found_fields(header: FadumpHeader) -> list[FadumpField]:
+def _found_fields(prog: Program, header: FadumpHeader) -> list[FadumpField]:
     fields = [FadumpField(name, value, "header") for name, value in header.fields.items()]
+    if header.crashed:
+        fields.append(FadumpField("regs", register_summary(prog, header.regs), "header"))
     fields.append(FadumpField("cpu_mask", list(header.cpus), "header"))
     return [
         FadumpField(field.name, None, field.source)
@@ -275,7 +277,8 @@ def _reconstruct(
     regs = b""
     try:
         regs = crashing_registers(prog).data if crashed else bytes(layout.pt_regs_size)
-        take("regs", None, "PRSTATUS note of the crashing CPU" if crashed else "zero until a crash")
+        source = "PRSTATUS note of the crashing CPU" if crashed else "zero until a crash"
+        take("regs", register_summary(prog, regs), source)
     except PmemError as error:
         regs = bytes(layout.pt_regs_size)
         take("regs", None, f"not known: {error}")
@@ -330,7 +333,7 @@ def _examine_blindly(prog: Program, missing: MissingDebugInfo) -> Fadump:
         address,
         "found",
         header,
-        tuple(_found_fields(header)),
+        tuple(_found_fields(prog, header)),
         verdict,
         (),
         None,

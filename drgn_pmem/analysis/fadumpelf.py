@@ -47,7 +47,7 @@ class FadumpElf:
     found: CrashHeader | None
     """The one in memory, if the dump holds it."""
     identical: bool | None
-    """Whether the program headers that were found are the rebuilt ones."""
+    """Whether what was found is what is rebuilt, byte for byte."""
     matches_dump: bool | None
     """Whether the dump's PT_LOADs are the rebuilt ones; None if it was not made from them."""
     problems: tuple[str, ...]
@@ -112,7 +112,8 @@ def fadump_elf(prog: Program, conf: FwDump, header: FadumpHeader) -> FadumpElf:
         problems.append(f"elfcorehdr: {error}")
     identical = None
     if found is not None:
-        identical = found.phdrs == rebuilt.phdrs and found.e_flags == rebuilt.e_flags
+        size = len(rebuilt.raw or b"")
+        identical = size > 0 and (found.raw or b"")[:size] == rebuilt.raw
         problems += [
             f"elfcorehdr: {difference.words}" for difference in compare_elfcorehdr(found, rebuilt)
         ]

@@ -20,7 +20,13 @@ from drgn_pmem.dumpfile import dump_of
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, NotFound
 from drgn_pmem.kernel.fadump import crashing_cpu
 
-__all__ = ("SavedRegisters", "crashing_registers", "fadump_stack", "saved_registers")
+__all__ = (
+    "SavedRegisters",
+    "crashing_registers",
+    "fadump_stack",
+    "register_summary",
+    "saved_registers",
+)
 
 _NT_PRSTATUS = 1
 _PR_REG = 112
@@ -89,6 +95,29 @@ def crashing_registers(prog: Program) -> SavedRegisters:
     if ours:
         return ours[0]
     raise NotFound(f"the dump has registers of {len(saved)} CPUs, not of the crashing CPU {cpu}")
+
+
+def register_summary(prog: Program, data: bytes) -> dict[str, str] | None:
+    """
+    Where a CPU was: instruction, function, caller, stack.
+
+    :param data: ``struct pt_regs``
+    :return: None if they are not this machine's registers, or all zeroes
+    """
+    try:
+        regs = SavedRegisters(0, data).object(prog)
+        nip = regs.nip.value_()
+        names = {"nip": nip, "link": regs.link, "r1": regs.gpr[1], "msr": regs.msr}
+    except (LookupError, AttributeError, ValueError):
+        return None
+    if not any(data):
+        return None
+    summary = {name: f"{int(value):#x}" for name, value in names.items()}
+    try:
+        symbol = prog.symbol(nip)
+    except LookupError:
+        return summary
+    return {"function": f"{symbol.name}+{nip - symbol.address:#x}", **summary}
 
 
 def _on_stack_of(prog: Program, cpu: int, registers: SavedRegisters) -> bool:

@@ -175,6 +175,36 @@ def test_stack_is_that_of_the_panic(saved: Case) -> None:
     assert out.startswith(f"CPU {examined(saved).header.crashing_cpu}\n")
 
 
+def test_registers_are_where_the_kernel_saves_them(fadump: Case) -> None:
+    """In crash_fadump(), from wherever they come; before a crash there are none."""
+    fields = run_json(fadump.prog, "fadump")["header"]["fields"]
+    if not examined(fadump).header.crashed:
+        assert "regs" not in fields
+        return
+    value = fields["regs"]["value"]
+    assert value["function"].startswith("crash_fadump+0x")
+    saved = examined(Case(fadump.sample, "raw"))
+    (other,) = (field.value for field in saved.fields if field.name == "regs")
+    assert value == other
+    assert fields["regs"]["from"] == (
+        "header" if examined(fadump).source == "found" else "PRSTATUS note of the crashing CPU"
+    )
+    out, _ = run_text(fadump.prog, "fadump")
+    assert f"nip {value['nip']} {value['function']}, r1 {value['r1']}" in out
+
+
+def test_elfcorehdr_in_memory_is_the_rebuilt_one_byte_for_byte(fadump: Case) -> None:
+    """FADMPINF: written at registration, behind the header. FADMPSIG: by the capture kernel, in a
+    buffer of its own."""
+    elf = examined(fadump).elf
+    assert elf is not None
+    old = examined(fadump).header.layout == "FADMPINF"
+    there = fadump.format == "qemu-capture" or (old and fadump.format == "qemu-elf")
+    assert elf.identical is (True if there else None)
+    out, _ = run_text(fadump.prog, "fadump")
+    assert ("The elfcorehdr in memory is the rebuilt one, byte for byte." in out) == there
+
+
 def test_stack_of_a_guest_that_has_not_crashed(registered: Case) -> None:
     with pytest.raises(PmemError, match="no CPU has crashed"):
         run_text(registered.prog, "fadump --stack")
