@@ -34,8 +34,11 @@ def _section(spec: Spec) -> str:
         rows = [f"| `{_usage(a)}` | {_cell(a.help)} |" for a in spec.arguments]
         parts.append("\n".join(["| argument | meaning |", "|---|---|", *rows]))
     if spec.fields:
+        # of a command whose -o is a file, -F chooses the fields
+        chosen = "-F" if any("-F" in argument.names for argument in spec.arguments) else "-o"
         rows = [
-            f"| {f.name} | {_cell(f.help)}{'' if f.shown else ' (with -o)'} |" for f in spec.fields
+            f"| {f.name} | {_cell(f.help)}{'' if f.shown else f' (with {chosen})'} |"
+            for f in spec.fields
         ]
         parts.append("\n".join(["| field | meaning |", "|---|---|", *rows]))
     if spec.examples:
