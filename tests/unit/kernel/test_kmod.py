@@ -1,0 +1,108 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Debug info that is not there: which package has it, and what an answer says of it."""
+
+import argparse
+import io
+import sys
+from typing import Any
+
+from drgn import Program
+import pytest
+
+from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.kernel.debuginfo import find_type, no_debug_info
+from drgn_pmem.kernel.kmod import debug_package, how_to_get_kernel, lacking_modules
+from drgn_pmem.spec import Answer, Spec, run
+
+from ...synthetic import kernel
+
+NFIT = {"nfit": "handles of DIMMs", "xfs": "realtime devices"}
+
+
+def with_modules(*names: str) -> Program:
+    """A kernel that had these modules loaded; nothing has debug info."""
+    prog = kernel("", {})
+    prog.cache["drgn_pmem.kernel.modules"] = frozenset(names)
+    return prog
+
+
+@pytest.mark.parametrize(
+    ("release", "package"),
+    [
+        ("5.10.0-32-cloud-amd64", "linux-image-5.10.0-32-cloud-amd64-dbg"),
+        ("6.12.117+deb13-amd64", "linux-image-6.12.117+deb13-amd64-dbg"),
+        ("6.12.117+deb13-arm64-16k", None),
+        ("6.1.0-50-powerpc64le", "linux-image-6.1.0-50-powerpc64le-dbg"),
+        ("6.8.0-31-generic", "linux-image-6.8.0-31-generic-dbgsym"),
+        ("6.17.4-200.fc42.x86_64", "kernel-debuginfo-6.17.4-200.fc42.x86_64"),
+        ("5.14.0-427.13.1.el9_4.x86_64", "kernel-debuginfo-5.14.0-427.13.1.el9_4.x86_64"),
+        ("4.18.0-553.el8_10.ppc64le", "kernel-debuginfo-4.18.0-553.el8_10.ppc64le"),
+        ("5.15.0-206.el9uek.x86_64", "kernel-uek-debuginfo-5.15.0-206.el9uek.x86_64"),
+        ("6.4.0-150600.21-default", "kernel-default-debuginfo"),
+        ("6.1.192-pmem", None),
+        ("", None),
+        # It comes out of the dump.
+        ("1.0; rm -rf x-amd64", None),
+        ("1.0\x1b[31m-amd64", None),
+    ],
+)
+def test_package_follows_from_the_release(release: str, package: str | None) -> None:
+    assert debug_package(release) == package
+
+
+def test_only_what_was_loaded_can_lack_its_debug_info() -> None:
+    prog = with_modules("nfit", "virtio_blk")
+    assert lacking_modules(prog, ("xfs", "nfit", "libnvdimm")) == ["nfit"]
+    assert lacking_modules(with_modules(), ("nfit",)) == []
+
+
+def test_without_the_kernels_own_the_package_is_named_whatever_is_asked() -> None:
+    prog = kernel("OSRELEASE=6.12.1-cloud-amd64\n", {})
+    assert "give its vmlinux with -s" in how_to_get_kernel(prog)
+    with pytest.raises(MissingDebugInfo, match="no debug info of the kernel: ") as first:
+        find_type(prog, "struct inode", "vmlinux")
+    with pytest.raises(MissingDebugInfo) as second:
+        find_type(prog, "struct nd_region", "libnvdimm")
+    assert str(first.value) == str(second.value)
+
+
+def spec_of(answer: Any) -> Spec:
+    def function(prog: Program, args: argparse.Namespace) -> Answer:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return Spec("pmem-test", "a test", function, modules=NFIT)
+
+
+def test_an_answer_ends_with_one_line_about_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", errors)
+    answer = Answer([], text="answer", notes=[no_debug_info("nfit"), "something else"])
+    run(spec_of(answer), with_modules("nfit"), [])
+    assert not answer.complete
+    first, last = errors.getvalue().splitlines()
+    assert first == "note: something else"
+    assert "no debug info of the kernel module nfit: unknown are handles of DIMMs (" in last
+    assert "-s" in last
+    assert "xfs" not in last
+
+
+def test_an_answer_that_lacks_nothing_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Answer([], text="answer")
+    run(spec_of(answer), with_modules("virtio_blk"), [])
+    assert answer.complete
+    assert capsys.readouterr().err == ""
+
+
+def test_a_command_that_cannot_do_without_is_one_line() -> None:
+    error = MissingDebugInfo(no_debug_info("nfit"), "nfit")
+    with pytest.raises(MissingDebugInfo, match=r"^pmem-test: no debug info .* handles of DIMMs"):
+        run(spec_of(error), with_modules("nfit"), [])
+
+
+def test_help_says_what_is_unknown_without_each_module() -> None:
+    text = spec_of(Answer([])).parser().format_help()
+    for module, what in NFIT.items():
+        assert f"{module:<4}  {what}" in text
