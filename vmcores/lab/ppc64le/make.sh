@@ -24,8 +24,7 @@ for version in 6.1 6.12; do
 	fi
 done
 
-# sample NAME VERSION CPU DESCRIPTION FORMAT...: QEMU's dump of the capture kernel weighs twice as much as the
-# others, so one sample has it
+# sample NAME VERSION CPU DESCRIPTION FORMAT...: behind = what a format is told apart from, see pack.py
 sample() {
 	local name=$1 version=$2 cpu=$3 description=$4 release
 	shift 4
@@ -43,7 +42,7 @@ for name in "$@"; do
 		;;
 	ppc64le-6.1)
 		sample "$name" 6.1 POWER9 "pseries, radix MMU, firmware-assisted dump: crash info header FADMPINF" \
-			raw qemu-elf=raw
+			raw qemu-elf=raw qemu-capture=raw,qemu-elf
 		;;
 	ppc64le-6.12-hash)
 		sample "$name" 6.12 POWER8 "pseries, POWER8 with the hash MMU, firmware-assisted dump" \
