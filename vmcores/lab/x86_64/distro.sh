@@ -58,8 +58,8 @@ fetch() {
 		ln -s ../usr/lib/modules "$folder/image/lib/modules"
 	fi
 	find -L "$folder/image/lib/modules" -name '*.ko.xz' -exec xz -d {} +
+	depmod -b "$folder/image" "${image#linux-image-}"
 	echo "${image#linux-image-}" > "$folder/release"
-	depmod -b "$folder/image" "$(cat "$folder/release")"
 }
 
 # Copy a module and what it needs into the initrd, numbered in load order.
