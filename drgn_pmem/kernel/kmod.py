@@ -33,7 +33,7 @@ _PACKAGES = (
         r"-(amd64|arm64|armmp(-lpae)?|loong64|powerpc64le(-64k)?|riscv64|s390x|686(-pae)?)$",
         "linux-image-{}-dbg",
     ),
-    # Ubuntu (ddebs.ubuntu.com)
+    # Ubuntu
     (r"-(generic|lowlatency|aws|azure|gcp|gke|ibm|kvm|oracle)(-64k)?$", "linux-image-{}-dbgsym"),
     # Oracle's UEK, then Fedora, CentOS, RHEL and what is built from it
     (r"\.(el)\d+uek\.", "kernel-uek-debuginfo-{}"),

@@ -37,8 +37,8 @@ apt_of() {
 fetch() {
 	local suite=$1 folder=$work/$1 mirror image parts package
 	mkdir -p "$folder/packages" "$folder/lists/partial"
-	mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources | head -n 1)
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:-http://deb.debian.org/debian} $suite main" \
+	mirror=$(sed -n 's/^URIs: //p' /etc/apt/sources.list.d/debian.sources | head -n 1)
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" \
 		> "$folder/sources.list"
 	apt_of "$folder" apt-get update -qq
 	image=$(apt_of "$folder" apt-cache depends linux-image-cloud-amd64 |
