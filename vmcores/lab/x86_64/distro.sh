@@ -36,6 +36,7 @@ apt_of() {
 # Download the kernel of a suite with its debug info, and unpack both.
 fetch() {
 	local suite=$1 folder=$work/$1 mirror image parts package
+	rm -rf "$folder"
 	mkdir -p "$folder/packages" "$folder/lists/partial"
 	mirror=$(sed -n 's/^URIs: //p' /etc/apt/sources.list.d/debian.sources | head -n 1)
 	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" \
@@ -48,7 +49,6 @@ fetch() {
 		sed -n 's/.*Depends: \(linux-\(binary\|modules\)-.*\)/\1/p')
 	# shellcheck disable=SC2086
 	(cd "$folder/packages" && apt_of "$folder" apt-get download -q "$image" "$image-dbg" $parts)
-	rm -rf "$folder/image" "$folder/debug"
 	for package in "$image" $parts; do
 		dpkg -x "$folder/packages/${package}_"*.deb "$folder/image"
 	done
