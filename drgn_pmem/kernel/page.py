@@ -308,7 +308,8 @@ class _Reader:
         word = self._word(head, layout.word)
         answer: dict[str, Any] = {"order": order, "refcount": refcount, "mapping": mapping}
         if pgmap is None:
-            answer["index"] = index + (pfn - head_pfn)
+            if mapping != _DAX_SHARED:  # there it is a count
+                answer["index"] = index + (pfn - head_pfn)
             return answer
         answer["pgmap"] = word
         answer["pgmap_known"] = True if self._is_known(word) else None

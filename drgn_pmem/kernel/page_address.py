@@ -18,7 +18,6 @@ from drgn import Program
 
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import NotFound, PmemError, UsageError
-from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.iomem import IORESOURCE_SYSTEM_RAM, PERSISTENT_MEMORY, for_each_iomem
 from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace
 from drgn_pmem.kernel.page_layout import page_layout
@@ -106,7 +105,6 @@ def _number(prog: Program, text: str, value: int) -> PageAddress:
         inside = (value - layout.vmemmap) % layout.size
         note = f"{inside} bytes into the struct page of PFN {pfn:#x}" if inside else None
         return PageAddress(pfn, "page", text, note)
-    need_kernel_debug_info(prog)
     as_pfn, as_physical = value << layout.page_shift, value
     if not _known_memory(prog):
         # Nothing tells a PFN from a physical address but the dump's own memory.
