@@ -17,6 +17,7 @@ from drgn import Program
 from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.kernel.dax import DaxRegion, for_each_dax_region
 from drgn_pmem.kernel.iomem import for_each_persistent_memory
+from drgn_pmem.kernel.kmod import has_kernel_debug_info
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.nvdimm import Bus, Dimm, for_each_bus, for_each_dimm
 from drgn_pmem.kernel.pgmap import for_each_pgmap
@@ -131,6 +132,8 @@ def read_inventory(prog: Program) -> Inventory:
         problems,
         for_each_namespace not in unfinished,
     )
+    if not has_kernel_debug_info(prog):
+        del problems[1:]  # each walk says the same
     for devices in (inventory.regions, inventory.namespaces):
         problems.extend(line for device in devices for line in device.problems)
     if not problems and not inventory.buses and not inventory.dax_regions:

@@ -319,7 +319,7 @@ def page_report(
     :param progress: Called with (pages done, pages in all) now and then.
     :raises NotFound: if there is no such namespace, or it has no struct pages
     """
-    need_kernel_debug_info(prog)
+    need_kernel_debug_info(prog, "pgmap_array")
     chosen = chosen or Filter()
     report = PageReport()
     todo, report.lacks[:] = namespaces_to_scan(prog, name)

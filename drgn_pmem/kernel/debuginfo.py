@@ -46,9 +46,9 @@ def no_debug_info(module: str) -> str:
 
 def _missing(prog: Program, what: str, module: str) -> MissingDebugInfo:
     if not has_kernel_debug_info(prog):
-        # The same for whatever is asked first, so that it is said once.
         return MissingDebugInfo(
-            f"no debug info of the kernel: {how_to_get_kernel(prog)}", "vmlinux"
+            f"{what} is not known: no debug info of the kernel: {how_to_get_kernel(prog)}",
+            "vmlinux",
         )
     if lacking_modules(prog, (module,)):
         return MissingDebugInfo(no_debug_info(module), module)
@@ -64,14 +64,15 @@ def _missing(prog: Program, what: str, module: str) -> MissingDebugInfo:
     )
 
 
-def need_kernel_debug_info(prog: Program) -> None:
+def need_kernel_debug_info(prog: Program, what: str) -> None:
     """
     For what would be empty without debug info of the kernel, and must not be taken for nothing.
 
+    :param what: What cannot be known without.
     :raises MissingDebugInfo: without it
     """
     if not has_kernel_debug_info(prog):
-        raise _missing(prog, "", "vmlinux")
+        raise _missing(prog, what, "vmlinux")
 
 
 def find_type(prog: Program, name: str, module: str) -> Type:

@@ -308,7 +308,8 @@ class _Reader:
         word = self._word(head, layout.word)
         answer: dict[str, Any] = {"order": order, "refcount": refcount, "mapping": mapping}
         if pgmap is None:
-            if mapping != _DAX_SHARED:  # there it is a count
+            # Without a mapping the word may be how many share a DAX page.
+            if mapping > _DAX_SHARED:
                 answer["index"] = index + (pfn - head_pfn)
             return answer
         answer["pgmap"] = word

@@ -19,6 +19,7 @@ from drgn import Program
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import NotFound, PmemError, UsageError
 from drgn_pmem.kernel.iomem import IORESOURCE_SYSTEM_RAM, PERSISTENT_MEMORY, for_each_iomem
+from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel
 from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace
 from drgn_pmem.kernel.page_layout import page_layout
 from drgn_pmem.kernel.pgmap import PhysicalRange, for_each_pgmap
@@ -111,7 +112,7 @@ def _number(prog: Program, text: str, value: int) -> PageAddress:
         if coverage_of(prog).state(as_pfn) is State.ABSENT:
             raise NotFound(
                 f"{text}: what memory there was is not known (iomem_resource cannot be read), and"
-                " the dump has no page with this PFN"
+                f" the dump has no page with this PFN{_without_kernel(prog)}"
             )
         return PageAddress(value, "pfn", text, f"{text} taken as a PFN of the dump's memory")
     for what, ranges in _known_memory(prog):
@@ -128,6 +129,12 @@ def _number(prog: Program, text: str, value: int) -> PageAddress:
         f"{text}: no memory there, neither as a PFN nor as a physical address "
         "(pmem-namespaces shows the ranges of persistent memory)"
     )
+
+
+def _without_kernel(prog: Program) -> str:
+    if has_kernel_debug_info(prog):
+        return ""
+    return f": no debug info of the kernel: {how_to_get_kernel(prog)}"
 
 
 def _known_memory(prog: Program) -> Sequence[tuple[str, list[PhysicalRange]]]:

@@ -261,5 +261,8 @@ def test_vmcoreinfo_that_is_not_sound(line: str) -> None:
 def test_machine_whose_page_tables_are_not_known_and_no_debug_info() -> None:
     machine = Machine(Architecture.S390X)
     prog = machine.program("PAGESIZE=4096\nSYMBOL(swapper_pg_dir)=1000000\n")
-    with pytest.raises(MissingDebugInfo, match="no debug info of the kernel: give its vmlinux"):
+    with pytest.raises(
+        MissingDebugInfo,
+        match="init_mm is not known: no debug info of the kernel: give its vmlinux",
+    ):
         translate(prog, 0x1000)
