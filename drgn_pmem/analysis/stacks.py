@@ -158,14 +158,28 @@ class _Searcher:
                     yield finding
 
     def _words(self, task: Task) -> "tuple[int, npt.NDArray[np.uint64]]":
-        """Address and words of a task's kernel stack."""
+        """
+        Address and words of a task's kernel stack, without the pages at its far end that it never
+        grew into: makedumpfile leaves out pages of zeroes.
+        """
         values = self.task.read(task.address)
         size = _DEFAULT_STACK
         if self.area is not None and values["area"]:
             size = self.area.read(values["area"])["pages"] << self.layout.page_shift
             size = min(size, _MAX_STACK)
-        data = self.memory.read(values["stack"], size)
-        return values["stack"], np.frombuffer(data, f"{self.memory.order}u8").astype(np.uint64)
+        page = min(size, 1 << self.layout.page_shift)
+        parts: list[bytes] = []
+        at = values["stack"] + size
+        while at > values["stack"]:
+            try:
+                parts.append(self.memory.read(at - page, page))
+            except Unreadable:
+                if not parts:
+                    raise
+                break
+            at -= page
+        data = b"".join(reversed(parts))
+        return at, np.frombuffer(data, f"{self.memory.order}u8").astype(np.uint64)
 
     def _has_code(self, words: "npt.NDArray[np.uint64]") -> bool:
         return any(
