@@ -36,7 +36,7 @@ from drgn_pmem.analysis.scan_runs import (
 from drgn_pmem.dumpfile import Coverage, State
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.kernel.page_layout import page_layout
-from drgn_pmem.kernel.pagetable import Unreadable, read_saved
+from drgn_pmem.kernel.pagetable import NotSaved, read_saved
 from drgn_pmem.kernel.pgmap import Pgmap
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _resolve_mapcounts(prog: Program, runs: "Runs") -> None:
         try:
             address = layout.address(int(runs["pfn"][at])) + layout.large_mapcount
             data = read_saved(prog, address, 4)
-        except Unreadable:
+        except NotSaved:
             continue
         order = "little" if layout.little_endian else "big"
         runs["mapcount"][at] = max(0, int.from_bytes(data, order, signed=True) + 1)  # type: ignore[arg-type]

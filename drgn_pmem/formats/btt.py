@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from drgn_pmem.errors import FormatError
-from drgn_pmem.formats.checksum import nd_sb_checksum
-from drgn_pmem.formats.clayout import CLayout, uuid_bytes, uuid_text
+from drgn_pmem.formats.clayout import CLayout
+from drgn_pmem.formats.superblock import SB_SIZE, pack_sb, unpack_sb
 
 __all__ = (
     "BTT_SIGNATURE",
@@ -39,7 +39,6 @@ __all__ = (
 
 BTT_SIGNATURE = b"BTT_ARENA_INFO\0\0"
 
-_BLOCK_SIZE = 0x1000
 _ARENA_MIN_SIZE = 1 << 24
 _IB_FLAG_ERROR = 1
 _LOG_GROUP_SIZE = 64
@@ -116,7 +115,7 @@ class BttArena:
     @property
     def size(self) -> int:
         """Bytes of this arena, info block and backup included."""
-        return self.nextoff or self.info2off + _BLOCK_SIZE
+        return self.nextoff or self.info2off + SB_SIZE
 
     @property
     def error(self) -> bool:
@@ -144,16 +143,13 @@ def parse_btt(data: bytes, *, verify: bool = True) -> BttArena:
     :param verify: Refuse a wrong checksum.
     :raises FormatError: naming the signature, checksum or size that is wrong.
     """
-    members = _LAYOUT.unpack("btt_sb", data)
-    if members["signature"] != BTT_SIGNATURE:
-        raise FormatError(
-            f"not a BTT arena: signature {members['signature']!r} is not BTT_ARENA_INFO"
-        )
-    del members["padding"]
-    for name in ("uuid", "parent_uuid"):
-        members[name] = uuid_text(members[name])
-    members["signature"] = members["signature"].rstrip(b"\0").decode("ascii")
-    computed = nd_sb_checksum(data[:_BLOCK_SIZE])
+    members, computed = unpack_sb(
+        _LAYOUT,
+        "btt_sb",
+        data,
+        (BTT_SIGNATURE,),
+        "not a BTT arena: signature {} is not BTT_ARENA_INFO",
+    )
     arena = BttArena(**members, checksum_ok=computed == members["checksum"])
     if verify and not arena.checksum_ok:
         raise FormatError(
@@ -171,10 +167,7 @@ def build_btt(arena: BttArena) -> bytes:
     members = dataclasses.asdict(arena)
     del members["checksum_ok"]
     members["signature"] = BTT_SIGNATURE
-    for name in ("uuid", "parent_uuid"):
-        members[name] = uuid_bytes(members[name])
-    data = _LAYOUT.pack("btt_sb", members)
-    return data[:-8] + nd_sb_checksum(data).to_bytes(8, "little")
+    return pack_sb(_LAYOUT, "btt_sb", members)
 
 
 def check_btt(arena: BttArena, available: int) -> list[str]:
@@ -189,13 +182,13 @@ def check_btt(arena: BttArena, available: int) -> list[str]:
     if arena.error:
         problems.append("the error flag is set: the kernel made the arena read-only")
     places = ("dataoff", "mapoff", "logoff", "info2off")
-    offsets = [_BLOCK_SIZE - 1, *(getattr(arena, name) for name in places)]
+    offsets = [SB_SIZE - 1, *(getattr(arena, name) for name in places)]
     for name, before, offset in zip(places, offsets, offsets[1:], strict=False):
         if offset <= before:
             problems.append(f"{name} {offset:#x} overlaps what lies in front of it")
-    if arena.info2off + _BLOCK_SIZE > available:
+    if arena.info2off + SB_SIZE > available:
         problems.append(f"info2off {arena.info2off:#x} lies beyond the namespace's end")
-    if arena.nextoff and arena.nextoff < arena.info2off + _BLOCK_SIZE:
+    if arena.nextoff and arena.nextoff < arena.info2off + SB_SIZE:
         problems.append(f"nextoff {arena.nextoff:#x} points into the arena itself")
     if arena.internal_nlba != arena.external_nlba + arena.nfree:
         problems.append(
@@ -270,7 +263,7 @@ def walk_btt(read: Callable[[int, int], bytes | None], namespace_size: int) -> B
     :raises FormatError: if no arena begins at 4 KiB (BTT 1.1) or at 0 (BTT 2.0).
     """
     errors = []
-    for base, major in ((_BLOCK_SIZE, 1), (0, 2)):
+    for base, major in ((SB_SIZE, 1), (0, 2)):
         try:
             first = _read_arena(read, base)
         except FormatError as error:
@@ -295,7 +288,7 @@ def walk_btt(read: Callable[[int, int], bytes | None], namespace_size: int) -> B
         # Offsets only ever grow, so there is no cycle; small steps are what a hostile chain can do.
         if arena.nextoff < _ARENA_MIN_SIZE:
             end = f"nextoff {arena.nextoff:#x} is less than the smallest arena (16 MiB)"
-        elif offset + arena.nextoff + _BLOCK_SIZE > namespace_size:
+        elif offset + arena.nextoff + SB_SIZE > namespace_size:
             end = f"nextoff {arena.nextoff:#x} leads beyond the namespace's end"
         elif len(places) == _MAX_ARENAS:
             end = f"more than {_MAX_ARENAS} arenas"
@@ -310,15 +303,15 @@ def walk_btt(read: Callable[[int, int], bytes | None], namespace_size: int) -> B
 
 
 def _read_arena(read: Callable[[int, int], bytes | None], offset: int) -> BttArena:
-    data = read(offset, _BLOCK_SIZE)
-    if data is None or len(data) < _BLOCK_SIZE:
+    data = read(offset, SB_SIZE)
+    if data is None or len(data) < SB_SIZE:
         raise FormatError("the info block cannot be read")
     return parse_btt(data)
 
 
 def _compare_backup(read: Callable[[int, int], bytes | None], offset: int, arena: BttArena) -> str:
-    data = read(offset + arena.info2off, _BLOCK_SIZE)
-    if data is None or len(data) < _BLOCK_SIZE:
+    data = read(offset + arena.info2off, SB_SIZE)
+    if data is None or len(data) < SB_SIZE:
         return "unreadable"
     try:
         return "same" if parse_btt(data) == arena else "differs"

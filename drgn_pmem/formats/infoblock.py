@@ -18,8 +18,8 @@ from typing import Any
 
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import BTT_SIGNATURE, BttArena, parse_btt
-from drgn_pmem.formats.checksum import nd_sb_checksum
-from drgn_pmem.formats.clayout import CLayout, uuid_bytes, uuid_text
+from drgn_pmem.formats.clayout import CLayout
+from drgn_pmem.formats.superblock import SB_SIZE, pack_sb, unpack_sb
 
 __all__ = (
     "DAX_SIGNATURE",
@@ -45,7 +45,7 @@ __all__ = (
 PFN_SIGNATURE = b"NVDIMM_PFN_INFO\0"
 DAX_SIGNATURE = b"NVDIMM_DAX_INFO\0"
 INFO_BLOCK_OFFSET = 0x1000
-INFO_BLOCK_SIZE = 0x1000
+INFO_BLOCK_SIZE = SB_SIZE
 PFN_MODE_RAM = 1
 PFN_MODE_PMEM = 2
 
@@ -140,17 +140,13 @@ def parse_infoblock(data: bytes, *, verify: bool = True) -> InfoBlock:
         checksum alone.
     :raises FormatError: naming the signature, checksum or size that is wrong.
     """
-    members = _LAYOUT.unpack("nd_pfn_sb", data)
-    if members["signature"] not in (PFN_SIGNATURE, DAX_SIGNATURE):
-        raise FormatError(
-            f"not an info block: signature {members['signature']!r} is neither"
-            " NVDIMM_PFN_INFO nor NVDIMM_DAX_INFO"
-        )
-    del members["padding"]
-    for name in ("uuid", "parent_uuid"):
-        members[name] = uuid_text(members[name])
-    members["signature"] = members["signature"].rstrip(b"\0").decode("ascii")
-    computed = nd_sb_checksum(data[:INFO_BLOCK_SIZE])
+    members, computed = unpack_sb(
+        _LAYOUT,
+        "nd_pfn_sb",
+        data,
+        (PFN_SIGNATURE, DAX_SIGNATURE),
+        "not an info block: signature {} is neither NVDIMM_PFN_INFO nor NVDIMM_DAX_INFO",
+    )
     block = InfoBlock(**members, checksum_ok=computed == members["checksum"])
     if verify and not block.checksum_ok:
         raise FormatError(
@@ -170,10 +166,7 @@ def build_infoblock(block: InfoBlock) -> bytes:
     members["signature"] = block.signature.encode() + b"\0"
     if members["signature"] not in (PFN_SIGNATURE, DAX_SIGNATURE):
         raise FormatError(f"{block.signature!r} is neither NVDIMM_PFN_INFO nor NVDIMM_DAX_INFO")
-    for name in ("uuid", "parent_uuid"):
-        members[name] = uuid_bytes(members[name])
-    data = _LAYOUT.pack("nd_pfn_sb", members)
-    return data[:-8] + nd_sb_checksum(data).to_bytes(8, "little")
+    return pack_sb(_LAYOUT, "nd_pfn_sb", members)
 
 
 def fill_in_defaults(block: InfoBlock, page_size: int = 4096) -> InfoBlock:

@@ -78,18 +78,20 @@ def has_kernel_debug_info(prog: Program) -> bool:
     return True
 
 
-def _loaded(prog: Program) -> frozenset[str]:
-    """Names of the modules that the crashed kernel had loaded, those that can be read."""
-    names: frozenset[str] | None = prog.cache.get(_CACHE_KEY)
-    if names is None:
+def _loaded(prog: Program) -> tuple[frozenset[str], bool]:
+    """Names of the modules that the crashed kernel had loaded, and whether these are all."""
+    answer: tuple[frozenset[str], bool] | None = prog.cache.get(_CACHE_KEY)
+    if answer is None:
         try:
             head = prog["modules"].address_of_()
         except (KeyError, ObjectNotFoundError):
-            return frozenset()
+            return frozenset(), True  # built without modules, or there is no debug info yet
         entries = bounded(list_for_each_entry("struct module", head, "list"), "modules")
-        found, _ = collect(entry.name.string_().decode("ascii", "replace") for entry in entries)
-        names = prog.cache[_CACHE_KEY] = frozenset(found)
-    return names
+        found, problems = collect(
+            entry.name.string_().decode("ascii", "replace") for entry in entries
+        )
+        answer = prog.cache[_CACHE_KEY] = frozenset(found), not problems
+    return answer
 
 
 def has_no_module(prog: Program, name: str, exported: str) -> bool:
@@ -99,18 +101,11 @@ def has_no_module(prog: Program, name: str, exported: str) -> bool:
     :param name: As in ``lsmod``.
     :param exported: A function that it has had in every version.
     """
-    try:
-        head = prog["modules"].address_of_()
-    except (KeyError, ObjectNotFoundError):
-        problems: list[str] = []
-    else:
-        entries = bounded(list_for_each_entry("struct module", head, "list"), "modules")
-        problems = collect(entries)[1]
-    loaded = name in _loaded(prog)
+    loaded, whole = _loaded(prog)
     # A symbol table that does not know panic() tells nothing.
     return (
-        not problems
-        and not loaded
+        whole
+        and name not in loaded
         and _is_built_in(prog, "panic")
         and not _is_built_in(prog, exported)
     )
@@ -130,7 +125,7 @@ def lacking_modules(prog: Program, wanted: Iterable[str]) -> list[str]:
 
     :param wanted: Names as in ``lsmod``.
     """
-    candidates = _loaded(prog).intersection(wanted)
+    candidates = _loaded(prog)[0].intersection(wanted)
     if not candidates:
         return []
     there = {

@@ -20,7 +20,7 @@ from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import MissingDebugInfo, PmemError
 from drgn_pmem.kernel.page_address import PageAddress, parse_page, resolve_page
 from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout
-from drgn_pmem.kernel.pagetable import Unreadable, read_saved, translate
+from drgn_pmem.kernel.pagetable import NotSaved, read_saved, translate
 from drgn_pmem.kernel.pgmap import Pgmap, for_each_pgmap
 from drgn_pmem.kernel.walk import collect
 
@@ -209,24 +209,24 @@ class _Reader:
             return PageState(**known, state=state, reason=reason, initialised=False)
         try:
             page = self._bytes(address)
-        except Unreadable as error:
+        except NotSaved as error:
             return PageState(**known, state=error.state, reason=self._reason(error))
         return self._decode(known, page, pgmap)
 
     def _bytes(self, address: int) -> bytes:
         if not 0 <= address <= (1 << 64) - self._layout.size:
-            raise Unreadable("no struct page: the PFN is out of range", State.UNMAPPED)
+            raise NotSaved("no struct page: the PFN is out of range", State.UNMAPPED)
         return read_saved(self._prog, address, self._layout.size)
 
     def _state(self, address: int) -> State:
         try:
             self._bytes(address)
-        except Unreadable as error:
+        except NotSaved as error:
             return error.state
         return State.SAVED
 
     @staticmethod
-    def _reason(error: Unreadable) -> str:
+    def _reason(error: NotSaved) -> str:
         if error.state is State.UNMAPPED:
             return "no struct page: the vmemmap is not mapped there"
         return f"the struct page is not in the dump: {error}"
@@ -271,7 +271,7 @@ class _Reader:
             return PageState(**own, state=State.SAVED, reason=reason)
         try:
             head = page if head_pfn == pfn else self._bytes(layout.address(head_pfn))
-        except Unreadable as error:
+        except NotSaved as error:
             reason = (
                 f"the head of the compound page (PFN {head_pfn:#x}) is not in the dump: {error}"
             )
@@ -348,7 +348,7 @@ class _Reader:
             return None
         try:
             order = read_saved(self._prog, layout.address(head_pfn) + layout.order, 1)[0]
-        except Unreadable:
+        except NotSaved:
             return None
         return order if 0 < order <= _MAX_ORDER else None
 
@@ -364,7 +364,7 @@ class _Reader:
             return None
         try:
             data = read_saved(self._prog, layout.address(head_pfn) + layout.large_mapcount, 4)
-        except Unreadable:
+        except NotSaved:
             return None
         return max(0, self._word(data, 0, 4, signed=True) + 1)
 

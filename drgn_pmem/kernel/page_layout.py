@@ -30,7 +30,7 @@ from drgn import Program, Type
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 from drgn_pmem.errors import MissingDebugInfo, PmemError
 from drgn_pmem.kernel.mmu import is_little_endian, vmcoreinfo_of
-from drgn_pmem.kernel.pagetable import Unreadable, read_saved
+from drgn_pmem.kernel.pagetable import read_saved
 
 __all__ = ("DaxGeneration", "PageLayout", "page_layout")
 
@@ -269,7 +269,7 @@ def _vmemmap_from_sections(prog: Program, info: Vmcoreinfo) -> int | None:
             if not section:
                 continue
             data = read_saved(prog, section, page_size)
-        except (Unreadable, PmemError):
+        except PmemError:
             continue
         for at in range(max(offset, 0), page_size - 7, max(size, 8)):
             encoded = int.from_bytes(data[at : at + 8], order)  # type: ignore[arg-type]

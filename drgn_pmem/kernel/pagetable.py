@@ -29,7 +29,7 @@ from drgn_pmem.kernel.vmemmap_list import PPC64_PAGE_OFFSET, for_each_backing
 
 __all__ = (
     "Extent",
-    "Unreadable",
+    "NotSaved",
     "for_each_extent",
     "kernel_coverage",
     "read_saved",
@@ -43,7 +43,7 @@ _MAX_PAGES = 1 << 18
 """Pages that are looked up one by one where the tables cannot be read in bulk."""
 
 
-class Unreadable(PmemError):
+class NotSaved(PmemError):
     """Bytes that the dump does not hold. ``state`` tells in which way."""
 
     def __init__(self, message: str, state: State) -> None:
@@ -287,18 +287,18 @@ def read_saved(prog: Program, virtual: int, size: int) -> bytes:
 
     :param virtual: First virtual address.
     :param size: bytes
-    :raises Unreadable: with the state of the first byte that is not in the dump
+    :raises NotSaved: with the state of the first byte that is not in the dump
     """
     coverage = coverage_of(prog)
     pieces = []
     for extent in for_each_extent(prog, virtual, virtual + size):
         if extent.physical is None:
-            raise Unreadable(f"{extent.virtual:#x}: {extent.reason}", extent.state)
+            raise NotSaved(f"{extent.virtual:#x}: {extent.reason}", extent.state)
         for part in coverage.ranges(extent.physical, extent.physical + extent.size):
             if part.state is not State.SAVED:
-                raise Unreadable(f"physical {part.start:#x} is {part.state.value}", part.state)
+                raise NotSaved(f"physical {part.start:#x} is {part.state.value}", part.state)
         try:
             pieces.append(prog.read(extent.physical, extent.size, True))
         except FaultError as error:
-            raise Unreadable(str(error), State.ABSENT) from error
+            raise NotSaved(str(error), State.ABSENT) from error
     return b"".join(pieces)

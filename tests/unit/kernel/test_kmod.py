@@ -23,7 +23,7 @@ NFIT = {"nfit": "handles of DIMMs", "xfs": "realtime devices"}
 def with_modules(*names: str) -> Program:
     """A kernel that had these modules loaded; nothing has debug info."""
     prog = kernel("", {})
-    prog.cache["drgn_pmem.kernel.modules"] = frozenset(names)
+    prog.cache["drgn_pmem.kernel.modules"] = frozenset(names), True
     return prog
 
 

@@ -10,7 +10,7 @@ import pytest
 from drgn_pmem.dumpfile import State
 from drgn_pmem.kernel.pagetable import (
     Extent,
-    Unreadable,
+    NotSaved,
     for_each_extent,
     kernel_coverage,
     read_saved,
@@ -222,7 +222,7 @@ def test_read_saved_refuses_what_drgn_would_read_as_zeroes() -> None:
         (VMEMMAP + 512 * PAGE, State.ABSENT),
         (VMEMMAP + 1024 * PAGE, State.UNMAPPED),
     ):
-        with pytest.raises(Unreadable) as error:
+        with pytest.raises(NotSaved) as error:
             read_saved(prog, address, 8)
         assert error.value.state is state
 
