@@ -8,7 +8,15 @@ JOBS ?= auto
 
 SPACE := $(subst ,, )
 DISTRO := build/distro
-SUITES ?= bullseye bookworm trixie trixie-backports
+
+# make test-distro [SUITE...]: the goals behind it are the suites.
+ifeq ($(firstword $(MAKECMDGOALS)),test-distro)
+SUITES := $(wordlist 2,99,$(MAKECMDGOALS))
+.PHONY: $(SUITES)
+$(SUITES):
+	@:
+endif
+SUITES := $(or $(SUITES),bullseye bookworm trixie trixie-backports)
 
 .PHONY: demo test test-distro lint typecheck floors bench bench-dump fuzz docs matrix vmcores clean
 
