@@ -39,7 +39,20 @@ from drgn_pmem.output.table import Field
 if TYPE_CHECKING:
     from drgn import Program
 
-__all__ = ("SPECS", "Answer", "Argument", "Field", "Spec", "command", "parse_arguments", "run")
+__all__ = (
+    "SPECS",
+    "Answer",
+    "Argument",
+    "Field",
+    "Spec",
+    "ask",
+    "command",
+    "json_value",
+    "parse_arguments",
+    "render",
+    "run",
+    "tables",
+)
 
 
 class Argument:
@@ -234,16 +247,27 @@ def run(spec: Spec, prog: Program, words: Sequence[str]) -> Answer | None:
     :return: The answer; None if only help or code was printed.
     :raises PmemError: one line for the user
     """
-    import drgn
-
-    from drgn_pmem.dumpfile.faults import fault_on_excluded
-
     args = parse_arguments(spec, words)
     if args is None:
         return None
     if args.drgn:
         print(spec.drgn_code(args))
         return None
+    answer = ask(spec, prog, args)
+    print_answer(spec, args, answer)
+    return answer
+
+
+def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
+    """
+    The answer of a command, with what it lacks for want of debug info; nothing is printed.
+
+    :raises PmemError: one line for the user
+    """
+    import drgn
+
+    from drgn_pmem.dumpfile.faults import fault_on_excluded
+
     with contextlib.suppress(DumpFileError):  # a program with no file: nothing to guard
         fault_on_excluded(prog)
     try:
@@ -257,7 +281,6 @@ def run(spec: Spec, prog: Program, words: Sequence[str]) -> Answer | None:
     except drgn.ObjectNotFoundError as error:
         raise PmemError(f"{spec.name}: {error}; debug info is missing (load it with -s)") from error
     _name_lacking_modules(spec, prog, answer)
-    print_answer(spec, args, answer)
     return answer
 
 
@@ -307,32 +330,53 @@ def render(spec: Spec, args: argparse.Namespace, answer: Answer) -> tuple[str, l
     """
     from drgn_pmem.output import json, table
 
-    notes = [*answer.notes, *answer.lacks]
-    limit = getattr(args, "limit", None)
     if args.json:
-        value = answer.json
-        if value is None:
-            records = answer.records if limit is None else answer.records[:limit]
-            value = [json.to_json(record) for record in records]
-        if getattr(args, "human", False):
-            value = json.humanize(value)
-        return json.dumps(value), notes
+        return json.dumps(json_value(args, answer)), [*answer.notes, *answer.lacks]
     if answer.text is not None:
-        return answer.text, notes
-    sections = answer.sections or (("", answer.records, answer.fields or spec.fields),)
-    known = [f for _, _, fields in sections for f in fields]
+        return answer.text, [*answer.notes, *answer.lacks]
+    sections, notes = tables(spec, args, answer)
     blocks = []
-    for title, records, fields in sections:
-        rows: Sequence[Any] = table.sort(records, fields, args.sort, known=known)
-        if limit is not None and len(rows) > limit:
-            notes.append(f"{limit} of {len(rows)} rows shown (--limit)")
-            rows = rows[:limit]
-        chosen = table.choose(fields, args.fields, known=known)
+    for title, rows, chosen in sections:
         if args.no_header:
             blocks.append(table.scripted(rows, chosen) if chosen else "")
         elif rows and chosen:
             blocks.append((f"{title}\n" if title else "") + layout(rows, chosen))
     return ("\n" if args.no_header else "\n\n").join(block for block in blocks if block), notes
+
+
+def json_value(args: argparse.Namespace, answer: Answer) -> Any:
+    """The JSON of an answer, as the options ask."""
+    from drgn_pmem.output import json
+
+    value = answer.json
+    if value is None:
+        value = [json.to_json(record) for record in answer.records[: getattr(args, "limit", None)]]
+    return json.humanize(value) if getattr(args, "human", False) else value
+
+
+def tables(
+    spec: Spec, args: argparse.Namespace, answer: Answer
+) -> tuple[list[tuple[str, Sequence[Any], list[Field]]], list[str]]:
+    """
+    (title, records, fields) of each table of an answer, chosen, sorted and limited as the options
+    ask; and the answer's notes.
+
+    :raises UsageError: if ``-o`` or ``-s`` name no field
+    """
+    from drgn_pmem.output import table
+
+    notes = [*answer.notes, *answer.lacks]
+    limit = getattr(args, "limit", None)
+    sections = answer.sections or (("", answer.records, answer.fields or spec.fields),)
+    known = [f for _, _, fields in sections for f in fields]
+    done = []
+    for title, records, fields in sections:
+        rows: Sequence[Any] = table.sort(records, fields, args.sort, known=known)
+        if limit is not None and len(rows) > limit:
+            notes.append(f"{limit} of {len(rows)} rows shown (--limit)")
+            rows = rows[:limit]
+        done.append((title, rows, table.choose(fields, args.fields, known=known)))
+    return done, notes
 
 
 def layout(records: Iterable[Any], fields: Sequence[Field]) -> str:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from drgn import FaultError, Program
 
-from drgn_pmem.dumpfile import DumpFile, State, dump_of
+from drgn_pmem.dumpfile import DumpFile, State, dump_of, vmcoreinfo_of
 from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.kmod import how_to_get_kernel
-from drgn_pmem.kernel.mmu import vmcoreinfo_of
 from drgn_pmem.kernel.nvdimm import for_each_bus
 from drgn_pmem.kernel.walk import collect
 

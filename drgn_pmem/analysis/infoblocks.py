@@ -20,7 +20,7 @@ import numpy as np
 
 from drgn_pmem.analysis.labels import FoundLabels, find_labels
 from drgn_pmem.analysis.machine import MachineMap, read_machine
-from drgn_pmem.dumpfile import State, coverage_of, dump_of
+from drgn_pmem.dumpfile import State, coverage_of, dump_of, vmcoreinfo_of
 from drgn_pmem.dumpfile.coverage import ADDRESS_SPACE
 from drgn_pmem.errors import DumpFileError, FormatError
 from drgn_pmem.formats.btt import BttArena, BttChain, walk_btt
@@ -33,7 +33,6 @@ from drgn_pmem.formats.infoblock import (
     find_infoblocks,
 )
 from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry
-from drgn_pmem.kernel.mmu import vmcoreinfo_of
 from drgn_pmem.kernel.walk import collect
 
 __all__ = (

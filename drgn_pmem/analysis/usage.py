@@ -18,9 +18,8 @@ import numpy as np
 
 from drgn_pmem.analysis.coverage import read_namespace_coverage
 from drgn_pmem.analysis.machine import RangeSet, read_machine
-from drgn_pmem.dumpfile import Coverage, DumpFile, State, coverage_of, dump_of
+from drgn_pmem.dumpfile import Coverage, DumpFile, State, coverage_of, dump_of, vmcoreinfo_of
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, NotFound
-from drgn_pmem.kernel.mmu import vmcoreinfo_of
 from drgn_pmem.kernel.pgmap import PhysicalRange
 
 __all__ = ("Usage", "UsageLine", "read_usage")

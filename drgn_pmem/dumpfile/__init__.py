@@ -12,7 +12,7 @@ from drgn_pmem.dumpfile.opener import (
     set_dump,
 )
 from drgn_pmem.dumpfile.records import PF_DEV, DumpFile, DumpFormat, Note, Segment
-from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
+from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
 
 __all__ = (
     "PF_DEV",
@@ -30,4 +30,5 @@ __all__ = (
     "open_dump",
     "set_coverage",
     "set_dump",
+    "vmcoreinfo_of",
 )

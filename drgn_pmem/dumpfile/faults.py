@@ -24,7 +24,7 @@ from drgn_pmem.dumpfile.coverage import Coverage, State
 from drgn_pmem.dumpfile.opener import dump_of
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
 from drgn_pmem.dumpfile.segments import Pieces, SegmentTable, elf_coverage
-from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
+from drgn_pmem.dumpfile.vmcoreinfo import vmcoreinfo_of
 
 __all__ = ("PAGE_TABLE_READER", "fault_on_excluded")
 
@@ -115,7 +115,7 @@ def _read_through_page_tables(prog: drgn.Program) -> None:
     """Have drgn translate kernel addresses, as DRGN_PREFER_PGTABLE_READER would have."""
     if _read_vm is None:
         return
-    info = Vmcoreinfo.parse(prog["VMCOREINFO"].string_())
+    info = vmcoreinfo_of(prog)
     table = info.symbols.get("swapper_pg_dir")
     if table is None:
         return

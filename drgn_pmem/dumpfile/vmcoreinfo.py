@@ -11,9 +11,14 @@ else is escaped.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ("MAX_LINES", "Vmcoreinfo", "printable")
+if TYPE_CHECKING:
+    from drgn import Program
+
+__all__ = ("MAX_LINES", "Vmcoreinfo", "printable", "vmcoreinfo_of")
+
+_CACHE_KEY = "drgn_pmem.vmcoreinfo"
 
 MAX_LINES = 1 << 16
 """Lines beyond this many are ignored (the kernel writes a few hundred into one page)."""
@@ -121,3 +126,15 @@ class Vmcoreinfo:
             "lengths": dict(self.lengths),
             "numbers": dict(self.numbers),
         }
+
+
+def vmcoreinfo_of(prog: "Program") -> Vmcoreinfo:
+    """VMCOREINFO, parsed; empty if there is no note. Kept in ``prog.cache``."""
+    cached: Vmcoreinfo | None = prog.cache.get(_CACHE_KEY)
+    if cached is None:
+        try:
+            text = prog["VMCOREINFO"].string_()
+        except LookupError:
+            text = b""
+        cached = prog.cache[_CACHE_KEY] = Vmcoreinfo.parse(text)
+    return cached

@@ -26,7 +26,7 @@ from typing import Any
 from drgn import FaultError, PlatformFlags, Program
 from drgn.helpers.linux.list import list_for_each_entry
 
-from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
+from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.debuginfo import has_member
 from drgn_pmem.kernel.namespace import Namespace
@@ -115,10 +115,9 @@ def for_each_memmap_entry_vmcoreinfo(prog: Program) -> Iterator[MemmapEntry]:
     :raises NotFound: if vmcoreinfo does not have them
     :raises WalkError: after what could be read
     """
-    try:
-        info = Vmcoreinfo.parse(prog["VMCOREINFO"].string_())
-    except LookupError:
-        raise NotFound("the dump has no vmcoreinfo, so no devm_memmap_vmcore list") from None
+    info = vmcoreinfo_of(prog)
+    if info == Vmcoreinfo():
+        raise NotFound("the dump has no vmcoreinfo, so no devm_memmap_vmcore list")
     head = info.symbols.get(_HEAD)
     if head is None:
         raise NotFound(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from drgn import Architecture, PlatformFlags, Program
 import numpy as np
 
-from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
+from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +31,6 @@ __all__ = (
     "find_mmu",
     "is_little_endian",
     "ppc64_is_radix",
-    "vmcoreinfo_of",
 )
 
 
@@ -72,18 +71,6 @@ class Mmu:
     """numpy type of an entry."""
     decode: "Callable[[Words, int], Decoded]"
     """Entries, index of their level -> what they mean."""
-
-
-def vmcoreinfo_of(prog: Program) -> Vmcoreinfo:
-    """VMCOREINFO, parsed; empty if there is no note. Kept in ``prog.cache``."""
-    cached = prog.cache.get("drgn_pmem.vmcoreinfo")
-    if cached is None:
-        try:
-            text = prog["VMCOREINFO"].string_()
-        except LookupError:
-            text = b""
-        cached = prog.cache["drgn_pmem.vmcoreinfo"] = Vmcoreinfo.parse(text)
-    return cached
 
 
 def _page_shift(info: Vmcoreinfo) -> int | None:

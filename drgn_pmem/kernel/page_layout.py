@@ -27,9 +27,9 @@ import enum
 
 from drgn import Program, Type
 
-from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
+from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
 from drgn_pmem.errors import MissingDebugInfo, PmemError
-from drgn_pmem.kernel.mmu import is_little_endian, vmcoreinfo_of
+from drgn_pmem.kernel.mmu import is_little_endian
 from drgn_pmem.kernel.pagetable import read_saved
 
 __all__ = ("DaxGeneration", "PageLayout", "page_layout")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from drgn import FaultError, Program
 
-from drgn_pmem.dumpfile import coverage_of
-from drgn_pmem.kernel.mmu import is_little_endian, vmcoreinfo_of
+from drgn_pmem.dumpfile import coverage_of, vmcoreinfo_of
+from drgn_pmem.kernel.mmu import is_little_endian
 
 __all__ = ("PPC64_PAGE_OFFSET", "Backing", "for_each_backing")
 

@@ -12,7 +12,7 @@ import drgn
 from drgn_pmem.errors import NotFound
 from drgn_pmem.output.text import escape, human_size, plural
 from drgn_pmem.shell.idle import Step
-from drgn_pmem.shell.target import Target, vmcoreinfo_value
+from drgn_pmem.shell.target import Target
 
 if TYPE_CHECKING:
     from drgn_pmem.analysis.memmap import Memmap, MemmapAnswer
@@ -28,13 +28,16 @@ class Summary:
     """
 
     def __init__(self, target: Target) -> None:
+        from drgn_pmem.analysis.crash import panic_of
+        from drgn_pmem.dumpfile import vmcoreinfo_of
+
         self._target = target
         prog = target.prog
         self.name = escape(target.name)
         self.short_name = escape(os.path.basename(target.name)) or self.name
-        self.release = vmcoreinfo_value(prog, "OSRELEASE") or "unknown release"
+        self.release = vmcoreinfo_of(prog).values.get("OSRELEASE") or "unknown release"
         self.architecture = prog.platform.arch.name.lower() if prog.platform else "unknown"
-        self.panic = ""
+        self.panic = escape(panic_of(prog) or "")
         self.namespaces: int | None = None
         """How many are enabled; None if that is not known yet, or cannot be."""
         self.incomplete = False
@@ -47,7 +50,6 @@ class Summary:
             self.warnings.append(target.missing.replace("with -s", "with \\symbols FILE"))
         self.size: int | None = None
         self._read_size()
-        self._read_panic()
 
     def steps(self) -> Iterator[Step]:
         """What is left to find out."""
@@ -58,17 +60,6 @@ class Summary:
         if not self._target.prog.flags & drgn.ProgramFlags.IS_LIVE:
             with contextlib.suppress(OSError):
                 self.size = os.stat(self._target.name).st_size
-
-    def _read_panic(self) -> None:
-        from drgn.helpers.linux.panic import panic_message
-
-        if self._target.missing_kernel:
-            return
-        try:
-            message = panic_message(self._target.prog)
-        except (drgn.FaultError, LookupError, ValueError):
-            return
-        self.panic = escape(message or b"")
 
     def _namespaces(self) -> Iterator[None]:
         from drgn_pmem.analysis.memmap import read_memmaps_in_steps

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import logging
 import os
 from pathlib import Path
-import re
 import struct
 from typing import IO
 
@@ -228,19 +227,11 @@ def _read(path: str, limit: int, what: str) -> bytes:
     return data
 
 
-def vmcoreinfo_value(prog: drgn.Program, key: str) -> str | None:
-    """A ``KEY=value`` line of the dump's vmcoreinfo, None if it has none."""
-    try:
-        text = prog["VMCOREINFO"].string_()
-    except (LookupError, drgn.FaultError):
-        return None
-    found = re.search(rb"^" + re.escape(key.encode()) + rb"=(.*)$", text, re.MULTILINE)
-    return escape(found.group(1)) if found else None
-
-
 def _describe_kernel(prog: drgn.Program) -> str:
-    release = vmcoreinfo_value(prog, "OSRELEASE")
-    build_id = vmcoreinfo_value(prog, "BUILD-ID")
+    from drgn_pmem.dumpfile import vmcoreinfo_of
+
+    values = vmcoreinfo_of(prog).values
+    release, build_id = values.get("OSRELEASE"), values.get("BUILD-ID")
     return f"Linux {release or 'of unknown release'}" + (
         f" (build ID {build_id})" if build_id else ""
     )
@@ -253,9 +244,11 @@ def check_symbols(prog: drgn.Program, paths: Sequence[str]) -> None:
 
     :raises PmemError: saying what is wrong with a file
     """
+    from drgn_pmem.dumpfile import vmcoreinfo_of
+
     for path in paths:
         _check_readable(path)
-    wanted = vmcoreinfo_value(prog, "BUILD-ID")
+    wanted = vmcoreinfo_of(prog).values.get("BUILD-ID")
     if wanted is None:
         return
     for path in paths:
