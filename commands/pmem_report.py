@@ -1,0 +1,293 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``pmem-report``: what every command answers, in one text, JSON value or HTML page."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+import contextlib
+from dataclasses import dataclass
+from datetime import datetime, timezone
+import io
+import os
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.spec import Answer, Argument, Spec, ask, command, json_value, render, tables
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+    from drgn_pmem.analysis.crash import Crash
+
+__all__ = ("ReportSection", "read_report")
+
+_CONTENTS = (
+    ("pmem-list -BDRNXi", None),
+    ("pmem-namespaces", "namespace"),
+    ("pmem-coverage", "namespace"),
+    ("pmem-memmap", None),
+    ("pmem-poison", "bad page"),
+    ("pmem-pins", "held page"),
+    ("pmem-files", "file"),
+    ("pmem-pages", None),
+    ("pmem-segments", "segment"),
+    ("pmem-usage", None),
+    ("pmem-infoblocks", None),
+    ("elfcorehdr", None),
+    ("fadump", None),
+)
+"""What is asked, and what one record of the answer is."""
+
+_ROWS = 1000
+
+_COMPLETE, _DEGRADED, _IMPOSSIBLE = "complete", "degraded", "impossible"
+_NOT_THERE, _INTERRUPTED = "not there", "interrupted"
+
+_KINDS = {".html": "html", ".htm": "html", ".json": "json"}
+"""What the name of a file says of the format; text if nothing."""
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """One command and its answer."""
+
+    line: str
+    """As it is typed."""
+    spec: Spec
+    args: argparse.Namespace
+    noun: str | None
+    answer: Answer | None
+    """None if there is none."""
+    error: str | None
+    """Why there is none, one line."""
+    state: str
+    """``"complete"``; ``"degraded"``: it lacks something, and says what; ``"not there"``: the
+    crashed machine did not have what is asked; ``"impossible"``: :attr:`error` says why;
+    ``"interrupted"``: by Ctrl-C, this section or one before."""
+
+    @property
+    def found(self) -> str:
+        """How many records, in words."""
+        from drgn_pmem.output.text import plural
+
+        if self.answer is None or self.noun is None:
+            return ""
+        return plural(len(self.answer.records), self.noun)
+
+    @property
+    def notes(self) -> list[str]:
+        if self.answer is None:
+            return [self.error] if self.error else []
+        return [*self.answer.notes, *self.answer.lacks]
+
+    def to_json(self) -> dict[str, Any]:
+        answer = self.answer
+        return {
+            "command": self.line,
+            "state": self.state,
+            "error": self.error,
+            "answer": None if answer is None else json_value(self.args, answer),
+            "notes": [] if answer is None else list(answer.notes),
+            "lacks": [] if answer is None else list(answer.lacks),
+        }
+
+
+def read_report(prog: Program) -> Iterator[ReportSection]:
+    """Ask one command after the other. Ctrl-C ends it: what was found until then stands, and the
+    sections that are left say so."""
+    interrupted = False
+    for line, noun in _CONTENTS:
+        section = _ask(prog, line, noun, interrupted)
+        interrupted = section.state == _INTERRUPTED
+        yield section
+
+
+def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> ReportSection:
+    from drgn_pmem.commands import load_command
+
+    name, *words = shlex.split(line)
+    spec = load_command(name)
+    args = spec.parser().parse_args(words)
+
+    def without(state: str, why: str) -> ReportSection:
+        return ReportSection(line, spec, args, noun, None, why, state)
+
+    if interrupted:
+        return without(_INTERRUPTED, "not asked: the report was interrupted")
+    try:
+        answer = ask(spec, prog, args)
+    except NotFound as error:
+        return without(_NOT_THERE, str(error))
+    except PmemError as error:
+        return without(_IMPOSSIBLE, str(error))
+    except KeyboardInterrupt:
+        return without(_INTERRUPTED, "interrupted")
+    state = _DEGRADED if answer.lacks else _COMPLETE
+    if any(lack.startswith("interrupted: ") for lack in answer.lacks):
+        state = _INTERRUPTED
+    return ReportSection(line, spec, args, noun, answer, None, state)
+
+
+@command(
+    name="pmem-report",
+    description="report all of it: as text, JSON or one self-contained HTML page",
+    long_description=(
+        "What the other commands answer about this dump, one after the other, with a summary in\n"
+        "front: for a ticket, or for a look at everything at once. A file is written as a whole\n"
+        "or not at all. Ctrl-C ends the report; what was found until then is kept and marked."
+    ),
+    arguments=(
+        Argument("-o", "--output", kind="file", metavar="FILE",
+                 help="write to FILE: HTML or JSON if its name ends in .html or .json, else text"),
+        Argument("--html", action="store_true", help="HTML, whatever the file is called"),
+        Argument("--limit", type=int, metavar="N", default=_ROWS,
+                 help=f"rows of each table in text and HTML, {_ROWS} if not given; JSON has all"),
+    ),
+    examples=(
+        ("pmem-report", "all of it, as text"),
+        ("pmem-report -o report.html", "one page, for a browser or a ticket"),
+        ("pmem-report --json", "what every command says with --json, and its notes"),
+    ),
+    code=(
+        "from drgn_pmem.commands.pmem_report import read_report\n\n"
+        "for section in read_report(prog):\n"
+        "    print(section.line, section.state, section.found, section.notes)\n"
+        "    # section.answer.records: what the command returns\n"
+    ),
+)  # fmt: skip
+def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.crash import read_crash
+
+    kind = _kind(args)
+    crash = read_crash(prog)
+    sections = list(read_report(prog))
+    value = text = None
+    if kind == "json":
+        value = {
+            "crash": crash.to_json(),
+            "sections": [section.to_json() for section in sections],
+        }
+    elif kind == "html":
+        text = _html(crash, sections, args.limit)
+    elif args.output is None:
+        text = _text(crash, sections, args.limit)
+    else:
+        # Lines of a file are as long as they are, whatever terminal this is.
+        with contextlib.redirect_stdout(io.StringIO()):
+            text = _text(crash, sections, args.limit)
+    notes = []
+    if args.output is not None:
+        from drgn_pmem.output import json
+
+        _write(args.output, json.dumps(value) + "\n" if text is None else text)
+        notes.append(f"the report is in {args.output}")
+        text, value = "", {"output": args.output}
+    unanswered = [s for s in sections if s.state not in (_COMPLETE, _NOT_THERE)]
+    return Answer(
+        sections,
+        notes=notes,
+        lacks=[f"not all is in it: {_names(unanswered)}"] if unanswered else [],
+        complete=not any(s.answer is None or not s.answer.complete for s in unanswered),
+        text=text,
+        json=value,
+    )
+
+
+def _kind(args: argparse.Namespace) -> str:
+    if args.html and args.json:
+        raise UsageError("pmem-report: --html or --json, not both")
+    if args.html or args.json:
+        return "html" if args.html else "json"
+    return _KINDS.get(os.path.splitext(args.output or "")[1].lower(), "text")
+
+
+def _names(sections: Sequence[ReportSection]) -> str:
+    states = dict.fromkeys(section.state for section in sections)
+    return "; ".join(
+        f"{', '.join(s.spec.name for s in sections if s.state == state)} {state}"
+        for state in states
+    )
+
+
+def _facts(crash: Crash) -> list[tuple[str, str]]:
+    """What the report is about, name and text of each fact, escaped."""
+    from drgn_pmem.output.text import escape, human_size
+
+    size = "" if crash.size is None else f" ({human_size(crash.size)})"
+    facts = [("dump", f"{crash.file}{size}" if crash.file else None), ("format", crash.format)]
+    release = f"Linux {crash.release or 'of unknown release'} {crash.architecture or ''}"
+    facts += [("kernel", release.rstrip()), ("panic", crash.panic)]
+    if crash.time is not None:
+        with contextlib.suppress(OverflowError, OSError, ValueError):
+            time = datetime.fromtimestamp(crash.time, timezone.utc)
+            facts.append(("crashed", f"{time:%Y-%m-%d %H:%M:%S} UTC"))
+    return [(name, escape(text)) for name, text in facts if text]
+
+
+def _text(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
+    from drgn_pmem.output.table import Field, table
+    from drgn_pmem.spec import paragraph
+
+    contents = (
+        Field("SECTION", lambda s: s.line),
+        Field("ANSWER", lambda s: s.state),
+        Field("FOUND", lambda s: s.found),
+    )
+    blocks = [
+        "\n".join(paragraph(f"{name:<8}{text}") for name, text in _facts(crash)),
+        table(sections, contents),
+    ]
+    for section in sections:
+        heading = f"{section.line}: {section.spec.description}"
+        blocks.append(f"{heading}\n{'-' * len(heading)}")
+        text, notes = "", section.notes
+        if section.answer is not None:
+            text, notes = render(section.spec, _limited(section, limit), section.answer)
+        lines = "\n".join(paragraph(f"note: {note}") for note in notes)
+        blocks += [block for block in (text, lines) if block]
+    return "\n\n".join(blocks)
+
+
+def _html(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
+    from drgn_pmem.output.html import Section, page
+    from drgn_pmem.output.text import escape
+
+    parts = []
+    for section in sections:
+        answer, notes = section.answer, section.notes
+        body: Any = () if answer is None else answer.text
+        if answer is not None and body is None:
+            body, notes = tables(section.spec, _limited(section, limit), answer)
+        parts.append(
+            Section(
+                section.line,
+                section.spec.description,
+                section.state,
+                section.found,
+                body,
+                [escape(note) for note in notes],
+            )
+        )
+    name = escape(os.path.basename(crash.file or "the running kernel"))
+    return page(f"Persistent memory in {name}", _facts(crash), parts)
+
+
+def _limited(section: ReportSection, limit: int) -> argparse.Namespace:
+    known = vars(section.args)
+    return argparse.Namespace(**known | {"limit": limit} if "limit" in known else known)
+
+
+def _write(path: str, text: str) -> None:
+    """Replace a file at once: a report that was cut short is none."""
+    part = f"{path}.part"
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise UsageError(f"pmem-report: {path}: {error.strerror}") from error

@@ -1,0 +1,63 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""docs/json.md has every key that a command prints, and no other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+import re
+from typing import Any
+
+import pytest
+
+from drgn_pmem.commands import command_names, load_command
+
+from ..samples import Case, pmem_samples, samples
+from .test_every_command import question
+
+PAGE = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
+
+ROW = re.compile(r"^\| `([\w-]+)` \| (.+?) \| ?(.*?)\|$", re.MULTILINE)
+
+ROWS = {name: (keys, inside) for name, keys, inside in ROW.findall(PAGE) if name in command_names()}
+"""Command -> keys of a record, keys of what is in it."""
+
+NDCTLS = ("pmem-list", "pmem-namespaces")
+"""Their keys are ndctl's."""
+
+
+def named(text: str) -> set[str]:
+    return set(re.findall(r"`(\w+)`", text))
+
+
+def every_key(value: Any) -> Iterator[str]:
+    items = value.values() if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        yield from value
+    if isinstance(value, (dict, list)):
+        for item in items:
+            yield from every_key(item)
+
+
+def records(name: str) -> list[Any]:
+    """Of the default dump; of one of another machine where that one alone has the subject."""
+    sample = pmem_samples()[0]
+    if name == "fadump":
+        sample = next(s for s in samples().values() if s.loader == "fadump")
+    case = Case(sample, next(iter(sample.formats)))
+    value = case.json(question(load_command(name), case))
+    return value if isinstance(value, list) else [value]
+
+
+def test_every_command_has_a_row() -> None:
+    assert set(ROWS) == set(command_names()) - {"pmem-list"}
+
+
+@pytest.mark.parametrize("name", sorted(set(ROWS) - set(NDCTLS)))
+def test_keys_of_a_record_are_those_of_the_page(name: str) -> None:
+    assert {key for record in records(name) for key in record} == named(ROWS[name][0])
+
+
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_keys_inside_are_there(name: str) -> None:
+    printed = {key for record in records(name) for key in every_key(record)}
+    assert named(ROWS[name][1]) <= printed

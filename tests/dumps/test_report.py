@@ -1,0 +1,200 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+pmem-report says what each command says, which other tests hold against what was recorded; of the
+crash itself, and of namespaces, it says what the machine recorded.
+"""
+
+from collections.abc import Iterator
+from html.parser import HTMLParser
+import json
+from pathlib import Path
+import re
+
+import pytest
+
+from drgn_pmem.commands import load_commands, pmem_report
+from drgn_pmem.errors import PmemError, UsageError
+from drgn_pmem.spec import SPECS
+
+from ..samples import Case, run_answer, run_json, run_text
+from .test_every_command import ALL
+
+EACH = [case for case in ALL if case.format == next(iter(case.sample.formats))]
+"""A dump of every crash."""
+
+default = EACH[0]
+
+NEEDS_A_SUBJECT = {"pmem-page", "pmem-rmap", "pmem-file"}
+"""Commands that answer about a page or a file that the user names."""
+
+
+def sections(case: Case) -> Iterator[tuple[str, dict[str, object]]]:
+    for section in case.json("pmem-report")["sections"]:
+        yield section["command"], section
+
+
+@pytest.mark.holds("pmem-report")
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_a_section_is_what_its_command_answers(case: Case) -> None:
+    seen = set()
+    for line, section in sections(case):
+        seen.add(line.split()[0])
+        if section["answer"] is None:
+            assert section["state"] in ("impossible", "not there")
+            with pytest.raises(PmemError, match=f"^{re.escape(str(section['error']))}$"):
+                run_answer(case.prog, line)
+            continue
+        answer, out, _ = run_answer(case.prog, f"{line} --json")
+        assert answer is not None
+        assert section["answer"] == json.loads(out)
+        assert section["notes"] == answer.notes
+        assert section["lacks"] == answer.lacks
+        assert section["state"] == ("degraded" if answer.lacks else "complete")
+    load_commands()
+    assert seen == set(SPECS) - NEEDS_A_SUBJECT - {"pmem-report"}
+
+
+@pytest.mark.parametrize("case", EACH, ids=str)
+def test_the_crash_is_the_one_that_was_recorded(case: Case) -> None:
+    crash = case.json("pmem-report")["crash"]
+    recorded = "\n".join(
+        path.read_text("utf-8", "replace")
+        for name in ("dmesg", "first/dmesg", "console")
+        if (path := case.sample.truth / name).exists()
+    )
+    assert f"Linux version {crash['release']} " in recorded
+    assert crash["panic"] == "Kernel panic - not syncing: sysrq triggered crash"
+    assert crash["size"] == case.sample.dump(case.format).stat().st_size
+
+
+class Page(HTMLParser):
+    """A page's text and its elements; every tag must be closed by its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def parsed(text: str) -> Page:
+    page = Page()
+    page.feed(text)
+    page.close()
+    assert page.open == []
+    return page
+
+
+@pytest.mark.parametrize("case", EACH, ids=str)
+def test_the_page_stands_alone_and_has_every_recorded_namespace(case: Case) -> None:
+    page = parsed(run_text(case.prog, "pmem-report --html")[0])
+    assert not {"script", "link", "img", "iframe"}.intersection(page.tags)
+    links = [value for name, value in page.attributes if name in ("href", "src")]
+    anchors = {f"#{value}" for name, value in page.attributes if name == "id"}
+    assert links
+    assert set(links) == anchors
+    assert page.tags.count("section") == len(links)
+    if not (case.sample.truth / "ndctl.json").exists():
+        assert "Persistent Memory" not in case.truth("first/iomem")
+        return
+    for bus in case.truth_json("ndctl.json"):
+        for region in bus["regions"]:
+            for namespace in region.get("namespaces", []):
+                assert namespace["dev"] in page.texts
+                assert namespace["uuid"] in page.texts
+
+
+@pytest.mark.parametrize("case", EACH, ids=str)
+def test_text_has_every_section_and_all_its_notes(case: Case) -> None:
+    text, _ = run_text(case.prog, "pmem-report")
+    for line, section in sections(case):
+        heading = f"{line}: {SPECS[line.split()[0]].description}"
+        assert f"\n{heading}\n{'-' * len(heading)}\n" in text
+        for note in (*section["notes"], *section["lacks"]):  # type: ignore[misc]
+            assert f"\nnote: {note}\n" in f"{text}\n"
+
+
+def test_rows_are_limited_in_text_and_html_and_not_in_json() -> None:
+    short, _ = run_text(default.prog, "pmem-report --limit 1")
+    (pages,) = re.findall(r"\npmem-files: .*?\n\npmem-pages", short, re.DOTALL)
+    assert pages.count("/mnt/") == 1
+    assert re.search(r"note: 1 of \d+ rows shown \(--limit\)", pages)
+    html, _ = run_text(default.prog, "pmem-report --html --limit 1")
+    assert "rows shown (--limit)" in html
+    assert run_json(default.prog, "pmem-report --limit 1") == default.json("pmem-report")
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "begin"),
+    [
+        ("report.txt", "", "dump    "),
+        ("report", "", "dump    "),
+        ("report.HTML", "", "<!DOCTYPE html>"),
+        ("report", "--html", "<!DOCTYPE html>"),
+        ("report.json", "", "{"),
+        ("report", "--json", "{"),
+    ],
+)
+def test_a_file_has_the_format_of_its_name(
+    name: str, option: str, begin: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    out, notes = run_text(default.prog, f"pmem-report -o {path} {option}")
+    assert out.strip() == (
+        json.dumps({"output": str(path)}, indent=2) if option == "--json" else ""
+    )
+    assert f"the report is in {path}" in notes
+    assert path.read_text().startswith(begin)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    if begin == "{":
+        assert json.loads(path.read_text()) == default.json("pmem-report")
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "nowhere" / "report", tmp_path / "folder"):
+        with pytest.raises(UsageError, match=re.escape(str(path))) as error:
+            run_text(default.prog, f"pmem-report -o {path}")
+        assert "\n" not in str(error.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_html_and_json_at_once_is_wrong_usage() -> None:
+    with pytest.raises(UsageError, match="not both"):
+        run_text(default.prog, "pmem-report --html --json")
+
+
+def test_ctrl_c_ends_it_and_keeps_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = default.json("pmem-report")["sections"]
+    ask = pmem_report.ask
+
+    def interrupted(spec, prog, args):
+        if spec.name == "pmem-pins":
+            raise KeyboardInterrupt
+        return ask(spec, prog, args)
+
+    monkeypatch.setattr(pmem_report, "ask", interrupted)
+    answer, out, notes = run_answer(default.prog, "pmem-report --json")
+    assert answer is not None
+    assert not answer.complete
+    part = json.loads(out)["sections"]
+    at = [s["command"] for s in whole].index("pmem-pins")
+    assert part[:at] == whole[:at]
+    assert [s["state"] for s in part[at:]] == ["interrupted"] * (len(whole) - at)
+    assert all(s["answer"] is None and s["error"] for s in part[at:])
+    assert "pmem-pins, pmem-files" in notes
+    assert "interrupted" in notes
