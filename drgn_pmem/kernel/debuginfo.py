@@ -32,6 +32,7 @@ _EXPORTED = {
     "libnvdimm": ("libnvdimm", "nvdimm_bus_register"),
     "dax": ("dax", "alloc_dax"),
     "device_dax": ("dax", "alloc_dax"),
+    "dm_mod": ("dm_mod", "dm_get_device"),
     "pgmap_array": ("vmlinux", "memremap_pages"),
 }
 """Module, or variable of vmlinux that is there only with CONFIG_ZONE_DEVICE -> the module without

@@ -15,12 +15,12 @@ from typing import Any
 
 from drgn import Program
 
-from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.errors import MissingDebugInfo, NotInKernel
 from drgn_pmem.kernel.daxfs import dax_disks, disk_name, start_sector
 from drgn_pmem.kernel.memory import Layout, Memory, cached, memory_of
 from drgn_pmem.kernel.walk import WalkError
 
-__all__ = ("DmPiece", "dm_pieces", "sectors_above")
+__all__ = ("DmPiece", "dm_pieces", "sector_below", "sectors_above")
 
 _MAX_TARGETS = 1 << 16
 _MAX_DEPTH = 16
@@ -103,6 +103,8 @@ def _read(prog: Program) -> tuple[list[DmPiece], list[str]]:
     try:
         tables = _Tables(prog)
         dm_fops = {prog[name].address_ for name in ("dm_blk_dops", "dm_rq_blk_dops")}
+    except NotInKernel:
+        return [], []
     except (MissingDebugInfo, LookupError) as error:
         return [], [str(error)]
     for disk in dax_disks(prog) or ():
@@ -146,3 +148,22 @@ def sectors_above(prog: Program, disk: str, sector: int) -> dict[str, int]:
         if not todo:
             break
     return found
+
+
+def sector_below(prog: Program, disk: str, sector: int) -> tuple[str, int] | None:
+    """
+    Where a sector of a disk lies at the bottom: of a disk that is no dm disk, there.
+
+    :param disk: ``"dm-0"``
+    :param sector: 512-byte sector
+    :return: Disk and sector on it; None if it lies on no linear target.
+    """
+    for _ in range(_MAX_DEPTH):
+        pieces = [piece for piece in dm_pieces(prog)[0] if piece.disk == disk]
+        if not pieces:
+            return disk, sector
+        piece = next((p for p in pieces if 0 <= sector - p.start < p.sectors), None)
+        if piece is None:
+            break
+        disk, sector = piece.below, piece.below_start + sector - piece.start
+    return None

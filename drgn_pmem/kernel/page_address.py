@@ -18,6 +18,7 @@ from drgn import Program
 
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.kernel.dm import dm_pieces, sector_below
 from drgn_pmem.kernel.iomem import IORESOURCE_SYSTEM_RAM, PERSISTENT_MEMORY, for_each_iomem
 from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel
 from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace
@@ -68,7 +69,8 @@ def resolve_page(prog: Program, text: str) -> PageAddress:
 
     :param text: PFN, physical address or virtual address of a struct page (decimal or 0x);
         ``namespace0.0+0x1000``, ``pmem0+0x1000``, ``dax0.0+0x1000``: bytes into the data of a
-        namespace (what the block or DAX device counts from); ``pmem0:8``: 512-byte sector.
+        namespace (what the block or DAX device counts from); ``pmem0:8``, ``dm-0:8``: 512-byte
+        sector (of a dm disk, through its linear targets).
     :raises UsageError: if the text is none of the forms
     :raises NotFound: if it names a place that the machine does not have
     """
@@ -158,8 +160,9 @@ def _known_memory(prog: Program) -> Sequence[tuple[str, list[PhysicalRange]]]:
 
 
 def _in_device(prog: Program, text: str, device: str, how: str, number: int) -> PageAddress:
-    namespace = _find_device(prog, device)
     offset = number * _SECTOR if how == ":" else number
+    device, offset, way = _below(prog, text, device, offset)
+    namespace = _find_device(prog, device)
     if namespace.data_offset is None and namespace.mode != "sector":
         raise NotFound(f"{text}: where the data of {namespace.dev} begins is not known")
     start = namespace.resource + (namespace.data_offset or 0)
@@ -177,7 +180,22 @@ def _in_device(prog: Program, text: str, device: str, how: str, number: int) -> 
     pfn = (start + offset) >> page_layout(prog).page_shift
     kind = "sector" if how == ":" else "offset"
     note = f"{start:#x} (data of {namespace.dev}) + {offset:#x} = physical {start + offset:#x}"
-    return PageAddress(pfn, kind, text, note)
+    return PageAddress(pfn, kind, text, way + note)
+
+
+def _below(prog: Program, text: str, device: str, offset: int) -> tuple[str, int, str]:
+    """Device under a dm disk, offset there, and the way in words; the same for all others."""
+    sector, rest = divmod(offset, _SECTOR)
+    place = sector_below(prog, device, sector)
+    if place is None:
+        raise NotFound(
+            f"{text}: sector {sector} of {device} lies on no linear target "
+            "(what other targets of device mapper do with it is not known here)"
+        )
+    if place == (device, sector):
+        return device, offset, ""
+    way = f"sector {sector} of {device} is sector {place[1]} of {place[0]}; "
+    return place[0], place[1] * _SECTOR + rest, way
 
 
 def _find_device(prog: Program, name: str) -> Namespace:
@@ -188,6 +206,8 @@ def _find_device(prog: Program, name: str) -> Namespace:
         if name in (namespace.blockdev, namespace.chardev):
             return namespace
     known = [n.blockdev or n.chardev or n.dev for n in namespaces]
-    if not known and problems:
-        raise PmemError(problems[0])
+    if name.startswith("dm-"):
+        problems += dm_pieces(prog)[1]
+    if problems and (not known or name.startswith("dm-")):
+        raise PmemError(f"no device {name} is known: {problems[0]}")
     raise NotFound(f"no device {name}; there are {', '.join(sorted(known)) or 'none'}")

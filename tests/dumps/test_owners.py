@@ -307,6 +307,33 @@ def test_a_sector_of_a_device_leads_to_the_file_that_fiemap_names(case: Case) ->
                     assert owner["offset"] == offset // PAGE * PAGE
 
 
+def test_a_sector_of_a_dm_disk_leads_to_the_file_on_it(case: Case) -> None:
+    """Sectors as fiemap counts them, on the dm disk; where they lie by ``dmsetup table``."""
+    mounts = {line.split()[1]: line.split()[0] for line in case.truth("mounts").splitlines()}
+    if "/mnt/dm" not in mounts:
+        with pytest.raises(NotFound, match="no device dm-0"):
+            run_json(case.prog, "pmem-rmap dm-0:0")
+        return
+    checked = 0
+    for path, offset, sector, length in recorded_extents(case):
+        if not path.startswith("/mnt/dm/"):
+            continue
+        for within in (0, length - 512):
+            at = sector + within // 512
+            (answer,) = run_json(case.prog, f"pmem-rmap dm-0:{at}")
+            assert answer["pfn"] == physical_of_sector(case, mounts["/mnt/dm"], at) // PAGE
+            assert [(owner["path"], owner["offset"]) for owner in answer["owners"]] in (
+                [(path, (offset + within) // PAGE * PAGE)],
+                [],  # on the disk only: nobody has read or written it
+            )
+            checked += 1
+    assert checked
+    _, notes = run_text(case.prog, f"pmem-rmap dm-0:{sector}")
+    assert "of dm-0 is sector" in notes
+    with pytest.raises(NotFound, match="lies on no linear target"):
+        run_json(case.prog, "pmem-rmap dm-0:999999999")
+
+
 def test_several_pages_come_from_standard_input(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
