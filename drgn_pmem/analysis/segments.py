@@ -20,6 +20,7 @@ from drgn import FaultError, Program
 from drgn_pmem.analysis.machine import MachineMap, RangeSet, namespace_names, read_machine
 from drgn_pmem.dumpfile import Coverage, DumpFile, DumpFormat, Segment, State, dump_of
 from drgn_pmem.errors import PmemError
+from drgn_pmem.kernel.fadump import fw_dump
 from drgn_pmem.kernel.iomem import Resource
 from drgn_pmem.kernel.kexec import crash_image
 from drgn_pmem.kernel.pgmap import PhysicalRange
@@ -98,7 +99,8 @@ class Loader:
     reason: str
     """What in the headers tells it, or why they do not."""
     by_kernel: str | None
-    """The same by ``kexec_crash_image`` of the crashed kernel; None if it cannot be read."""
+    """The same by ``kexec_crash_image`` of the crashed kernel, or ``"firmware-assisted dump"``, had
+    it registered one; None if neither can be read."""
 
     @property
     def text(self) -> str:
@@ -145,10 +147,11 @@ def read_segments(prog: Program) -> SegmentsAnswer:
     if dump.format is DumpFormat.LIVE:
         return SegmentsAnswer([], Loader(None, "live memory", None), [], ["live memory: no file"])
     table = list(dump.segments[:_MAX_ROWS])
-    loader = guess_loader(dump, _loader_of_kernel(prog), table)
+    area = _fadump_area(prog)
+    loader = guess_loader(dump, _loader_of_kernel(prog, area), table)
     reader = _Reader(dump, machine, loader.by_order == "QEMU", table)
     segments = list(reader.read())
-    missing, notes = _missing_ram(dump, machine, loader)
+    missing, notes = _missing_ram(dump, machine, loader, area)
     return SegmentsAnswer(
         segments,
         loader,
@@ -322,7 +325,9 @@ def _cut(start: int, end: int, pmem: RangeSet) -> Iterator[tuple[PhysicalRange, 
         yield PhysicalRange(start, end), False
 
 
-def _loader_of_kernel(prog: Program) -> str | None:
+def _loader_of_kernel(prog: Program, area: PhysicalRange | None) -> str | None:
+    if area is not None:
+        return "firmware-assisted dump"
     try:
         image = crash_image(prog)
     except (PmemError, FaultError):
@@ -330,6 +335,17 @@ def _loader_of_kernel(prog: Program) -> str | None:
     if image is None:
         return None
     return "kexec_file_load" if image.file_mode else "kexec-tools"
+
+
+def _fadump_area(prog: Program) -> PhysicalRange | None:
+    """Where the firmware keeps the dump that the crashed kernel had registered; None if none."""
+    try:
+        conf = fw_dump(prog)
+    except (PmemError, FaultError):
+        return None
+    if not conf.registered or not 0 < conf.reserve_size < 1 << 64:
+        return None
+    return PhysicalRange(conf.reserve_start, conf.reserve_end)
 
 
 def guess_loader(
@@ -401,17 +417,21 @@ def _is_part(inner: Segment, outer: Segment) -> bool:
 
 
 def _missing_ram(
-    dump: DumpFile, machine: MachineMap, loader: Loader
+    dump: DumpFile, machine: MachineMap, loader: Loader, area: PhysicalRange | None
 ) -> tuple[list[PhysicalRange], list[str]]:
     """RAM of iomem that the dump does not cover, without what is left out on purpose."""
-    reserved = RangeSet(PhysicalRange(r.start, r.end) for r in machine.reservations)
+    kept = RangeSet([area] if area else [])
+    reserved = RangeSet(
+        [*kept.ranges, *(PhysicalRange(r.start, r.end) for r in machine.reservations)]
+    )
     x86 = dump.machine in ("EM_X86_64", "x86_64")
     by_file = "kexec_file_load" in (loader.by_order, loader.by_kernel)
-    missing, low = [], 0
+    missing, low, own = [], 0, 0
     for ram in machine.system_ram.ranges:
         for part in dump.coverage.ranges(ram.start, ram.end):
             if part.state is not State.ABSENT:
                 continue
+            own += kept.size(part.start, part.end)
             for gap in reserved.gaps(part.start, part.end):
                 if x86 and gap.end <= _LOW and by_file:
                     low += gap.size
@@ -421,5 +441,10 @@ def _missing_ram(
     if low:
         notes.append(
             f"{low} bytes of RAM below 1 MiB are not in the dump: kexec_file_load leaves them out"
+        )
+    if own:
+        notes.append(
+            f"{own} bytes of RAM are not in the dump: firmware-assisted dump had reserved them, to "
+            "keep the dump there"
         )
     return missing, notes

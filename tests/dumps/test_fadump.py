@@ -97,6 +97,16 @@ def test_reserve_area_is_what_the_log_said(fadump: Case) -> None:
     assert all(one.end == other.start for one, other in itertools.pairwise(parts))
 
 
+def test_what_the_dump_does_not_have_is_what_the_kernel_had_reserved_for_it(saved: Case) -> None:
+    """By sysfs of the crashed kernel."""
+    match = re.search(r"mem_reserved: (\d+)", saved.truth("first/fadump.sysfs"))
+    assert match is not None
+    _, notes = run_text(saved.prog, "pmem-segments")
+    assert f"{match[1]} bytes of RAM are not in the dump: firmware-assisted dump had" in notes
+    assert "the crashed kernel says firmware-assisted dump" in notes
+    assert "RAM 0x" not in notes
+
+
 def test_boot_regions_are_those_of_the_firmware(fadump: Case) -> None:
     source, destination, size, *_ = firmware_regions(fadump)["DUMP"]
     (region,) = examined(fadump).boot_regions
