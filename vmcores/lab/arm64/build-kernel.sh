@@ -17,30 +17,11 @@ mkdir -p "$1"
 work=$(cd "$1" && pwd)
 source_dir=$work/source/linux-source-$version
 build_dir=$work/build
-
-# The source package may lie in another suite than this machine's own: download it with an apt
-# configuration of our own, and unpack it without installing.
-fetch_source() {
-	local apt_dir=$work/apt-source mirror package
-	local options=(-o APT::Sandbox::User=root)
-	mkdir -p "$apt_dir/lists/partial" "$work/deb" "$work/source"
-	if ! apt-cache show "linux-source-$version" > /dev/null 2>&1; then
-		mirror=$(sed -n 's/^URIs: //p' /etc/apt/sources.list.d/debian.sources | head -n 1)
-		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" \
-			> "$apt_dir/sources.list"
-		options+=(-o "Dir::Etc::sourcelist=$apt_dir/sources.list" -o Dir::Etc::sourceparts=-
-			  -o "Dir::State::Lists=$apt_dir/lists")
-		apt-get "${options[@]}" update -qq
-	fi
-	(cd "$work/deb" && apt-get "${options[@]}" download -qq "linux-source-$version")
-	package=$(find "$work/deb" -name "linux-source-${version}_*.deb" | head -n 1)
-	dpkg-deb --show "$package" > "$work/source-$version"
-	dpkg-deb --fsys-tarfile "$package" |
-		tar -x -O "./usr/src/linux-source-$version.tar.xz" | tar -C "$work/source" -x --xz
-}
+# shellcheck source=vmcores/lab/debian.sh
+. "$here/../debian.sh"
 
 if [ ! -d "$source_dir" ]; then
-	fetch_source
+	fetch_source "$version" "$work" trixie
 	patch -d "$source_dir" -p1 < "$here/devm-memmap-vmcore-$version.patch"
 fi
 

@@ -13,6 +13,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 work=$(cd "$1" && pwd)
 export PATH=$PATH:/usr/sbin:/sbin
+# shellcheck source=vmcores/lab/debian.sh
+. "$here/../debian.sh"
 
 # The programs, and the libraries that they link to: not all that their packages depend on.
 packages="busybox-static ndctl daxctl kexec-tools makedumpfile e2fsprogs xfsprogs libc6 libgcc-s1
@@ -24,20 +26,13 @@ packages="busybox-static ndctl daxctl kexec-tools makedumpfile e2fsprogs xfsprog
 	libxenhypfs1 libxenstore4 libyajl2"
 library=usr/lib/aarch64-linux-gnu
 
-# Another machine's packages: an apt configuration of our own, and nothing is installed.
+# Another machine's packages.
 fetch_packages() {
-	local apt_dir=$work/apt-arm64 mirror package
-	mirror=$(sed -n 's/^URIs: //p' /etc/apt/sources.list.d/debian.sources | head -n 1)
-	mkdir -p "$apt_dir/lists/partial" "$work/deb-arm64" "$work/packages"
-	: > "$apt_dir/status"
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" \
-		> "$apt_dir/sources.list"
-	local options=(-o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root
-		       -o "Dir::Etc::sourcelist=$apt_dir/sources.list" -o Dir::Etc::sourceparts=-
-		       -o "Dir::State::Lists=$apt_dir/lists" -o "Dir::State::status=$apt_dir/status")
-	apt-get "${options[@]}" update -qq
+	local package
+	mkdir -p "$work/deb-arm64" "$work/packages"
+	use_suites "$work/apt-arm64" arm64 trixie
 	# shellcheck disable=SC2086
-	(cd "$work/deb-arm64" && apt-get "${options[@]}" download -qq $packages)
+	(cd "$work/deb-arm64" && apt_in "$work/apt-arm64" apt-get download -qq $packages)
 	for package in "$work"/deb-arm64/*_arm64.deb; do
 		dpkg-deb --extract "$package" "$work/packages"
 	done

@@ -17,27 +17,10 @@ mkdir -p "$2"
 work=$(cd "$2" && pwd)
 source_dir=$work/source/linux-source-$version
 build_dir=$work/build-$version
+# shellcheck source=vmcores/lab/debian.sh
+. "$here/../debian.sh"
 
-# The source package lies in another suite than this machine's own: download it with an apt
-# configuration of our own, and unpack it without installing.
-fetch_source() {
-	local apt_dir=$work/apt-source mirror suite package
-	mkdir -p "$apt_dir/lists/partial" "$work/deb" "$work/source"
-	mirror=$(sed -n 's/^URIs: //p' /etc/apt/sources.list.d/debian.sources | head -n 1)
-	for suite in bookworm trixie; do
-		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
-	done > "$apt_dir/sources.list"
-	local options=(-o "Dir::Etc::sourcelist=$apt_dir/sources.list" -o "Dir::Etc::sourceparts=-"
-		       -o "Dir::State::Lists=$apt_dir/lists" -o "APT::Sandbox::User=root")
-	apt-get "${options[@]}" update -qq
-	(cd "$work/deb" && apt-get "${options[@]}" download -qq "linux-source-$version")
-	package=$(find "$work/deb" -name "linux-source-${version}_*.deb" | head -n 1)
-	dpkg-deb --show "$package" > "$work/source-$version"
-	dpkg-deb --fsys-tarfile "$package" |
-		tar -x -O "./usr/src/linux-source-$version.tar.xz" | tar -C "$work/source" -x --xz
-}
-
-[ -d "$source_dir" ] || fetch_source
+[ -d "$source_dir" ] || fetch_source "$version" "$work" bookworm trixie
 export ARCH=powerpc CROSS_COMPILE=powerpc64le-linux-gnu-
 mkdir -p "$build_dir"
 make -s -C "$source_dir" O="$build_dir" KCONFIG_ALLCONFIG="$here/config.fragment" allnoconfig

@@ -14,7 +14,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 work=$(cd "$1" && pwd)
 root=$work/qemu-root
-mirror=$(sed -n 's/^URIs: //p' /etc/apt/sources.list.d/debian.sources | head -n 1)
+# shellcheck source=vmcores/lab/debian.sh
+. "$here/../debian.sh"
+mirror=$(debian_mirror)
 
 if [ ! -x "$root/usr/bin/qemu-system-ppc64" ]; then
 	debootstrap --variant=minbase --include=ca-certificates trixie "$root" "$mirror" > "$work/debootstrap.log"
@@ -28,15 +30,9 @@ if [ ! -x "$root/usr/bin/qemu-system-ppc64" ]; then
 fi
 chroot "$root" qemu-system-ppc64 --version | head -n 1
 
-apt_dir=$work/apt-ppc64el
-mkdir -p "$apt_dir/lists/partial" "$work/deb"
-: > "$apt_dir/status"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" > "$apt_dir/sources.list"
-options=(-o "APT::Architecture=ppc64el" -o "APT::Architectures=ppc64el" -o "APT::Sandbox::User=root"
-	 -o "Dir::Etc::sourcelist=$apt_dir/sources.list" -o "Dir::Etc::sourceparts=-"
-	 -o "Dir::State::Lists=$apt_dir/lists" -o "Dir::State::status=$apt_dir/status")
-apt-get "${options[@]}" update -qq
-(cd "$work/deb" && apt-get "${options[@]}" download -qq busybox-static)
+mkdir -p "$work/deb"
+use_suites "$work/apt-ppc64el" ppc64el trixie
+(cd "$work/deb" && apt_in "$work/apt-ppc64el" apt-get download -qq busybox-static)
 
 rm -rf "$work/initrd"
 mkdir -p "$work/initrd/bin" "$work/initrd/dev" "$work/initrd/proc" "$work/initrd/sys" "$work/initrd/disk"

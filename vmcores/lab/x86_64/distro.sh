@@ -20,35 +20,26 @@ work=$(cd "$1" && pwd)
 shift
 [ $# -gt 0 ] || set -- bullseye bookworm trixie trixie-backports
 export PATH=$PATH:/usr/sbin:/sbin
+# shellcheck source=vmcores/lab/debian.sh
+. "$here/../debian.sh"
 
 # what the guest loads, and what those need; a kernel has some of them built in
 MODULES="virtio_pci virtio_blk crc32c-intel crc32c_generic ext4 xfs dm-mod qemu_fw_cfg
 	libnvdimm nfit nd_btt nd_pmem dax_pmem device_dax kmem"
 
-# apt with the packages of one suite, beside what this machine has installed
-apt_of() {
-	local folder=$1 program=$2
-	shift 2
-	"$program" -o "Dir::Etc::sourcelist=$folder/sources.list" -o Dir::Etc::sourceparts=- \
-		-o "Dir::State::Lists=$folder/lists" "$@"
-}
-
 # Download the kernel of a suite with its debug info, and unpack both.
 fetch() {
-	local suite=$1 folder=$work/$1 mirror image parts package
+	local suite=$1 folder=$work/$1 image parts package
 	rm -rf "$folder"
-	mkdir -p "$folder/packages" "$folder/lists/partial"
-	mirror=$(sed -n 's/^URIs: //p' /etc/apt/sources.list.d/debian.sources | head -n 1)
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" \
-		> "$folder/sources.list"
-	apt_of "$folder" apt-get update -qq
-	image=$(apt_of "$folder" apt-cache depends linux-image-cloud-amd64 |
+	mkdir -p "$folder/packages"
+	use_suites "$folder/apt" amd64 "$suite"
+	image=$(apt_in "$folder/apt" apt-cache depends linux-image-cloud-amd64 |
 		sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
 	# from 7.x on, the image and the modules are packages of their own
-	parts=$(apt_of "$folder" apt-cache depends "$image" |
+	parts=$(apt_in "$folder/apt" apt-cache depends "$image" |
 		sed -n 's/.*Depends: \(linux-\(binary\|modules\)-.*\)/\1/p')
 	# shellcheck disable=SC2086
-	(cd "$folder/packages" && apt_of "$folder" apt-get download -q "$image" "$image-dbg" $parts)
+	(cd "$folder/packages" && apt_in "$folder/apt" apt-get download -q "$image" "$image-dbg" $parts)
 	for package in "$image" $parts; do
 		dpkg -x "$folder/packages/${package}_"*.deb "$folder/image"
 	done
