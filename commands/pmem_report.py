@@ -14,6 +14,7 @@ import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from drgn_pmem.commands import load_command
 from drgn_pmem.errors import NotFound, PmemError, UsageError
 from drgn_pmem.spec import Answer, Argument, Spec, ask, command, json_value, render, tables
 
@@ -40,6 +41,12 @@ _CONTENTS = (
     ("fadump", None),
 )
 """What is asked, and what one record of the answer is."""
+
+_MODULES = {
+    module: "what the sections name"
+    for line, _ in _CONTENTS
+    for module in load_command(line.split()[0]).modules
+}
 
 _ROWS = 1000
 
@@ -106,8 +113,6 @@ def read_report(prog: Program) -> Iterator[ReportSection]:
 
 
 def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> ReportSection:
-    from drgn_pmem.commands import load_command
-
     name, *words = shlex.split(line)
     spec = load_command(name)
     args = spec.parser().parse_args(words)
@@ -157,6 +162,7 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
         "    print(section.line, section.state, section.found, section.notes)\n"
         "    # section.answer.records: what the command returns\n"
     ),
+    modules=_MODULES,
 )  # fmt: skip
 def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.crash import read_crash
