@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import datetime
 import json
 from pathlib import Path
+import re
 from typing import Any
 
 import pytest
@@ -64,6 +65,11 @@ def _whole(format: str) -> str:
     return format.partition(",")[0]
 
 
+def _name(nodeid: str) -> str:
+    """A test, without the group that pytest-xdist puts behind it."""
+    return re.sub(r"\]@[^\]]*$", "]", nodeid.removeprefix("tests/"))
+
+
 def to_text(value: Any, depth: int = 0) -> str:
     """JSON with a line for each cell, so that a change of one shows as one."""
     if not isinstance(value, dict) or depth == 5:
@@ -90,7 +96,7 @@ class Recorder:
         asked = [tuple(cell) for cell in seen["asked"]]
         if report.failed:
             for cell in {*asked, *(tuple(cell) for cell in seen["about"])}:
-                self.failed.setdefault(cell, []).append(report.nodeid.removeprefix("tests/"))
+                self.failed.setdefault(cell, []).append(_name(report.nodeid))
         elif report.passed and report.when == "call":
             self.proven |= {cell for cell in asked if cell[2] in seen["held"]}
             if "answer" in properties:

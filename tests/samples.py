@@ -7,15 +7,19 @@ A case is a sample in one of its formats. What a test expects comes from the sam
 which the crashed kernel's own tools printed before the crash, never from an earlier answer of ours.
 """
 
+import atexit
 from collections.abc import Iterator
 import contextlib
 from dataclasses import dataclass
 import functools
 import io
 import json
+import os
 from pathlib import Path
 import re
 import shlex
+import shutil
+import tempfile
 from typing import Any
 
 from drgn import Program
@@ -29,6 +33,7 @@ from drgn_pmem.spec import SPECS, Answer, run
 __all__ = (
     "ASKED",
     "CASES",
+    "CUT_SHORT",
     "NO_DEBUG_INFO",
     "Case",
     "TruthPage",
@@ -74,6 +79,11 @@ class Case:
     def prog(self) -> Program:
         return program(self.sample.name, self.format)
 
+    @property
+    def dump(self) -> Path:
+        """The file."""
+        return _file(self.sample, self.format)
+
     def json(self, line: str) -> Any:
         """The JSON that a command prints on it; computed once per process."""
         ASKED.add((self.sample.name, self.format, line.split()[0]))
@@ -92,14 +102,35 @@ def pmem_samples() -> list[Sample]:
     return [sample for sample in samples().values() if sample.loader != "fadump"]
 
 
+CUT_SHORT = ", cut short"
+"""Behind a format: of a file that has two thirds of the dump, as a full disk leaves it."""
+
 CASES = [Case(sample, format) for sample in pmem_samples() for format in sample.formats]
+CASES.append(Case(pmem_samples()[0], "elf" + CUT_SHORT))
 
 
 @functools.lru_cache(maxsize=2)
 def program(name: str, format: str) -> Program:
     """The program of a case, opened once per process and a few at a time."""
     sample = samples()[name]
-    return named(open_crash(sample, sample.dump(format)), name, format)
+    return named(open_crash(sample, _file(sample, format)), name, format)
+
+
+def _file(sample: Sample, format: str) -> Path:
+    if format.endswith(CUT_SHORT):
+        return _cut_short(sample.dump(format.removesuffix(CUT_SHORT)))
+    return sample.dump(format)
+
+
+@functools.cache
+def _cut_short(dump: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="drgn-pmem-cut-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / dump.name
+    shutil.copyfile(dump, path)
+    # within a page: what is left of that one counts as truncated too
+    os.truncate(path, path.stat().st_size * 2 // 3 // 4096 * 4096 + 512)
+    return path
 
 
 def open_crash(sample: Sample, path: Path) -> Program:
@@ -131,7 +162,7 @@ def _bare_texts(name: str, format: str, line: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=2)
 def _bare_program(name: str, format: str) -> Program:
-    prog = open_program(samples()[name].dump(format))[0]
+    prog = open_program(_file(samples()[name], format))[0]
     return named(prog, name, f"{format}, {NO_DEBUG_INFO}")
 
 

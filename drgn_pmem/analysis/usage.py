@@ -143,17 +143,15 @@ def read_usage(prog: Program) -> Usage:
     size = dump.kdump.block_size if dump.kdump else vmcoreinfo_of(prog).page_size or 4096
     original, end = _present(coverage, size)
     metadata, userdata, notes, lacks = _pmem(prog, dump, coverage, size)
-    first, last = coverage.runs(State.SAVED)
-    step = np.uint64(size)
-    low = first // step + (first % step != 0).astype(np.uint64)
-    high = last // step + np.uint64(1)
-    saved = int((high - np.minimum(low, high)).sum())
+    cut = _cut_through(coverage, size)
+    saved = _begun(coverage, State.SAVED, size)
+    truncated = _begun(coverage, State.TRUNCATED, size)
     return Usage(
         size,
         dump.kdump.max_mapnr if dump.kdump else -(-end // size),
         original,
-        saved,
-        coverage.count().get(State.TRUNCATED, 0) // size,
+        saved - cut,
+        truncated + cut,
         metadata,
         userdata,
         bool(metadata or userdata or read_machine(prog).iomem),
@@ -161,6 +159,23 @@ def read_usage(prog: Program) -> Usage:
         tuple(notes),
         tuple(lacks),
     )
+
+
+def _begun(coverage: Coverage, state: State, size: int) -> int:
+    """Pages whose first byte is in a state."""
+    first, last = coverage.runs(state)
+    step = np.uint64(size)
+    low = first // step + (first % step != 0).astype(np.uint64)
+    high = last // step + np.uint64(1)
+    return int((high - np.minimum(low, high)).sum())
+
+
+def _cut_through(coverage: Coverage, size: int) -> int:
+    """Pages that are saved in front and truncated behind: they count as truncated."""
+    step = np.uint64(size)
+    first, _ = coverage.runs(State.TRUNCATED)
+    pages = np.unique(first[first % step != 0] // step * step)
+    return sum(coverage.state(page) is State.SAVED for page in pages.tolist())
 
 
 def _overlap(dump: DumpFile, size: int, original: int) -> int:
@@ -228,4 +243,8 @@ def _add(states: dict[State, int], coverage: Coverage, part: PhysicalRange) -> N
 
 
 def _pages(states: dict[State, int], size: int) -> dict[State, int]:
-    return {state: count // size for state, count in states.items() if count}
+    pages = {state: count // size for state, count in states.items() if count}
+    if State.TRUNCATED in pages:
+        # A page that the end of the file cuts through is truncated.
+        pages[State.TRUNCATED] += sum(states.values()) // size - sum(pages.values())
+    return pages

@@ -27,6 +27,7 @@ def sample(request: pytest.FixtureRequest) -> Sample:
     return request.param
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one dump run in one process, which opens the dump once."""
     for item in items:

@@ -53,8 +53,8 @@ def test_help_names_every_argument_and_field(spec: Spec) -> None:
 @pytest.mark.parametrize(("spec", "line"), EXAMPLES, ids=[line for _, line in EXAMPLES])
 def test_example_runs_on_the_sample(spec: Spec, line: str, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    out, _ = run_text(prog(spec), line.partition("|")[0])
-    assert out.strip()
+    out, notes = run_text(prog(spec), line.partition("|")[0])
+    assert out.strip() or "the report is in" in notes
 
 
 @all_specs

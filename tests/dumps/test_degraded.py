@@ -64,7 +64,7 @@ def _opened(name: str, modules: tuple[str, ...]) -> Program:
     (case,) = (Case(sample, "raw") for sample in DISTRIBUTION if sample.name == name)
     (folder,) = case.sample.kernel_directories
     files = [folder / "vmlinux", *(file_of_module(case, module) for module in modules)]
-    return drgn_pmem.open(case.sample.dump(case.format), files)
+    return drgn_pmem.open(case.dump, files)
 
 
 def lines_of(case: Case) -> dict[str, str]:
@@ -82,7 +82,7 @@ def lines_of(case: Case) -> dict[str, str]:
 def command_line(
     case: Case, *words: str, environment: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    dump = str(case.sample.dump(case.format))
+    dump = str(case.dump)
     return subprocess.run(
         [sys.executable, "-m", "drgn_pmem", "-c", dump, *words],
         capture_output=True, text=True, timeout=120, env=environment,
@@ -91,14 +91,14 @@ def command_line(
 
 @pytest.mark.parametrize("spec", OF_PMEM, ids=lambda spec: spec.name)
 def test_debug_info_of_the_modules_that_a_command_names_is_enough(case: Case, spec: Spec) -> None:
-    whole = open_crash(case.sample, case.sample.dump(case.format))
+    whole = open_crash(case.sample, case.dump)
     wanted = lacking_modules(opened(case), spec.modules)
     line = lines_of(case)[spec.name]
     assert run_json(opened(case, wanted), line) == run_json(whole, line)
 
 
 def test_with_all_debug_info_none_is_missing(case: Case) -> None:
-    whole = open_crash(case.sample, case.sample.dump(case.format))
+    whole = open_crash(case.sample, case.dump)
     assert not lacking_modules(whole, {name for spec in OF_PMEM for name in spec.modules})
 
 
@@ -271,7 +271,7 @@ def test_debug_info_is_found_the_ways_that_drgn_finds_it(
     assert done.returncode == 0, done.stderr
     recorded = case.truth_json("ndctl.all.json")
     assert by_name(json.loads(done.stdout)).keys() == by_name(recorded).keys()
-    dump = str(case.sample.dump(case.format))
+    dump = str(case.dump)
     code = "from drgn.commands import run_command; run_command(prog, 'pmem-list -H -o namespace')"
     theirs = subprocess.run(
         [sys.executable, "-m", "drgn", "-q", "-c", dump, *words, "-e", code],
@@ -286,7 +286,7 @@ def test_no_answer_takes_long(case: Case) -> None:
     for name, line in lines_of(case).items():
         if name == "fadump":
             continue
-        for prog in (opened_anew(case), open_crash(case.sample, case.sample.dump(case.format))):
+        for prog in (opened_anew(case), open_crash(case.sample, case.dump)):
             start = time.process_time()
             run_json(prog, line)
             taken = time.process_time() - start

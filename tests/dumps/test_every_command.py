@@ -6,12 +6,10 @@ cannot; also without debug info, and of a file that is cut short. What each said
 docs/support-matrix.md shows (tests/matrix.py).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import itertools
 import json
-import os
 import re
-import shutil
 
 from drgn import Program
 import pytest
@@ -20,7 +18,7 @@ from drgn_pmem.commands import load_commands
 from drgn_pmem.errors import PmemError, UsageError
 from drgn_pmem.spec import Spec
 
-from ..samples import Case, named, open_crash, run_answer, samples, without_debug_info
+from ..samples import CUT_SHORT, Case, run_answer, samples, without_debug_info
 from .truth_owners import is_pmem, pages, shown_path
 
 Record = Callable[[str, object], None]
@@ -36,10 +34,8 @@ ONE_OF_EACH_KERNEL = [
     )
 ]
 
-CUT_SHORT = "cut short"
-
-TO_CUT = [case for case in ALL if case.sample is ALL[0].sample and case.format in ("elf", "zlib")]
-"""One with program headers, one with a bitmap; both of the default sample."""
+OF_A_CUT_FILE = [Case(ALL[0].sample, format + CUT_SHORT) for format in ("elf", "zlib")]
+"""One with program headers, one with a bitmap."""
 
 COMPLETE, DEGRADED, IMPOSSIBLE = "complete", "degraded", "impossible"
 
@@ -122,29 +118,6 @@ def test_without_debug_info(case: Case, spec: Spec, record_property: Record) -> 
     record_property("answer", ask(without_debug_info(case), question(spec, case)))
 
 
-@pytest.fixture(scope="module")
-def cut_short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Case], Program]]:
-    """Opens a dump of which the file has two thirds, as a full disk leaves it."""
-    opened: dict[str, Program] = {}
-    path = tmp_path_factory.mktemp("cut") / "vmcore"
-
-    def cut(case: Case) -> Program:
-        if str(case) not in opened:
-            opened.clear()
-            path.unlink(missing_ok=True)
-            shutil.copyfile(case.sample.dump(case.format), path)
-            os.truncate(path, path.stat().st_size * 2 // 3)
-            prog = open_crash(case.sample, path)
-            opened[str(case)] = named(prog, case.sample.name, f"{case.format}, {CUT_SHORT}")
-        return opened[str(case)]
-
-    yield cut
-    opened.clear()
-    path.unlink(missing_ok=True)
-
-
-@pytest.mark.parametrize("case", TO_CUT, ids=str)
-def test_of_a_file_cut_short(
-    case: Case, spec: Spec, cut_short: Callable[[Case], Program], record_property: Record
-) -> None:
-    record_property("answer", ask(cut_short(case), question(spec, case)))
+@pytest.mark.parametrize("case", OF_A_CUT_FILE, ids=str)
+def test_of_a_file_cut_short(case: Case, spec: Spec, record_property: Record) -> None:
+    record_property("answer", ask(case.prog, question(spec, case)))

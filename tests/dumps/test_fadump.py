@@ -238,7 +238,7 @@ def test_text_draws_the_reserve_area(fadump: Case) -> None:
 
 def test_scan_finds_the_header_without_debug_info(registered: Case) -> None:
     """By its magic, in all memory that the dump holds."""
-    prog = drgn_pmem.open(registered.sample.dump(registered.format))
+    prog = drgn_pmem.open(registered.dump)
     found = examine_fadump(prog)
     conf = examined(registered).conf
     assert conf is not None
@@ -259,7 +259,7 @@ def poke(prog: Program, address: int, data: bytes) -> None:
 
 def reopened(case: Case) -> Program:
     """A program of its own: what a test pokes into it is its own."""
-    return open_crash(case.sample, case.sample.dump(case.format))
+    return open_crash(case.sample, case.dump)
 
 
 def _set(offset: int, code: str, value: int) -> Callable[[bytearray], None]:

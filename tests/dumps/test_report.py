@@ -65,7 +65,7 @@ def test_the_crash_is_the_one_that_was_recorded(case: Case) -> None:
     )
     assert f"Linux version {crash['release']} " in recorded
     assert crash["panic"] == "Kernel panic - not syncing: sysrq triggered crash"
-    assert crash["size"] == case.sample.dump(case.format).stat().st_size
+    assert crash["size"] == case.dump.stat().st_size
 
 
 class Page(HTMLParser):

@@ -14,14 +14,16 @@ import pytest
 from drgn_pmem.analysis.segments import read_segments
 from drgn_pmem.dumpfile import PF_DEV, State, coverage_of
 
-from ..samples import CASES, Case, open_crash, run_json, run_text, without_debug_info
+from ..samples import CASES, CUT_SHORT, Case, open_crash, run_json, run_text, without_debug_info
 
 pytestmark = pytest.mark.holds("pmem-segments")
 
 PAGE = 4096
 
 
-ELF_CASES = [case for case in CASES if case.format in ("raw", "elf", "qemu-elf")]
+ELF_CASES = [
+    case for case in CASES if case.format.removesuffix(CUT_SHORT) in ("raw", "elf", "qemu-elf")
+]
 KEXEC_CASES = [case for case in ELF_CASES if not case.format.startswith("qemu")]
 KDUMP_CASES = [case for case in CASES if case.format in ("zlib", "lzo", "snappy", "zstd")]
 
@@ -29,7 +31,7 @@ KDUMP_CASES = [case for case in CASES if case.format in ("zlib", "lzo", "snappy"
 def readelf(case: Case) -> list[tuple[int, int, int, int, int]]:
     """(offset, virtual, physical, file size, memory size) of each PT_LOAD, by readelf."""
     out = subprocess.run(
-        ["readelf", "-lW", str(case.sample.dump(case.format))],
+        ["readelf", "-lW", str(case.dump)],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     lines = re.findall(r"^  LOAD +(\w+) (\w+) (\w+) (\w+) (\w+)", out, re.MULTILINE)
@@ -38,7 +40,7 @@ def readelf(case: Case) -> list[tuple[int, int, int, int, int]]:
 
 def raw_flags(case: Case) -> list[int]:
     """p_flags of each PT_LOAD: readelf does not show the bit."""
-    with case.sample.dump(case.format).open("rb") as file:
+    with case.dump.open("rb") as file:
         (offset,) = struct.unpack_from("<Q", file.read(64), 32)
         file.seek(54)
         size, count = struct.unpack("<HH", file.read(4))
@@ -224,7 +226,7 @@ def test_segments_without_debug_info(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_segments_take_less_than_a_second_beyond_opening(case: Case) -> None:
-    prog = open_crash(case.sample, case.sample.dump(case.format))
+    prog = open_crash(case.sample, case.dump)
     before = time.process_time()
     run_text(prog, "pmem-segments")
     assert time.process_time() - before < 1

@@ -79,10 +79,16 @@ def test_counts_are_those_that_makedumpfile_reported(case: Case) -> None:
 def test_counts_of_an_elf_dump_are_those_of_readelf(case: Case) -> None:
     there: set[int] = set()
     saved: set[int] = set()
-    for _, _, start, in_file, size in readelf(case):
+    truncated: set[int] = set()
+    end = case.dump.stat().st_size
+    for offset, _, start, in_file, size in readelf(case):
         there.update(range(start // PAGE, -(-(start + size) // PAGE)))
         saved.update(range(start // PAGE, -(-(start + in_file) // PAGE)))
+        if offset + in_file > end:
+            held = max(0, end - offset)
+            truncated.update(range((start + held) // PAGE, -(-(start + in_file) // PAGE)))
     ours = case.json("pmem-usage")
+    assert ours["truncated"] == len(truncated)
     assert ours["original"] == len(there)
     assert ours["remaining"] == len(saved)
     assert ours["excluded"] == len(there - saved)
