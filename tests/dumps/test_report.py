@@ -18,7 +18,7 @@ from drgn_pmem.errors import PmemError, UsageError
 from drgn_pmem.spec import SPECS
 
 from ..samples import Case, run_answer, run_json, run_text
-from .test_every_command import ALL
+from .test_every_command import ALL, OF_A_CUT_FILE
 
 EACH = [case for case in ALL if case.format == next(iter(case.sample.formats))]
 """A dump of every crash."""
@@ -35,7 +35,7 @@ def sections(case: Case) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 @pytest.mark.holds("pmem-report")
-@pytest.mark.parametrize("case", ALL, ids=str)
+@pytest.mark.parametrize("case", [*ALL, *OF_A_CUT_FILE], ids=str)
 def test_a_section_is_what_its_command_answers(case: Case) -> None:
     seen = set()
     for line, section in sections(case):

@@ -3,6 +3,7 @@
 """The sample dumps, page by page: drgn, or libkdumpfile through it, reads what coverage calls saved
 and nothing else."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import drgn
@@ -21,8 +22,24 @@ def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 
 
+def faults(prog: drgn.Program, address: int, size: int) -> bool:
+    try:
+        prog.read(address, size, physical=True)
+    except drgn.FaultError:
+        return True
+    return False
+
+
+def chosen(start: int, end: int, page: int) -> Iterator[int]:
+    """Pages near both ends of a run, and every sixteenth between: each fault costs much."""
+    near = 64 * page
+    for address in range(start, end, page):
+        if address - start < near or end - address <= near or address // page % 16 == 0:
+            yield address
+
+
 def compare(path: Path) -> set[State]:
-    """Read every page of every run, and the pages around the runs."""
+    """Read every page that can be read, pages of every other run, and the pages around the runs."""
     prog, _ = open_program(path)
     dump = open_dump(path)
     page = dump.kdump.block_size if dump.kdump is not None else 4096
@@ -38,13 +55,10 @@ def compare(path: Path) -> set[State]:
                 data = prog.read(start, size, physical=True)
                 assert item.state is State.SAVED or not any(data)
         else:
-            for address in range(item.start, item.end, page):
-                with pytest.raises(drgn.FaultError):
-                    prog.read(address, page, physical=True)
+            assert all(faults(prog, a, page) for a in chosen(item.start, item.end, page))
         for address in (item.start - page, item.end):
             if dump.coverage.state(address) is State.ABSENT and 0 <= address < 1 << 64:
-                with pytest.raises(drgn.FaultError):
-                    prog.read(address, page, physical=True)
+                assert faults(prog, address, page)
     return seen
 
 
