@@ -11,13 +11,16 @@ options=()
 : "${output:?}"
 
 # make_disks WORK SCENARIO FILE...: the guest's disks: vda, with FILEs and the settings of the scenario in
-# /lab, where it leaves what it finds; vdb, the tools; vdc, room for the dump.
+# /lab, where it leaves what it finds; vdb, the tools; vdc, room for the dump.  A FILE takes the place of an
+# earlier one of its name.
 make_disks() {
-	local work=$1 scenario=$2 disk=$output/disk
+	local work=$1 scenario=$2 disk=$output/disk file
 	shift 2
 	rm -rf "$disk" "$output/truth" "$output"/vmcore* "$output/result.img"
 	mkdir -p "$disk/lab"
-	cp "$@" "$disk/lab/"
+	for file; do
+		cp "$file" "$disk/lab/"
+	done
 	echo "$scenario" > "$disk/lab/scenario"
 	mke2fs -q -t ext4 -d "$disk" "$output/result.img" 256M > /dev/null
 	rm -rf "$disk"
