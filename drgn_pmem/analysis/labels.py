@@ -78,29 +78,38 @@ def _by_pointer(prog: Program) -> tuple[list[FoundLabels], list[str]]:
                 notes.append(f"{dimm.dev}: a label area of {size} bytes is not sound")
                 continue
             area, without = _read_area(prog, address, size)
-            if without:
-                slots = ", ".join(map(str, without))
-                notes.append(f"{dimm.dev}: labels in slots {slots} are not in the dump")
+            notes += _missing_slots(dimm.dev, without)
             found.append(FoundLabels(dimm.dev, None, area))
         except (FaultError, FormatError) as error:
             notes.append(f"{dimm.dev}: label area: {error}")
     return found, notes
 
 
-def _read_area(prog: Program, address: int, size: int) -> tuple[LabelArea, list[int]]:
+def _missing_slots(place: str, slots: list[int]) -> list[str]:
+    if not slots:
+        return []
+    return [f"{place}: labels in slots {', '.join(map(str, slots))} are not in the dump"]
+
+
+def _read_area(
+    prog: Program, address: int, size: int, physical: bool = False
+) -> tuple[LabelArea, list[int]]:
     """
     A label area whose free slots need not be in the dump: makedumpfile leaves out pages of zeroes.
 
     :return: The area; numbers of the slots in use that the dump does not hold.
     :raises FaultError: if the dump does not hold the indexes
     """
+    coverage = coverage_of(prog)
     data = bytearray(size)
     missing: set[int] = set()
     position = 0
     while position < size:
         length = min(_PAGE - (address + position) % _PAGE, size - position)
         try:
-            data[position : position + length] = prog.read(address + position, length)
+            if physical and not coverage.saved(address + position, length):
+                raise FaultError("not in the dump", address + position)
+            data[position : position + length] = prog.read(address + position, length, physical)
         except FaultError:
             if position == 0:
                 raise
@@ -139,10 +148,12 @@ def _by_signature(prog: Program) -> tuple[list[FoundLabels], list[str]]:
                 return found, notes
             budget -= size
             for page in _signatures(prog, position, size):
-                area = _area_at(prog, position + page * _PAGE)
+                physical = position + page * _PAGE
+                area, without = _area_at(prog, physical)
                 if area is not None and area not in seen:
                     seen.add(area)
-                    found.append(FoundLabels(None, position + page * _PAGE, area))
+                    found.append(FoundLabels(None, physical, area))
+                    notes += _missing_slots(f"label area at {physical:#x}", without)
             position += size
     return found, notes
 
@@ -158,8 +169,9 @@ def _signatures(prog: Program, start: int, size: int) -> list[int]:
     return hits
 
 
-def _area_at(prog: Program, physical: int) -> LabelArea | None:
-    """The area whose first index lies there; its size follows from the index."""
+def _area_at(prog: Program, physical: int) -> tuple[LabelArea | None, list[int]]:
+    """The area whose first index lies there, if one does, as :func:`_read_area` has it; its size
+    follows from the index."""
     try:
         head = prog.read(physical, _PAGE, True)
         own, slots = int.from_bytes(head[0x20:0x28], "little"), head[0x38:0x3C]
@@ -167,8 +179,8 @@ def _area_at(prog: Program, physical: int) -> LabelArea | None:
         size = 2 * own + int.from_bytes(slots, "little") * label_size
         # The kernel rounds nothing; firmware reports whole KiBs, the slots fill all but a rest.
         size = -(-size // 1024) * 1024
-        if not 1024 <= size <= _MAX_AREA or not coverage_of(prog).saved(physical, size):
-            return None
-        return parse_label_area(prog.read(physical, size, True))
+        if not 1024 <= size <= _MAX_AREA:
+            return None, []
+        return _read_area(prog, physical, size, physical=True)
     except (FaultError, PmemError):
-        return None
+        return None, []

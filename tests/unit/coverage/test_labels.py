@@ -5,7 +5,8 @@
 import drgn
 import pytest
 
-from drgn_pmem.analysis.labels import _read_area
+from drgn_pmem.analysis.labels import _read_area, find_labels
+from drgn_pmem.dumpfile import Coverage, CoverageRange, State, set_coverage
 from drgn_pmem.formats.labelarea import build_label_area
 
 from ...synthetic import kernel
@@ -35,3 +36,36 @@ def test_a_label_in_a_page_that_was_left_out_is_missed_by_its_slot() -> None:
 def test_without_the_indexes_there_is_no_area() -> None:
     with pytest.raises(drgn.FaultError):
         area_with([0], 1, 2)
+
+
+PHYSICAL = 0x2220000
+
+
+def searched(labels: list[int], *pages: int) -> tuple[list[int], list[str]]:
+    """The same where nothing but memory tells, of a dump that reads as zero what it left out."""
+    data = build_label_area([label(slot) for slot in labels])
+    left_out = bytearray(data)
+    parts = []
+    for start in range(0, len(data), PAGE):
+        end = min(start + PAGE, len(data))
+        state = State.SAVED if start // PAGE in pages else State.EXCLUDED
+        parts.append(CoverageRange(PHYSICAL + start, PHYSICAL + end, state))
+        if state is State.EXCLUDED:
+            left_out[start:end] = bytes(end - start)
+    prog = kernel("", {})
+    prog.add_memory_segment(
+        PHYSICAL, len(data), lambda _, count, at, physical: bytes(left_out[at : at + count]), True
+    )
+    set_coverage(prog, Coverage.from_ranges(parts))
+    found, notes = find_labels(prog)
+    return [slot.index for item in found for slot in item.area.slots], notes
+
+
+def test_free_slots_are_not_needed_where_an_area_is_searched_for() -> None:
+    assert searched([0, 5], 0) == ([0, 5], [])
+
+
+def test_a_label_that_was_left_out_is_missed_where_an_area_is_searched_for() -> None:
+    slots, notes = searched([13, 14, 40], 0, 2)
+    assert slots == [13, 40]
+    assert notes == ["label area at 0x2220000: labels in slots 14 are not in the dump"]
