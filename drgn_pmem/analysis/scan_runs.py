@@ -15,7 +15,7 @@ pointer), and is equal in all of its pages otherwise.
 import ctypes
 import enum
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -129,21 +129,21 @@ class Decoder:
     def __init__(self, layout: PageLayout) -> None:
         self._layout = layout
         order = "<" if layout.little_endian else ">"
-        self._page = np.dtype(
-            {
-                "names": ["flags", "word", "mapping", "index", "mapcount", "refcount"],
-                "formats": [f"{order}u8"] * 4 + [f"{order}i4"] * 2,
-                "offsets": [
-                    layout.flags,
-                    layout.word,
-                    layout.mapping,
-                    layout.index,
-                    layout.mapcount,
-                    layout.refcount,
-                ],
-                "itemsize": layout.size,
-            }
-        )
+        # Any: whether numpy's annotations know this form depends on its version.
+        members: Any = {
+            "names": ["flags", "word", "mapping", "index", "mapcount", "refcount"],
+            "formats": [f"{order}u8"] * 4 + [f"{order}i4"] * 2,
+            "offsets": [
+                layout.flags,
+                layout.word,
+                layout.mapping,
+                layout.index,
+                layout.mapcount,
+                layout.refcount,
+            ],
+            "itemsize": layout.size,
+        }
+        self._page = np.dtype(members)
         self._keeps_mapcount = layout.generation is DaxGeneration.FOLIO
         self._head_bit = layout.head_bit or 0
         self._poison_bit = np.uint64(layout.hwpoison_bit or 0)

@@ -200,23 +200,22 @@ class _NodeLayout:
         self.chunk_shift = slots.length.bit_length() - 1
         self.mark_bits = 8 * memory.word_size
         word = f"{memory.order}u{memory.word_size}"
-        self.dtype = np.dtype(
-            {
-                "names": ["shift", "offset", "parent", "slots", "marks"],
-                "formats": [
-                    "u1",
-                    "u1",
-                    word,
-                    (word, (slots.length,)),
-                    (word, (marks.length, words)),
-                ],
-                "offsets": [
-                    offsetof(type_, name)
-                    for name in ("shift", "offset", "parent", "slots", "marks")
-                ],
-                "itemsize": type_.size,
-            }
-        )
+        # Any: whether numpy's annotations know this form depends on its version.
+        members: Any = {
+            "names": ["shift", "offset", "parent", "slots", "marks"],
+            "formats": [
+                "u1",
+                "u1",
+                word,
+                (word, (slots.length,)),
+                (word, (marks.length, words)),
+            ],
+            "offsets": [
+                offsetof(type_, name) for name in ("shift", "offset", "parent", "slots", "marks")
+            ],
+            "itemsize": type_.size,
+        }
+        self.dtype = np.dtype(members)
 
 
 def _node_layout(prog: Program) -> _NodeLayout:
