@@ -220,7 +220,7 @@ class _Finder:
     def find(self) -> list[FoundBlock]:
         found: dict[int, FoundInfoBlock] = {}
         known: set[int] = set()
-        for start in self._candidates().tolist():
+        for start in map(int, self._candidates()):
             for hit in find_infoblocks(self.read, start, start + 2 * INFO_BLOCK_SIZE, _STEP):
                 if hit.namespace != start or hit.address in known or start in found:
                     continue

@@ -142,7 +142,7 @@ def for_each_runs(
     :param workers: Threads that read and decode; None: one for each CPU, up to four.
     :raises MissingDebugInfo: if the layout of struct page is not known
     """
-    held = EMPTY
+    held: Runs = EMPTY
     workers = min(os.cpu_count() or 1, _MAX_WORKERS) if workers is None else workers
     for runs in _in_order(prog, start_pfn, end_pfn, workers):
         _resolve_mapcounts(prog, runs)

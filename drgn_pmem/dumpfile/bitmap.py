@@ -254,6 +254,7 @@ def _suspect(bitmaps: Bitmaps, total: int) -> bool:
 def _lost_edges(bitmaps: Bitmaps, total: int) -> U64:
     """Numbers of pages, in the order of dumping, where lost pages begin and end, alternating."""
     edges: list[U64] = []
+    lost: npt.NDArray[np.bool_]
     source, state, number = bitmaps.source, False, 0
     while number < total:
         place = bitmaps.descriptors + number * _DESCRIPTOR_SIZE

@@ -116,8 +116,8 @@ class Coverage:
         gap[-1] = lasts[-1] != np.uint64(ADDRESS_SPACE - 1)
         slots = np.arange(count) + np.concatenate(([0], np.cumsum(gap)[:-1]))
         total = count + int(gap.sum())
-        all_starts = np.empty(total, np.uint64)
-        all_codes = np.full(total, _CODES[default], np.uint8)
+        all_starts: U64 = np.empty(total, np.uint64)
+        all_codes: npt.NDArray[np.uint8] = np.full(total, _CODES[default], np.uint8)
         all_starts[slots] = starts
         all_codes[slots] = states
         all_starts[slots[gap] + 1] = lasts[gap] + np.uint64(1)
