@@ -15,7 +15,6 @@ from typing import Any
 from drgn import FaultError, Program
 from drgn.helpers.linux.panic import panic_message
 
-from drgn_pmem.dumpfile import dump_of, vmcoreinfo_of
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.kernel.kmod import has_kernel_debug_info
 
@@ -46,6 +45,9 @@ class Crash:
 
 def read_crash(prog: Program) -> Crash:
     """What can be told; never raises for what the dump lacks."""
+    # Imported here: the shell's first prompt shows the panic, and waits for no numpy.
+    from drgn_pmem.dumpfile import dump_of, vmcoreinfo_of
+
     file = size = format = None
     with contextlib.suppress(DumpFileError):
         dump = dump_of(prog)

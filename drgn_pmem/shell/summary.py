@@ -12,7 +12,7 @@ import drgn
 from drgn_pmem.errors import NotFound
 from drgn_pmem.output.text import escape, human_size, plural
 from drgn_pmem.shell.idle import Step
-from drgn_pmem.shell.target import Target
+from drgn_pmem.shell.target import Target, vmcoreinfo_value
 
 if TYPE_CHECKING:
     from drgn_pmem.analysis.memmap import Memmap, MemmapAnswer
@@ -29,13 +29,12 @@ class Summary:
 
     def __init__(self, target: Target) -> None:
         from drgn_pmem.analysis.crash import panic_of
-        from drgn_pmem.dumpfile import vmcoreinfo_of
 
         self._target = target
         prog = target.prog
         self.name = escape(target.name)
         self.short_name = escape(os.path.basename(target.name)) or self.name
-        self.release = vmcoreinfo_of(prog).values.get("OSRELEASE") or "unknown release"
+        self.release = vmcoreinfo_value(prog, "OSRELEASE") or "unknown release"
         self.architecture = prog.platform.arch.name.lower() if prog.platform else "unknown"
         self.panic = escape(panic_of(prog) or "")
         self.namespaces: int | None = None

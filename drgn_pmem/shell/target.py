@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import logging
 import os
 from pathlib import Path
+import re
 import struct
 from typing import IO
 
@@ -227,11 +228,19 @@ def _read(path: str, limit: int, what: str) -> bytes:
     return data
 
 
-def _describe_kernel(prog: drgn.Program) -> str:
-    from drgn_pmem.dumpfile import vmcoreinfo_of
+def vmcoreinfo_value(prog: drgn.Program, key: str) -> str | None:
+    """A ``KEY=value`` line of the dump's vmcoreinfo, None if it has none. Read without
+    :mod:`drgn_pmem.dumpfile`, whose numpy the first prompt would wait for."""
+    try:
+        text = prog["VMCOREINFO"].string_()
+    except (LookupError, drgn.FaultError):
+        return None
+    found = re.search(rb"^" + re.escape(key.encode()) + rb"=(.*)$", text, re.MULTILINE)
+    return escape(found.group(1)) if found else None
 
-    values = vmcoreinfo_of(prog).values
-    release, build_id = values.get("OSRELEASE"), values.get("BUILD-ID")
+
+def _describe_kernel(prog: drgn.Program) -> str:
+    release, build_id = vmcoreinfo_value(prog, "OSRELEASE"), vmcoreinfo_value(prog, "BUILD-ID")
     return f"Linux {release or 'of unknown release'}" + (
         f" (build ID {build_id})" if build_id else ""
     )
@@ -244,11 +253,9 @@ def check_symbols(prog: drgn.Program, paths: Sequence[str]) -> None:
 
     :raises PmemError: saying what is wrong with a file
     """
-    from drgn_pmem.dumpfile import vmcoreinfo_of
-
     for path in paths:
         _check_readable(path)
-    wanted = vmcoreinfo_of(prog).values.get("BUILD-ID")
+    wanted = vmcoreinfo_value(prog, "BUILD-ID")
     if wanted is None:
         return
     for path in paths:

@@ -5,6 +5,8 @@
 from collections.abc import Callable, Iterator
 import contextlib
 from pathlib import Path
+import subprocess
+import sys
 
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
@@ -320,3 +322,20 @@ def test_what_cannot_be_read_is_not_called_absent(dump, tmp_path: Path) -> None:
         assert shell.summary.pmem in ("", "namespaces cannot be read")
         shown = "".join(text for _, text, *_ in shell._toolbar())
         assert "no persistent memory" not in shown
+
+
+def test_the_banner_does_not_wait_for_numpy(dump: tuple[str, str]) -> None:
+    code = (
+        "import sys\n"
+        "from drgn_pmem.shell.options import parse\n"
+        "from drgn_pmem.shell.summary import Summary\n"
+        "from drgn_pmem.shell.target import open_target\n"
+        f"words = ['-c', {dump[0]!r}, '-s', {dump[1]!r}, '--main-symbols']\n"
+        "print(Summary(open_target(parse(words))).panic)\n"
+        "print('numpy' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "Kernel panic - not syncing: sysrq triggered crash",
+        "False",
+    ]
