@@ -235,6 +235,7 @@ def _facts(crash: Crash) -> list[tuple[str, str]]:
 
 def _text(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
     from drgn_pmem.output.table import Field, table
+    from drgn_pmem.output.text import escape
     from drgn_pmem.spec import paragraph
 
     contents = (
@@ -252,7 +253,7 @@ def _text(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
         text, notes = "", section.notes
         if section.answer is not None:
             text, notes = render(section.spec, _limited(section, limit), section.answer)
-        lines = "\n".join(paragraph(f"note: {note}") for note in notes)
+        lines = "\n".join(paragraph(f"note: {escape(note)}") for note in notes)
         blocks += [block for block in (text, lines) if block]
     return "\n\n".join(blocks)
 
@@ -287,13 +288,18 @@ def _limited(section: ReportSection, limit: int) -> argparse.Namespace:
 
 
 def _write(path: str, text: str) -> None:
-    """Replace a file at once: a report that was cut short is none."""
-    part = f"{path}.part"
+    """Replace a file at once: a report that was cut short is none. What is no plain file, such as
+    /dev/stdout or a named pipe, is written to and never replaced."""
+    replaces = os.path.isfile(path) or not os.path.lexists(path)
+    target = os.path.realpath(path) if replaces else path
+    part = f"{target}.part" if replaces else path
     try:
         with open(part, "w", encoding="utf-8") as file:
             file.write(text)
-        os.replace(part, path)
+        if replaces:
+            os.replace(part, target)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
+        if replaces:
+            with contextlib.suppress(OSError):
+                os.unlink(part)
         raise UsageError(f"pmem-report: {path}: {error.strerror}") from error

@@ -10,6 +10,7 @@ Which kernel died of what and when, and the file that it left.
 import contextlib
 from dataclasses import asdict, dataclass
 import os
+import re
 from typing import Any
 
 from drgn import FaultError, Program
@@ -63,7 +64,7 @@ def read_crash(prog: Program) -> Crash:
         values.get("OSRELEASE"),
         prog.platform.arch.name.lower() if prog.platform else None,
         panic_of(prog),
-        int(time) if time.isascii() and time.isdigit() else None,
+        int(time) if re.fullmatch(r"[0-9]{1,20}", time) else None,
     )
 
 

@@ -6,14 +6,19 @@ crash itself, and of namespaces, it says what the machine recorded.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 import json
+import os
 from pathlib import Path
 import re
+import stat
 
 import pytest
 
+from drgn_pmem.analysis.crash import read_crash
 from drgn_pmem.commands import load_commands, pmem_report
+from drgn_pmem.dumpfile import Vmcoreinfo
 from drgn_pmem.errors import PmemError, UsageError
 from drgn_pmem.spec import SPECS
 
@@ -171,6 +176,36 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
             run_text(default.prog, f"pmem-report -o {path}")
         assert "\n" not in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_is_no_plain_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    link = tmp_path / "link.json"
+    link.symlink_to(pipe)
+    with ThreadPoolExecutor() as pool:
+        for path in (pipe, link):
+            reader = pool.submit(pipe.read_text)
+            run_text(default.prog, f"pmem-report --json -o {path}")
+            assert json.loads(reader.result(60)) == default.json("pmem-report")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert link.is_symlink()
+
+
+def test_a_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("before")
+    link.symlink_to(file)
+    run_text(default.prog, f"pmem-report -o {link}")
+    assert link.is_symlink()
+    assert file.read_text().startswith("dump    ")
+
+
+def test_a_crash_time_that_is_none_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("9" * 5000, "-1", "1e9", "\u0661"):
+        info = Vmcoreinfo(values={"CRASHTIME": text})
+        monkeypatch.setitem(default.prog.cache, "drgn_pmem.vmcoreinfo", info)
+        assert read_crash(default.prog).time is None
 
 
 def test_html_and_json_at_once_is_wrong_usage() -> None:
