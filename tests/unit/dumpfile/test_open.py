@@ -51,7 +51,7 @@ def message(path) -> str:
         (ELF[:16] + b"\x03" + ELF[17:], "not a dump.*program or library"),
         (ELF[:56] + b"\0\0" + ELF[58:], "no program headers"),
         (ELF[:54] + b"\x37" + ELF[55:], "program headers of 55 bytes"),
-        (gzip.compress(ELF), "gunzip"),
+        (gzip.compress(ELF, mtime=0), "gunzip"),
         (lzma.compress(ELF), "unxz"),
         (bz2.compress(ELF), "bunzip2"),
         (b"\x28\xb5\x2f\xfd" + bytes(100), "unzstd"),
