@@ -18,7 +18,7 @@ $(SUITES):
 endif
 SUITES := $(or $(SUITES),bullseye bookworm trixie trixie-backports)
 
-.PHONY: demo test test-distro lint typecheck floors bench bench-dump fuzz docs matrix vmcores clean
+.PHONY: demo test test-distro lint typecheck layers bench bench-dump fuzz docs matrix vmcores clean
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -44,12 +44,12 @@ test-distro: $(VENV)/.installed
 	DRGN_PMEM_SAMPLES=$(DISTRO) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests/dumps \
 		-k "$(subst $(SPACE), or ,$(strip $(SUITES)))"
 
-lint: $(VENV)/.installed typecheck floors
+lint: $(VENV)/.installed typecheck layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 # The package as it is installed: commands/ inside drgn_pmem/. mypy and import-linter read that.
-$(TREE)/.made: $(wildcard drgn_pmem/*.py drgn_pmem/*/*.py commands/*.py)
+$(TREE)/.made: $(wildcard drgn_pmem/*.py drgn_pmem/*/*.py drgn_pmem/*/*/*.py commands/*.py)
 	rm -rf $(TREE) && mkdir -p $(TREE)
 	cp -r drgn_pmem $(TREE)/ && cp -r commands $(TREE)/drgn_pmem/commands
 	touch $@
@@ -58,7 +58,7 @@ typecheck: $(VENV)/.installed $(TREE)/.made
 	cd $(TREE) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.mypy_cache -p drgn_pmem
 
-floors: $(VENV)/.installed $(TREE)/.made
+layers: $(VENV)/.installed $(TREE)/.made
 	cd $(TREE) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.import_linter_cache
 

@@ -109,7 +109,7 @@ def _child(line: str, subject: Subject) -> dict[str, float]:
 
 def _owned_page(subject: Subject) -> int:
     """A page of some file."""
-    from drgn_pmem.analysis.scan import scan_pages
+    from drgn_pmem.analysis.pages.scan import scan_pages
 
     scan = scan_pages(
         subject.prog,

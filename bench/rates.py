@@ -18,7 +18,7 @@ from drgn.helpers.linux.mm import for_each_page
 import numpy as np
 
 from bench.subject import Subject
-from drgn_pmem.analysis.scan import scan_pages
+from drgn_pmem.analysis.pages.scan import scan_pages
 from drgn_pmem.dumpfile import DumpFormat, dump_of
 from drgn_pmem.kernel.page import page_layout
 
@@ -226,7 +226,7 @@ def _numpy(subject: Subject) -> Rate:
 
 
 MEASURES = (
-    Measure("scan, 1 thread", "drgn_pmem.analysis.scan.scan_pages(workers=1)", _ours(1)),
+    Measure("scan, 1 thread", "drgn_pmem.analysis.pages.scan.scan_pages(workers=1)", _ours(1)),
     Measure("scan", f"the same, {min(os.cpu_count() or 1, 4)} threads",
             _ours(min(os.cpu_count() or 1, 4))),
     Measure("drgn loop", "(a) flags, refcount, mapping of each struct page in a Python loop",

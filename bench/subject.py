@@ -8,7 +8,7 @@ from pathlib import Path
 from drgn import Program
 
 import drgn_pmem
-from drgn_pmem.analysis.scan_blocks import Block, for_each_block
+from drgn_pmem.analysis.pages.blocks import Block, for_each_block
 from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 

@@ -50,7 +50,7 @@ def bar_of(parts: "Iterable[tuple[str, int, State | None]]", width: int) -> str 
     :param parts: (kind of stretch, bytes, state) from front to end.
     :param width: Characters.
     """
-    from drgn_pmem.analysis.stretches import INFOBLOCK, METADATA, USERDATA
+    from drgn_pmem.analysis.inventory.parts import INFOBLOCK, METADATA, USERDATA
     from drgn_pmem.output import bars
 
     kinds = {INFOBLOCK: bars.INFOBLOCK, METADATA: bars.MEMMAP, USERDATA: bars.DATA}

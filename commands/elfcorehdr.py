@@ -12,7 +12,7 @@ from drgn_pmem.spec import Answer, Argument, Field, command
 if TYPE_CHECKING:
     from drgn import Program
 
-    from drgn_pmem.analysis.headers import CrashHeaders
+    from drgn_pmem.analysis.headers.compare import CrashHeaders
     from drgn_pmem.formats.elfcorehdr import CrashHeader, ProgramHeader
 
 _HEADERS = ("found", "rebuilt", "implied")
@@ -73,14 +73,14 @@ _DIFFERENCE_FIELDS = (
         ("elfcorehdr -o /tmp/elfcorehdr", "write the rebuilt header, for readelf -lW"),
     ),
     code=(
-        "from drgn_pmem.analysis.headers import crash_headers\n\n"
+        "from drgn_pmem.analysis.headers.compare import crash_headers\n\n"
         "headers = crash_headers(prog)\n"
         "for phdr in headers.rebuilt.phdrs:\n    print(phdr)\n"
         "for difference in headers.differences:\n    print(difference)"
     ),
 )
 def elfcorehdr(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.headers import crash_headers
+    from drgn_pmem.analysis.headers.compare import crash_headers
 
     headers = crash_headers(prog)
     notes = _notes(headers)
@@ -170,7 +170,7 @@ def _elsewhere(header: CrashHeader | None, phdr: ProgramHeader) -> str | None:
 
 
 def _write(prog: Program, headers: CrashHeaders, path: str) -> str:
-    from drgn_pmem.analysis.headers import note_contents
+    from drgn_pmem.analysis.headers.compare import note_contents
     from drgn_pmem.errors import NotFound, UsageError
     from drgn_pmem.formats.elfcorehdr import to_elf_file
 

@@ -13,7 +13,7 @@ from drgn_pmem.spec import Answer, Argument, Field, command
 if TYPE_CHECKING:
     from drgn import Program
 
-    from drgn_pmem.analysis.fadump import Fadump
+    from drgn_pmem.analysis.fadump.examine import Fadump
 
 _Section = tuple[str, Sequence[Any], Sequence[Field]]
 """Title, records, fields."""
@@ -70,10 +70,10 @@ def _value(name: str, value: object) -> object:
         ("fadump --stack", "the stack of the thread that crashed"),
     ),
     code=lambda args: (
-        ("from drgn_pmem.analysis.fadumpnotes import fadump_stack\n\nprint(fadump_stack(prog))")
+        ("from drgn_pmem.analysis.fadump.notes import fadump_stack\n\nprint(fadump_stack(prog))")
         if args.stack
         else (
-            "from drgn_pmem.analysis.fadump import examine_fadump\n\n"
+            "from drgn_pmem.analysis.fadump.examine import examine_fadump\n\n"
             "fadump = examine_fadump(prog)\n"
             "print(fadump.state, fadump.verdict)\n"
             "for field in fadump.fields:\n    print(field)"
@@ -83,7 +83,7 @@ def _value(name: str, value: object) -> object:
 def fadump(prog: Program, args: argparse.Namespace) -> Answer:
     if args.stack:
         return _stack(prog)
-    from drgn_pmem.analysis.fadump import examine_fadump
+    from drgn_pmem.analysis.fadump.examine import examine_fadump
 
     found = examine_fadump(prog)
     sections: list[_Section] = [
@@ -102,7 +102,7 @@ def fadump(prog: Program, args: argparse.Namespace) -> Answer:
 
 
 def _text(args: argparse.Namespace, found: Fadump, sections: list[_Section]) -> str:
-    from drgn_pmem.analysis.fadumparea import draw_reserve_area
+    from drgn_pmem.analysis.fadump.area import draw_reserve_area
     from drgn_pmem.output.table import table
 
     blocks = [f"State: {found.state}\nVerdict: {found.verdict.words}"]
@@ -123,7 +123,7 @@ def _text(args: argparse.Namespace, found: Fadump, sections: list[_Section]) -> 
 
 
 def _stack(prog: Program) -> Answer:
-    from drgn_pmem.analysis.fadump import crashed_stack
+    from drgn_pmem.analysis.fadump.examine import crashed_stack
 
     cpu, frames = crashed_stack(prog)
     return Answer(

@@ -12,7 +12,7 @@ from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
 if TYPE_CHECKING:
-    from drgn_pmem.analysis.coverage import NamespaceCoverage
+    from drgn_pmem.analysis.coverage.namespaces import NamespaceCoverage
 
 
 def _states(states: "dict[Any, int]") -> str | None:
@@ -78,7 +78,7 @@ def _bytes(states: "dict[Any, int]") -> str | None:
         ("pmem-coverage -H -o namespace,case,verdict", "for scripts"),
     ),
     code=lambda args: (
-        "from drgn_pmem.analysis.coverage import read_namespace_coverage\n\n"
+        "from drgn_pmem.analysis.coverage.namespaces import read_namespace_coverage\n\n"
         f"for item in read_namespace_coverage(prog, {args.namespace!r}).namespaces:\n"
         "    print(item.namespace, item.case, item.metadata, item.userdata, item.struct_pages)\n"
         "    print(item.verdict, item.advice)\n"
@@ -86,7 +86,7 @@ def _bytes(states: "dict[Any, int]") -> str | None:
     modules=NAMESPACE_MODULES,
 )  # fmt: skip
 def pmem_coverage(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.coverage import read_namespace_coverage
+    from drgn_pmem.analysis.coverage.namespaces import read_namespace_coverage
 
     answer = read_namespace_coverage(prog, args.namespace)
     chosen = args.fields is not None or args.no_header

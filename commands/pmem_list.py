@@ -98,7 +98,7 @@ _SIZES = ("SIZE", "AVAILABLE", "ALIGN")
         ("pmem-list -N -r region0 -o namespace,size -s -size", "two columns, largest first"),
     ),
     code=(
-        "from drgn_pmem.analysis.inventory import Selection, read_inventory\n\n"
+        "from drgn_pmem.analysis.inventory.listing import Selection, read_inventory\n\n"
         "inventory = read_inventory(prog).select(Selection())\n"
         "for namespace in inventory.namespaces:\n"
         "    print(namespace.dev, namespace.mode, namespace.map, namespace.size)\n"
@@ -111,8 +111,8 @@ _SIZES = ("SIZE", "AVAILABLE", "ALIGN")
     },
 )
 def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.inventory import Selection, read_inventory
-    from drgn_pmem.analysis.ndctl import nest
+    from drgn_pmem.analysis.inventory.listing import Selection, read_inventory
+    from drgn_pmem.output.ndctl import nest
 
     # What each -v switches on, as ndctl/list.c has it.
     args.namespaces |= args.verbose > 0

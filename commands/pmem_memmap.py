@@ -56,7 +56,7 @@ _ENTRY = (
         ("pmem-memmap -o namespace,first,last,place", "the page tables' answer only"),
     ),
     code=(
-        "from drgn_pmem.analysis.memmap import read_memmaps\n\n"
+        "from drgn_pmem.analysis.memmap.sources import read_memmaps\n\n"
         "for memmap in read_memmaps(prog).memmaps:\n"
         "    print(memmap.namespace.dev, memmap.list_entry, memmap.pgmap and memmap.pgmap.altmap,\n"
         "          memmap.struct_pages, memmap.agree, *memmap.notes)\n"
@@ -64,7 +64,7 @@ _ENTRY = (
     modules=NAMESPACE_MODULES | {"libnvdimm": "info blocks in RAM, namespaces beyond their place"},
 )  # fmt: skip
 def pmem_memmap(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.memmap import read_memmaps
+    from drgn_pmem.analysis.memmap.sources import read_memmaps
 
     answer = read_memmaps(prog).only(prog, args.namespace)
     notes = [f"{m.namespace.dev}: {note}" for m in answer.memmaps for note in m.notes]

@@ -50,7 +50,7 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
         ("pmem-namespaces namespace0.0 --json", "one, as JSON"),
     ),
     code=(
-        "from drgn_pmem.analysis.memmap import read_memmaps\n\n"
+        "from drgn_pmem.analysis.memmap.sources import read_memmaps\n\n"
         "for memmap in read_memmaps(prog).memmaps:\n"
         "    namespace, pages = memmap.namespace, memmap.struct_pages\n"
         "    print(namespace.dev, namespace.mode, namespace.size, pages and pages.place,\n"
@@ -59,7 +59,7 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
     modules=NAMESPACE_MODULES | {"nd_pmem": "block devices of fsdax and raw namespaces"},
 )  # fmt: skip
 def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.memmap import read_memmaps
+    from drgn_pmem.analysis.memmap.sources import read_memmaps
 
     answer = read_memmaps(prog).only(prog, args.namespace)
     fields = SPECS["pmem-namespaces"].fields

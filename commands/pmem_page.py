@@ -13,12 +13,12 @@ from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
 if TYPE_CHECKING:
-    from drgn_pmem.analysis.onepage import OnePage
+    from drgn_pmem.analysis.pages.one import OnePage
 
 
 def _code(args: argparse.Namespace) -> str:
     return (
-        "from drgn_pmem.analysis.onepage import one_page\n"
+        "from drgn_pmem.analysis.pages.one import one_page\n"
         "from drgn_pmem.kernel.page import parse_page\n\n"
         f"pages = [one_page(prog, parse_page(prog, x)) for x in {args.page!r}]\n"
         "for page in pages:\n"
@@ -110,7 +110,7 @@ def _status(page: "OnePage") -> str:
 def pmem_page(prog: Program, args: argparse.Namespace) -> Answer:
     import sys
 
-    from drgn_pmem.analysis.onepage import OnePage, one_page
+    from drgn_pmem.analysis.pages.one import OnePage, one_page
     from drgn_pmem.kernel.debuginfo import has_type
     from drgn_pmem.kernel.page import resolve_page
 

@@ -13,8 +13,8 @@ from drgn_pmem.output.text import human_size
 from drgn_pmem.spec import Answer, Argument, command
 
 if TYPE_CHECKING:
-    from drgn_pmem.analysis.pagefilter import Filter
-    from drgn_pmem.analysis.pagestates import PageGroup
+    from drgn_pmem.analysis.pages.filter import Filter
+    from drgn_pmem.analysis.pages.states import PageGroup
 
 _PAGE_FIELDS = (
     Field("FLAGS", lambda g: _flags(g), "page flags"),
@@ -81,12 +81,12 @@ def _code(args: argparse.Namespace) -> str:
         else "entry.namespace, entry.status, entry.pages, entry.refcount, entry.owner"
     )
     return (
-        "from drgn_pmem.analysis.pagefilter import Filter, flags_mask, refcount_range\n"
-        "from drgn_pmem.analysis.pagestates import page_report\n\n"
+        "from drgn_pmem.analysis.pages.filter import Filter, flags_mask, refcount_range\n"
+        "from drgn_pmem.analysis.pages.states import page_report\n\n"
         f"report = page_report(prog, {args.namespace!r}, Filter({filters}), ranges={args.ranges})\n"
         f"for entry in report.{what}:\n"
         f"    print({shown})\n"
-        "# The arrays behind it: drgn_pmem.analysis.scan.scan_pages()\n"
+        "# The arrays behind it: drgn_pmem.analysis.pages.scan.scan_pages()\n"
     )
 
 
@@ -132,7 +132,7 @@ def _code(args: argparse.Namespace) -> str:
     modules={"dax": "whose the pages of character devices are"},
 )  # fmt: skip
 def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.pagestates import page_report
+    from drgn_pmem.analysis.pages.states import page_report
     from drgn_pmem.output.progress import progress
 
     with progress("struct pages") as report:
@@ -149,7 +149,7 @@ def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
 
 
 def _filter(prog: Program, args: argparse.Namespace) -> "Filter":
-    from drgn_pmem.analysis.pagefilter import Filter, flags_mask, refcount_range
+    from drgn_pmem.analysis.pages.filter import Filter, flags_mask, refcount_range
 
     return Filter(
         flags=flags_mask(prog, args.flags) if args.flags else 0,

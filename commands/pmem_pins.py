@@ -52,7 +52,7 @@ from drgn_pmem.spec import Answer, Argument, command
         ("pmem-pins -w -o +evidence", "only what a task waits for, and how each holder is known"),
     ),
     code=lambda args: (
-        "from drgn_pmem.analysis.pins import find_pins\n\n"
+        "from drgn_pmem.analysis.findings.pins import find_pins\n\n"
         "pages = [p for p in find_pins(prog).pages"
         f"{' if p.waiters' if args.waited else ''}]\n"
         "for page in pages:\n"
@@ -66,7 +66,7 @@ from drgn_pmem.spec import Answer, Argument, command
     | {"xfs": "who waits in XFS's layout breaks", "ext4": "who waits in ext4's layout breaks"},
 )  # fmt: skip
 def pmem_pins(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.pins import find_pins
+    from drgn_pmem.analysis.findings.pins import find_pins
 
     answer = find_pins(prog)
     pages = [p for p in answer.pages if p.waiters or not args.waited]

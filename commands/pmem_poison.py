@@ -54,7 +54,7 @@ from drgn_pmem.spec import Answer, Argument, command
         ("pmem-poison --json", "the same as JSON"),
     ),
     code=(
-        "from drgn_pmem.analysis.poison import find_poison\n\n"
+        "from drgn_pmem.analysis.findings.poison import find_poison\n\n"
         "pages = find_poison(prog).pages\n"
         "for page in pages:\n"
         "    print(hex(page.pfn), page.sources, page.place, page.hits, page.processes)\n"
@@ -64,7 +64,7 @@ from drgn_pmem.spec import Answer, Argument, command
     modules=OWNER_MODULES | {"libnvdimm": "bad ranges and badblocks, names of namespaces"},
 )  # fmt: skip
 def pmem_poison(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.poison import find_poison
+    from drgn_pmem.analysis.findings.poison import find_poison
 
     answer = find_poison(prog)
     notes = list(answer.notes)

@@ -21,7 +21,7 @@ from drgn_pmem.spec import Answer, Argument, Spec, ask, command, json_value, ren
 if TYPE_CHECKING:
     from drgn import Program
 
-    from drgn_pmem.analysis.crash import Crash
+    from drgn_pmem.analysis.findings.crash import Crash
 
 __all__ = ("ReportSection", "read_report")
 
@@ -165,7 +165,7 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
     modules=_MODULES,
 )  # fmt: skip
 def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.crash import read_crash
+    from drgn_pmem.analysis.findings.crash import read_crash
 
     kind = _kind(args)
     crash = read_crash(prog)

@@ -14,7 +14,7 @@ from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
 if TYPE_CHECKING:
-    from drgn_pmem.analysis.owners import Owner, PageOwners
+    from drgn_pmem.analysis.owners.search import Owner, PageOwners
     from drgn_pmem.kernel.rmap import Mapping
 
 
@@ -57,7 +57,7 @@ def _code(args: argparse.Namespace) -> str:
     if "-" in args.page:
         words, imports = f"{words} + sys.stdin.read().split()", "import sys\n\n"
     return (
-        f"{imports}from drgn_pmem.analysis.owners import owners_of\n"
+        f"{imports}from drgn_pmem.analysis.owners.search import owners_of\n"
         "from drgn_pmem.kernel.page import parse_page\n\n"
         f"pages = [owners_of(prog, parse_page(prog, x)) for x in {words}]\n"
         "for page in pages:\n"
@@ -121,7 +121,7 @@ def _code(args: argparse.Namespace) -> str:
     modules=OWNER_MODULES,
 )  # fmt: skip
 def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.owners import owners_of
+    from drgn_pmem.analysis.owners.search import owners_of
     from drgn_pmem.kernel.page import resolve_page
     from drgn_pmem.kernel.walk import until_interrupted
 

@@ -47,14 +47,14 @@ def _state(name: str) -> Callable[[Any], Any]:
         ("pmem-usage --json", "the counts"),
     ),
     code=(
-        "from drgn_pmem.analysis.usage import read_usage\n\n"
+        "from drgn_pmem.analysis.coverage.usage import read_usage\n\n"
         "for line in read_usage(prog).lines():\n"
         "    print(line.text, line.pages, line.states)\n"
     ),
     modules={"libnvdimm": "metadata of namespaces in system-ram or sector mode"},
 )  # fmt: skip
 def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.usage import read_usage
+    from drgn_pmem.analysis.coverage.usage import read_usage
 
     usage = read_usage(prog)
     notes = [f"pages of {usage.page_size} bytes", *usage.notes]

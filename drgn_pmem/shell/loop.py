@@ -34,8 +34,8 @@ __all__ = ("Shell", "interact")
 
 _MODULES = (
     "numpy",
-    "drgn_pmem.analysis.memmap",
-    "drgn_pmem.analysis.memmapcheck",
+    "drgn_pmem.analysis.memmap.sources",
+    "drgn_pmem.analysis.memmap.intact",
     "drgn_pmem.kernel.paths",
     "drgn_pmem.kernel.rmap",
 )

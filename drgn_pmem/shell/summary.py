@@ -15,7 +15,7 @@ from drgn_pmem.shell.idle import Step
 from drgn_pmem.shell.target import Target, vmcoreinfo_value
 
 if TYPE_CHECKING:
-    from drgn_pmem.analysis.memmap import Memmap, MemmapAnswer
+    from drgn_pmem.analysis.memmap.sources import Memmap, MemmapAnswer
 
 __all__ = ("Summary",)
 
@@ -28,7 +28,7 @@ class Summary:
     """
 
     def __init__(self, target: Target) -> None:
-        from drgn_pmem.analysis.crash import panic_of
+        from drgn_pmem.analysis.findings.crash import panic_of
 
         self._target = target
         prog = target.prog
@@ -61,7 +61,7 @@ class Summary:
                 self.size = os.stat(self._target.name).st_size
 
     def _namespaces(self) -> Iterator[None]:
-        from drgn_pmem.analysis.memmap import read_memmaps_in_steps
+        from drgn_pmem.analysis.memmap.sources import read_memmaps_in_steps
 
         if self._target.missing_kernel:
             return
@@ -84,7 +84,7 @@ class Summary:
 
     def _struct_pages(self) -> Iterator[None]:
         """Whether a capture kernel initialised the struct pages again."""
-        from drgn_pmem.analysis.memmapcheck import check_memmap
+        from drgn_pmem.analysis.memmap.intact import check_memmap
         from drgn_pmem.kernel.page import pages_pgmap
 
         prog = self._target.prog

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import drgn_pmem
-from drgn_pmem.analysis.headerdiff import explain
-from drgn_pmem.analysis.headers import CrashHeaders, crash_headers
+from drgn_pmem.analysis.headers.compare import CrashHeaders, crash_headers
+from drgn_pmem.analysis.headers.differences import explain
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import PmemError
 from drgn_pmem.formats.elfcorehdr import build_elfcorehdr, parse_elfcorehdr

@@ -14,7 +14,7 @@ from drgn import Program
 import pytest
 
 import drgn_pmem
-from drgn_pmem.analysis.fadump import Fadump, examine_fadump, scan_for_headers
+from drgn_pmem.analysis.fadump.examine import Fadump, examine_fadump, scan_for_headers
 from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.fadump import fadump_layout, fw_dump
 from drgn_pmem.kernel.kexec import read_physical

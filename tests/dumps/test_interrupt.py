@@ -8,8 +8,9 @@ import shlex
 
 import pytest
 
-from drgn_pmem.analysis import daxfiles, filelist, owners, pins, poison
-from drgn_pmem.analysis.daxfiles import dax_files_of
+from drgn_pmem.analysis.findings import pins, poison
+from drgn_pmem.analysis.owners import daxfiles, files as filelist, search as owners
+from drgn_pmem.analysis.owners.daxfiles import dax_files_of
 from drgn_pmem.commands import load_commands
 from drgn_pmem.spec import SPECS, Answer
 

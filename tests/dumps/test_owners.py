@@ -378,7 +378,7 @@ def test_files_are_found_without_the_debug_info_of_dax_and_xfs(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a distribution with vmlinux alone: VFS structures and i_pages lead to every file."""
-    from drgn_pmem.analysis.daxfiles import DaxFiles
+    from drgn_pmem.analysis.owners.daxfiles import DaxFiles
     from drgn_pmem.kernel import daxfs
 
     def names(files: DaxFiles) -> set[tuple[str | None, int]]:

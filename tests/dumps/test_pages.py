@@ -13,8 +13,8 @@ from drgn.helpers.linux.mm import compound_head, compound_nr, follow_phys
 import numpy as np
 import pytest
 
-from drgn_pmem.analysis.scan import scan_pages, scan_ranges
-from drgn_pmem.analysis.scan_runs import Kind
+from drgn_pmem.analysis.pages.runs import Kind
+from drgn_pmem.analysis.pages.scan import scan_pages, scan_ranges
 from drgn_pmem.dumpfile import Coverage, State, coverage_of
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.page import pages_pgmap, parse_page, read_page, resolve_page

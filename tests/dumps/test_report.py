@@ -16,7 +16,7 @@ import stat
 
 import pytest
 
-from drgn_pmem.analysis.crash import read_crash
+from drgn_pmem.analysis.findings.crash import read_crash
 from drgn_pmem.commands import load_commands, pmem_report
 from drgn_pmem.dumpfile import Vmcoreinfo
 from drgn_pmem.errors import PmemError, UsageError

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drgn_pmem.analysis.segments import read_segments
+from drgn_pmem.analysis.coverage.segments import read_segments
 from drgn_pmem.dumpfile import PF_DEV, State, coverage_of
 
 from ..samples import CASES, CUT_SHORT, Case, open_crash, run_json, run_text, without_debug_info

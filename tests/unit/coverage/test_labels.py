@@ -5,7 +5,7 @@
 import drgn
 import pytest
 
-from drgn_pmem.analysis.labels import _read_area, find_labels
+from drgn_pmem.analysis.inventory.labels import _read_area, find_labels
 from drgn_pmem.dumpfile import Coverage, CoverageRange, State, set_coverage
 from drgn_pmem.formats.labelarea import build_label_area
 

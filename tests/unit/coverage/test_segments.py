@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import given, strategies as st
 import pytest
 
-from drgn_pmem.analysis.machine import MachineMap, RangeSet
-from drgn_pmem.analysis.segments import _Reader, guess_loader
+from drgn_pmem.analysis.coverage.segments import _Reader, guess_loader
+from drgn_pmem.analysis.inventory.machine import MachineMap, RangeSet
 from drgn_pmem.dumpfile import PF_DEV, DumpFile, open_dump
 from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.kernel.kexec import NamedRange

@@ -7,8 +7,8 @@ from typing import Any
 from drgn import Program
 import pytest
 
-from drgn_pmem.analysis import crashmem
-from drgn_pmem.analysis.crashmem import crash_memory, kexec_tools_memory, system_ram
+from drgn_pmem.analysis.headers import memory
+from drgn_pmem.analysis.headers.memory import crash_memory, kexec_tools_memory, system_ram
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.iomem import IORESOURCE_BUSY, IORESOURCE_SYSTEM_RAM, Resource
 from drgn_pmem.kernel.kexec import NamedRange
@@ -37,9 +37,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         reserved: list[NamedRange] | None = None,
         memblock: list[MemblockRegion] | None = None,
     ) -> Program:
-        monkeypatch.setattr(crashmem, "for_each_iomem", lambda prog: iter(resources or []))
-        monkeypatch.setattr(crashmem, "crash_reservations", lambda prog: reserved or [])
-        monkeypatch.setattr(crashmem, "for_each_mem_range", lambda prog: iter(memblock or []))
+        monkeypatch.setattr(memory, "for_each_iomem", lambda prog: iter(resources or []))
+        monkeypatch.setattr(memory, "crash_reservations", lambda prog: reserved or [])
+        monkeypatch.setattr(memory, "for_each_mem_range", lambda prog: iter(memblock or []))
         return Program()
 
     return make

@@ -5,7 +5,7 @@
 from drgn import Symbol, SymbolBinding, SymbolKind
 import pytest
 
-from drgn_pmem.analysis.hotplug import _size_of_text
+from drgn_pmem.analysis.headers.hotplug import _size_of_text
 
 from ...synthetic import kernel
 

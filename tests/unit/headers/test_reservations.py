@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from drgn import Architecture, Object, Platform, Program, TypeMember
 import pytest
 
-from drgn_pmem.analysis.crashmem import _exclude
+from drgn_pmem.analysis.headers.memory import _exclude
 from drgn_pmem.formats.elfprepare import CrashRange
 from drgn_pmem.kernel.kexec import NamedRange, crash_reservations
 

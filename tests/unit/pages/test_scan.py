@@ -12,9 +12,9 @@ from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
-from drgn_pmem.analysis import scan_blocks, scan_runs
-from drgn_pmem.analysis.scan import for_each_runs, scan_pages, scan_ranges
-from drgn_pmem.analysis.scan_runs import EMPTY, KEY, Decoder, Kind, hold_back, join
+from drgn_pmem.analysis.pages import blocks, runs
+from drgn_pmem.analysis.pages.runs import EMPTY, KEY, Decoder, Kind, hold_back, join
+from drgn_pmem.analysis.pages.scan import for_each_runs, scan_pages, scan_ranges
 from drgn_pmem.dumpfile import Coverage, State, open_dump, set_coverage, set_dump
 from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
 from drgn_pmem.kernel.pgmap import Altmap
@@ -98,8 +98,8 @@ def mixed(generation: str) -> dict[int, Page]:
 def test_scan_is_what_reading_each_page_gives(
     generation: str, block: int, sub: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan_blocks, "BLOCK_SIZE", block)
-    monkeypatch.setattr(scan_runs, "_SUB_PAGES", sub)
+    monkeypatch.setattr(blocks, "BLOCK_SIZE", block)
+    monkeypatch.setattr(runs, "_SUB_PAGES", sub)
     prog = Kernel(generation, mixed(generation)).prog
     scan = scan_pages(prog, RANGE)
     assert (scan.pages, scan.total, scan.complete, scan.notes) == (COUNT, COUNT, True, [])
@@ -119,7 +119,7 @@ def test_runs_are_as_long_as_they_can_be() -> None:
 def test_blocks_do_not_show_in_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     prog = Kernel("7.1", mixed("7.1")).prog
     whole = scan_pages(prog, RANGE).runs
-    monkeypatch.setattr(scan_blocks, "BLOCK_SIZE", 64 * 5)
+    monkeypatch.setattr(blocks, "BLOCK_SIZE", 64 * 5)
     assert np.array_equal(scan_pages(prog, RANGE).runs, whole)
 
 
@@ -236,7 +236,7 @@ def test_chosen_runs_and_a_limit() -> None:
 
 
 def test_ctrl_c_gives_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan_blocks, "BLOCK_SIZE", 64 * 64)
+    monkeypatch.setattr(blocks, "BLOCK_SIZE", 64 * 64)
     prog = Kernel("6.1", mixed("6.1")).prog
     seen = []
 
@@ -275,7 +275,7 @@ def elf_dump(path: Path, kernel: Kernel) -> None:
 def test_elf_file_is_read_as_a_file(
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan_blocks, "BLOCK_SIZE", 64 * 100)
+    monkeypatch.setattr(blocks, "BLOCK_SIZE", 64 * 100)
     kernel = Kernel("6.15", mixed("6.15"))
     expected = scan_pages(kernel.prog, RANGE).runs
     path = tmp_path / "vmcore"
@@ -287,8 +287,8 @@ def test_elf_file_is_read_as_a_file(
     def no_read(*args: object) -> bytes:
         raise AssertionError("the struct pages were read through the program")
 
-    assert scan_blocks.reader_of(kernel.prog).parallel
-    monkeypatch.setattr(scan_blocks._ProgramReader, "read", no_read)
+    assert blocks.reader_of(kernel.prog).parallel
+    monkeypatch.setattr(blocks._ProgramReader, "read", no_read)
     runs = np.concatenate(list(for_each_runs(kernel.prog, *RANGE[0][:2], workers=workers)))
     assert np.array_equal(runs, expected)
 
@@ -300,7 +300,7 @@ def test_file_that_ends_early_while_it_is_read(tmp_path: Path) -> None:
     kernel.changed()
     set_dump(kernel.prog, open_dump(path))
     set_coverage(kernel.prog, Coverage.everywhere(State.SAVED))
-    assert scan_blocks.reader_of(kernel.prog).parallel
+    assert blocks.reader_of(kernel.prog).parallel
     path.write_bytes(path.read_bytes()[:20000])
     scan = scan_pages(kernel.prog, RANGE)
     assert scan.count(State.TRUNCATED) == COUNT
@@ -317,7 +317,7 @@ def test_another_file_under_the_same_name_is_not_read(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     Path("vmcore").write_bytes(b"something else")
-    assert not scan_blocks.reader_of(kernel.prog).parallel
+    assert not blocks.reader_of(kernel.prog).parallel
 
 
 def test_every_page_different_is_not_slow_and_not_large() -> None:

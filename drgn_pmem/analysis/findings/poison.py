@@ -1,0 +1,330 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Poison
+------
+
+Every trace of bad memory on persistent memory, joined page by page: the bad ranges and badblocks of
+libnvdimm, poisoned struct pages, the kernel log; and from the page to the file, its offset and the
+processes that a read of it kills, or to the metadata that it hit.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from drgn import FaultError, Program
+
+from drgn_pmem.analysis.owners.search import PageOwners, owners_of
+from drgn_pmem.analysis.pages.filter import Filter
+from drgn_pmem.analysis.pages.states import page_report
+from drgn_pmem.errors import PmemError
+from drgn_pmem.kernel.badblocks import (
+    SECTOR,
+    BadRange,
+    FailureLine,
+    for_each_failure_line,
+    read_bad_ranges,
+)
+from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
+from drgn_pmem.kernel.page import page_layout, pages_pgmap
+from drgn_pmem.kernel.pagetable import for_each_extent
+from drgn_pmem.kernel.walk import collect, until_interrupted
+
+__all__ = ("Poison", "PoisonedPage", "find_poison")
+
+_MAX_PAGES = 1 << 16
+"""Pages that are looked at one by one."""
+
+_INFO_BLOCK = 8192
+"""Bytes that the kernel sets aside for the info block (SZ_8K in drivers/nvdimm/pfn_devs.c)."""
+
+
+@dataclass(frozen=True)
+class PoisonedPage:
+    """One bad page and what it hits."""
+
+    pfn: int
+    physical: int
+    """Of the first bad byte that is known, else of the page."""
+    ranges: tuple[BadRange, ...]
+    """What libnvdimm says of it."""
+    lines: tuple[FailureLine, ...]
+    """What the kernel log says of it."""
+    namespace: Namespace | None
+    place: str
+    """``"data"``, ``"info block"``, ``"struct pages"``, ``"metadata"`` (of the namespace, nothing
+    more is known), ``"raw"`` (a namespace without struct pages), ``"outside"`` any namespace."""
+    describes: tuple[int, int] | None
+    """First PFN and number of the pages whose struct pages it holds, if it holds any."""
+    owners: PageOwners
+
+    @property
+    def sources(self) -> list[str]:
+        """Which records know of it."""
+        names = [r.source for r in self.ranges]
+        if self.owners.trusted and self.owners.page.hwpoison:
+            names.append("HWPoison")
+        if self.lines:
+            names.append("kernel log")
+        return list(dict.fromkeys(names))
+
+    @property
+    def namespace_offset(self) -> int | None:
+        """bytes from the start of the namespace: what ``ndctl inject-error`` counts from, in
+        512-byte blocks."""
+        return None if self.namespace is None else self.physical - self.namespace.resource
+
+    @property
+    def data_offset(self) -> int | None:
+        """bytes from the start of the namespace's data: what its device counts from."""
+        if self.namespace is None or self.namespace.data_offset is None:
+            return None
+        offset = self.physical - self.namespace.resource - self.namespace.data_offset
+        return offset if offset >= 0 else None
+
+    @property
+    def arithmetic(self) -> list[str]:
+        """From the physical address to the device's sector and the file's offset, step by step."""
+        steps = [r.arithmetic for r in self.ranges]
+        ns = self.namespace
+        if ns is None or self.namespace_offset is None:
+            return steps
+        steps.append(
+            f"{self.physical:#x} - {ns.dev} {ns.resource:#x} = offset {self.namespace_offset:#x}"
+            f" (512-byte block {self.namespace_offset // SECTOR})"
+        )
+        if self.data_offset is not None and ns.data_offset:
+            device = ns.blockdev or ns.chardev or "data"
+            steps.append(
+                f"{self.namespace_offset:#x} - data offset {ns.data_offset:#x} = {device}"
+                f" {self.data_offset:#x} (sector {self.data_offset // SECTOR})"
+            )
+        for owner in self.owners.owners:
+            inside = self.physical - (self.pfn << self.owners.page_shift)
+            on = "" if owner.sector is None else f" (sector {owner.sector} of {owner.device})"
+            steps.append(f"{owner.path or owner.inode} offset {owner.offset + inside:#x}{on}")
+        return steps
+
+    @property
+    def hits(self) -> str:
+        """What is lost, in words."""
+        owners = self.owners.owners
+        if self.place == "struct pages" and self.describes:
+            first, count = self.describes
+            return f"struct pages of PFN {first:#x} to {first + count - 1:#x}"
+        if owners:
+            return ", ".join(str(o.path or f"inode {o.inode}") for o in owners)
+        if self.place == "data":
+            return "data that no DAX file in memory has"
+        return self.place
+
+    @property
+    def processes(self) -> "list[tuple[int, str, str]]":
+        """(pid, comm, proof) of every process that has the page in a VMA."""
+        found = {
+            (m.task.tgid, m.task.comm, m.proof.value)
+            for owner in self.owners.owners
+            for m in owner.mappings
+            if m.task is not None
+        }
+        return sorted(found)
+
+    def to_json(self) -> dict[str, Any]:
+        owners = self.owners.to_json()
+        return {
+            "pfn": self.pfn,
+            "physical": f"{self.physical:#x}",
+            "sources": self.sources,
+            "ranges": [r.to_json() for r in self.ranges],
+            "messages": [line.text for line in self.lines],
+            "namespace": self.namespace.dev if self.namespace else None,
+            "device": owners["device"],
+            "place": self.place,
+            "struct_pages_of": (
+                {"first_pfn": self.describes[0], "npfns": self.describes[1]}
+                if self.describes
+                else None
+            ),
+            "namespace_offset": self.namespace_offset,
+            "data_offset": self.data_offset,
+            "sector": None if self.data_offset is None else self.data_offset // SECTOR,
+            "arithmetic": self.arithmetic,
+            "state": owners["state"],
+            "reason": owners["reason"],
+            "hwpoison": owners["hwpoison"],
+            "owners": owners["owners"],
+            "processes": [
+                {"pid": pid, "comm": comm, "proof": proof} for pid, comm, proof in self.processes
+            ],
+            "notes": owners["notes"],
+        }
+
+
+@dataclass(frozen=True)
+class Poison:
+    """All bad pages and what the list may lack."""
+
+    pages: tuple[PoisonedPage, ...]
+    notes: tuple[str, ...]
+    lacks: tuple[str, ...]
+    """Why there may be more."""
+    complete: bool
+    """Whether everything that could know of a bad page could be read."""
+
+
+class _Search:
+    def __init__(self, prog: Program) -> None:
+        self.prog = prog
+        self.shift = int(prog["PAGE_SHIFT"])
+        self.notes: list[str] = []
+        self.lacks: list[str] = []
+        self.problems: list[str] = []
+        self.ranges: dict[int, list[BadRange]] = {}
+        self.lines: dict[int, list[FailureLine]] = {}
+        self.namespaces: list[Namespace] = []
+
+    def run(self) -> Poison:
+        self.namespaces, problems = collect(for_each_namespace(self.prog))
+        self.problems += problems
+        self._read_ranges()
+        self._read_log()
+        pfns = set(self.ranges) | set(self._hwpoison()) | self._logged()
+        found, whole = until_interrupted(self._page(pfn) for pfn in sorted(pfns))
+        if not whole:
+            self.problems.append(f"interrupted: {len(found)} of {len(pfns)} bad pages are shown")
+        else:
+            self._count(found)
+        return Poison(
+            tuple(found),
+            tuple(self.notes),
+            (*self.lacks, *(f"there may be more: {line}" for line in dict.fromkeys(self.problems))),
+            not self.lacks and not self.problems,
+        )
+
+    def _read_ranges(self) -> None:
+        try:
+            ranges, problems = read_bad_ranges(self.prog)
+        except PmemError as error:
+            self.problems.append(str(error))
+            return
+        self.problems += problems
+        left = _MAX_PAGES
+        for bad in ranges:
+            first, last = bad.start >> self.shift, (bad.end - 1) >> self.shift
+            if last - first >= left:
+                self.notes.append(
+                    f"{bad.arithmetic}: too long to look at every page; the first {left} are shown"
+                )
+                last = first + left - 1
+            left -= max(last - first + 1, 0)
+            for pfn in range(first, last + 1):
+                self.ranges.setdefault(pfn, []).append(bad)
+
+    def _read_log(self) -> None:
+        lines, problems = collect(for_each_failure_line(self.prog))
+        self.problems += problems
+        for line in lines:
+            self.lines.setdefault(line.pfn, []).append(line)
+
+    def _logged(self) -> set[int]:
+        """PFNs in the log that are persistent memory."""
+        pgmaps = pages_pgmap(self.prog)[0]
+        known = {
+            pfn
+            for pfn in self.lines
+            if any(g.has_pfn(pfn) for g in pgmaps) or self._namespace(pfn << self.shift)
+        }
+        others = len(self.lines) - len(known)
+        if others:
+            self.notes.append(f"the kernel log has {others} failed pages that are not pmem")
+        return known
+
+    def _hwpoison(self) -> Iterator[int]:
+        """PFNs whose struct page is marked."""
+        report = page_report(self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES)
+        self.notes += report.notes
+        self.lacks += report.lacks
+        for found in report.ranges:
+            group = found.group
+            if (group.folio_pages or 1) > 1:
+                self.notes.append(
+                    f"PFN {found.pfn:#x} heads a folio of {group.folio_pages} pages: the kernel"
+                    " marks the head only, so any of them may be the bad one"
+                )
+            yield from range(found.pfn, found.pfn + min(group.pages, _MAX_PAGES))
+
+    def _namespace(self, physical: int) -> Namespace | None:
+        return next((n for n in self.namespaces if physical in n.range), None)
+
+    def _page(self, pfn: int) -> PoisonedPage:
+        ranges = self.ranges.get(pfn, [])
+        start = pfn << self.shift
+        physical = max(min((r.start for r in ranges), default=start), start)
+        namespace = self._namespace(physical)
+        place, describes = self._place(namespace, physical)
+        return PoisonedPage(
+            pfn,
+            physical,
+            tuple(ranges),
+            tuple(self.lines.get(pfn, ())),
+            namespace,
+            place,
+            describes,
+            owners_of(self.prog, pfn),
+        )
+
+    def _place(
+        self, namespace: Namespace | None, physical: int
+    ) -> "tuple[str, tuple[int, int] | None]":
+        if namespace is None:
+            return "outside", None
+        if namespace.mode == "raw":
+            return "raw", None
+        if namespace.data_offset is None:
+            return "unknown", None
+        offset = physical - namespace.resource
+        if offset >= namespace.data_offset:
+            return "data", None
+        if offset < _INFO_BLOCK:
+            return "info block", None
+        describes = self._struct_pages(namespace, physical)
+        return ("struct pages" if describes else "metadata"), describes
+
+    def _struct_pages(self, namespace: Namespace, physical: int) -> "tuple[int, int] | None":
+        """(first PFN, number) of the pages whose struct pages are in a physical page."""
+        layout = page_layout(self.prog)
+        first = namespace.resource >> self.shift
+        last = (namespace.resource + namespace.raw_size) >> self.shift
+        page = physical >> self.shift << self.shift
+        for extent in for_each_extent(self.prog, layout.address(first), layout.address(last)):
+            if extent.physical is None or not (
+                extent.physical <= page < extent.physical + extent.size
+            ):
+                continue
+            virtual = extent.virtual + (page - extent.physical)
+            low = (virtual - layout.vmemmap) // layout.size
+            high = -(-(virtual + (1 << self.shift) - layout.vmemmap) // layout.size)
+            return low, high - low
+        return None
+
+    def _count(self, pages: list[PoisonedPage]) -> None:
+        try:
+            counted = self.prog["num_poisoned_pages"].counter.value_()
+        except (LookupError, FaultError, AttributeError):
+            return
+        marked = sum(1 for page in pages if page.owners.page.hwpoison)
+        if counted != marked:
+            self.notes.append(
+                f"num_poisoned_pages is {counted}; {marked} poisoned struct pages of pmem are known"
+                " here (pages of RAM count too, and a write that clears poison does not count down)"
+            )
+
+
+def find_poison(prog: Program) -> Poison:
+    """
+    Find every bad page of persistent memory; after Ctrl-C, those that were looked at until then.
+
+    :raises MissingDebugInfo: without debug info of vmlinux
+    """
+    return _Search(prog).run()

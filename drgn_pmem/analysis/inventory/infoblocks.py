@@ -1,0 +1,305 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Info blocks
+-----------
+
+Info blocks, BTT arenas and labels found in the bytes that the dump holds, whatever debug info there
+is. Candidates are where the kernel, iomem, the devm_memmap_vmcore list or ``PF_DEV`` say that
+persistent memory or a namespace begins; where none of them is there, all saved memory is scanned at
+the alignment of namespaces, up to a bound.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+import re
+from typing import Any
+
+from drgn import FaultError, Program
+import numpy as np
+
+from drgn_pmem.analysis.inventory.labels import FoundLabels, find_labels
+from drgn_pmem.analysis.inventory.machine import MachineMap, read_machine
+from drgn_pmem.dumpfile import State, coverage_of, dump_of, vmcoreinfo_of
+from drgn_pmem.dumpfile.coverage import ADDRESS_SPACE
+from drgn_pmem.errors import DumpFileError, FormatError
+from drgn_pmem.formats.btt import BttArena, BttChain, walk_btt
+from drgn_pmem.formats.infoblock import (
+    INFO_BLOCK_OFFSET,
+    INFO_BLOCK_SIZE,
+    FoundInfoBlock,
+    InfoBlock,
+    data_range,
+    find_infoblocks,
+)
+from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry
+from drgn_pmem.kernel.walk import collect
+
+__all__ = (
+    "FoundBlock",
+    "InfoBlocksAnswer",
+    "find_blocks",
+    "read_infoblocks",
+    "read_physical_saved",
+)
+
+_STEP = 2 << 20
+"""SUBSECTION_SIZE: where namespaces begin. ppc64 aligns to 16 MiB, a multiple."""
+
+_MAX_CANDIDATES = 1 << 20
+_MAX_FOUND = 1 << 12
+
+_NAMESPACE_NAME = re.compile(r"namespace\d+\.\d+")
+
+
+@dataclass(frozen=True)
+class FoundBlock:
+    """One info block, or the place of one that the dump does not hold."""
+
+    start: int
+    """Physical address at which its namespace begins."""
+    address: int
+    """Physical address of the block."""
+    block: InfoBlock | BttArena | None
+    """None if its bytes are not in the dump, or are no info block."""
+    state: State
+    namespace: str | None
+    """Namespace that begins there by the kernel or iomem."""
+    chain: BttChain | None = None
+    """All arenas of a BTT."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """``"fsdax"``, ``"devdax"``, ``"btt"``; ``"none"`` where there is no block."""
+        if self.block is None:
+            return "none"
+        if isinstance(self.block, BttArena):
+            return "btt"
+        return "fsdax" if self.block.signature == "NVDIMM_PFN_INFO" else "devdax"
+
+    @property
+    def data(self) -> tuple[int, int] | None:
+        """Physical range of the user data, end exclusive; None for a BTT (its arenas tell)."""
+        return data_range(self.block, self.start) if isinstance(self.block, InfoBlock) else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "namespace": self.namespace,
+            "start": f"{self.start:#x}",
+            "address": f"{self.address:#x}",
+            "state": self.state.value,
+            "infoblock": self.block.to_json() if self.block else None,
+            "btt": self.chain.to_json() if self.chain else None,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class InfoBlocksAnswer:
+    """What was found, and where it was looked for."""
+
+    blocks: list[FoundBlock]
+    labels: list[FoundLabels]
+    searched: str
+    """In words: where."""
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def read_physical_saved(prog: Program) -> Callable[[int, int], bytes | None]:
+    """``read(address, size)`` of physical memory: None unless the dump holds every byte."""
+    coverage = coverage_of(prog)
+
+    def read(address: int, size: int) -> bytes | None:
+        if not coverage.saved(address, size):
+            return None
+        try:
+            return prog.read(address, size, True)
+        except FaultError:
+            return None
+
+    return read
+
+
+def read_infoblocks(prog: Program) -> InfoBlocksAnswer:
+    """
+    All info blocks, BTT arenas and labels.
+
+    :raises DumpFileError: if the program has no dump file
+    """
+    blocks, searched, notes = find_blocks(prog)
+    labels, label_notes = find_labels(prog)
+    return InfoBlocksAnswer(
+        blocks, labels, searched, [*notes, *label_notes], list(read_machine(prog).problems)
+    )
+
+
+def find_blocks(prog: Program) -> tuple[list[FoundBlock], str, list[str]]:
+    """
+    Info blocks only.
+
+    :return: Blocks by address; where they were looked for; limits of the search.
+    """
+    finder = _Finder(prog, read_machine(prog))
+    return finder.find(), finder.searched, finder.notes
+
+
+class _Finder:
+    def __init__(self, prog: Program, machine: MachineMap) -> None:
+        self.prog = prog
+        self.machine = machine
+        self.coverage = coverage_of(prog)
+        self.read = read_physical_saved(prog)
+        self.notes: list[str] = []
+        self.searched = ""
+        self.names = self._names()
+
+    def _names(self) -> dict[int, str]:
+        """Namespaces by physical start."""
+        named = {r.start: r.name for r in self.machine.iomem if _NAMESPACE_NAME.fullmatch(r.name)}
+        return named | {n.resource: n.dev for n in self.machine.namespaces}
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        """Persistent memory, by whatever tells it."""
+        ranges = {(r.start, r.end) for r in self.machine.pmem.ranges}
+        sources = list(self.machine.pmem_sources)
+        try:
+            segments = dump_of(self.prog).segments
+        except DumpFileError:
+            segments = ()
+        for segment in segments:
+            if segment.pmem and segment.physical is not None:
+                ranges.add((segment.physical, segment.physical + segment.memory_size))
+                if "PF_DEV" not in sources:
+                    sources.append("PF_DEV")
+        self.searched = "persistent memory by " + ", ".join(sources)
+        return sorted(ranges)
+
+    def _listed(self) -> list[int]:
+        """Where the entries of the devm_memmap_vmcore list begin."""
+        page_size = vmcoreinfo_of(self.prog).page_size or 4096
+        return [
+            entry.start_pfn * page_size for entry in collect(for_each_memmap_entry(self.prog))[0]
+        ]
+
+    def _candidates(self) -> "np.ndarray[Any, np.dtype[np.uint64]]":
+        ranges = self._ranges()
+        listed = self._listed()
+        if not ranges:
+            # Nothing says where persistent memory is: everything that is in the dump.
+            starts, lasts = self.coverage.runs(State.SAVED)
+            ranges = [
+                (a, b + 1)
+                for a, b in zip(starts.tolist(), lasts.tolist(), strict=True)
+                if b < ADDRESS_SPACE - 1
+            ]
+            self.searched = (
+                "all saved memory at every 2 MiB: nothing tells where persistent memory is"
+            )
+        if listed:
+            self.searched += ", the devm_memmap_vmcore list"
+        points = [np.array([*self.names, *listed], np.uint64)]
+        budget = _MAX_CANDIDATES
+        for start, end in ranges:
+            points.append(np.array([start], np.uint64))
+            # A run of saved pages may begin with the block itself, behind the first page.
+            first = max(0, -(-(start - INFO_BLOCK_OFFSET) // _STEP))
+            count = max(0, -(-end // _STEP) - first)
+            if count > budget:
+                self.notes.append(
+                    f"not searched for info blocks: {first + budget:#x} times 2 MiB and beyond in "
+                    f"{start:#x}-{end:#x}: more than {_MAX_CANDIDATES} places to look at"
+                )
+                count = budget
+            budget -= count
+            points.append((np.arange(count, dtype=np.uint64) + np.uint64(first)) * np.uint64(_STEP))
+        return np.unique(np.concatenate(points))
+
+    def find(self) -> list[FoundBlock]:
+        found: dict[int, FoundInfoBlock] = {}
+        known: set[int] = set()
+        for start in map(int, self._candidates()):
+            for hit in find_infoblocks(self.read, start, start + 2 * INFO_BLOCK_SIZE, _STEP):
+                if hit.namespace != start or hit.address in known or start in found:
+                    continue
+                found[start] = hit
+                if isinstance(hit.block, BttArena):
+                    known |= {hit.address + hit.block.info2off, hit.address + hit.block.nextoff}
+            if len(found) >= _MAX_FOUND:
+                self.notes.append(f"stopped after {_MAX_FOUND} info blocks: too many to be sound")
+                break
+        blocks = [self._describe(hit) for hit in found.values()]
+        blocks += [self._without(start) for start in self.names if start not in found]
+        blocks.sort(key=lambda b: b.start)
+        return list(_judged(blocks, bool(self.machine.namespaces)))
+
+    def _end(self, start: int) -> int:
+        """Where a namespace that begins there must end."""
+        for namespace in self.machine.namespaces:
+            if namespace.resource == start:
+                return namespace.range.end
+        for part in self.machine.pmem.overlap(start, ADDRESS_SPACE):
+            if part.start <= start:
+                return part.end
+        return next(
+            (p.end for p in self.coverage.ranges(start) if p.state is not State.SAVED),
+            ADDRESS_SPACE,
+        )
+
+    def _describe(self, hit: FoundInfoBlock) -> FoundBlock:
+        chain = None
+        notes: list[str] = []
+        if isinstance(hit.block, BttArena):
+            size = self._end(hit.namespace) - hit.namespace
+            try:
+                chain = walk_btt(lambda o, n: self.read(hit.namespace + o, n), size)
+                notes += chain.problems
+            except FormatError as error:
+                notes.append(str(error))
+        return FoundBlock(
+            hit.namespace,
+            hit.address,
+            hit.block,
+            State.SAVED,
+            self.names.get(hit.namespace),
+            chain,
+            tuple(notes),
+        )
+
+    def _without(self, start: int) -> FoundBlock:
+        """A namespace whose block was not found."""
+        address = start + INFO_BLOCK_OFFSET
+        state = self.coverage.state(address)
+        if state is State.SAVED:
+            note = "no info block there: a raw namespace, or its first pages read as zeroes"
+        else:
+            note = f"its bytes are {state.value}"
+        return FoundBlock(start, address, None, state, self.names[start], None, (note,))
+
+
+def _judged(blocks: list[FoundBlock], kernel_knows: bool) -> Iterator[FoundBlock]:
+    """Say of a block inside another one's data that it may be the content of a file."""
+    outer: FoundBlock | None = None
+    for item in blocks:
+        inside = (
+            outer is not None
+            and outer.data is not None
+            and outer.data[0] <= item.start < outer.data[1]
+        )
+        if item.block is None:
+            yield item
+            continue
+        if inside and item.namespace is None and outer is not None:
+            note = (
+                f"inside the data of the namespace at {outer.start:#x}: the content of a file, or "
+                "left over from an older namespace"
+            )
+            yield replace(item, notes=(*item.notes, note))
+            continue
+        if item.namespace is None and kernel_knows:
+            note = "no namespace begins there: left over from an older one"
+            item = replace(item, notes=(*item.notes, note))
+        outer = item
+        yield item

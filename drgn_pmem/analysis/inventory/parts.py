@@ -1,0 +1,115 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Parts of a namespace
+--------------------
+
+What lies where in a namespace, front to end: info block, metadata, user data, padding.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from drgn import Program
+
+from drgn_pmem.analysis.inventory.infoblocks import FoundBlock, read_physical_saved
+from drgn_pmem.errors import FormatError
+from drgn_pmem.formats.btt import BttChain, walk_btt
+from drgn_pmem.formats.infoblock import INFO_BLOCK_OFFSET, INFO_BLOCK_SIZE
+from drgn_pmem.kernel.namespace import Namespace
+
+__all__ = (
+    "INFOBLOCK",
+    "METADATA",
+    "PADDING",
+    "USERDATA",
+    "Stretch",
+    "stretches_of_block",
+    "stretches_of_namespace",
+)
+
+INFOBLOCK = "info block"
+METADATA = "metadata"
+USERDATA = "data"
+PADDING = "free"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a namespace, physical, end exclusive."""
+
+    kind: str
+    """``"info block"``, ``"metadata"`` (without the info block), ``"data"``, ``"free"``."""
+    start: int
+    end: int
+
+
+def stretches_of_namespace(
+    prog: Program, namespace: Namespace, notes: list[str]
+) -> Iterator[Stretch]:
+    """
+    Parts of a namespace that the kernel knows.
+
+    :param notes: What could not be told is added here, in words.
+    """
+    start, end = namespace.range.start, namespace.range.end
+    if namespace.mode == "sector":
+        read = read_physical_saved(prog)
+        try:
+            chain = walk_btt(lambda o, n: read(start + o, n), end - start)
+        except FormatError:
+            notes.append("its BTT arenas are not in the dump: all of it counts as data")
+            yield Stretch(USERDATA, start, end)
+            return
+        yield from _arenas(chain, start, end)
+        return
+    if namespace.data_offset is None:
+        notes.append("where its data begins cannot be told: all of it counts as data")
+    data = min(start + (namespace.data_offset or 0), end)
+    yield from _front(start, data)
+    data_end = end if namespace.size is None else min(end, data + namespace.size)
+    yield Stretch(USERDATA, data, data_end)
+    if data_end < end:
+        yield Stretch(PADDING, data_end, end)
+
+
+def stretches_of_block(found: FoundBlock) -> Iterator[Stretch]:
+    """Parts of a namespace of which only an info block is known."""
+    if found.data is not None:
+        yield from _front(found.start, found.data[0])
+        yield Stretch(USERDATA, found.data[0], found.data[1])
+    elif found.chain is not None and found.chain.arenas:
+        last = found.chain.arenas[-1]
+        yield from _arenas(found.chain, found.start, found.start + last.offset + last.arena.size)
+
+
+def _front(start: int, data: int) -> Iterator[Stretch]:
+    """Everything before the data: reserve, info block, struct pages and padding."""
+    block = start + INFO_BLOCK_OFFSET
+    if data < block + INFO_BLOCK_SIZE:
+        if start < data:
+            yield Stretch(METADATA, start, data)
+        return
+    yield Stretch(METADATA, start, block)
+    yield Stretch(INFOBLOCK, block, block + INFO_BLOCK_SIZE)
+    yield Stretch(METADATA, block + INFO_BLOCK_SIZE, data)
+
+
+def _arenas(chain: BttChain, start: int, end: int) -> Iterator[Stretch]:
+    """Info blocks, data, map and log of every arena."""
+    at = start
+    for place in chain.arenas:
+        base, arena = start + place.offset, place.arena
+        for kind, first, last in (
+            (METADATA, at, base),
+            (INFOBLOCK, base, base + INFO_BLOCK_SIZE),
+            (METADATA, base + INFO_BLOCK_SIZE, base + arena.dataoff),
+            (USERDATA, base + arena.dataoff, base + arena.mapoff),
+            (METADATA, base + arena.mapoff, base + arena.size),
+        ):
+            first, last = max(first, at), min(last, end)
+            if first < last:
+                yield Stretch(kind, first, last)
+                at = last
+    if at < end:
+        yield Stretch(PADDING, at, end)

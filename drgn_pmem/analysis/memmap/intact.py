@@ -1,0 +1,224 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Are saved struct pages what the crashed kernel left?
+----------------------------------------------------
+
+Two ways in which struct pages that a dump holds are not:
+
+* ``makedumpfile -E`` writes fewer than 256 excluded pages between saved ones as zeroes. The kernel
+  never leaves an initialised ``ZONE_DEVICE`` struct page all zero (its flags carry the zone), so
+  one that reads as zero was left out.
+* A capture kernel that binds the namespace initialises its struct pages anew
+  (``memmap_init_zone_device()``), before they are saved. Then their ``pgmap`` words name no page
+  map of the crashed kernel, and pages are idle although ``i_pages``, which is in RAM, has entries
+  for them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from drgn import Program
+import numpy as np
+
+from drgn_pmem.analysis.owners.daxfiles import dax_files_of
+from drgn_pmem.analysis.pages.blocks import Block, for_each_block, reader_of
+from drgn_pmem.errors import DumpFileError, PmemError
+from drgn_pmem.kernel.page_layout import PageLayout, page_layout
+from drgn_pmem.kernel.pgmap import Pgmap
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Words = npt.NDArray[np.uint64]
+
+__all__ = ("MemmapCheck", "check_memmap")
+
+_BUDGET = 64 << 20
+"""bytes of struct pages that are looked at; beyond, every n-th block"""
+
+_MAX_ENTRIES = 1 << 16
+
+
+@dataclass(frozen=True)
+class MemmapCheck:
+    """What the saved struct pages of a page map look like."""
+
+    total: int
+    """Struct pages that the dump holds."""
+    looked_at: int
+    zero: int
+    """Of those looked at, all zero: left out by makedumpfile."""
+    heads: int
+    """Not zero, and no tail pages: their word is a page map."""
+    foreign: int
+    """Of the heads, those whose page map is not in ``pgmap_array``."""
+    foreign_pgmap: int | None
+    """One such pointer."""
+    used: int
+    """Of the heads, those with a mapping."""
+    entries: int
+    """Pages that a DAX entry of ``i_pages`` names, and whose struct page was looked at for it."""
+    entries_idle: int
+    """Of those, idle ones: without mapping."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether not all of them were looked at."""
+        return self.looked_at < self.total
+
+    @property
+    def destroyed(self) -> bool:
+        """
+        Whether another kernel initialised the struct pages again.
+
+        A few foreign pointers are damage of another kind; and a page between two states may have an
+        entry and no mapping yet.
+        """
+        if self.heads and self.foreign * 2 > self.heads:
+            return True
+        return self.entries >= 4 and self.entries_idle * 10 > self.entries * 9
+
+    @property
+    def zero_share(self) -> float:
+        """Share of the struct pages that read as zero."""
+        return self.zero / self.looked_at if self.looked_at else 0.0
+
+    @property
+    def evidence(self) -> str:
+        """Why :attr:`destroyed`, in words."""
+        parts = []
+        if self.foreign:
+            shown = "" if self.foreign_pgmap is None else f" (such as {self.foreign_pgmap:#x})"
+            parts.append(
+                f"{self.foreign} of {self.heads} struct pages name a page map that the crashed "
+                f"kernel did not have{shown}"
+            )
+        if self.entries_idle:
+            parts.append(
+                f"{self.entries_idle} of {self.entries} pages that DAX files have entries for "
+                "are idle"
+            )
+        return ", ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "total": self.total,
+            "looked_at": self.looked_at,
+            "zero": self.zero,
+            "heads": self.heads,
+            "foreign": self.foreign,
+            "foreign_pgmap": None if self.foreign_pgmap is None else f"{self.foreign_pgmap:#x}",
+            "used": self.used,
+            "entries": self.entries,
+            "entries_idle": self.entries_idle,
+            "destroyed": self.destroyed,
+        }
+
+
+def check_memmap(
+    prog: Program, first_pfn: int, end_pfn: int, pgmaps: list[Pgmap] | None
+) -> MemmapCheck:
+    """
+    Look at the saved struct pages of a page map, all of them or a sample.
+
+    :param first_pfn: First PFN whose struct page the kernel initialised.
+    :param end_pfn: End, exclusive.
+    :param pgmaps: Every page map of the crashed kernel; None if they are not known.
+    :raises MissingDebugInfo: if the layout of struct page is not known
+    """
+    return _Check(prog, first_pfn, end_pfn, pgmaps).run()
+
+
+class _Check:
+    def __init__(
+        self, prog: Program, first_pfn: int, end_pfn: int, pgmaps: list[Pgmap] | None
+    ) -> None:
+        self.prog = prog
+        self.first, self.end = first_pfn, end_pfn
+        self.layout: PageLayout = page_layout(prog)
+        self.known = (
+            None if pgmaps is None else np.array(sorted({p.address for p in pgmaps}), np.uint64)
+        )
+        self.blocks = [
+            block
+            for block in for_each_block(prog, self.layout, first_pfn, end_pfn)
+            if isinstance(block, Block)
+        ]
+        self.looked_at = self.zero = self.heads = self.foreign = self.used = 0
+        self.foreign_pgmap: int | None = None
+
+    def run(self) -> MemmapCheck:
+        total = sum(block.count for block in self.blocks)
+        step = max(1, total * self.layout.size // _BUDGET)
+        for _, words in self._read(self.blocks[::step]):
+            self._look(words)
+        entries = idle = 0
+        if self.heads and (self.foreign or not self.used):
+            entries, idle = self._entries()
+        return MemmapCheck(
+            total,
+            self.looked_at,
+            self.zero,
+            self.heads,
+            self.foreign,
+            self.foreign_pgmap,
+            self.used,
+            entries,
+            idle,
+        )
+
+    def _read(self, blocks: list[Block]) -> Iterator["tuple[Block, Words]"]:
+        """Words of every struct page of the blocks that can be read: one row each."""
+        reader = reader_of(self.prog)
+        order = "<" if self.layout.little_endian else ">"
+        for block in blocks:
+            size = block.count * self.layout.size
+            try:
+                data = reader.read(block, size)
+            except DumpFileError:
+                continue
+            yield block, data.view(f"{order}u8").reshape(block.count, self.layout.size // 8)
+
+    def _look(self, words: "Words") -> None:
+        layout = self.layout
+        nonzero = words.any(axis=1)
+        word = words[:, layout.word // 8]
+        heads = nonzero & ((word & np.uint64(1)) == 0)
+        owners = word[heads].astype(np.uint64)
+        foreign = owners[:0] if self.known is None else owners[~np.isin(owners, self.known)]
+        self.looked_at += len(words)
+        self.zero += int(len(words) - nonzero.sum())
+        self.heads += len(owners)
+        self.foreign += len(foreign)
+        self.used += int((words[heads, layout.mapping // 8] != 0).sum())
+        if self.foreign_pgmap is None and len(foreign):
+            self.foreign_pgmap = int(foreign[0])
+
+    def _entries(self) -> tuple[int, int]:
+        """Pages that DAX entries name and whose struct page is there; idle ones among them."""
+        try:
+            files = dax_files_of(self.prog).files
+        except PmemError:
+            return 0, 0
+        rows = [file.entries.with_pfn()["pfn"] for file in files]
+        pfns = np.unique(np.concatenate(rows)) if rows else np.zeros(0, np.uint64)
+        pfns = pfns[(pfns >= np.uint64(self.first)) & (pfns < np.uint64(self.end))]
+        pfns = pfns[:: max(1, len(pfns) // _MAX_ENTRIES)]
+        wanted = [
+            block
+            for block in self.blocks
+            if np.searchsorted(pfns, np.uint64(block.pfn))
+            < np.searchsorted(pfns, np.uint64(block.pfn + block.count))
+        ]
+        seen = idle = 0
+        for block, words in self._read(wanted):
+            low, high = np.searchsorted(
+                pfns, np.array([block.pfn, block.pfn + block.count], np.uint64)
+            )
+            pages = words[(pfns[low:high] - np.uint64(block.pfn)).astype(np.int64)]
+            pages = pages[pages.any(axis=1)]
+            seen += len(pages)
+            idle += int((pages[:, self.layout.mapping // 8] == 0).sum())
+        return seen, idle

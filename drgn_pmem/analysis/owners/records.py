@@ -1,0 +1,136 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Records of owners
+-----------------
+
+What :func:`drgn_pmem.analysis.owners.search.owners_of` answers: a page, its files, their processes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from drgn_pmem.dumpfile import State
+from drgn_pmem.kernel.daxentry import DaxEntry
+from drgn_pmem.kernel.page import PageState
+from drgn_pmem.kernel.rmap import Mapping, Proof
+from drgn_pmem.kernel.tasks import OpenFile
+
+__all__ = ("Owner", "PageOwners")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A file that a page belongs to, and who maps the page through it."""
+
+    inode: int | None
+    """Inode number; of the device node for device DAX."""
+    device: str
+    """Block device of the file system (``"pmem0"``), or the DAX device (``"dax0.1"``)."""
+    dev: str | None
+    """``st_dev``: ``"259:0"``."""
+    path: str | None
+    paths: tuple[str, ...]
+    """As every mount shows every link of it."""
+    deleted: bool
+    offset: int
+    """Of the page in the file, bytes."""
+    sector: int | None
+    """512-byte sector of the page on the device of the file system, as fiemap counts; None for
+    device DAX and pages of RAM."""
+    entry: DaxEntry | None
+    """Its DAX entry; None for device DAX, which has none, and if only the struct page names it."""
+    sources: tuple[str, ...]
+    """``"page"``: the struct page names it; ``"i_pages"``: a DAX entry does; ``"range"``: the page
+    is in the range of the DAX device; ``"pte"``: only page tables do (a private copy in RAM)."""
+    mappings: tuple[Mapping, ...]
+    open_by: tuple[OpenFile, ...] = ()
+    """Who has it open; filled in for unlinked files."""
+    private_copy: bool = False
+    """The page is a process's private copy (copy on write) of the file's page, in RAM."""
+    hole: bool = False
+    """The page is the zero page, mapped where the file has a hole."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "inode": self.inode,
+            "device": self.device,
+            "dev": self.dev,
+            "path": self.path,
+            "paths": list(self.paths),
+            "deleted": self.deleted,
+            "offset": self.offset,
+            "sector": self.sector,
+            "entry": self.entry.to_json() if self.entry else None,
+            "sources": list(self.sources),
+            "private_copy": self.private_copy,
+            "hole": self.hole,
+            "open_by": [o.to_json() for o in self.open_by],
+            "mappings": [m.to_json() for m in self.mappings],
+        }
+
+
+@dataclass(frozen=True)
+class PageOwners:
+    """Everything that is known of who owns a page."""
+
+    pfn: int
+    physical: int
+    namespace: str | None
+    device: str | None
+    page: PageState
+    shared: bool | None
+    """Belongs to several files (reflink): as the struct page marks it, or as i_pages prove it."""
+    owners: tuple[Owner, ...]
+    notes: tuple[str, ...]
+    lacks: tuple[str, ...]
+    """What could not be read, so that there may be more."""
+    complete: bool
+    """Whether every DAX file could be looked at."""
+    page_shift: int
+
+    @property
+    def trusted(self) -> bool:
+        """Whether what the struct page says stands: in the dump, initialised, not overwritten."""
+        page = self.page
+        return page.state is State.SAVED and page.reason is None and page.pgmap_known is not False
+
+    @property
+    def standing(self) -> str:
+        """State of the struct page in the dump; ``"overwritten"`` if its bytes are those of a later
+        kernel."""
+        page = self.page
+        overwritten = page.state is State.SAVED and page.reason is None and not self.trusted
+        return "overwritten" if overwritten else page.state.value
+
+    @property
+    def processes(self) -> list[tuple[int, str]]:
+        """(pid, comm) of those whose page tables are proven to map the page."""
+        found = {
+            m.task.tgid: m.task.comm
+            for owner in self.owners
+            for m in owner.mappings
+            if m.task is not None and m.proof is Proof.PTE
+        }
+        return sorted(found.items())
+
+    def to_json(self) -> dict[str, Any]:
+        page, trusted = self.page, self.trusted
+        reason = page.reason
+        if reason is None and not trusted:
+            reason = "the struct page was overwritten: it points to no page map of this kernel"
+        return {
+            "pfn": self.pfn,
+            "physical": f"{self.physical:#x}",
+            "page": f"{page.page:#x}",
+            "namespace": self.namespace,
+            "device": self.device,
+            "state": page.state.value,
+            "reason": reason,
+            "hwpoison": page.hwpoison if trusted else None,
+            "refcount": page.refcount if trusted else None,
+            "pinned": page.pinned if trusted else None,
+            "shared": self.shared,
+            "owners": [o.to_json() for o in self.owners],
+            "notes": [*self.notes, *self.lacks],
+        }

@@ -1,0 +1,286 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Scanning struct pages
+---------------------
+
+Whole struct page arrays at the speed of memory: :func:`for_each_runs` yields runs of equal pages,
+:func:`scan_pages` counts them by (flags, refcount, mapping) and keeps those that are asked for.
+Memory stays flat whatever the size of the array; Ctrl-C gives what was done so far.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+import os
+from typing import TYPE_CHECKING, Any
+
+from drgn import Program
+import numpy as np
+
+from drgn_pmem.analysis.pages.blocks import Block, Gap, Reader, for_each_block, reader_of
+from drgn_pmem.analysis.pages.runs import (
+    EMPTY,
+    KEY,
+    RUN,
+    UNKNOWN_MAPCOUNT,
+    Decoder,
+    Kind,
+    gap,
+    hold_back,
+    join,
+    settled,
+    uninitialised,
+)
+from drgn_pmem.dumpfile import Coverage, State
+from drgn_pmem.errors import DumpFileError
+from drgn_pmem.kernel.page_layout import page_layout
+from drgn_pmem.kernel.pagetable import NotSaved, read_saved
+from drgn_pmem.kernel.pgmap import Pgmap
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Runs = NDArray[np.void]
+    Mask = NDArray[np.bool_]
+
+__all__ = ("GROUP", "RUN", "Kind", "Scan", "for_each_runs", "scan_pages", "scan_ranges")
+
+GROUP = np.dtype([(name, RUN[name]) for name in KEY] + [("pages", "u8"), ("runs", "u8")])
+"""Pages that are equal but for their index, wherever they are."""
+
+_MAX_WORKERS = 4
+_PENDING = 1 << 17
+"""Runs that are collected before they are grouped."""
+_MAX_GROUPS = 1 << 19
+
+Progress = Callable[[int, int], Any]
+
+
+def scan_ranges(pgmaps: Iterable[Pgmap]) -> list[tuple[int, int, bool]]:
+    """
+    What there is to scan of page maps.
+
+    :return: (first PFN, end PFN exclusive, whether the kernel initialised their struct pages)
+    """
+    ranges = []
+    for pgmap in pgmaps:
+        for part in pgmap.ranges:
+            start, end = part.start >> pgmap.page_shift, part.end >> pgmap.page_shift
+            first = min(max(start, pgmap.first_pfn), end)
+            if start < first:
+                ranges.append((start, first, False))
+            if first < end:
+                ranges.append((first, end, True))
+    return sorted(ranges)
+
+
+def _decode(reader: Reader, decoder: Decoder, block: Block, size: int) -> "Runs":
+    try:
+        return decoder.decode(reader.read(block, block.count * size), block.pfn)
+    except DumpFileError:
+        return gap(block.pfn, block.count, State.TRUNCATED)
+
+
+def _in_order(prog: Program, start_pfn: int, end_pfn: int, workers: int) -> Iterator["Runs"]:
+    """Runs of every block and gap, in order; blocks are decoded ahead by other threads where the
+    reader allows it."""
+    layout, reader = page_layout(prog), reader_of(prog)
+    decoder = Decoder(layout)
+    blocks = for_each_block(prog, layout, start_pfn, end_pfn)
+    if workers < 2 or not reader.parallel:
+        for part in blocks:
+            if isinstance(part, Gap):
+                yield gap(part.pfn, part.count, part.state)
+            else:
+                yield _decode(reader, decoder, part, layout.size)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="scan")
+    try:
+        ahead: deque[Future[Runs] | Runs] = deque()
+        while True:
+            todo = next(blocks, None)
+            if isinstance(todo, Gap):
+                ahead.append(gap(todo.pfn, todo.count, todo.state))
+            elif todo is not None:
+                ahead.append(pool.submit(_decode, reader, decoder, todo, layout.size))
+            elif not ahead:
+                return
+            if todo is None or len(ahead) > 2 * workers:
+                runs = ahead.popleft()
+                yield runs.result() if isinstance(runs, Future) else runs
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _resolve_mapcounts(prog: Program, runs: "Runs") -> None:
+    """Read the mapcount of large folios whose first tail is in the next block."""
+    layout = page_layout(prog)
+    for at in np.flatnonzero(runs["mapcount"] == UNKNOWN_MAPCOUNT).tolist():
+        runs["mapcount"][at] = -1
+        if layout.large_mapcount is None:
+            continue
+        try:
+            address = layout.address(int(runs["pfn"][at])) + layout.large_mapcount
+            data = read_saved(prog, address, 4)
+        except NotSaved:
+            continue
+        order = "little" if layout.little_endian else "big"
+        runs["mapcount"][at] = max(0, int.from_bytes(data, order, signed=True) + 1)  # type: ignore[arg-type]
+
+
+def for_each_runs(
+    prog: Program, start_pfn: int, end_pfn: int, *, workers: int | None = None
+) -> Iterator["Runs"]:
+    """
+    Runs of equal pages of a range of PFNs, in order and merged: arrays of :data:`RUN`, one for each
+    few MiB of struct pages.
+
+    :param start_pfn: First PFN; the kernel must have initialised the struct pages.
+    :param end_pfn: End, exclusive.
+    :param workers: Threads that read and decode; None: one for each CPU, up to four.
+    :raises MissingDebugInfo: if the layout of struct page is not known
+    """
+    held: Runs = EMPTY
+    workers = min(os.cpu_count() or 1, _MAX_WORKERS) if workers is None else workers
+    for runs in _in_order(prog, start_pfn, end_pfn, workers):
+        _resolve_mapcounts(prog, runs)
+        done, held = hold_back(join([held, runs]))
+        if len(done):
+            yield settled(done)
+    if len(held):
+        yield settled(join([held]))
+
+
+@dataclass
+class Scan:
+    """What a scan found."""
+
+    pages: int = 0
+    """Pages looked at."""
+    total: int = 0
+    """Pages to look at."""
+    groups: "Runs" = field(default_factory=lambda: np.zeros(0, GROUP))
+    """Array of :data:`GROUP`, the largest first."""
+    runs: "Runs" = field(default_factory=lambda: EMPTY)
+    """Array of :data:`RUN`: those that were asked for, in order of PFN."""
+    complete: bool = True
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, state: State) -> int:
+        """Pages whose struct page is in this state (initialised ones only)."""
+        groups = self.groups
+        mask = (groups["state"] == Coverage.code(state)) & (groups["kind"] != Kind.UNINITIALISED)
+        return int(groups["pages"][mask].sum())
+
+
+class _Groups:
+    """Counts runs by their key."""
+
+    def __init__(self) -> None:
+        self._pending: list[Runs] = []
+        self._size = 0
+        self.overflow = 0
+        """Pages in groups that there was no room for."""
+
+    def add(self, runs: "Runs") -> None:
+        groups = np.zeros(len(runs), GROUP)
+        for name in KEY:
+            groups[name] = runs[name]
+        groups["pages"], groups["runs"] = runs["count"], 1
+        self._pending.append(groups)
+        self._size += len(groups)
+        if self._size > max(_PENDING, 2 * len(self._pending[0])):
+            self.reduce()
+
+    def reduce(self) -> "Runs":
+        groups = np.concatenate([np.zeros(0, GROUP), *self._pending])
+        groups = groups[np.lexsort([groups[name] for name in KEY])]
+        if len(groups):
+            new = np.zeros(len(groups), bool)
+            new[0] = True
+            for name in KEY:
+                new[1:] |= groups[name][1:] != groups[name][:-1]
+            starts = np.flatnonzero(new)
+            pages = np.add.reduceat(groups["pages"], starts)
+            runs = np.add.reduceat(groups["runs"], starts)
+            groups = groups[starts]
+            groups["pages"], groups["runs"] = pages, runs
+            groups = groups[np.argsort(groups["pages"], kind="stable")[::-1]]
+            self.overflow += int(groups["pages"][_MAX_GROUPS:].sum())
+            groups = groups[:_MAX_GROUPS]
+        self._pending, self._size = [groups], len(groups)
+        return groups
+
+
+class _Kept:
+    """Runs that were asked for, up to a limit."""
+
+    def __init__(self, where: "Callable[[Runs], Mask] | None", limit: int) -> None:
+        self._where, self._limit = where, limit
+        self._parts: list[Runs] = []
+        self._size = 0
+        self.dropped = 0
+
+    def add(self, runs: "Runs") -> None:
+        if not self._limit:
+            return
+        if self._where is not None:
+            runs = runs[self._where(runs)]
+        room = max(self._limit - self._size, 0)
+        self.dropped += max(len(runs) - room, 0)
+        if room and len(runs):
+            self._parts.append(runs[:room].copy())
+            self._size += len(self._parts[-1])
+
+    def runs(self) -> "Runs":
+        return np.concatenate([EMPTY, *self._parts])
+
+
+def scan_pages(
+    prog: Program,
+    ranges: Iterable[tuple[int, int, bool]],
+    *,
+    where: "Callable[[Runs], Mask] | None" = None,
+    keep: int = 1 << 20,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Scan:
+    """
+    Scan struct pages: count them by state, flags, refcount and mapping, and keep runs.
+
+    :param ranges: (first PFN, end PFN exclusive, initialised), see :func:`scan_ranges`. Struct
+        pages that the kernel never initialised are counted, not read.
+    :param where: Which runs to keep: function of an array of :data:`RUN` that returns a mask; all
+        if None.
+    :param keep: How many runs to keep at most; 0 for groups only.
+    :param workers: as :func:`for_each_runs`
+    :param progress: Called with (pages done, pages in all) now and then.
+    :return: What was found; after Ctrl-C what was found until then, marked as not complete.
+    :raises MissingDebugInfo: if the layout of struct page is not known
+    """
+    todo = list(ranges)
+    scan = Scan(total=sum(end - start for start, end, _ in todo))
+    groups, kept = _Groups(), _Kept(where, keep)
+    try:
+        for start, end, initialised in todo:
+            if initialised:
+                parts = for_each_runs(prog, start, end, workers=workers)
+            else:
+                parts = iter([uninitialised(start, end - start)])
+            for runs in parts:
+                groups.add(runs)
+                kept.add(runs)
+                scan.pages += int(runs["count"].sum())
+                if progress is not None:
+                    progress(scan.pages, scan.total)
+    except KeyboardInterrupt:
+        scan.complete = False
+        scan.notes.append(f"interrupted: {scan.pages} of {scan.total} pages were looked at")
+    scan.groups, scan.runs = groups.reduce(), kept.runs()
+    if groups.overflow:
+        scan.notes.append(f"{groups.overflow} pages are of so many kinds that they are not grouped")
+    if kept.dropped:
+        scan.notes.append(f"{kept.dropped} more runs of pages were not kept (limit {keep})")
+    return scan

@@ -1,0 +1,151 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+ndctl's shapes
+--------------
+
+Records nested as ``ndctl list`` nests them: DIMMs and regions in their bus, namespaces in their
+region; without buses, kinds side by side. Source: ndctl/list.c and ndctl/filter.c of ndctl.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from drgn import FaultError
+
+from drgn_pmem.analysis.inventory.listing import Inventory
+from drgn_pmem.errors import PmemError
+from drgn_pmem.kernel.badblocks import read_badblocks
+from drgn_pmem.kernel.namespace import Namespace
+from drgn_pmem.kernel.region import Region
+
+__all__ = ("nest",)
+
+_VERBOSE_KEYS = frozenset(("numa_node", "raw_uuid"))
+"""Keys that ndctl prints only with ``-v``."""
+
+
+def nest(
+    inventory: Inventory,
+    *,
+    buses: bool,
+    dimms: bool,
+    regions: bool,
+    namespaces: bool,
+    dax: bool,
+    verbose: bool,
+    dump: Callable[[Any], dict[str, Any]] | None,
+) -> Any:
+    """
+    The JSON value of ``ndctl list -BDRNX`` for those kinds.
+
+    :param dump: Our own facts of a record; None leaves them out, as ``--ndctl``.
+    """
+
+    bad = {region.dev: _bad_sectors(region) for region in inventory.regions}
+    by_name = {region.dev: region for region in inventory.regions}
+
+    def badblocks(record: Any) -> dict[str, Any]:
+        if isinstance(record, Region):
+            return _badblocks(record, record.resource, record.size, bad[record.dev], verbose)
+        if not isinstance(record, Namespace) or record.region not in bad:
+            return {}
+        region = by_name[record.region]
+        if not record.raw_size:
+            # ndctl does not learn where a namespace without capacity lies, and prints what its
+            # region has; that is no fact of the namespace, so only --ndctl repeats it.
+            start, size = (region.resource, region.size) if dump is None else (0, 0)
+        else:
+            start = record.resource + (record.data_offset or 0)
+            size = record.size or 0
+        return _badblocks(region, start, size, bad[region.dev], verbose)
+
+    def one(record: Any) -> dict[str, Any]:
+        value = record.to_json() | badblocks(record)
+        if not verbose:
+            value = {k: v for k, v in value.items() if k not in _VERBOSE_KEYS}
+        if not dax and "daxregion" in value:
+            value = _chardev_only(value)
+        if dump is not None:
+            value["dump"] = dump(record)
+        return value
+
+    def region(record: Any) -> dict[str, Any]:
+        value = one(record)
+        if not verbose:
+            value.pop("target_node", None)
+        if namespaces:
+            children = [one(n) for n in inventory.namespaces if n.region == record.dev]
+            if children:
+                value["namespaces"] = children
+        return value
+
+    def bus(record: Any) -> dict[str, Any]:
+        value = one(record)
+        if dimms:
+            value["dimms"] = [one(d) for d in inventory.dimms if d.bus == record.dev]
+        if regions:
+            value["regions"] = [region(r) for r in inventory.regions if r.bus == record.dev]
+        elif namespaces:
+            value["namespaces"] = [one(n) for n in inventory.namespaces if n.bus == record.dev]
+        return value
+
+    # Nothing nests in what could not be read.
+    if buses and inventory.buses:
+        return [bus(b) for b in inventory.buses]
+    kinds: dict[str, Sequence[Any]] = {}
+    if dimms:
+        kinds["dimms"] = [one(d) for d in inventory.dimms]
+    if regions and (inventory.regions or not inventory.namespaces):
+        kinds["regions"] = [region(r) for r in inventory.regions]
+    elif namespaces:
+        kinds["namespaces"] = [one(n) for n in inventory.namespaces]
+    if len(kinds) > 1:
+        return kinds
+    return next(iter(kinds.values()), [d.to_json() for d in inventory.dax_regions])
+
+
+def _bad_sectors(region: Region) -> list[tuple[int, int]]:
+    """(first, number of) bad 512-byte sectors of a region, from its first byte."""
+    try:
+        return [(start, count) for start, count, _ in read_badblocks(region.object.bb)]
+    except (FaultError, PmemError):
+        return []  # pmem-poison says what could not be read
+
+
+def _badblocks(
+    region: Region, start: int, size: int, bad: list[tuple[int, int]], verbose: bool
+) -> dict[str, Any]:
+    """
+    Bad sectors within a range, counted from its start (``dev_badblocks_to_json()`` of ndctl).
+
+    :param start: Physical address.
+    :param size: bytes
+    """
+    first = (start - region.resource) // 512
+    end = first + size // 512
+    blocks: list[dict[str, Any]] = []
+    for begin, count in bad:
+        low, high = max(begin, first), min(begin + count, end)
+        if low < high:
+            block: dict[str, Any] = {"offset": low - first, "length": high - low}
+            # Which DIMM of an interleave set holds a block is known to the platform alone.
+            if len(region.mappings) == 1:
+                block["dimms"] = [region.mappings[0].dimm]
+            blocks.append(block)
+    if not blocks:
+        return {}
+    value: dict[str, Any] = {"badblock_count": sum(block["length"] for block in blocks)}
+    return value | {"badblocks": blocks} if verbose else value
+
+
+def _chardev_only(value: dict[str, Any]) -> dict[str, Any]:
+    """Without ``-X`` a namespace shows the name of its character device, not its DAX region."""
+    devices = value["daxregion"]["devices"]
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        if key != "daxregion":
+            result[key] = item
+        elif len(devices) == 1:
+            result["chardev"] = devices[0]["chardev"]
+    return result
