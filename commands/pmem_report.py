@@ -88,7 +88,7 @@ class ReportSection:
     def notes(self) -> list[str]:
         if self.answer is None:
             return [self.error] if self.error else []
-        return [*self.answer.notes, *self.answer.lacks]
+        return self.answer.all_notes()
 
     def to_json(self) -> dict[str, Any]:
         answer = self.answer
@@ -98,7 +98,7 @@ class ReportSection:
             "error": self.error,
             "answer": None if answer is None else json_value(self.args, answer),
             "notes": [] if answer is None else list(answer.notes),
-            "lacks": [] if answer is None else list(answer.lacks),
+            "lacks": [] if answer is None else answer.all_lacks(),
         }
 
 
@@ -130,7 +130,7 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
         return without(_IMPOSSIBLE, str(error))
     except KeyboardInterrupt:
         return without(_INTERRUPTED, "interrupted")
-    state = _DEGRADED if answer.lacks else _COMPLETE
+    state = _DEGRADED if answer.all_lacks() else _COMPLETE
     if any(lack.startswith("interrupted: ") for lack in answer.lacks):
         state = _INTERRUPTED
     return ReportSection(line, spec, args, noun, answer, None, state)
@@ -196,7 +196,7 @@ def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
         sections,
         notes=notes,
         lacks=[f"not all is in it: {_names(unanswered)}"] if unanswered else [],
-        complete=not any(s.answer is None or not s.answer.complete for s in unanswered),
+        complete=not any(s.answer is None or not s.answer.whole for s in unanswered),
         text=text,
         json=value,
     )

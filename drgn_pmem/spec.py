@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.output.table import Field
+from drgn_pmem.partial import Problem
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -92,10 +93,9 @@ class Answer:
     notes: list[str] = field(default_factory=list)
     """Warnings and limits of the answer, one line each; printed to standard error after it."""
     lacks: list[str] = field(default_factory=list)
-    """What the answer lacks and why, one line each; printed as the last notes."""
+    """The same in words only: what a command does not give as :attr:`problems` yet."""
     complete: bool = True
-    """False if something that was asked for could not be read: one-shot use exits 1. What no dump
-    of this format can hold is in :attr:`lacks`, and the answer complete."""
+    """False if something that was asked for could not be read. See :attr:`whole`."""
     text: str | None = None
     """Rendered text, for answers that are not a table (a report, a drawing)."""
     fields: Sequence[Field] | None = None
@@ -105,6 +105,22 @@ class Answer:
     sections: Sequence[tuple[str, Sequence[Any], Sequence[Field]]] = ()
     """(title, records, fields) tables one after the other, for answers with more than one kind of
     record."""
+    problems: Iterable[Problem] = ()
+    """What the answer lacks and why; printed as the last notes."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that was asked for could be read: otherwise one-shot use exits 1. What no
+        dump of this format can hold is in :attr:`problems`, and the answer whole."""
+        return self.complete and not any(problem.degrades for problem in self.problems)
+
+    def all_lacks(self) -> list[str]:
+        """What the answer lacks, each line once."""
+        return list(dict.fromkeys((*self.lacks, *map(str, self.problems))))
+
+    def all_notes(self) -> list[str]:
+        """What is printed after the answer: its notes, then what it lacks, each line once."""
+        return list(dict.fromkeys((*self.notes, *self.all_lacks())))
 
 
 Function = Callable[["Program", argparse.Namespace], Answer]
@@ -306,6 +322,7 @@ def _name_lacking_modules(spec: Spec, prog: Program, answer: Answer) -> None:
         from drgn_pmem.kernel.debuginfo import no_debug_info
 
         said = tuple(no_debug_info(module) for module in spec.modules)
+        answer.problems = tuple(p for p in answer.problems if p.module not in spec.modules)
         answer.notes = [note for note in answer.notes if not note.endswith(said)]
         answer.lacks = [lack for lack in answer.lacks if not lack.endswith(said)] + [line]
         answer.complete = False
@@ -331,9 +348,9 @@ def render(spec: Spec, args: argparse.Namespace, answer: Answer) -> tuple[str, l
     from drgn_pmem.output import json, table
 
     if args.json:
-        return json.dumps(json_value(args, answer)), [*answer.notes, *answer.lacks]
+        return json.dumps(json_value(args, answer)), answer.all_notes()
     if answer.text is not None:
-        return answer.text, [*answer.notes, *answer.lacks]
+        return answer.text, answer.all_notes()
     sections, notes = tables(spec, args, answer)
     blocks = []
     for title, rows, chosen in sections:
@@ -365,7 +382,7 @@ def tables(
     """
     from drgn_pmem.output import table
 
-    notes = [*answer.notes, *answer.lacks]
+    notes = answer.all_notes()
     limit = getattr(args, "limit", None)
     sections = answer.sections or (("", answer.records, answer.fields or spec.fields),)
     known = [f for _, _, fields in sections for f in fields]

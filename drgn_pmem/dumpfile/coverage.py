@@ -15,7 +15,6 @@ memory costs one run.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-import enum
 import itertools
 from typing import Any
 
@@ -23,27 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from drgn_pmem.dumpfile.intervals import U64
+from drgn_pmem.partial import State
 
 __all__ = ("ADDRESS_SPACE", "Coverage", "CoverageRange", "State")
 
 ADDRESS_SPACE = 1 << 64
 """Addresses end here (bytes)."""
-
-
-class State(enum.Enum):
-    """Whether bytes of memory are in a dump."""
-
-    SAVED = "saved"
-    """The bytes are in the dump file."""
-    EXCLUDED = "excluded"
-    """The dump covers the address but left the bytes out: zero or filtered, no one can tell."""
-    ABSENT = "absent"
-    """No segment or bitmap of the dump covers the address."""
-    TRUNCATED = "truncated"
-    """The headers promise the bytes, the file ends before them."""
-    UNMAPPED = "unmapped"
-    """The kernel's page tables map nothing at the virtual address (never the state of a physical
-    address)."""
 
 
 _STATES = tuple(State)

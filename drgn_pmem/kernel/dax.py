@@ -24,7 +24,8 @@ from drgn.helpers.linux.sysfs import kobject_path
 from drgn_pmem.kernel.debuginfo import find_type, has_member
 from drgn_pmem.kernel.device import device_name, driver_name, for_each_device
 from drgn_pmem.kernel.pgmap import PhysicalRange
-from drgn_pmem.kernel.walk import WalkError, bounded
+from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.partial import WalkError
 
 __all__ = (
     "DaxDevice",

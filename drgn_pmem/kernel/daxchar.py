@@ -19,7 +19,7 @@ from drgn_pmem.kernel.dax import DaxDevice, for_each_dax_device
 from drgn_pmem.kernel.daxfs import DaxInode, read_inode
 from drgn_pmem.kernel.memory import Layout, list_nodes, memory_of
 from drgn_pmem.kernel.paths import paths_of_inode
-from drgn_pmem.kernel.walk import WalkError
+from drgn_pmem.partial import WalkError
 
 __all__ = ("DaxChar", "for_each_dax_char")
 

@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_type
-from drgn_pmem.kernel.memory import Memory, Unreadable, cached, memory_of
+from drgn_pmem.kernel.memory import Memory, cached, memory_of
+from drgn_pmem.partial import NotSaved
 
 __all__ = ("DaxEntries", "DaxEntry", "decode_value", "read_dax_entries")
 
@@ -262,7 +263,7 @@ class _Walk:
             self.nodes += 1
             try:
                 data = self.memory.read(address, layout.size)
-            except Unreadable as error:
+            except NotSaved as error:
                 self.problem(f"xa_node {address:#x}: {error}")
                 continue
             node = np.frombuffer(data, layout.dtype)[0]
@@ -375,7 +376,7 @@ def read_dax_entries(prog: Program, i_pages: int) -> DaxEntries:
         )
     try:
         head = memory.word(i_pages + offsetof(xarray, "xa_head"))
-    except Unreadable as error:
+    except NotSaved as error:
         return DaxEntries(empty, (f"i_pages {i_pages:#x}: {error}",))
     if not head:
         return DaxEntries(empty)
@@ -397,7 +398,7 @@ def _single(memory: Memory, flags_address: int, head: int) -> "npt.NDArray[np.vo
         marks = int.from_bytes(
             memory.read(flags_address, 4), "little" if memory.order == "<" else "big"
         )
-    except Unreadable:
+    except NotSaved:
         marks = 0
     marks >>= _XA_FLAGS_BITS
     if marks:

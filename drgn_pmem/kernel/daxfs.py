@@ -23,16 +23,9 @@ from drgn.helpers.linux.xarray import xa_for_each
 
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_variable, has_type, no_debug_info
-from drgn_pmem.kernel.memory import (
-    Layout,
-    Memory,
-    Unreadable,
-    cached,
-    hlist_nodes,
-    list_nodes,
-    memory_of,
-)
-from drgn_pmem.kernel.walk import LIMIT, WalkError, bounded
+from drgn_pmem.kernel.memory import Layout, Memory, cached, hlist_nodes, list_nodes, memory_of
+from drgn_pmem.kernel.walk import LIMIT, bounded
+from drgn_pmem.partial import NotSaved, WalkError
 
 __all__ = (
     "DaxInode",
@@ -154,7 +147,7 @@ def start_sector(prog: Program, bdev: int) -> int:
     First sector of a block device on its disk: 0 unless it is a partition.
 
     :param bdev: Address of its ``struct block_device``.
-    :raises Unreadable: if the dump does not hold it
+    :raises NotSaved: if the dump does not hold it
     """
     layouts = inodes_of(prog)
     if layouts.part is not None:
@@ -178,7 +171,7 @@ def disk_name(prog: Program, disk: int) -> str:
     Name of a disk as it stands in the dump: ``"pmem0"``.
 
     :param disk: Address of its ``struct gendisk``.
-    :raises Unreadable: if the dump does not hold it
+    :raises NotSaved: if the dump does not hold it
     """
     layouts = inodes_of(prog)
     return _text(layouts.memory.string(disk + layouts.disk_name, 32))
@@ -324,7 +317,7 @@ def read_inode(prog: Program, address: int, super_: DaxSuper | None = None) -> D
     Record of an inode.
 
     :param address: Of the ``struct inode``.
-    :raises Unreadable: if the dump does not hold it
+    :raises NotSaved: if the dump does not hold it
     """
     layouts = inodes_of(prog)
     return _inode_record(layouts, address, layouts.inode.read(address), super_)
@@ -346,7 +339,7 @@ def for_each_dax_inode(
         address = node - layouts.inode_list
         try:
             values = layouts.inode.read(address)
-        except Unreadable as error:
+        except NotSaved as error:
             if problems is not None:
                 problems.append(f"{what}: inode {address:#x}: {error}")
             continue

@@ -30,7 +30,8 @@ from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.debuginfo import has_member
 from drgn_pmem.kernel.namespace import Namespace
-from drgn_pmem.kernel.walk import WalkError, bounded
+from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.partial import WalkError
 
 __all__ = (
     "MemmapEntry",

@@ -18,7 +18,7 @@ from drgn import Program
 from drgn_pmem.errors import MissingDebugInfo, NotInKernel
 from drgn_pmem.kernel.daxfs import dax_disks, disk_name, start_sector
 from drgn_pmem.kernel.memory import Layout, Memory, cached, memory_of
-from drgn_pmem.kernel.walk import WalkError
+from drgn_pmem.partial import WalkError
 
 __all__ = ("DmPiece", "dm_pieces", "sector_below", "sectors_above")
 

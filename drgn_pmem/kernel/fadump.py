@@ -22,7 +22,7 @@ from drgn_pmem.formats.fadump_opal import OpalFadumpMem, parse_opal_fadump_mem
 from drgn_pmem.formats.fadump_rtas import RtasFadumpMem, parse_rtas_fadump_mem
 from drgn_pmem.kernel.debuginfo import has_member, has_type
 from drgn_pmem.kernel.kexec import NamedRange, vmcoreinfo_note
-from drgn_pmem.kernel.walk import WalkError
+from drgn_pmem.partial import WalkError
 
 __all__ = (
     "BootRegion",

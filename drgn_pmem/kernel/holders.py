@@ -21,7 +21,7 @@ from drgn_pmem.kernel.memory import Layout, Memory, memory_of
 from drgn_pmem.kernel.page_layout import PageLayout, page_layout
 from drgn_pmem.kernel.paths import path_of_file
 from drgn_pmem.kernel.tasks import OpenFile, for_each_open_file
-from drgn_pmem.kernel.walk import WalkError
+from drgn_pmem.partial import WalkError
 
 __all__ = ("HeldPages", "for_each_held", "for_each_pinning_device")
 

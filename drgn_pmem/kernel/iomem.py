@@ -15,7 +15,8 @@ from typing import Any
 from drgn import FaultError, Object, Program
 
 from drgn_pmem.kernel.debuginfo import find_variable
-from drgn_pmem.kernel.walk import LIMIT, WalkError, bounded
+from drgn_pmem.kernel.walk import LIMIT, bounded
+from drgn_pmem.partial import WalkError
 
 __all__ = (
     "DEVICE_BACKED_VMEMMAP",

@@ -24,7 +24,7 @@ from drgn.helpers.linux.percpu import per_cpu_ptr
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, NotFound
 from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_member
-from drgn_pmem.kernel.walk import WalkError
+from drgn_pmem.partial import WalkError
 
 __all__ = (
     "PPC64_DIRECT_MAP",

@@ -16,7 +16,7 @@ from drgn import FaultError, Object, Program
 
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.debuginfo import find_variable, has_member
-from drgn_pmem.kernel.walk import WalkError
+from drgn_pmem.partial import WalkError
 
 __all__ = (
     "MEMBLOCK_NOMAP",

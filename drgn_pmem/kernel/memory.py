@@ -28,22 +28,15 @@ from drgn import (
 from drgn_pmem.dumpfile.faults import fault_on_excluded
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_type
-from drgn_pmem.kernel.walk import LIMIT, WalkError
+from drgn_pmem.kernel.walk import LIMIT
+from drgn_pmem.partial import NotSaved, WalkError
 
-__all__ = ("Layout", "Memory", "Unreadable", "cached", "hlist_nodes", "list_nodes", "memory_of")
+__all__ = ("Layout", "Memory", "cached", "hlist_nodes", "list_nodes", "memory_of")
 
 _CACHE_KEY = "drgn_pmem.memory"
 
 _STEP = 64
 """Strings are read in aligned pieces of this many bytes: none crosses a page."""
-
-
-class Unreadable(WalkError):
-    """Bytes that a walk needs and that the dump does not hold."""
-
-    def __init__(self, message: str, address: int) -> None:
-        super().__init__(message)
-        self.address = address
 
 
 class Memory:
@@ -72,19 +65,21 @@ class Memory:
 
         :param address: Virtual address.
         :param size: bytes
-        :raises Unreadable: if any of it is not in the dump
+        :raises NotSaved: if any of it is not in the dump
         """
         address &= self.word_mask
         try:
             return self.prog.read(address, size)
         except (FaultError, OverflowError, ValueError) as error:
-            raise Unreadable(f"cannot read {address:#x}: {_fault_text(error)}", address) from None
+            raise NotSaved(
+                f"cannot read {address:#x}: {_fault_text(error)}", address=address
+            ) from None
 
     def word(self, address: int) -> int:
         """
         Read an ``unsigned long`` or a pointer.
 
-        :raises Unreadable: if it is not in the dump
+        :raises NotSaved: if it is not in the dump
         """
         return int(self._word.unpack(self.read(address, self.word_size))[0])
 
@@ -92,7 +87,7 @@ class Memory:
         """
         Read a NUL-terminated string of at most *limit* bytes.
 
-        :raises Unreadable: if its bytes are not in the dump
+        :raises NotSaved: if its bytes are not in the dump
         """
         parts: list[bytes] = []
         while limit > 0:
@@ -201,7 +196,7 @@ class Layout:
         """
         The members of the structure at a virtual address.
 
-        :raises Unreadable: if the dump does not hold them
+        :raises NotSaved: if the dump does not hold them
         """
         data = self.memory.read(address + self._start, self._size)
         start = self._start

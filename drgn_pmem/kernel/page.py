@@ -20,9 +20,10 @@ from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import MissingDebugInfo, PmemError
 from drgn_pmem.kernel.page_address import PageAddress, parse_page, resolve_page
 from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout
-from drgn_pmem.kernel.pagetable import NotSaved, read_saved, translate
+from drgn_pmem.kernel.pagetable import read_saved, translate
 from drgn_pmem.kernel.pgmap import Pgmap, for_each_pgmap
 from drgn_pmem.kernel.walk import collect
+from drgn_pmem.partial import NotSaved
 
 __all__ = (
     "DaxGeneration",
@@ -210,19 +211,19 @@ class _Reader:
         try:
             page = self._bytes(address)
         except NotSaved as error:
-            return PageState(**known, state=error.state, reason=self._reason(error))
+            return PageState(**known, state=error.state or State.ABSENT, reason=self._reason(error))
         return self._decode(known, page, pgmap)
 
     def _bytes(self, address: int) -> bytes:
         if not 0 <= address <= (1 << 64) - self._layout.size:
-            raise NotSaved("no struct page: the PFN is out of range", State.UNMAPPED)
+            raise NotSaved("no struct page: the PFN is out of range", state=State.UNMAPPED)
         return read_saved(self._prog, address, self._layout.size)
 
     def _state(self, address: int) -> State:
         try:
             self._bytes(address)
         except NotSaved as error:
-            return error.state
+            return error.state or State.ABSENT
         return State.SAVED
 
     @staticmethod
@@ -275,7 +276,9 @@ class _Reader:
             reason = (
                 f"the head of the compound page (PFN {head_pfn:#x}) is not in the dump: {error}"
             )
-            return PageState(**own, state=error.state, reason=reason, head_pfn=head_pfn)
+            return PageState(
+                **own, state=error.state or State.ABSENT, reason=reason, head_pfn=head_pfn
+            )
         if pgmap is not None and self._all_pgmaps:
             word = self._word(head, layout.word)
             if not self._is_known(word):

@@ -22,14 +22,13 @@ from drgn.helpers.linux.mm import follow_phys
 import numpy as np
 
 from drgn_pmem.dumpfile import Coverage, State, coverage_of
-from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.mmu import Mmu, find_mmu, ppc64_is_radix
 from drgn_pmem.kernel.vmemmap_list import PPC64_PAGE_OFFSET, for_each_backing
+from drgn_pmem.partial import NotSaved
 
 __all__ = (
     "Extent",
-    "NotSaved",
     "for_each_extent",
     "kernel_coverage",
     "read_saved",
@@ -41,14 +40,6 @@ _MAX_TABLES = 1 << 20
 
 _MAX_PAGES = 1 << 18
 """Pages that are looked up one by one where the tables cannot be read in bulk."""
-
-
-class NotSaved(PmemError):
-    """Bytes that the dump does not hold. ``state`` tells in which way."""
-
-    def __init__(self, message: str, state: State) -> None:
-        super().__init__(message)
-        self.state = state
 
 
 @dataclass(frozen=True)
@@ -293,12 +284,12 @@ def read_saved(prog: Program, virtual: int, size: int) -> bytes:
     pieces = []
     for extent in for_each_extent(prog, virtual, virtual + size):
         if extent.physical is None:
-            raise NotSaved(f"{extent.virtual:#x}: {extent.reason}", extent.state)
+            raise NotSaved(f"{extent.virtual:#x}: {extent.reason}", state=extent.state)
         for part in coverage.ranges(extent.physical, extent.physical + extent.size):
             if part.state is not State.SAVED:
-                raise NotSaved(f"physical {part.start:#x} is {part.state.value}", part.state)
+                raise NotSaved(f"physical {part.start:#x} is {part.state.value}", state=part.state)
         try:
             pieces.append(prog.read(extent.physical, extent.size, True))
         except FaultError as error:
-            raise NotSaved(str(error), State.ABSENT) from error
+            raise NotSaved(str(error), state=State.ABSENT) from error
     return b"".join(pieces)

@@ -17,7 +17,7 @@ from drgn.helpers.linux.pid import find_task
 
 from drgn_pmem.kernel.daxfs import DaxInode, inodes_of
 from drgn_pmem.kernel.memory import Layout, Memory, cached, hlist_nodes, list_nodes, memory_of
-from drgn_pmem.kernel.walk import WalkError
+from drgn_pmem.partial import WalkError
 
 __all__ = ("InodePaths", "path_of_file", "paths_of_inode")
 

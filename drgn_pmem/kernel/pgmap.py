@@ -18,7 +18,8 @@ from drgn import FaultError, Object, Program, cast
 from drgn.helpers.linux.xarray import xa_for_each, xa_load
 
 from drgn_pmem.kernel.debuginfo import find_variable, has_member
-from drgn_pmem.kernel.walk import LIMIT, WalkError
+from drgn_pmem.kernel.walk import LIMIT
+from drgn_pmem.partial import WalkError
 
 __all__ = ("Altmap", "Pgmap", "PhysicalRange", "find_pgmap", "for_each_pgmap", "read_pgmap")
 

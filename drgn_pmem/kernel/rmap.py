@@ -17,8 +17,9 @@ from typing import Any
 from drgn import FaultError, Object, Program
 from drgn.helpers.linux.mm import follow_phys
 
-from drgn_pmem.kernel.memory import Layout, Unreadable, cached, memory_of
+from drgn_pmem.kernel.memory import Layout, cached, memory_of
 from drgn_pmem.kernel.tasks import Task, tasks_of
+from drgn_pmem.partial import NotSaved
 
 __all__ = (
     "Mapping",
@@ -149,7 +150,7 @@ def _walk_tree(layouts: _Layouts, root: int) -> Vmas:
         address = node - layouts.node
         try:
             values = layouts.vma.read(address)
-        except Unreadable as error:
+        except NotSaved as error:
             problems.append(f"vm_area_struct {address:#x}: {error}")
             continue
         if values["parent"] & ~3 != parent:
@@ -190,7 +191,7 @@ def vmas_of_mapping(prog: Program, mapping: int) -> Vmas:
         try:
             root = layouts.memory.word(mapping + layouts.root)
             done[mapping] = _walk_tree(layouts, root) if root else Vmas(())
-        except Unreadable as error:
+        except NotSaved as error:
             done[mapping] = Vmas((), (f"i_mmap of {mapping:#x}: {error}",))
     return done[mapping]
 
@@ -201,7 +202,7 @@ def mapped_pfn(prog: Program, mm: int, address: int) -> int | None:
 
     :param mm: Address of its ``struct mm_struct``.
     :return: None if they map nothing.
-    :raises Unreadable: if they are not in the dump or cannot be walked
+    :raises NotSaved: if they are not in the dump or cannot be walked
     """
     # Its first use makes drgn fault on page tables that an ELF dump left out: zeroes would read as
     # "nothing is mapped".
@@ -212,16 +213,16 @@ def mapped_pfn(prog: Program, mm: int, address: int) -> int | None:
         # drgn's text for an entry that is there and maps nothing; anything else is a failed read.
         if error.message == "address is not mapped":
             return None
-        raise Unreadable(f"page tables of mm {mm:#x}: {error}", error.address) from None
+        raise NotSaved(f"page tables of mm {mm:#x}: {error}", address=error.address) from None
     except (NotImplementedError, ValueError) as error:
-        raise Unreadable(f"page tables of mm {mm:#x}: {error}", address) from None
+        raise NotSaved(f"page tables of mm {mm:#x}: {error}", address=address) from None
     return int(physical) >> _layouts(prog).page_shift
 
 
 def _prove(prog: Program, vma: Vma, address: int, pfn: int | None) -> tuple[Proof, int | None]:
     try:
         found = mapped_pfn(prog, vma.mm, address)
-    except Unreadable:
+    except NotSaved:
         return Proof.UNREADABLE, None
     if found is None:
         return Proof.VMA, None

@@ -16,7 +16,8 @@ from drgn import Object, Program
 
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.memory import Layout, cached, list_nodes, memory_of
-from drgn_pmem.kernel.walk import LIMIT, WalkError
+from drgn_pmem.kernel.walk import LIMIT
+from drgn_pmem.partial import WalkError
 
 __all__ = (
     "OpenFile",

@@ -15,17 +15,14 @@ from typing import TypeVar
 from drgn import FaultError, Object, ObjectAbsentError
 
 from drgn_pmem.errors import NotInKernel, PmemError
+from drgn_pmem.partial import WalkError
 
-__all__ = ("LIMIT", "WalkError", "bounded", "collect", "pointer_text", "until_interrupted")
+__all__ = ("LIMIT", "bounded", "collect", "pointer_text", "until_interrupted")
 
 T = TypeVar("T")
 
 LIMIT = 1 << 20
 """Entries after which a walk of a list is given up."""
-
-
-class WalkError(PmemError):
-    """A walk that could not go on; what it yielded before stands."""
 
 
 def pointer_text(address: int) -> str:

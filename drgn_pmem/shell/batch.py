@@ -33,7 +33,7 @@ def run_command(target: Target, name: str, words: Sequence[str]) -> int:
         # do not; when they know nothing, one line says why.
         with contextlib.redirect_stderr(notes if target.missing_kernel else sys.stderr):
             answer = run(SPECS[name], target.prog, words)
-        if answer is not None and not answer.complete and not answer.records and notes.getvalue():
+        if answer is not None and not answer.whole and not answer.records and notes.getvalue():
             raise MissingDebugInfo(target.missing)
         sys.stdout.flush()
         sys.stderr.write(notes.getvalue())
@@ -43,7 +43,7 @@ def run_command(target: Target, name: str, words: Sequence[str]) -> int:
         # Whatever a hostile dump makes a command do, the user reads one line.
         logger.debug("%s", name, exc_info=True)
         raise PmemError(explain(error, name, target.missing, _HINT)) from error
-    return 0 if answer is None or answer.complete else 1
+    return 0 if answer is None or answer.whole else 1
 
 
 def other_commands(prog: drgn.Program) -> list[str]:

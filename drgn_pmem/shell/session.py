@@ -193,7 +193,7 @@ class Session:
         )
         if answer is None:
             return
-        self.incomplete |= not answer.complete
+        self.incomplete |= not answer.whole
         builtins._ = answer.records  # type: ignore[attr-defined]
         for listener in self.listeners:
             listener(f"{line.name} {line.rest}".rstrip(), answer)

@@ -22,11 +22,11 @@ import numpy.typing as npt
 
 from drgn_pmem.analysis.owners.daxfiles import dax_files_of
 from drgn_pmem.kernel.daxfs import inodes_of
-from drgn_pmem.kernel.memory import Layout, Unreadable, memory_of
+from drgn_pmem.kernel.memory import Layout, memory_of
 from drgn_pmem.kernel.page import page_layout, pages_pgmap
 from drgn_pmem.kernel.rmap import Vma, mapped_pfn, vmas_of_mapping
 from drgn_pmem.kernel.tasks import Task, tasks_of
-from drgn_pmem.kernel.walk import WalkError
+from drgn_pmem.partial import NotSaved, WalkError
 
 __all__ = ("StackFinding", "StackPage", "search_stacks")
 
@@ -173,7 +173,7 @@ class _Searcher:
         while at > values["stack"]:
             try:
                 parts.append(self.memory.read(at - page, page))
-            except Unreadable:
+            except NotSaved:
                 if not parts:
                     raise
                 break
@@ -253,7 +253,7 @@ class _Searcher:
                     pfn = self.layout.pfn(page)
                     if pfn is not None and self._is_pmem(pfn):
                         found.append(StackPage(pfn, "bio on its stack"))
-            except Unreadable:
+            except NotSaved:
                 continue
         return found
 
@@ -265,7 +265,7 @@ class _Searcher:
             for address in np.unique(inside).tolist():
                 try:
                     pfn = mapped_pfn(self.prog, task.mm, address)
-                except Unreadable:
+                except NotSaved:
                     continue
                 if pfn is not None and self._is_pmem(pfn):
                     found.append(StackPage(pfn, "user buffer"))

@@ -31,7 +31,7 @@ from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.paths import InodePaths, paths_of_inode
 from drgn_pmem.kernel.rmap import vmas_of_mapping
 from drgn_pmem.kernel.tasks import OpenFile, Task, openers_of, tasks_of
-from drgn_pmem.kernel.walk import WalkError
+from drgn_pmem.partial import WalkError
 
 __all__ = ("DaxFile", "DaxFiles", "dax_files_of")
 

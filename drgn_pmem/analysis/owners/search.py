@@ -22,7 +22,7 @@ from drgn_pmem.kernel.daxchar import DaxChar
 from drgn_pmem.kernel.daxentry import DaxEntry
 from drgn_pmem.kernel.daxfs import device_number, host_of_mapping
 from drgn_pmem.kernel.dm import dm_pieces, sectors_above
-from drgn_pmem.kernel.memory import Unreadable, cached
+from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import pages_pgmap, read_page
 from drgn_pmem.kernel.rmap import (
@@ -34,7 +34,8 @@ from drgn_pmem.kernel.rmap import (
     vmas_of_mapping,
 )
 from drgn_pmem.kernel.tasks import tasks_of
-from drgn_pmem.kernel.walk import WalkError, collect
+from drgn_pmem.kernel.walk import collect
+from drgn_pmem.partial import NotSaved, WalkError
 
 __all__ = ("Owner", "PageOwners", "describe_mapping", "owners_of")
 
@@ -60,7 +61,7 @@ class _StandIns:
                 for address in range(vma.start, vma.end, 1 << shift):
                     try:
                         pfn = mapped_pfn(prog, vma.mm, address)
-                    except Unreadable:
+                    except NotSaved:
                         self.complete = False
                         break
                     if pfn is not None and not any(g.has_pfn(pfn) for g in pgmaps):

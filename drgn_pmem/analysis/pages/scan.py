@@ -36,8 +36,9 @@ from drgn_pmem.analysis.pages.runs import (
 from drgn_pmem.dumpfile import Coverage, State
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.kernel.page_layout import page_layout
-from drgn_pmem.kernel.pagetable import NotSaved, read_saved
+from drgn_pmem.kernel.pagetable import read_saved
 from drgn_pmem.kernel.pgmap import Pgmap
+from drgn_pmem.partial import NotSaved
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,7 +6,7 @@ import pytest
 
 from drgn_pmem.kernel.memory import hlist_nodes, list_nodes, memory_of
 from drgn_pmem.kernel.rmap import Vmas, vmas_of_mapping
-from drgn_pmem.kernel.walk import WalkError
+from drgn_pmem.partial import WalkError
 
 from .fake import Fake
 

@@ -10,12 +10,12 @@ import pytest
 from drgn_pmem.dumpfile import State
 from drgn_pmem.kernel.pagetable import (
     Extent,
-    NotSaved,
     for_each_extent,
     kernel_coverage,
     read_saved,
     translate,
 )
+from drgn_pmem.partial import NotSaved
 
 from .physical import PAGE, Machine, Tables, aarch64, ppc64_radix, x86_64
 

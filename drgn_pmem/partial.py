@@ -1,0 +1,311 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Answers that may be incomplete
+------------------------------
+
+Unknown is never nothing. A dump may lack any byte, so whatever walks it may find only a part, and
+whoever uses that part must know. There is one way to say so: a function that may find only a part
+returns :class:`Partial`, what it found together with every :class:`Problem` it met.
+
+A function that uses several of them gathers their problems in a :class:`Problems`, the only place
+from which it gets their values, and returns a :class:`Partial` itself::
+
+    def files_of(prog: Program) -> Partial[list[File]]:
+        problems = Problems()
+        tasks = problems.take(tasks_of(prog))
+        files = []
+        for task in tasks:
+            with problems.trying(f"descriptors of {task.pid}"):
+                files += read_files(prog, task)
+        return problems.partial(files)
+
+In a script, a plain loop is enough: ``for task in tasks_of(prog)`` yields what was found and then
+raises :class:`Incomplete` if that is not all.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+import contextlib
+from dataclasses import dataclass, field
+import enum
+from typing import Any, Generic, TypeVar, cast
+
+from drgn import FaultError
+
+from drgn_pmem.errors import MissingDebugInfo, NotInKernel, PmemError
+
+__all__ = (
+    "Cause",
+    "Incomplete",
+    "NotSaved",
+    "Partial",
+    "Problem",
+    "Problems",
+    "State",
+    "WalkError",
+)
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class State(enum.Enum):
+    """Whether bytes of memory are in a dump."""
+
+    SAVED = "saved"
+    """The bytes are in the dump file."""
+    EXCLUDED = "excluded"
+    """The dump covers the address but left the bytes out: zero or filtered, which cannot be
+    determined."""
+    ABSENT = "absent"
+    """No segment or bitmap of the dump covers the address."""
+    TRUNCATED = "truncated"
+    """The headers promise the bytes, the file ends before them."""
+    UNMAPPED = "unmapped"
+    """The kernel's page tables, read in full from a verified root, map nothing at the virtual
+    address (never the state of a physical address)."""
+
+
+class Cause(enum.Enum):
+    """Why a part of an answer is missing."""
+
+    NOT_SAVED = "not saved"
+    """Bytes that the dump does not hold."""
+    DAMAGED = "damaged"
+    """Bytes that are there and cannot be what the kernel left: a cyclic list, a wild pointer, an
+    implausible count."""
+    LIMIT = "limit"
+    """A bound of ours was reached."""
+    NO_DEBUG_INFO = "no debug info"
+    """Debug info of the kernel or of a module is not loaded."""
+    NOT_IN_KERNEL = "not in this kernel"
+    """The crashed kernel has no such type, member or variable."""
+    UNSUPPORTED = "unsupported"
+    """It is there, and neither drgn nor drgn-pmem can read it (an architecture, a format)."""
+    INTERRUPTED = "interrupted"
+    """The user pressed Ctrl-C."""
+    FORMAT = "format"
+    """No dump of this kind can hold it, so its absence makes no answer incomplete."""
+
+
+class WalkError(PmemError):
+    """A walk that could not go on; what it found before stands."""
+
+
+class NotSaved(WalkError):
+    """
+    Bytes that the dump does not hold.
+
+    :param address: Where: a virtual or physical address; None if it is in the message only.
+    :param state: In which way; None if that could not be determined.
+    """
+
+    def __init__(
+        self, message: str, *, address: int | None = None, state: State | None = None
+    ) -> None:
+        super().__init__(message)
+        self.address = address
+        self.state = state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that an answer lacks, and why."""
+
+    cause: Cause
+    why: str
+    """In words: what a user reads. Decisions hang on :attr:`cause`, never on this."""
+    what: str = ""
+    """What was read: ``"the task list"``; empty if :attr:`why` says it."""
+    state: State | None = None
+    """For :attr:`Cause.NOT_SAVED`: in which way, if known."""
+    module: str | None = None
+    """For :attr:`Cause.NO_DEBUG_INFO`: the kernel module, ``"vmlinux"`` for the kernel itself."""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}" if self.what else self.why
+
+    @property
+    def degrades(self) -> bool:
+        """Whether it makes an answer incomplete."""
+        return self.cause is not Cause.FORMAT
+
+    def about(self, what: str) -> "Problem":
+        """The same problem as part of something larger."""
+        return Problem(
+            cause=self.cause,
+            why=self.why,
+            what=f"{what}: {self.what}" if self.what and what else what or self.what,
+            state=self.state,
+            module=self.module,
+        )
+
+    @classmethod
+    def of(cls, error: BaseException, what: str = "") -> "Problem":
+        """
+        The problem that an error tells of.
+
+        :param error: A :class:`~drgn_pmem.errors.PmemError` or :class:`drgn.FaultError`.
+        """
+        if isinstance(error, MissingDebugInfo):
+            cause = Cause.NO_DEBUG_INFO if error.module is not None else Cause.NOT_IN_KERNEL
+            return cls(cause=cause, why=str(error), what=what, module=error.module)
+        if isinstance(error, NotSaved):
+            return cls(cause=Cause.NOT_SAVED, why=str(error), what=what, state=error.state)
+        if isinstance(error, FaultError):
+            return cls(cause=Cause.NOT_SAVED, why=str(error), what=what)
+        if isinstance(error, KeyboardInterrupt):
+            return cls(cause=Cause.INTERRUPTED, why="interrupted", what=what)
+        return cls(cause=Cause.DAMAGED, why=str(error), what=what)
+
+
+class Incomplete(WalkError):
+    """
+    Not all that was asked for could be read.
+
+    :param problems: Why.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        lines = [str(problem) for problem in self.problems]
+        more = f" (and {len(lines) - 1} more problems)" if len(lines) > 1 else ""
+        super().__init__((lines[0] if lines else "incomplete") + more)
+
+
+@dataclass(frozen=True)
+class Partial(Generic[T]):
+    """
+    What was found, and what is missing from it.
+
+    ``for record in partial`` yields the records found, then raises :class:`Incomplete` if there are
+    more that could not be read: a plain loop cannot take a part for the whole.
+    """
+
+    value: T
+    """What was found. Code of this package takes it with :meth:`Problems.take`, which keeps the
+    problems."""
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether :attr:`value` is all there is."""
+        return not any(problem.degrades for problem in self.problems)
+
+    def whole(self) -> T:
+        """
+        The value where it is complete.
+
+        :raises Incomplete: where it is not
+        """
+        if not self.complete:
+            raise Incomplete(problem for problem in self.problems if problem.degrades)
+        return self.value
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from cast("Iterable[Any]", self.value)
+        self.whole()
+
+    def map(self, function: Callable[[T], U]) -> "Partial[U]":
+        """The same problems with another value."""
+        return Partial(function(self.value), self.problems)
+
+
+@dataclass
+class Problems:
+    """What an answer lacks, gathered while the answer is made. A problem counts once."""
+
+    _problems: dict[Problem, None] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(tuple(self._problems))
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def __bool__(self) -> bool:
+        """Whether anything is missing."""
+        return any(problem.degrades for problem in self._problems)
+
+    def add(self, problem: "Problem | BaseException", what: str = "") -> None:
+        """
+        Note a problem, or the one that an error tells of.
+
+        What the crashed kernel did not have at all (:class:`~drgn_pmem.errors.NotInKernel`) is no
+        problem: then there was none of it.
+
+        :param what: What could not be read.
+        """
+        if isinstance(problem, NotInKernel):
+            return
+        if isinstance(problem, Incomplete):
+            self.extend(problem.problems, what)
+        elif isinstance(problem, Problem):
+            self._problems.setdefault(problem.about(what) if what else problem)
+        else:
+            self._problems.setdefault(Problem.of(problem, what))
+
+    def extend(self, problems: Iterable[Problem], what: str = "") -> None:
+        """Note several problems."""
+        for problem in problems:
+            self.add(problem, what)
+
+    def take(self, partial: "Partial[T]", what: str = "") -> T:
+        """
+        The value of a :class:`Partial`; its problems become this answer's.
+
+        :param what: What it is part of, for the messages.
+        """
+        self.extend(partial.problems, what)
+        return partial.value
+
+    @contextlib.contextmanager
+    def trying(self, what: str) -> Iterator[None]:
+        """
+        A block that may fail for what the dump lacks: the error becomes a problem, the rest of the
+        block is skipped.
+
+        :param what: What the block reads.
+        """
+        try:
+            yield
+        except (PmemError, FaultError) as error:
+            self.add(error, what)
+
+    def attempt(self, what: str, read: Callable[[], T]) -> T | None:
+        """One value, or None and a problem."""
+        try:
+            return read()
+        except (PmemError, FaultError) as error:
+            self.add(error, what)
+            return None
+
+    def collect(self, entries: Iterable[T], what: str = "") -> list[T]:
+        """All entries of a walk, or those that it yields until it fails."""
+        found: list[T] = []
+        try:
+            for entry in entries:
+                found.append(entry)
+        except (PmemError, FaultError) as error:
+            self.add(error, what)
+        return found
+
+    def until_interrupted(
+        self, entries: Iterable[T], what: str, into: list[T] | None = None
+    ) -> list[T]:
+        """
+        All entries, or those until the user presses Ctrl-C: what was found is not thrown away.
+
+        :param what: What was not finished.
+        :param into: List to add them to; a new one if None.
+        """
+        found: list[T] = [] if into is None else into
+        try:
+            found.extend(entries)
+        except KeyboardInterrupt as error:
+            self.add(error, what)
+        return found
+
+    def partial(self, value: T) -> "Partial[T]":
+        """The answer: a value and the problems gathered so far."""
+        return Partial(value, tuple(self._problems))

@@ -1,0 +1,130 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What may be incomplete says so, whichever way it is used."""
+
+import drgn
+import pytest
+
+from drgn_pmem.errors import MissingDebugInfo, NotInKernel, PmemError
+from drgn_pmem.partial import (
+    Cause,
+    Incomplete,
+    NotSaved,
+    Partial,
+    Problem,
+    Problems,
+    State,
+    WalkError,
+)
+
+
+def lost(why: str = "gone", cause: Cause = Cause.NOT_SAVED) -> Problem:
+    return Problem(cause=cause, why=why)
+
+
+def test_a_plain_loop_cannot_take_a_part_for_the_whole() -> None:
+    found = []
+
+    def loop() -> None:
+        for record in Partial([1, 2], (lost(),)):
+            found.append(record)
+
+    with pytest.raises(Incomplete, match="gone"):
+        loop()
+    assert found == [1, 2]
+    assert list(Partial([1, 2])) == [1, 2]
+
+
+def test_whole_gives_the_value_only_where_it_is_complete() -> None:
+    assert Partial(7).whole() == 7
+    with pytest.raises(Incomplete, match=r"gone \(and 1 more problem"):
+        Partial(7, (lost(), lost("torn"))).whole()
+
+
+def test_what_no_dump_of_a_format_holds_makes_nothing_incomplete() -> None:
+    answer = Partial([1], (lost("never in /proc/vmcore", Cause.FORMAT),))
+    assert answer.complete
+    assert list(answer) == [1]
+    problems = Problems()
+    assert problems.take(answer) == [1]
+    assert not problems
+    assert len(problems) == 1
+
+
+def test_taking_a_value_takes_its_problems_once_each() -> None:
+    problems = Problems()
+    assert problems.take(Partial("a", (lost(),))) == "a"
+    assert problems.take(Partial("b", (lost(),))) == "b"
+    assert problems.partial(["a", "b"]) == Partial(["a", "b"], (lost(),))
+
+
+def test_a_problem_says_what_it_is_part_of() -> None:
+    problems = Problems()
+    problems.take(Partial(None, (lost(),)), "fd table")
+    problems.extend(list(problems), "task 7")
+    assert [str(p) for p in problems] == ["fd table: gone", "task 7: fd table: gone"]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (NotSaved("x", state=State.EXCLUDED), Cause.NOT_SAVED),
+        (drgn.FaultError("x", 0), Cause.NOT_SAVED),
+        (WalkError("x"), Cause.DAMAGED),
+        (PmemError("x"), Cause.DAMAGED),
+        (MissingDebugInfo("x", "dax"), Cause.NO_DEBUG_INFO),
+        (MissingDebugInfo("x"), Cause.NOT_IN_KERNEL),
+    ],
+)
+def test_an_error_becomes_a_problem_of_its_cause(error: Exception, cause: Cause) -> None:
+    problems = Problems()
+    with problems.trying("part"):
+        raise error
+    (problem,) = problems
+    assert problem.cause is cause
+    assert problem.what == "part"
+    assert problems.attempt("value", lambda: (_ for _ in ()).throw(error)) is None
+    assert len(problems) == 2
+
+
+def test_the_state_and_the_module_of_an_error_are_kept() -> None:
+    problems = Problems()
+    problems.add(NotSaved("x", state=State.TRUNCATED))
+    problems.add(MissingDebugInfo("y", "dax"))
+    assert [(p.state, p.module) for p in problems] == [(State.TRUNCATED, None), (None, "dax")]
+
+
+def test_what_the_kernel_did_not_have_is_no_problem() -> None:
+    problems = Problems()
+    with problems.trying("DAX devices"):
+        raise NotInKernel("no dax", "dax")
+    assert problems.partial([]) == Partial([])
+
+
+def test_a_walk_keeps_what_it_yielded_before_it_failed() -> None:
+    def walk():
+        yield 1
+        raise WalkError("the list is cyclic")
+
+    problems = Problems()
+    assert problems.collect(walk(), "the task list") == [1]
+    assert [str(p) for p in problems] == ["the task list: the list is cyclic"]
+    problems = Problems()
+    assert problems.collect(Partial([1, 2], (lost(),)), "outer") == [1, 2]
+    assert [str(p) for p in problems] == ["outer: gone"]
+
+
+def test_ctrl_c_keeps_what_was_found() -> None:
+    def walk():
+        yield 1
+        raise KeyboardInterrupt
+
+    problems = Problems()
+    assert problems.until_interrupted(walk(), "the scan") == [1]
+    assert [p.cause for p in problems] == [Cause.INTERRUPTED]
+
+
+def test_no_other_error_is_hidden() -> None:
+    problems = Problems()
+    with pytest.raises(AttributeError), problems.trying("part"):
+        raise AttributeError("a mistake of ours")
