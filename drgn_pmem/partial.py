@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 import enum
 from typing import Any, Generic, TypeVar, cast
 
-from drgn import FaultError
+from drgn import FaultError, Object, ObjectNotFoundError
 
 from drgn_pmem.errors import MissingDebugInfo, NotInKernel, PmemError
 
@@ -64,6 +64,18 @@ class State(enum.Enum):
     UNMAPPED = "unmapped"
     """The kernel's page tables, read in full from a verified root, map nothing at the virtual
     address (never the state of a physical address)."""
+
+
+_CAUGHT = (PmemError, FaultError, ObjectNotFoundError, AttributeError)
+"""What a read of a dump may raise: see :func:`_of_dump`."""
+
+
+def _of_dump(error: Exception) -> bool:
+    """
+    Whether an error tells of the dump, not of a mistake in this package. An AttributeError does if
+    it is drgn's, about a member that the kernel's structure does not have.
+    """
+    return not isinstance(error, AttributeError) or isinstance(error.obj, Object)
 
 
 class Cause(enum.Enum):
@@ -145,7 +157,8 @@ class Problem:
         """
         The problem that an error tells of.
 
-        :param error: A :class:`~drgn_pmem.errors.PmemError` or :class:`drgn.FaultError`.
+        :param error: A :class:`~drgn_pmem.errors.PmemError`, or what drgn raises for memory, a
+            variable or a member that is not there.
         """
         if isinstance(error, MissingDebugInfo):
             cause = Cause.NO_DEBUG_INFO if error.module is not None else Cause.NOT_IN_KERNEL
@@ -154,6 +167,10 @@ class Problem:
             return cls(cause=Cause.NOT_SAVED, why=str(error), what=what, state=error.state)
         if isinstance(error, FaultError):
             return cls(cause=Cause.NOT_SAVED, why=str(error), what=what)
+        if isinstance(error, ObjectNotFoundError):
+            return cls(cause=Cause.NOT_IN_KERNEL, why=f"this kernel has no {error.name}", what=what)
+        if isinstance(error, AttributeError):
+            return cls(cause=Cause.NOT_IN_KERNEL, why=f"this kernel's {error}", what=what)
         if isinstance(error, KeyboardInterrupt):
             return cls(cause=Cause.INTERRUPTED, why="interrupted", what=what)
         return cls(cause=Cause.DAMAGED, why=str(error), what=what)
@@ -269,25 +286,23 @@ class Problems:
         """
         try:
             yield
-        except (PmemError, FaultError) as error:
+        except _CAUGHT as error:
+            if not _of_dump(error):
+                raise
             self.add(error, what)
 
     def attempt(self, what: str, read: Callable[[], T]) -> T | None:
         """One value, or None and a problem."""
-        try:
+        with self.trying(what):
             return read()
-        except (PmemError, FaultError) as error:
-            self.add(error, what)
-            return None
+        return None
 
     def collect(self, entries: Iterable[T], what: str = "") -> list[T]:
         """All entries of a walk, or those that it yields until it fails."""
         found: list[T] = []
-        try:
+        with self.trying(what):
             for entry in entries:
                 found.append(entry)
-        except (PmemError, FaultError) as error:
-            self.add(error, what)
         return found
 
     def until_interrupted(

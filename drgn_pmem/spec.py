@@ -294,6 +294,10 @@ def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
         raise MissingDebugInfo(f"{spec.name}: {_lacks(spec, prog)}", error.module) from error
     except drgn.FaultError as error:
         raise PmemError(f"{spec.name}: the dump does not hold what this needs: {error}") from error
+    except AttributeError as error:
+        if not isinstance(error.obj, drgn.Object):
+            raise
+        raise PmemError(f"{spec.name}: this kernel's {error}") from error
     except drgn.ObjectNotFoundError as error:
         raise PmemError(f"{spec.name}: {error}; debug info is missing (load it with -s)") from error
     _name_lacking_modules(spec, prog, answer)

@@ -128,3 +128,17 @@ def test_no_other_error_is_hidden() -> None:
     problems = Problems()
     with pytest.raises(AttributeError), problems.trying("part"):
         raise AttributeError("a mistake of ours")
+
+
+def test_a_member_that_the_kernel_lacks_is_said() -> None:
+    prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+    number = prog.int_type("int", 4, True)
+    pair = prog.struct_type("pair", 4, (drgn.TypeMember(number, "first"),))
+    problems = Problems()
+    with problems.trying("the pair"):
+        drgn.Object(prog, pair, {"first": 1}).second  # noqa: B018
+    assert problems.attempt("a variable", lambda: prog["nowhere"]) is None
+    assert [(p.cause, str(p)) for p in problems] == [
+        (Cause.NOT_IN_KERNEL, "the pair: this kernel's 'struct pair' has no member 'second'"),
+        (Cause.NOT_IN_KERNEL, "a variable: this kernel has no nowhere"),
+    ]
