@@ -11,35 +11,72 @@ In plain Python::
     for namespace in drgn_pmem.for_each_namespace(prog):
         print(namespace.dev, namespace.mode, namespace.map)
 
-At drgn's prompt, ``from drgn_pmem import *`` gives the walkers their short names.
+At drgn's prompt, ``from drgn_pmem import *`` gives everything that the commands answer by its short
+name.
 """
 
-from collections.abc import Sequence
 import importlib
-from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from drgn import Program
-
-_PUBLIC = {
-    "coverage_of": "dumpfile",
-    "dump_of": "dumpfile",
-    "find_namespace": "kernel.namespace",
-    "find_pgmap": "kernel.pgmap",
-    "for_each_bus": "kernel.nvdimm",
-    "for_each_dax_device": "kernel.dax",
-    "for_each_dax_region": "kernel.dax",
-    "for_each_dimm": "kernel.nvdimm",
-    "for_each_iomem": "kernel.iomem",
-    "for_each_memmap_entry": "kernel.devm_memmap",
-    "for_each_namespace": "kernel.namespace",
-    "for_each_pgmap": "kernel.pgmap",
-    "for_each_region": "kernel.region",
-    "namespace_of_pfn": "kernel.namespace",
+_MODULES = {
+    "session": ("open",),
+    # what was there
+    "kernel.nvdimm": ("for_each_bus", "for_each_dimm"),
+    "kernel.region": ("for_each_region",),
+    "kernel.namespace": ("find_namespace", "for_each_namespace", "namespace_of_pfn"),
+    "kernel.dax": ("for_each_dax_device", "for_each_dax_region"),
+    "kernel.pgmap": ("find_pgmap", "for_each_pgmap"),
+    "kernel.iomem": ("for_each_iomem",),
+    "kernel.devm_memmap": ("for_each_memmap_entry",),
+    "analysis.inventory.listing": ("Selection", "read_inventory"),
+    "analysis.inventory.infoblocks": ("read_infoblocks",),
+    # what the dump holds of it
+    "dumpfile": ("coverage_of", "dump_of"),
+    "analysis.memmap.sources": ("read_memmaps",),
+    "analysis.coverage.namespaces": ("read_namespace_coverage",),
+    "analysis.coverage.segments": ("read_segments",),
+    "analysis.coverage.usage": ("read_usage",),
+    # pages, files and processes
+    "kernel.page": ("read_page",),
+    "kernel.page_address": ("parse_page", "resolve_page"),
+    "analysis.pages.one": ("one_page",),
+    "analysis.pages.filter": ("Filter", "flags_mask", "refcount_range"),
+    "analysis.pages.states": ("page_report",),
+    "analysis.pages.scan": ("scan_pages",),
+    "analysis.owners.search": ("owners_of",),
+    "analysis.owners.files": ("list_files", "pages_of_file"),
+    # what is wrong
+    "analysis.findings.crash": ("read_crash",),
+    "analysis.findings.poison": ("find_poison",),
+    "analysis.findings.pins": ("find_pins",),
+    "analysis.headers.compare": ("crash_headers",),
+    "analysis.fadump.examine": ("crashed_stack", "examine_fadump"),
+    "commands.pmem_report": ("read_report",),
+    # what an answer may lack, and errors
+    "partial": (
+        "Cause",
+        "Incomplete",
+        "NotSaved",
+        "Partial",
+        "Problem",
+        "Problems",
+        "State",
+        "WalkError",
+    ),
+    "errors": (
+        "DumpFileError",
+        "FormatError",
+        "MissingDebugInfo",
+        "NotFound",
+        "NotInKernel",
+        "PmemError",
+        "UsageError",
+    ),
 }
-"""Public names and the modules that they come from on first use: drgn imports this package at every
-start, and a start that uses no walker must not wait for them."""
+"""Module -> its public names, imported on first use: drgn imports this package at every start, and
+a start that uses no name must not wait for them."""
+
+_PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = tuple(_PUBLIC)
 
@@ -54,36 +91,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
-
-
-def open(
-    path: "str | PathLike[str]",
-    symbols: "Sequence[str | PathLike[str]]" = (),
-    *,
-    debug_directories: "Sequence[str | PathLike[str]]" = (),
-    kernel_directories: "Sequence[str | PathLike[str]]" = (),
-    vmcoreinfo: "str | PathLike[str] | None" = None,
-    architecture: "str | None" = None,
-) -> "Program":
-    """
-    Open a crash dump, with debug info, as ``drgn-pmem -c PATH -s SYMBOLS`` does.
-
-    :param symbols: vmlinux and files of modules; without, debug info is searched as drgn does.
-    :param debug_directories: Searched before the standard ones, as with ``--debug-directory``.
-    :param kernel_directories: The same for the kernel and its modules, as ``--kernel-directory``.
-    :param vmcoreinfo: File with vmcoreinfo text instead of the dump's.
-    :param architecture: Name in :class:`drgn.Architecture`, if the file does not tell.
-    :return: The program; also drgn's default one from now on.
-    :raises PmemError: if the file is no dump, or debug info is of another build
-    """
-    from drgn_pmem.shell.target import open_path
-
-    return open_path(
-        path,
-        symbols,
-        debug_directories=debug_directories,
-        kernel_directories=kernel_directories,
-        vmcoreinfo=vmcoreinfo,
-        architecture=architecture,
-    )
+    return sorted(__all__)

@@ -13,9 +13,9 @@ import traceback
 import drgn
 
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
+from drgn_pmem.session import Target
 from drgn_pmem.shell.failures import explain
 from drgn_pmem.shell.log import logger
-from drgn_pmem.shell.target import Target
 from drgn_pmem.spec import SPECS, run
 
 __all__ = ("other_commands", "run_command", "run_other_command", "run_script", "run_text")

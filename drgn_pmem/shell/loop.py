@@ -14,6 +14,7 @@ from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.output import ColorDepth
 
+from drgn_pmem.session import Target
 from drgn_pmem.shell.candidates import Candidates
 from drgn_pmem.shell.completion import ShellCompleter
 from drgn_pmem.shell.config import Config, load_config
@@ -27,7 +28,6 @@ from drgn_pmem.shell.output import Output
 from drgn_pmem.shell.pager import find_pager
 from drgn_pmem.shell.session import Session
 from drgn_pmem.shell.summary import Summary
-from drgn_pmem.shell.target import Target
 from drgn_pmem.shell.toolbar import toolbar
 
 __all__ = ("Shell", "interact")

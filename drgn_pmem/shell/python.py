@@ -22,6 +22,9 @@ import drgn_pmem
 
 __all__ = ("Python", "default_globals", "render")
 
+_OURS = frozenset(name for name in drgn_pmem.__all__ if not hasattr(builtins, name))
+"""Our names that the prompt knows without an import; ``open`` stays Python's own there."""
+
 
 def default_globals(prog: drgn.Program) -> dict[str, Any]:
     """drgn's globals and drgn_pmem; :class:`Python` adds the names of the latter on first use."""
@@ -98,14 +101,14 @@ class Python:
 
     def add_all(self) -> None:
         """Import all of our names now: for completion, when there is time."""
-        for name in drgn_pmem.__all__:
+        for name in _OURS:
             if name not in self.names:
                 self.names[name] = getattr(drgn_pmem, name)
 
     def _add_ours(self, code: CodeType) -> None:
         """Import those of our names that code uses: the first prompt does not wait for them."""
         for name in code.co_names:
-            if name in drgn_pmem.__all__ and name not in self.names:
+            if name in _OURS and name not in self.names:
                 self.names[name] = getattr(drgn_pmem, name)
         for constant in code.co_consts:
             if isinstance(constant, CodeType):

@@ -31,6 +31,7 @@ from drgn.commands import (
 )
 
 from drgn_pmem.errors import UsageError
+from drgn_pmem.session import Target, check_symbols, load_debug_info
 from drgn_pmem.shell.builtin import BUILTINS
 from drgn_pmem.shell.failures import Leave, did_you_mean, explain
 from drgn_pmem.shell.favourites import Favourites
@@ -39,7 +40,6 @@ from drgn_pmem.shell.interrupt import Interrupts
 from drgn_pmem.shell.log import logger
 from drgn_pmem.shell.output import Output
 from drgn_pmem.shell.python import Python, default_globals, render
-from drgn_pmem.shell.target import Target, check_symbols, load_debug_info
 from drgn_pmem.shell.words import Kind, Line, Names, read_line
 from drgn_pmem.spec import SPECS, Answer, Spec, run
 

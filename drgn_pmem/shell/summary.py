@@ -11,8 +11,8 @@ import drgn
 
 from drgn_pmem.errors import NotFound
 from drgn_pmem.output.text import escape, human_size, plural
+from drgn_pmem.session import Target, vmcoreinfo_value
 from drgn_pmem.shell.idle import Step
-from drgn_pmem.shell.target import Target, vmcoreinfo_value
 
 if TYPE_CHECKING:
     from drgn_pmem.analysis.memmap.sources import Memmap, MemmapAnswer
@@ -34,7 +34,7 @@ class Summary:
         prog = target.prog
         self.name = escape(target.name)
         self.short_name = escape(os.path.basename(target.name)) or self.name
-        self.release = vmcoreinfo_value(prog, "OSRELEASE") or "unknown release"
+        self.release = escape(vmcoreinfo_value(prog, "OSRELEASE") or "unknown release")
         self.architecture = prog.platform.arch.name.lower() if prog.platform else "unknown"
         self.panic = escape(panic_of(prog) or "")
         self.namespaces: int | None = None

@@ -23,8 +23,8 @@ import pytest
 
 import drgn_pmem
 from drgn_pmem.commands import load_commands
+from drgn_pmem.formats.build_id import build_id_of_file
 from drgn_pmem.kernel.kmod import lacking_modules
-from drgn_pmem.shell.target import build_id_of_file
 from drgn_pmem.spec import Spec
 
 from ..samples import Case, open_crash, run_json, truth_pages

@@ -11,9 +11,9 @@ import sys
 
 import pytest
 
+from drgn_pmem.session import Target
 from drgn_pmem.shell.sample import Sample, find_sample
 from drgn_pmem.shell.session import Session
-from drgn_pmem.shell.target import Target
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

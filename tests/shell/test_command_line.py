@@ -96,7 +96,7 @@ def test_a_file_that_is_no_dump_is_one_line(
 def test_a_vmlinux_of_another_build_is_one_line_with_both_build_ids(
     drgn_pmem, dump: Dump, tmp_path: Path
 ) -> None:
-    from drgn_pmem.shell.target import build_id_of_file
+    from drgn_pmem.formats.build_id import build_id_of_file
 
     right, _ = build_id_of_file(dump[1])
     assert right is not None
@@ -243,7 +243,7 @@ def test_build_ids_are_those_that_pyelftools_reads(dump: Dump) -> None:
     from elftools.elf.elffile import ELFFile
     from elftools.elf.sections import NoteSection
 
-    from drgn_pmem.shell.target import build_id_of_file
+    from drgn_pmem.formats.build_id import build_id_of_file
 
     for path in (dump[1], "/bin/sh", str(Path(sys.executable).resolve())):
         with open(path, "rb") as file:
@@ -259,7 +259,7 @@ def test_build_ids_are_those_that_pyelftools_reads(dump: Dump) -> None:
 
 def test_a_damaged_file_of_symbols_is_told(dump: Dump, tmp_path: Path) -> None:
     from drgn_pmem.errors import DumpFileError
-    from drgn_pmem.shell.target import build_id_of_file
+    from drgn_pmem.formats.build_id import build_id_of_file
 
     with open(dump[1], "rb") as file:
         start = file.read(4096)
@@ -273,7 +273,7 @@ def test_a_damaged_file_of_symbols_is_told(dump: Dump, tmp_path: Path) -> None:
 def test_every_readable_sample_opens_as_the_program_of_the_library_does(dump: Dump) -> None:
     """The quick way to open the usual dump gives what the thorough one gives."""
     from drgn_pmem.dumpfile.program import open_program
-    from drgn_pmem.shell.target import _is_whole_elf, _open_plainly
+    from drgn_pmem.session import _is_whole_elf, _open_plainly
 
     assert _is_whole_elf(dump[0])
     quick = _open_plainly(dump[0])
@@ -283,3 +283,18 @@ def test_every_readable_sample_opens_as_the_program_of_the_library_does(dump: Du
     assert quick["VMCOREINFO"].string_() == thorough["VMCOREINFO"].string_()
     assert (quick.flags, quick.platform) == (thorough.flags, thorough.platform)
     assert not _is_whole_elf("/bin/sh")
+
+
+def test_an_elf_header_whose_table_is_beyond_any_file_is_one_line(
+    drgn_pmem, dump: Dump, tmp_path: Path
+) -> None:
+    header = bytearray(Path(dump[0]).read_bytes()[:64])
+    header[32:40] = b"\xff" * 8  # e_phoff
+    path = tmp_path / "vmcore"
+    path.write_bytes(header)
+    assert str(path) in one_line(drgn_pmem("-c", str(path), "pmem-list"), 1)
+
+
+def test_open_at_the_prompt_is_pythons_own(drgn_pmem, dump: Dump) -> None:
+    result = drgn_pmem("-c", dump[0], "-s", dump[1], "-e", "print(open('/dev/null').read() == '')")
+    assert result.stdout == "True\n", result.stderr

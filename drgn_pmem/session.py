@@ -1,0 +1,313 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Opening a dump
+--------------
+
+A dump with the debug info that belongs to it, for scripts, the shell and the command line alike. A
+path that cannot be opened is an error: nothing here falls back to the running kernel.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+import logging
+import os
+from pathlib import Path
+import re
+import struct
+
+import drgn
+
+from drgn_pmem.errors import DumpFileError, MissingDebugInfo, PmemError, UsageError
+
+__all__ = (
+    "MODULES",
+    "Target",
+    "check_readable",
+    "check_symbols",
+    "find_architecture",
+    "load_debug_info",
+    "open",
+    "open_core",
+    "read_vmcoreinfo_file",
+    "vmcoreinfo_value",
+)
+
+MODULES = ("dax", "dm_mod", "ext4", "libnvdimm", "nd_pmem", "nfit", "xfs")
+"""Kernel modules whose debug info the full answers of all commands need, unless built in."""
+
+# include/uapi/linux/elf.h; the size of Elf64_Phdr, and the count that means "look elsewhere".
+_ET_CORE = 4
+_PHDR_SIZE = 56
+_PN_XNUM = 0xFFFF
+
+_MAX_VMCOREINFO = 1 << 20
+
+_logger = logging.getLogger("drgn_pmem")
+
+
+@dataclass(frozen=True)
+class Target:
+    """An open program, and what the user must know about how it was opened."""
+
+    prog: drgn.Program
+    name: str
+    """The dump's path, ``the running kernel``, or the address of the QEMU guest."""
+    notes: list[str] = field(default_factory=list)
+    """What is unusual about the dump file, a line each."""
+    missing: str = ""
+    """One line about debug info that was not found and how to load it; empty if none is missing."""
+    missing_kernel: bool = False
+    """True if the kernel's own debug info is missing, not only some module's."""
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "notes": self.notes,
+            "missing": self.missing or None,
+            "missing_kernel": self.missing_kernel,
+        }
+
+
+def open(
+    path: "str | os.PathLike[str]",
+    symbols: "Sequence[str | os.PathLike[str]]" = (),
+    *,
+    debug_directories: "Sequence[str | os.PathLike[str]]" = (),
+    kernel_directories: "Sequence[str | os.PathLike[str]]" = (),
+    vmcoreinfo: "str | os.PathLike[str] | None" = None,
+    architecture: "str | None" = None,
+) -> drgn.Program:
+    """
+    Open a crash dump with its debug info, as ``drgn-pmem -c PATH -s SYMBOLS`` does.
+
+    >>> prog = drgn_pmem.open("vmcore", ["vmlinux"])
+    >>> for namespace in drgn_pmem.for_each_namespace(prog):
+    ...     print(namespace.dev, namespace.mode, namespace.size)
+
+    :param symbols: vmlinux and files of modules; without, debug info is searched as drgn does.
+    :param debug_directories: Searched before the standard ones, as with ``--debug-directory``.
+    :param kernel_directories: The same for the kernel and its modules, as ``--kernel-directory``.
+    :param vmcoreinfo: File with vmcoreinfo text to use instead of the dump's.
+    :param architecture: Name in :class:`drgn.Architecture`, if the file does not say.
+    :return: The program; also drgn's default one from now on.
+    :raises PmemError: if the file is no dump, or debug info is of another build
+    """
+    files = _paths(symbols)
+    for file in files:
+        check_readable(file)
+    prog, notes = open_core(
+        os.fspath(path),
+        None if vmcoreinfo is None else read_vmcoreinfo_file(os.fspath(vmcoreinfo), "vmcoreinfo"),
+        find_architecture(architecture),
+    )
+    options = prog.debug_info_options
+    options.directories = (*_paths(debug_directories), *options.directories)
+    options.kernel_directories = (*_paths(kernel_directories), *options.kernel_directories)
+    check_symbols(prog, files)
+    missing, _ = load_debug_info(prog, files, default={"default": True, "main": True})
+    for note in (*notes, missing):
+        if note:
+            _logger.warning("%s", note)
+    drgn.set_default_prog(prog)
+    return prog
+
+
+def _paths(paths: "Sequence[str | os.PathLike[str]]") -> list[str]:
+    return [os.fspath(path) for path in paths]
+
+
+def open_core(
+    path: str, vmcoreinfo: bytes | None = None, architecture: "drgn.Architecture | None" = None
+) -> tuple[drgn.Program, list[str]]:
+    """
+    Open a dump without debug info.
+
+    :param vmcoreinfo: Text to use instead of the dump's own.
+    :return: The program, and what is unusual about the file, a line each.
+    :raises DumpFileError: saying what is wrong with the file and what would help
+    """
+    check_readable(path)
+    if vmcoreinfo is None and architecture is None and _is_whole_elf(path):
+        prog = _open_plainly(path)
+        if prog is not None:
+            return prog, []
+    from drgn_pmem.dumpfile.program import open_program
+
+    return open_program(path, vmcoreinfo=vmcoreinfo, architecture=architecture)
+
+
+def _open_plainly(path: str) -> drgn.Program | None:
+    """
+    Open what drgn itself opens well: the usual dump. That needs none of what
+    :func:`~drgn_pmem.dumpfile.program.open_program` does, nor the import of numpy.
+    """
+    prog = drgn.Program()
+    try:
+        prog.set_core_dump(path)
+        prog["VMCOREINFO"]
+    except Exception:
+        # drgn has no class for errors of libelf; whatever it is, open_program says what helps.
+        return None
+    return prog if prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL else None
+
+
+def _is_whole_elf(path: str) -> bool:
+    """Whether a file is a 64-bit ELF core with all the bytes that its program headers describe."""
+    with Path(path).open("rb") as file:
+        header = file.read(64)
+        if len(header) < 64 or header[:5] != b"\x7fELF\x02" or header[5] not in (1, 2):
+            return False
+        order = "<" if header[5] == 1 else ">"
+        (type_,) = struct.unpack_from(f"{order}H", header, 16)
+        (offset,) = struct.unpack_from(f"{order}Q", header, 32)
+        size, count = struct.unpack_from(f"{order}HH", header, 54)
+        if type_ != _ET_CORE or size != _PHDR_SIZE or not 0 < count < _PN_XNUM:
+            return False
+        length = os.fstat(file.fileno()).st_size
+        # Not only the table's end: an offset beyond 2^63 is none that a file can be read at.
+        if offset > length:
+            return False
+        file.seek(offset)
+        table = file.read(size * count)
+    if len(table) < size * count:
+        return False
+    for start in range(0, len(table), size):
+        file_offset, file_size = struct.unpack_from(f"{order}Q16xQ", table, start + 8)
+        if file_offset + file_size > length:
+            return False
+    return True
+
+
+def check_readable(path: str) -> None:
+    """:raises DumpFileError: if a file is none, is empty or cannot be read"""
+    try:
+        if os.path.isdir(path):
+            raise DumpFileError(f"{path} is a directory; name the file in it")
+        with Path(path).open("rb") as file:
+            first = file.read(1)
+    except DumpFileError:
+        raise
+    except OSError as error:
+        raise DumpFileError(f"{path}: {error.strerror}") from error
+    if not first:
+        raise DumpFileError(f"{path} is empty: nothing was saved in it")
+
+
+def read_vmcoreinfo_file(path: str, what: str) -> bytes:
+    """
+    Text of a vmcoreinfo file.
+
+    :param what: The option that names it, for the message.
+    :raises PmemError: if it cannot be read, or is too long to be vmcoreinfo
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_MAX_VMCOREINFO + 1)
+    except OSError as error:
+        raise DumpFileError(f"{path}: {error.strerror}") from error
+    if len(data) > _MAX_VMCOREINFO:
+        raise UsageError(f"{what}: {path} is longer than {_MAX_VMCOREINFO} bytes: not vmcoreinfo")
+    return data
+
+
+def find_architecture(name: str | None) -> drgn.Architecture | None:
+    """:raises UsageError: if drgn knows no such architecture"""
+    if not name:
+        return None
+    try:
+        return drgn.Architecture[name.upper()]
+    except KeyError:
+        raise UsageError(f"drgn knows no architecture {name!r}") from None
+
+
+def vmcoreinfo_value(prog: drgn.Program, key: str) -> str | None:
+    """A ``KEY=value`` line of the dump's vmcoreinfo, None if it has none; not escaped. Read without
+    :mod:`drgn_pmem.dumpfile`, whose numpy the first prompt would wait for."""
+    try:
+        text = prog["VMCOREINFO"].string_()
+    except (LookupError, drgn.FaultError):
+        return None
+    found = re.search(rb"^" + re.escape(key.encode()) + rb"=(.*)$", text, re.MULTILINE)
+    return found.group(1).decode("utf-8", "backslashreplace") if found else None
+
+
+def _describe_kernel(prog: drgn.Program) -> str:
+    release, build_id = vmcoreinfo_value(prog, "OSRELEASE"), vmcoreinfo_value(prog, "BUILD-ID")
+    return f"Linux {release or 'of unknown release'}" + (
+        f" (build ID {build_id})" if build_id else ""
+    )
+
+
+def check_symbols(prog: drgn.Program, paths: Sequence[str]) -> None:
+    """
+    Check that files of debug info can be those of a dump. drgn ignores a vmlinux of another build
+    with a warning; every answer would then fail for a reason that is no longer on the screen.
+
+    :raises PmemError: saying what is wrong with a file
+    """
+    from drgn_pmem.formats.build_id import build_id_of_file
+
+    for path in paths:
+        check_readable(path)
+    wanted = vmcoreinfo_value(prog, "BUILD-ID")
+    if wanted is None:
+        return
+    for path in paths:
+        build_id, is_module = build_id_of_file(path)
+        if build_id is not None and build_id != wanted and not is_module:
+            raise MissingDebugInfo(
+                f"{path} is of another build (build ID {build_id}) than the kernel that "
+                f"crashed, {_describe_kernel(prog)}"
+            )
+
+
+def load_debug_info(
+    prog: drgn.Program,
+    paths: Sequence[str] = (),
+    extra_paths: Sequence[str] = (),
+    default: "dict[str, bool] | None" = None,
+    *,
+    modules: Collection[str] = MODULES,
+) -> tuple[str, bool]:
+    """
+    Load debug info as drgn's command line does.
+
+    :param default: Further arguments of :meth:`drgn.Program.load_debug_info`.
+    :param modules: Kernel modules whose debug info is wanted, unless they are built in.
+    :return: One line about what was not found (empty if nothing), and whether that includes the
+        kernel's own.
+    """
+    # drgn logs every module that it misses, one line each; the returned line names them all.
+    drgn_logger = logging.getLogger("drgn")
+    level = drgn_logger.level
+    if drgn_logger.getEffectiveLevel() > logging.INFO:
+        drgn_logger.setLevel(logging.ERROR)
+    try:
+        prog.load_debug_info([str(path) for path in paths], **(default or {}))
+    except drgn.MissingDebugInfoError as error:
+        _logger.info("%s", error)
+    except (OSError, ValueError) as error:
+        raise PmemError(f"debug info cannot be loaded: {error}") from error
+    finally:
+        drgn_logger.setLevel(level)
+    for path in extra_paths:
+        path = os.path.abspath(path)
+        prog.extra_module(path, create=True).try_file(path)
+    from drgn_pmem.kernel.kmod import how_to_get_kernel, how_to_get_modules, lacking_modules
+
+    if _lacks_kernel(prog):
+        return f"no debug info of {_describe_kernel(prog)}: {how_to_get_kernel(prog)}", True
+    lacking = lacking_modules(prog, modules)
+    if lacking:
+        how = how_to_get_modules(prog)
+        return f"no debug info of the kernel modules {', '.join(lacking)}: {how}", False
+    return "", False
+
+
+def _lacks_kernel(prog: drgn.Program) -> bool:
+    try:
+        module = prog.main_module()
+    except LookupError:
+        return True
+    return bool(module.wants_debug_file())
