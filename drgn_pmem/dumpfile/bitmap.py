@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drgn_pmem.dumpfile.coverage import Coverage, State
-from drgn_pmem.dumpfile.intervals import U64
+from drgn_pmem.dumpfile.coverage import U64, Coverage, State
 from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.errors import DumpFileError
 

@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drgn_pmem.dumpfile.intervals import U64
 from drgn_pmem.partial import State
+from drgn_pmem.ranges import Range
 
-__all__ = ("ADDRESS_SPACE", "Coverage", "CoverageRange", "State")
+__all__ = ("ADDRESS_SPACE", "U64", "Coverage", "CoverageRange", "State")
+
+U64 = npt.NDArray[np.uint64]
 
 ADDRESS_SPACE = 1 << 64
 """Addresses end here (bytes)."""
@@ -35,28 +37,14 @@ _CODES = {state: code for code, state in enumerate(_STATES)}
 
 
 @dataclass(frozen=True)
-class CoverageRange:
-    """A run of physical memory in one state."""
+class CoverageRange(Range):
+    """A run of physical memory (bytes) in one state."""
 
-    start: int
-    """First physical address (bytes)."""
-    end: int
-    """Physical address after the last one (bytes)."""
     state: State
-
-    @property
-    def size(self) -> int:
-        """Bytes in the range."""
-        return self.end - self.start
 
     def to_json(self) -> dict[str, Any]:
         """Addresses as ``"0x..."``, the size in bytes, the state by name."""
-        return {
-            "start": hex(self.start),
-            "end": hex(self.end),
-            "size": self.size,
-            "state": self.state.value,
-        }
+        return {**super().to_json(), "state": self.state.value}
 
 
 class Coverage:
@@ -94,7 +82,7 @@ class Coverage:
         count = len(starts)
         if count == 0:
             return cls.everywhere(default)
-        # A gap follows a run unless the next one starts right behind it or the address space ends.
+        # A gap follows a run unless the next one starts right after it or the address space ends.
         gap = np.ones(count, bool)
         gap[:-1] = lasts[:-1] + np.uint64(1) != starts[1:]
         gap[-1] = lasts[-1] != np.uint64(ADDRESS_SPACE - 1)
@@ -206,6 +194,16 @@ class Coverage:
     def extent(self) -> list[CoverageRange]:
         """All runs that are not absent, ordered and merged."""
         return [item for item in self.ranges() if item.state is not State.ABSENT]
+
+    def covered(self) -> list[Range]:
+        """All that is not absent, whatever state it is in: ordered, adjacent runs joined."""
+        there = self._codes != _CODES[State.ABSENT]
+        first = there & ~np.concatenate((np.zeros(1, bool), there[:-1]))
+        after = ~there & np.concatenate((np.zeros(1, bool), there[:-1]))
+        ends = self._starts[after].tolist()
+        if there[-1]:
+            ends.append(ADDRESS_SPACE)
+        return [Range(*pair) for pair in zip(self._starts[first].tolist(), ends, strict=True)]
 
     def runs(self, state: State) -> tuple[U64, U64]:
         """First and last (inclusive) addresses of all runs of a state, as arrays."""

@@ -17,9 +17,10 @@ from array import array
 from dissect.cstruct import cstruct
 import numpy as np
 
-from drgn_pmem.dumpfile.intervals import U64, paint
+from drgn_pmem.dumpfile.coverage import U64
 from drgn_pmem.dumpfile.source import FileSource
 from drgn_pmem.errors import DumpFileError
+from drgn_pmem.ranges import paint
 
 __all__ = ("MAGIC", "MAX_RECORDS", "FlattenedSource")
 

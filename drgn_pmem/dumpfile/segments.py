@@ -16,11 +16,11 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from drgn_pmem.dumpfile.coverage import ADDRESS_SPACE, Coverage, State
-from drgn_pmem.dumpfile.intervals import U64, paint
+from drgn_pmem.dumpfile.coverage import ADDRESS_SPACE, U64, Coverage, State
 from drgn_pmem.dumpfile.records import Segment
 from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.errors import DumpFileError
+from drgn_pmem.ranges import paint
 
 __all__ = ("CHUNK", "ElfMemory", "Pieces", "SegmentTable", "bytes_there", "elf_coverage")
 

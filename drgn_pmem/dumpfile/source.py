@@ -17,7 +17,7 @@ import weakref
 
 import numpy as np
 
-from drgn_pmem.dumpfile.intervals import U64
+from drgn_pmem.dumpfile.coverage import U64
 from drgn_pmem.errors import DumpFileError
 
 __all__ = ("ByteSource", "FileSource")

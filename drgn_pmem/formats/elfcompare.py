@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from drgn_pmem.formats.elfcorehdr import MACHINES, PF_DEV, CrashHeader, ProgramHeader
+from drgn_pmem.ranges import Range, RangeSet
 
 __all__ = ("HeaderDifference", "compare_elfcorehdr", "memory_covered")
-
-_Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -48,30 +47,9 @@ class HeaderDifference:
         }
 
 
-def _union(ranges: Iterable[_Range]) -> list[_Range]:
-    merged: list[_Range] = []
-    for start, end in sorted(ranges):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        elif start < end:
-            merged.append((start, end))
-    return merged
-
-
-def _minus(ranges: list[_Range], others: list[_Range]) -> Iterator[_Range]:
-    """What *others* do not cover; both sorted and disjoint."""
-    position = 0
-    for start, end in ranges:
-        while position < len(others) and others[position][1] <= start:
-            position += 1
-        look = position
-        while start < end and look < len(others) and others[look][0] < end:
-            if start < others[look][0]:
-                yield start, others[look][0]
-            start = max(start, others[look][1])
-            look += 1
-        if start < end:
-            yield start, end
+def _covered(phdrs: Iterable[ProgramHeader]) -> RangeSet:
+    """Physical memory of program headers, adjacent ones joined: how it is split does not count."""
+    return RangeSet(Range(phdr.physical, phdr.end) for phdr in phdrs).contiguous()
 
 
 def memory_covered(header: CrashHeader, start: int, end: int) -> int:
@@ -80,8 +58,7 @@ def memory_covered(header: CrashHeader, start: int, end: int) -> int:
 
     :param end: Exclusive.
     """
-    covered = _union((phdr.physical, phdr.end) for phdr in header.loads)
-    return end - start - sum(high - low for low, high in _minus([(start, end)], covered))
+    return _covered(header.loads).size(start, end)
 
 
 def _memory(header: CrashHeader) -> list[ProgramHeader]:
@@ -119,30 +96,27 @@ def _compare_identity(left: CrashHeader, right: CrashHeader) -> Iterator[HeaderD
 
 
 def _compare_memory(left: CrashHeader, right: CrashHeader) -> Iterator[HeaderDifference]:
-    covered = [_union((phdr.physical, phdr.end) for phdr in _memory(h)) for h in (left, right)]
-    marked = [
-        _union((phdr.physical, phdr.end) for phdr in _memory(h) if phdr.pmem) for h in (left, right)
-    ]
+    covered = [_covered(_memory(h)) for h in (left, right)]
+    marked = [_covered(phdr for phdr in _memory(h) if phdr.pmem) for h in (left, right)]
     for one, other in ((0, 1), (1, 0)):
         has, lacks = (left, right)[one].source, (left, right)[other].source
-        for start, end in _minus(covered[one], covered[other]):
+        missing = covered[one].subtract(covered[other])
+        for part in missing:
             yield HeaderDifference(
                 "memory",
-                f"{start:#x}-{end:#x} ({end - start} bytes) is in {has}, not in {lacks}",
+                f"{part} ({part.size} bytes) is in {has}, not in {lacks}",
                 has,
-                start,
-                end,
+                part.start,
+                part.end,
             )
-        # Memory that one header lacks altogether was told above.
-        missing = list(_minus(covered[one], covered[other]))
-        for start, end in _minus(_union(_minus(marked[one], marked[other])), missing):
+        # Memory that one header lacks altogether is named above.
+        for part in marked[one].subtract(marked[other]).subtract(missing):
             yield HeaderDifference(
                 "pmem",
-                f"{start:#x}-{end:#x} is marked as persistent memory (PF_DEV) in {has},"
-                f" not in {lacks}",
+                f"{part} is marked as persistent memory (PF_DEV) in {has}, not in {lacks}",
                 has,
-                start,
-                end,
+                part.start,
+                part.end,
             )
 
 
@@ -214,7 +188,7 @@ def _compare_loads(
                     mine.end,
                 )
     spans = [[(phdr.physical, phdr.end) for phdr in phdrs] for phdrs in (lefts, rights)]
-    if spans[0] == spans[1] or _union(spans[0]) != _union(spans[1]):
+    if spans[0] == spans[1] or _covered(lefts) != _covered(rights):
         return
     if sorted(spans[0]) == sorted(spans[1]):
         yield HeaderDifference("order", "the same PT_LOADs are in another order")

@@ -23,9 +23,9 @@ from drgn.helpers.linux.sysfs import kobject_path
 
 from drgn_pmem.kernel.debuginfo import find_type, has_member
 from drgn_pmem.kernel.device import device_name, driver_name, for_each_device
-from drgn_pmem.kernel.pgmap import PhysicalRange
 from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import WalkError
+from drgn_pmem.ranges import Range
 
 __all__ = (
     "DaxDevice",
@@ -67,7 +67,7 @@ class DaxDevice:
     align: int
     mode: str | None
     """``"devdax"``, ``"system-ram"``; None if no driver is bound."""
-    ranges: tuple[PhysicalRange, ...]
+    ranges: tuple[Range, ...]
     region: int
     """Address of its ``struct dax_region``."""
     pgmap: int
@@ -95,7 +95,7 @@ class DaxRegion:
     id: int
     path: str
     """Its parent device, relative to /sys/devices as daxctl prints it."""
-    range: PhysicalRange
+    range: Range
     align: int
     devices: tuple[DaxDevice, ...]
     object: Object = field(repr=False, compare=False)
@@ -116,7 +116,7 @@ class DaxRegion:
         }
 
 
-def _ranges(dev_dax: Object) -> tuple[PhysicalRange, ...]:
+def _ranges(dev_dax: Object) -> tuple[Range, ...]:
     # Since Linux kernel commit 60e93dc097f7 ("device-dax: add dis-contiguous resource support") (in
     # v5.10) a device has several ranges.
     if has_member(dev_dax, "nr_range"):
@@ -126,7 +126,7 @@ def _ranges(dev_dax: Object) -> tuple[PhysicalRange, ...]:
         entries = [dev_dax.ranges[i].range for i in range(count)]
     else:
         entries = [dev_dax.region.res]
-    return tuple(PhysicalRange(e.start.value_(), e.end.value_() + 1) for e in entries)
+    return tuple(Range(e.start.value_(), e.end.value_() + 1) for e in entries)
 
 
 def _read_dax_device(dev_dax: Object) -> DaxDevice:
@@ -148,7 +148,7 @@ def _read_dax_device(dev_dax: Object) -> DaxDevice:
     )
 
 
-def _memory_blocks(prog: Program, ranges: tuple[PhysicalRange, ...]) -> MemoryBlocks:
+def _memory_blocks(prog: Program, ranges: tuple[Range, ...]) -> MemoryBlocks:
     """Memory blocks that lie in the ranges whole (kmem drops what is less than a block)."""
     section = 1 << prog["SECTION_SIZE_BITS"].value_()
     size = memory_block_size_bytes(prog).value_()
@@ -162,13 +162,13 @@ def _memory_blocks(prog: Program, ranges: tuple[PhysicalRange, ...]) -> MemoryBl
         if decode_memory_block_state(block) != "MEM_ONLINE":
             continue
         online += 1
-        zone = _zone_name(prog, block, PhysicalRange(start, start + size))
+        zone = _zone_name(prog, block, Range(start, start + size))
         known &= zone is not None
         movable += zone == b"Movable"
     return MemoryBlocks(online, total, movable == online if online and known else None)
 
 
-def _zone_name(prog: Program, block: Object, span: PhysicalRange) -> bytes | None:
+def _zone_name(prog: Program, block: Object, span: Range) -> bytes | None:
     """
     Zone of an online memory block, as ``valid_zones`` of sysfs shows it; None if it cannot be told.
 
@@ -219,7 +219,7 @@ def read_dax_region(region: Object, devices: "list[DaxDevice]") -> DaxRegion:
     return DaxRegion(
         region.id.value_(),
         _device_path(region.dev),
-        PhysicalRange(resource.start.value_(), resource.end.value_() + 1),
+        Range(resource.start.value_(), resource.end.value_() + 1),
         region.align.value_(),
         tuple(d for d in devices if d.region == region.value_()),
         region,

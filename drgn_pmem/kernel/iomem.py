@@ -17,6 +17,7 @@ from drgn import FaultError, Object, Program
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.walk import LIMIT, bounded
 from drgn_pmem.partial import WalkError
+from drgn_pmem.ranges import Range
 
 __all__ = (
     "DEVICE_BACKED_VMEMMAP",
@@ -61,6 +62,11 @@ class Resource:
     def size(self) -> int:
         """bytes"""
         return self.end - self.start + 1
+
+    @property
+    def range(self) -> Range:
+        """The same, end exclusive."""
+        return Range(self.start, self.end + 1)
 
     def to_json(self) -> dict[str, Any]:
         return {

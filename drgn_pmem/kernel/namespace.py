@@ -26,8 +26,9 @@ from drgn_pmem.kernel.device import (
     uuid_text,
 )
 from drgn_pmem.kernel.outline import NamespaceOutline, for_each_outline
-from drgn_pmem.kernel.pgmap import Pgmap, PhysicalRange
+from drgn_pmem.kernel.pgmap import Pgmap
 from drgn_pmem.kernel.walk import collect
+from drgn_pmem.ranges import Range
 
 __all__ = (
     "Namespace",
@@ -90,9 +91,9 @@ class Namespace:
         return not self.enabled
 
     @property
-    def range(self) -> PhysicalRange:
+    def range(self) -> Range:
         """All of it, metadata included."""
-        return PhysicalRange(self.resource, self.resource + self.raw_size)
+        return Range(self.resource, self.resource + self.raw_size)
 
     def to_json(self) -> dict[str, Any]:
         values = {

@@ -23,8 +23,9 @@ from drgn_pmem.kernel.iomem import IORESOURCE_SYSTEM_RAM, PERSISTENT_MEMORY, for
 from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel
 from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace
 from drgn_pmem.kernel.page_layout import page_layout
-from drgn_pmem.kernel.pgmap import PhysicalRange, for_each_pgmap
+from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.walk import collect
+from drgn_pmem.ranges import Range
 
 __all__ = ("PageAddress", "parse_page", "resolve_page")
 
@@ -139,20 +140,16 @@ def _without_kernel(prog: Program) -> str:
     return f": no debug info of the kernel: {how_to_get_kernel(prog)}"
 
 
-def _known_memory(prog: Program) -> Sequence[tuple[str, list[PhysicalRange]]]:
+def _known_memory(prog: Program) -> Sequence[tuple[str, list[Range]]]:
     """Physical ranges by what they are, persistent memory first; empty if no one tells."""
     cached = prog.cache.get("drgn_pmem.known_memory")
     if cached is None:
         page_maps = collect(for_each_pgmap(prog))[0]
         resources, problems = collect(for_each_iomem(prog))
         pmem = [r for pgmap in page_maps for r in pgmap.ranges]
-        pmem += [
-            PhysicalRange(r.start, r.end + 1) for r in resources if r.desc in PERSISTENT_MEMORY
-        ]
+        pmem += [r.range for r in resources if r.desc in PERSISTENT_MEMORY]
         ram = [
-            PhysicalRange(r.start, r.end + 1)
-            for r in resources
-            if r.flags & IORESOURCE_SYSTEM_RAM == IORESOURCE_SYSTEM_RAM
+            r.range for r in resources if r.flags & IORESOURCE_SYSTEM_RAM == IORESOURCE_SYSTEM_RAM
         ]
         cached = (("persistent memory", pmem), ("RAM", ram)) if pmem or not problems else ()
         prog.cache["drgn_pmem.known_memory"] = cached

@@ -20,30 +20,12 @@ from drgn.helpers.linux.xarray import xa_for_each, xa_load
 from drgn_pmem.kernel.debuginfo import find_variable, has_member
 from drgn_pmem.kernel.walk import LIMIT
 from drgn_pmem.partial import WalkError
+from drgn_pmem.ranges import Range
 
-__all__ = ("Altmap", "Pgmap", "PhysicalRange", "find_pgmap", "for_each_pgmap", "read_pgmap")
+__all__ = ("Altmap", "Pgmap", "find_pgmap", "for_each_pgmap", "read_pgmap")
 
 _PGMAP_ALTMAP_VALID = 1 << 0
 _MAX_RANGES = 1 << 12
-
-
-@dataclass(frozen=True)
-class PhysicalRange:
-    """Physical bytes, end exclusive."""
-
-    start: int
-    end: int
-
-    @property
-    def size(self) -> int:
-        """bytes"""
-        return self.end - self.start
-
-    def __contains__(self, address: int) -> bool:
-        return self.start <= address < self.end
-
-    def to_json(self) -> dict[str, Any]:
-        return {"start": f"{self.start:#x}", "end": f"{self.end:#x}", "size": self.size}
 
 
 @dataclass(frozen=True)
@@ -85,7 +67,7 @@ class Pgmap:
     address: int
     type: str
     """Enumerator of ``enum memory_type``: ``"MEMORY_DEVICE_FS_DAX"``."""
-    ranges: tuple[PhysicalRange, ...]
+    ranges: tuple[Range, ...]
     altmap: Altmap | None
     vmemmap_shift: int
     """Order of its compound pages (0: none)."""
@@ -137,7 +119,7 @@ def _read_altmap(altmap: Object) -> Altmap:
     )
 
 
-def _read_ranges(pgmap: Object) -> tuple[PhysicalRange, ...]:
+def _read_ranges(pgmap: Object) -> tuple[Range, ...]:
     # Since Linux kernel commit b7b3c01b1915 ("mm/memremap_pages: support multiple ranges per
     # invocation") (in v5.10), a mapping has several ranges; before, one struct range or resource.
     if has_member(pgmap, "nr_range"):
@@ -147,7 +129,7 @@ def _read_ranges(pgmap: Object) -> tuple[PhysicalRange, ...]:
         entries = [pgmap.ranges[i] for i in range(count)] if count > 1 else [pgmap.range]
     else:
         entries = [pgmap.res]
-    return tuple(PhysicalRange(e.start.value_(), e.end.value_() + 1) for e in entries)
+    return tuple(Range(e.start.value_(), e.end.value_() + 1) for e in entries)
 
 
 def _memory_type(pgmap: Object) -> str:

@@ -17,8 +17,8 @@ from drgn import Object, Program, cast, container_of
 
 from drgn_pmem.kernel.debuginfo import find_type, has_member
 from drgn_pmem.kernel.device import attempt, device_name, driver_name, for_each_nd_device
-from drgn_pmem.kernel.pgmap import PhysicalRange
 from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.ranges import Range
 
 __all__ = ("DpaMapping", "Region", "find_region", "for_each_region")
 
@@ -77,8 +77,8 @@ class Region:
     """``struct nd_region *``"""
 
     @property
-    def range(self) -> PhysicalRange:
-        return PhysicalRange(self.resource, self.resource + self.size)
+    def range(self) -> Range:
+        return Range(self.resource, self.resource + self.size)
 
     def to_json(self) -> dict[str, Any]:
         values = {

@@ -17,13 +17,13 @@ from typing import Any
 
 from drgn import FaultError, Program
 
-from drgn_pmem.analysis.inventory.machine import MachineMap, RangeSet, namespace_names, read_machine
-from drgn_pmem.dumpfile import Coverage, DumpFile, DumpFormat, Segment, State, dump_of
+from drgn_pmem.analysis.inventory.machine import MachineMap, namespace_names, read_machine
+from drgn_pmem.dumpfile import DumpFile, DumpFormat, Segment, State, dump_of
 from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.fadump import fw_dump
 from drgn_pmem.kernel.iomem import Resource
 from drgn_pmem.kernel.kexec import crash_image
-from drgn_pmem.kernel.pgmap import PhysicalRange
+from drgn_pmem.ranges import Range, RangeSet
 
 __all__ = ("DumpSegment", "Loader", "SegmentsAnswer", "guess_loader", "read_segments")
 
@@ -126,7 +126,7 @@ class SegmentsAnswer:
 
     segments: list[DumpSegment]
     loader: Loader
-    missing_ram: list[PhysicalRange]
+    missing_ram: list[Range]
     """RAM that no segment covers and that no one left out on purpose."""
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -175,7 +175,7 @@ class _Reader:
         self.machine = machine
         self.outside = outside
         """The dump was taken by a hypervisor: no flags, the crash kernel's memory included."""
-        self.reserved = RangeSet(PhysicalRange(r.start, r.end) for r in machine.reservations)
+        self.reserved = RangeSet(Range(r.start, r.end) for r in machine.reservations)
         self.cut = 0
 
     def read(self) -> Iterator[DumpSegment]:
@@ -275,8 +275,8 @@ class _Reader:
     def _bitmap(self) -> Iterator[DumpSegment]:
         """Ranges of pages that existed, cut where persistent memory begins and ends."""
         index = 0
-        for start, end in _present(self.dump.coverage):
-            for part, pmem in _cut(start, end, self.machine.device_pmem):
+        for there in self.dump.coverage.covered():
+            for part, pmem in self.machine.device_pmem.split(there.start, there.end):
                 if index >= _MAX_ROWS:
                     self.cut += 1
                     continue
@@ -299,33 +299,7 @@ class _Reader:
                 index += 1
 
 
-def _present(coverage: Coverage) -> Iterator[tuple[int, int]]:
-    """Runs that are not absent, whatever they are."""
-    start = end = 0
-    for part in coverage.ranges():
-        if part.state is State.ABSENT:
-            continue
-        if part.start != end:
-            if end > start:
-                yield start, end
-            start = part.start
-        end = part.end
-    if end > start:
-        yield start, end
-
-
-def _cut(start: int, end: int, pmem: RangeSet) -> Iterator[tuple[PhysicalRange, bool]]:
-    """Parts of a range that are persistent memory, and those that are not."""
-    for part in pmem.overlap(start, end):
-        if start < part.start:
-            yield PhysicalRange(start, part.start), False
-        yield part, True
-        start = part.end
-    if start < end:
-        yield PhysicalRange(start, end), False
-
-
-def _loader_of_kernel(prog: Program, area: PhysicalRange | None) -> str | None:
+def _loader_of_kernel(prog: Program, area: Range | None) -> str | None:
     if area is not None:
         return "firmware-assisted dump"
     try:
@@ -337,7 +311,7 @@ def _loader_of_kernel(prog: Program, area: PhysicalRange | None) -> str | None:
     return "kexec_file_load" if image.file_mode else "kexec-tools"
 
 
-def _fadump_area(prog: Program) -> PhysicalRange | None:
+def _fadump_area(prog: Program) -> Range | None:
     """Where the firmware keeps the dump that the crashed kernel had registered; None if none."""
     try:
         conf = fw_dump(prog)
@@ -345,7 +319,7 @@ def _fadump_area(prog: Program) -> PhysicalRange | None:
         return None
     if not conf.registered or not 0 < conf.reserve_size < 1 << 64:
         return None
-    return PhysicalRange(conf.reserve_start, conf.reserve_end)
+    return Range(conf.reserve_start, conf.reserve_end)
 
 
 def guess_loader(
@@ -417,13 +391,11 @@ def _is_part(inner: Segment, outer: Segment) -> bool:
 
 
 def _missing_ram(
-    dump: DumpFile, machine: MachineMap, loader: Loader, area: PhysicalRange | None
-) -> tuple[list[PhysicalRange], list[str]]:
+    dump: DumpFile, machine: MachineMap, loader: Loader, area: Range | None
+) -> tuple[list[Range], list[str]]:
     """RAM of iomem that the dump does not cover, without what is left out on purpose."""
     kept = RangeSet([area] if area else [])
-    reserved = RangeSet(
-        [*kept.ranges, *(PhysicalRange(r.start, r.end) for r in machine.reservations)]
-    )
+    reserved = RangeSet([*kept.ranges, *(Range(r.start, r.end) for r in machine.reservations)])
     x86 = dump.machine in ("EM_X86_64", "x86_64")
     by_file = "kexec_file_load" in (loader.by_order, loader.by_kernel)
     missing, low, own = [], 0, 0

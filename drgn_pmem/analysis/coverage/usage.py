@@ -17,10 +17,10 @@ from drgn import Program
 import numpy as np
 
 from drgn_pmem.analysis.coverage.namespaces import read_namespace_coverage
-from drgn_pmem.analysis.inventory.machine import RangeSet, read_machine
+from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.dumpfile import Coverage, DumpFile, State, coverage_of, dump_of, vmcoreinfo_of
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, NotFound
-from drgn_pmem.kernel.pgmap import PhysicalRange
+from drgn_pmem.ranges import Range, RangeSet
 
 __all__ = ("Usage", "UsageLine", "read_usage")
 
@@ -189,13 +189,9 @@ def _overlap(dump: DumpFile, size: int, original: int) -> int:
 
 def _present(coverage: Coverage, size: int) -> tuple[int, int]:
     """Pages that are not absent; end of the last one in bytes."""
-    pages = start = end = 0
-    for part in coverage.extent():
-        if part.start != end:
-            pages += -(-end // size) - -(-start // size)
-            start = part.start
-        end = part.end
-    return pages + -(-end // size) - -(-start // size), end
+    parts = coverage.covered()
+    pages = sum(-(-part.end // size) - -(-part.start // size) for part in parts)
+    return pages, parts[-1].end if parts else 0
 
 
 def _pmem(
@@ -204,40 +200,33 @@ def _pmem(
     """Pages of pmem metadata and user data by state, notes, and what could not be counted."""
     notes: list[str] = []
     lacks: list[str] = []
-    ranges: list[PhysicalRange] = []
-    everything: list[PhysicalRange] = []
+    ranges: list[Range] = []
+    everything: list[Range] = []
     try:
         for item in read_namespace_coverage(prog).namespaces:
-            everything.append(PhysicalRange(item.start, item.end))
+            everything.append(Range(item.start, item.end))
             if item.map != "dev":
                 continue
             data = min((s.start for s in item.stretches if s.kind == "data"), default=item.end)
-            ranges.append(PhysicalRange(item.start, data))
+            ranges.append(Range(item.start, data))
     except MissingDebugInfo as error:
         lacks.append(f"pmem pages: {error}")
     except NotFound as error:
         notes.append(str(error))
     machine = read_machine(prog)
     # What was used as RAM is no persistent memory to makedumpfile.
-    ram = machine.system_ram
-    pmem = RangeSet(
-        gap
-        for part in RangeSet([*machine.pmem.ranges, *everything]).ranges
-        for gap in ram.gaps(part.start, part.end)
-    )
+    pmem = machine.pmem.union(everything).subtract(machine.system_ram)
     if machine.pmem_sources and "PF_DEV" not in machine.pmem_sources and not dump.segments:
         notes.append(f"what is pmem is told from {', '.join(machine.pmem_sources)}")
     metadata = RangeSet(ranges)
     meta, data_states = dict.fromkeys(_STATES, 0), dict.fromkeys(_STATES, 0)
-    for part in pmem.ranges:
-        for inside in metadata.overlap(part.start, part.end):
-            _add(meta, coverage, inside)
-        for outside in metadata.gaps(part.start, part.end):
-            _add(data_states, coverage, outside)
+    for part in pmem:
+        for piece, is_metadata in metadata.split(part.start, part.end):
+            _add(meta if is_metadata else data_states, coverage, piece)
     return _pages(meta, size), _pages(data_states, size), notes, lacks
 
 
-def _add(states: dict[State, int], coverage: Coverage, part: PhysicalRange) -> None:
+def _add(states: dict[State, int], coverage: Coverage, part: Range) -> None:
     for state, size in coverage.count(part.start, part.end).items():
         states[state] += size
 

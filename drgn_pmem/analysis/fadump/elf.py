@@ -33,6 +33,7 @@ from drgn_pmem.formats.fadump import FadumpHeader
 from drgn_pmem.kernel.fadump import FwDump, relocated_vmcoreinfo
 from drgn_pmem.kernel.kexec import physical_address, read_physical
 from drgn_pmem.kernel.memblock import for_each_mem_range
+from drgn_pmem.ranges import Range, RangeSet
 
 __all__ = ("FadumpElf", "fadump_elf", "fadump_ranges")
 
@@ -90,10 +91,8 @@ def fadump_ranges(prog: Program, conf: FwDump) -> list[tuple[int, int]]:
 
 
 def _without(start: int, end: int, cut_start: int, cut_end: int) -> list[tuple[int, int]]:
-    if cut_start >= end or cut_end <= start:
-        return [(start, end)]
-    pieces = [(start, min(end, cut_start)), (max(start, cut_end), end)]
-    return [(low, high) for low, high in pieces if low < high]
+    gaps = RangeSet([Range(cut_start, cut_end)]).gaps(start, end)
+    return [(gap.start, gap.end) for gap in gaps]
 
 
 def fadump_elf(prog: Program, conf: FwDump, header: FadumpHeader) -> FadumpElf:

@@ -17,7 +17,8 @@ from drgn.helpers.linux.mm import pfn_to_page
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.kernel.debuginfo import find_type
 from drgn_pmem.kernel.pagetable import for_each_extent
-from drgn_pmem.kernel.pgmap import Pgmap, PhysicalRange
+from drgn_pmem.kernel.pgmap import Pgmap
+from drgn_pmem.ranges import Range
 
 __all__ = ("StructPages", "address_text", "read_struct_pages")
 
@@ -45,7 +46,7 @@ class StructPages:
     """bytes that the page tables map nowhere, or that no one can tell"""
     states: dict[State, int]
     """bytes by what the dump holds of them"""
-    pmem_range: PhysicalRange | None
+    pmem_range: Range | None
     """Smallest physical range that holds :attr:`on_pmem`."""
     first_physical: int | None
     """Physical address of the first struct page, by page table."""
@@ -80,7 +81,7 @@ class StructPages:
         }
 
 
-def read_struct_pages(prog: Program, pgmap: Pgmap, pmem: Iterable[PhysicalRange]) -> StructPages:
+def read_struct_pages(prog: Program, pgmap: Pgmap, pmem: Iterable[Range]) -> StructPages:
     """
     Where the struct pages of a page map are by page table, and what of them the dump holds.
 
@@ -126,7 +127,7 @@ def read_struct_pages(prog: Program, pgmap: Pgmap, pmem: Iterable[PhysicalRange]
         in_ram,
         unmapped,
         states,
-        None if pmem_start is None else PhysicalRange(pmem_start, pmem_end),
+        None if pmem_start is None else Range(pmem_start, pmem_end),
         first_physical,
         last_physical,
     )

@@ -30,8 +30,9 @@ from drgn_pmem.kernel.iomem import (
     for_each_iomem,
 )
 from drgn_pmem.kernel.namespace import Namespace, find_namespace, pgmap_of
-from drgn_pmem.kernel.pgmap import Pgmap, PhysicalRange, for_each_pgmap
+from drgn_pmem.kernel.pgmap import Pgmap, for_each_pgmap
 from drgn_pmem.kernel.walk import collect
+from drgn_pmem.ranges import Range
 
 __all__ = ("Memmap", "MemmapAnswer", "read_memmaps", "read_memmaps_in_steps")
 
@@ -236,7 +237,7 @@ def read_memmaps_in_steps(prog: Program) -> Generator[None, None, MemmapAnswer]:
     # Either may be missing: regions without debug info of libnvdimm, and iomem does not name the
     # persistent memory of every provider.
     pmem = [region.range for region in inventory.regions] + [
-        PhysicalRange(r.start, r.end + 1) for r in resources if r.desc in PERSISTENT_MEMORY
+        r.range for r in resources if r.desc in PERSISTENT_MEMORY
     ]
     memmaps = []
     for namespace in inventory.namespaces:
@@ -256,7 +257,7 @@ class _Reader:
         entries: list[MemmapEntry],
         pgmaps: list[Pgmap],
         resources: list[Resource],
-        pmem: list[PhysicalRange],
+        pmem: list[Range],
     ) -> None:
         self.prog = prog
         self.namespace = namespace

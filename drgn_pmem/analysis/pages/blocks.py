@@ -23,11 +23,11 @@ from drgn import FaultError, Program
 import numpy as np
 
 from drgn_pmem.dumpfile import DumpFile, DumpFormat, State, coverage_of, dump_of
-from drgn_pmem.dumpfile.intervals import paint
 from drgn_pmem.dumpfile.segments import SegmentTable
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.kernel.page_layout import PageLayout
 from drgn_pmem.kernel.pagetable import for_each_extent
+from drgn_pmem.ranges import paint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

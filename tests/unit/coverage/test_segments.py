@@ -5,17 +5,15 @@
 from pathlib import Path
 import subprocess
 import sys
-from typing import Any
 
-from hypothesis import given, strategies as st
 import pytest
 
 from drgn_pmem.analysis.coverage.segments import _Reader, guess_loader
-from drgn_pmem.analysis.inventory.machine import MachineMap, RangeSet
+from drgn_pmem.analysis.inventory.machine import MachineMap
 from drgn_pmem.dumpfile import PF_DEV, DumpFile, open_dump
 from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.kernel.kexec import NamedRange
-from drgn_pmem.kernel.pgmap import PhysicalRange
+from drgn_pmem.ranges import Range, RangeSet
 
 from ...samples import run_json, run_text
 from ..dumpfile.writers import VMCOREINFO, Elf, Load, note
@@ -38,7 +36,7 @@ def machine(
 ) -> MachineMap:
     return MachineMap(
         [],
-        RangeSet(PhysicalRange(a, b) for a, b in pmem),
+        RangeSet(Range(a, b) for a, b in pmem),
         ("regions",) if pmem else (),
         [],
         [NamedRange("crashk_res", a, b) for a, b in reserved or []],
@@ -203,27 +201,6 @@ def test_seventy_thousand_segments_are_listed_in_two_seconds(tmp_path: Path) -> 
     assert len(lines) == 70_001
     start = GIB + 70_000 * MIB
     assert lines[-1] == f"70001\t{start:#x}-{start + 4096:#x}"
-
-
-ranges = st.lists(
-    st.tuples(st.integers(0, 200), st.integers(0, 40)).map(lambda t: (t[0], t[0] + t[1])),
-    max_size=8,
-)
-
-
-@given(ranges, st.integers(0, 200), st.integers(0, 100))
-def test_range_sets_are_sets(members: list[tuple[int, int]], start: int, size: int) -> None:
-    end = start + size
-    inside = {x for a, b in members for x in range(a, b)}
-    wanted = set(range(start, end))
-    found = RangeSet(PhysicalRange(a, b) for a, b in members)
-
-    def elements(parts: list[Any]) -> list[int]:
-        return [x for part in parts for x in range(part.start, part.end)]
-
-    assert elements(found.overlap(start, end)) == sorted(inside & wanted)
-    assert elements(found.gaps(start, end)) == sorted(wanted - inside)
-    assert found.size(start, end) == len(inside & wanted)
 
 
 @pytest.mark.parametrize("line", ["pmem-segments", "pmem-usage", "pmem-infoblocks"])

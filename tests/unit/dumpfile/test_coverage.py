@@ -6,7 +6,6 @@ import itertools
 
 import drgn
 from hypothesis import given, strategies as st
-import numpy as np
 import pytest
 
 from drgn_pmem.dumpfile import (
@@ -20,28 +19,11 @@ from drgn_pmem.dumpfile import (
     set_coverage,
     set_dump,
 )
-from drgn_pmem.dumpfile.intervals import paint
 from drgn_pmem.errors import DumpFileError
+from drgn_pmem.ranges import Range
 
 SPACE = 1 << 64
 TOP = SPACE - 64
-
-
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30)), max_size=25))
-def test_paint_gives_each_address_to_the_last_interval_that_has_it(intervals):
-    truth = {}
-    for index, (start, size) in enumerate(intervals):
-        truth.update(dict.fromkeys(range(start, start + size), index))
-    starts = np.array([start for start, _ in intervals], np.uint64)
-    lasts = np.array([start + size - 1 for start, size in intervals], np.uint64)
-    first, last, winner = paint(starts, lasts)
-    painted = {}
-    for low, high, index in zip(first.tolist(), last.tolist(), winner.tolist(), strict=True):
-        for address in range(low, high + 1):
-            assert address not in painted, "pieces overlap"
-            painted[address] = index
-    assert painted == truth
-    assert first.tolist() == sorted(first.tolist())
 
 
 states = st.sampled_from([State.SAVED, State.EXCLUDED, State.TRUNCATED, State.ABSENT])
@@ -84,6 +66,10 @@ def test_coverage_agrees_with_a_list_of_bytes(gaps, base, start, end):
     for address in (start, end - 1):
         if 0 <= address < SPACE:
             assert coverage.state(address) is true_state(address)
+    there = {base + at for at, state in enumerate(truth) if state is not State.ABSENT}
+    covered = coverage.covered()
+    assert {x for part in covered for x in range(part.start, part.end)} == there
+    assert all(one.end < other.start for one, other in itertools.pairwise(covered))
     size = end - start
     inside = start >= 0 and end <= SPACE
     assert coverage.saved(start, size) == (
@@ -104,6 +90,7 @@ def test_extent_leaves_out_what_is_absent():
 
 
 def test_the_whole_address_space_is_counted():
+    assert Coverage.everywhere(State.SAVED).covered() == [Range(0, SPACE)]
     assert Coverage.everywhere(State.SAVED).count() == {State.SAVED: SPACE}
     partly = Coverage.from_ranges([CoverageRange(0, 5, State.SAVED)])
     assert partly.count() == {State.SAVED: 5, State.ABSENT: SPACE - 5}

@@ -7,7 +7,8 @@ import struct
 
 from drgn import FindObjectFlags, Object, Program, Type, TypeEnumerator, TypeKind, TypeMember
 
-from drgn_pmem.kernel.pgmap import Altmap, Pgmap, PhysicalRange
+from drgn_pmem.kernel.pgmap import Altmap, Pgmap
+from drgn_pmem.ranges import Range
 
 from .physical import PAGE, Machine, x86_64
 
@@ -155,7 +156,7 @@ class Kernel:
         self._pgmap = Pgmap(
             PGMAP,
             type,
-            (PhysicalRange(FIRST * PAGE, (FIRST + COUNT) * PAGE),),
+            (Range(FIRST * PAGE, (FIRST + COUNT) * PAGE),),
             altmap,
             shift,
             0,
