@@ -43,6 +43,7 @@ __all__ = (
     "Problems",
     "State",
     "WalkError",
+    "is_of_dump",
 )
 
 T = TypeVar("T")
@@ -66,16 +67,21 @@ class State(enum.Enum):
     address (never the state of a physical address)."""
 
 
-_CAUGHT = (PmemError, FaultError, ObjectNotFoundError, AttributeError)
-"""What a read of a dump may raise: see :func:`_of_dump`."""
+_CAUGHT = (PmemError, FaultError, LookupError, AttributeError)
+"""What a read of a dump may raise, if :func:`is_of_dump`."""
 
 
-def _of_dump(error: Exception) -> bool:
+def is_of_dump(error: BaseException) -> bool:
     """
-    Whether an error tells of the dump, not of a mistake in this package. An AttributeError does if
-    it is drgn's, about a member that the kernel's structure does not have.
+    Whether an error tells of the dump, not of a mistake in this package. Of a member that the
+    kernel's structure does not have, drgn raises AttributeError, or LookupError itself (none of its
+    subclasses).
     """
-    return not isinstance(error, AttributeError) or isinstance(error.obj, Object)
+    if isinstance(error, AttributeError):
+        return isinstance(error.obj, Object)
+    return isinstance(error, (PmemError, FaultError, ObjectNotFoundError)) or (
+        type(error) is LookupError
+    )
 
 
 class Cause(enum.Enum):
@@ -169,7 +175,7 @@ class Problem:
             return cls(cause=Cause.NOT_SAVED, why=str(error), what=what)
         if isinstance(error, ObjectNotFoundError):
             return cls(cause=Cause.NOT_IN_KERNEL, why=f"this kernel has no {error.name}", what=what)
-        if isinstance(error, AttributeError):
+        if isinstance(error, AttributeError) or type(error) is LookupError:
             return cls(cause=Cause.NOT_IN_KERNEL, why=f"this kernel's {error}", what=what)
         if isinstance(error, KeyboardInterrupt):
             return cls(cause=Cause.INTERRUPTED, why="interrupted", what=what)
@@ -287,7 +293,7 @@ class Problems:
         try:
             yield
         except _CAUGHT as error:
-            if not _of_dump(error):
+            if not is_of_dump(error):
                 raise
             self.add(error, what)
 

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.output.table import Field
-from drgn_pmem.partial import Problem
+from drgn_pmem.partial import Problem, is_of_dump
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -294,12 +294,12 @@ def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
         raise MissingDebugInfo(f"{spec.name}: {_lacks(spec, prog)}", error.module) from error
     except drgn.FaultError as error:
         raise PmemError(f"{spec.name}: the dump does not hold what this needs: {error}") from error
-    except AttributeError as error:
-        if not isinstance(error.obj, drgn.Object):
-            raise
-        raise PmemError(f"{spec.name}: this kernel's {error}") from error
     except drgn.ObjectNotFoundError as error:
         raise PmemError(f"{spec.name}: {error}; debug info is missing (load it with -s)") from error
+    except (AttributeError, LookupError) as error:
+        if not is_of_dump(error):
+            raise
+        raise PmemError(f"{spec.name}: this kernel's {error}") from error
     _name_lacking_modules(spec, prog, answer)
     return answer
 

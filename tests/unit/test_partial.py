@@ -126,8 +126,9 @@ def test_ctrl_c_keeps_what_was_found() -> None:
 
 def test_no_other_error_is_hidden() -> None:
     problems = Problems()
-    with pytest.raises(AttributeError), problems.trying("part"):
-        raise AttributeError("a mistake of ours")
+    for mistake in (AttributeError, KeyError, IndexError, TypeError):
+        with pytest.raises(mistake), problems.trying("part"):
+            raise mistake("of ours")
 
 
 def test_a_member_that_the_kernel_lacks_is_said() -> None:
@@ -138,7 +139,9 @@ def test_a_member_that_the_kernel_lacks_is_said() -> None:
     with problems.trying("the pair"):
         drgn.Object(prog, pair, {"first": 1}).second  # noqa: B018
     assert problems.attempt("a variable", lambda: prog["nowhere"]) is None
+    assert problems.attempt("a type", lambda: drgn.offsetof(pair, "third")) is None
     assert [(p.cause, str(p)) for p in problems] == [
         (Cause.NOT_IN_KERNEL, "the pair: this kernel's 'struct pair' has no member 'second'"),
         (Cause.NOT_IN_KERNEL, "a variable: this kernel has no nowhere"),
+        (Cause.NOT_IN_KERNEL, "a type: this kernel's 'struct pair' has no member 'third'"),
     ]
