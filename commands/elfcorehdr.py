@@ -73,7 +73,7 @@ _DIFFERENCE_FIELDS = (
         ("elfcorehdr -o /tmp/elfcorehdr", "write the rebuilt header, for readelf -lW"),
     ),
     code=(
-        "from drgn_pmem.analysis.headers.compare import crash_headers\n\n"
+        "from drgn_pmem import crash_headers\n\n"
         "headers = crash_headers(prog)\n"
         "for phdr in headers.rebuilt.phdrs:\n    print(phdr)\n"
         "for difference in headers.differences:\n    print(difference)"

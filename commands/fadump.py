@@ -70,10 +70,14 @@ def _value(name: str, value: object) -> object:
         ("fadump --stack", "the stack of the thread that crashed"),
     ),
     code=lambda args: (
-        ("from drgn_pmem.analysis.fadump.notes import fadump_stack\n\nprint(fadump_stack(prog))")
+        (
+            "from drgn_pmem import crashed_stack\n\n"
+            "cpu, frames = crashed_stack(prog)\n"
+            "print('CPU', cpu, *frames, sep='\\n')"
+        )
         if args.stack
         else (
-            "from drgn_pmem.analysis.fadump.examine import examine_fadump\n\n"
+            "from drgn_pmem import examine_fadump\n\n"
             "fadump = examine_fadump(prog)\n"
             "print(fadump.state, fadump.verdict)\n"
             "for field in fadump.fields:\n    print(field)"

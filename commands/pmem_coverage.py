@@ -78,7 +78,7 @@ def _bytes(states: "dict[Any, int]") -> str | None:
         ("pmem-coverage -H -o namespace,case,verdict", "for scripts"),
     ),
     code=lambda args: (
-        "from drgn_pmem.analysis.coverage.namespaces import read_namespace_coverage\n\n"
+        "from drgn_pmem import read_namespace_coverage\n\n"
         f"for item in read_namespace_coverage(prog, {args.namespace!r}).namespaces:\n"
         "    print(item.namespace, item.case, item.metadata, item.userdata, item.struct_pages)\n"
         "    print(item.verdict, item.advice)\n"

@@ -12,7 +12,7 @@ from drgn_pmem.spec import Answer, Argument, command
 
 def _code(args: argparse.Namespace) -> str:
     return (
-        "from drgn_pmem.analysis.owners.files import pages_of_file\n\n"
+        "from drgn_pmem import pages_of_file\n\n"
         f"pages = pages_of_file(prog, {args.path!r})\n"
         "for page in pages:\n"
         "    print(page.path, hex(page.offset), page.pfn, page.order, page.dirty, page.locked)\n"

@@ -12,7 +12,7 @@ from drgn_pmem.spec import Answer, Argument, command
 
 def _code(args: argparse.Namespace) -> str:
     return (
-        "from drgn_pmem.analysis.owners.files import list_files\n\n"
+        "from drgn_pmem import list_files\n\n"
         f"files = list_files(prog, {args.namespace!r}, all_files={args.all!r}).files\n"
         "for file in files:\n"
         "    print(file.path, file.inode, file.pages, file.dirty, file.shared,\n"

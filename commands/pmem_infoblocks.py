@@ -53,7 +53,7 @@ class _Row:
         ("pmem-infoblocks --json", "every field of every block, arena and label"),
     ),
     code=(
-        "from drgn_pmem.analysis.inventory.infoblocks import read_infoblocks\n\n"
+        "from drgn_pmem import read_infoblocks\n\n"
         "answer = read_infoblocks(prog)\n"
         "for found in answer.blocks:\n"
         "    print(hex(found.address), found.kind, found.namespace, found.block, *found.notes)\n"

@@ -56,6 +56,44 @@ _SIZES = ("SIZE", "AVAILABLE", "ALIGN")
 """Columns that -u shows as sizes."""
 
 
+def _switch_on(args: argparse.Namespace) -> None:
+    """What each -v switches on, as ndctl/list.c has it; namespaces if no kind was asked for."""
+    args.namespaces |= args.verbose > 0
+    args.device_dax |= args.verbose > 0
+    args.buses |= args.verbose > 1
+    args.dimms |= args.verbose > 1
+    args.regions |= args.verbose > 1
+    args.idle |= args.verbose > 2
+    if not (args.buses or args.dimms or args.regions or args.namespaces or args.device_dax):
+        args.namespaces = True
+
+
+def _code(args: argparse.Namespace) -> str:
+    _switch_on(args)
+    chosen = {
+        name: getattr(args, name)
+        for name in ("bus", "region", "namespace", "dimm", "mode", "idle")
+        if getattr(args, name)
+    }
+    kinds = {
+        "buses": ("bus", "bus.dev, bus.provider"),
+        "dimms": ("dimm", "dimm.dev, dimm.id, dimm.enabled"),
+        "regions": ("region", "region.dev, region.size, region.resource"),
+        "namespaces": ("namespace", "namespace.dev, namespace.mode, namespace.size"),
+        "device_dax": ("region", "region.id, [device.chardev for device in region.devices]"),
+    }
+    return (
+        "from drgn_pmem import Selection, read_inventory\n\n"
+        f"selection = Selection({', '.join(f'{name}={value!r}' for name, value in chosen.items())})"
+        "\ninventory = read_inventory(prog).select(selection)\n"
+    ) + "".join(
+        f"for {name} in inventory.{'dax_regions' if kind == 'device_dax' else kind}:\n"
+        f"    print({shown})\n"
+        for kind, (name, shown) in kinds.items()
+        if getattr(args, kind)
+    )
+
+
 @command(
     name="pmem-list",
     description="list NVDIMM buses, DIMMs, regions, namespaces and DAX devices, as ndctl list",
@@ -97,12 +135,7 @@ _SIZES = ("SIZE", "AVAILABLE", "ALIGN")
         ("pmem-list -BDRNX -vv --json --ndctl", "what `ndctl list -BDRNX -vv` printed"),
         ("pmem-list -N -r region0 -o namespace,size -s -size", "two columns, largest first"),
     ),
-    code=(
-        "from drgn_pmem.analysis.inventory.listing import Selection, read_inventory\n\n"
-        "inventory = read_inventory(prog).select(Selection())\n"
-        "for namespace in inventory.namespaces:\n"
-        "    print(namespace.dev, namespace.mode, namespace.map, namespace.size)\n"
-    ),
+    code=_code,
     modules={
         "libnvdimm": "buses, DIMMs, regions, and of namespaces all but place and mode",
         "nfit": "handles and flags of DIMMs",
@@ -114,15 +147,7 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.inventory.listing import Selection, read_inventory
     from drgn_pmem.output.ndctl import nest
 
-    # What each -v switches on, as ndctl/list.c has it.
-    args.namespaces |= args.verbose > 0
-    args.device_dax |= args.verbose > 0
-    args.buses |= args.verbose > 1
-    args.dimms |= args.verbose > 1
-    args.regions |= args.verbose > 1
-    args.idle |= args.verbose > 2
-    if not (args.buses or args.dimms or args.regions or args.namespaces or args.device_dax):
-        args.namespaces = True
+    _switch_on(args)
     selection = Selection(
         args.bus, args.region, args.namespace, args.dimm, args.mode, idle=args.idle
     )

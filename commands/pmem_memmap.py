@@ -55,9 +55,9 @@ _ENTRY = (
         ("pmem-memmap namespace0.0 --json", "every field of one"),
         ("pmem-memmap -o namespace,first,last,place", "the page tables' answer only"),
     ),
-    code=(
-        "from drgn_pmem.analysis.memmap.sources import read_memmaps\n\n"
-        "for memmap in read_memmaps(prog).memmaps:\n"
+    code=lambda args: (
+        "from drgn_pmem import read_memmaps\n\n"
+        f"for memmap in read_memmaps(prog).only(prog, {args.namespace!r}).memmaps:\n"
         "    print(memmap.namespace.dev, memmap.list_entry, memmap.pgmap and memmap.pgmap.altmap,\n"
         "          memmap.struct_pages, memmap.agree, *memmap.notes)\n"
     ),

@@ -49,9 +49,9 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
         ("pmem-namespaces -u -o +uuid", "sizes for people, uuid added"),
         ("pmem-namespaces namespace0.0 --json", "one, as JSON"),
     ),
-    code=(
-        "from drgn_pmem.analysis.memmap.sources import read_memmaps\n\n"
-        "for memmap in read_memmaps(prog).memmaps:\n"
+    code=lambda args: (
+        "from drgn_pmem import read_memmaps\n\n"
+        f"for memmap in read_memmaps(prog).only(prog, {args.namespace!r}).memmaps:\n"
         "    namespace, pages = memmap.namespace, memmap.struct_pages\n"
         "    print(namespace.dev, namespace.mode, namespace.size, pages and pages.place,\n"
         "          pages and pages.saved)\n"

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 def _code(args: argparse.Namespace) -> str:
     return (
-        "from drgn_pmem.analysis.pages.one import one_page\n"
-        "from drgn_pmem.kernel.page import parse_page\n\n"
+        "from drgn_pmem import one_page, parse_page\n\n"
         f"pages = [one_page(prog, parse_page(prog, x)) for x in {args.page!r}]\n"
         "for page in pages:\n"
-        "    state = page.state  # drgn_pmem.kernel.page.PageState\n"
+        "    state = page.state\n"
         "    print(hex(state.pfn), page.namespace, state.state.value, state.reason,\n"
         "          state.flag_names, state.refcount, state.pins, page.owner, state.index)\n"
     )

@@ -81,12 +81,11 @@ def _code(args: argparse.Namespace) -> str:
         else "entry.namespace, entry.status, entry.pages, entry.refcount, entry.owner"
     )
     return (
-        "from drgn_pmem.analysis.pages.filter import Filter, flags_mask, refcount_range\n"
-        "from drgn_pmem.analysis.pages.states import page_report\n\n"
+        "from drgn_pmem import Filter, flags_mask, page_report, refcount_range\n\n"
         f"report = page_report(prog, {args.namespace!r}, Filter({filters}), ranges={args.ranges})\n"
         f"for entry in report.{what}:\n"
         f"    print({shown})\n"
-        "# The arrays behind it: drgn_pmem.analysis.pages.scan.scan_pages()\n"
+        "# The arrays that this counts: drgn_pmem.scan_pages()\n"
     )
 
 

@@ -52,7 +52,7 @@ from drgn_pmem.spec import Answer, Argument, command
         ("pmem-pins -w -o +evidence", "only what a task waits for, and how each holder is known"),
     ),
     code=lambda args: (
-        "from drgn_pmem.analysis.findings.pins import find_pins\n\n"
+        "from drgn_pmem import find_pins\n\n"
         "pages = [p for p in find_pins(prog).pages"
         f"{' if p.waiters' if args.waited else ''}]\n"
         "for page in pages:\n"

@@ -54,7 +54,7 @@ from drgn_pmem.spec import Answer, Argument, command
         ("pmem-poison --json", "the same as JSON"),
     ),
     code=(
-        "from drgn_pmem.analysis.findings.poison import find_poison\n\n"
+        "from drgn_pmem import find_poison\n\n"
         "pages = find_poison(prog).pages\n"
         "for page in pages:\n"
         "    print(hex(page.pfn), page.sources, page.place, page.hits, page.processes)\n"

@@ -157,7 +157,7 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
         ("pmem-report --json", "what every command says with --json, and its notes"),
     ),
     code=(
-        "from drgn_pmem.commands.pmem_report import read_report\n\n"
+        "from drgn_pmem import read_report\n\n"
         "for section in read_report(prog):\n"
         "    print(section.line, section.state, section.found, section.notes)\n"
         "    # section.answer.records: what the command returns\n"

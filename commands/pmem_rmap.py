@@ -57,8 +57,7 @@ def _code(args: argparse.Namespace) -> str:
     if "-" in args.page:
         words, imports = f"{words} + sys.stdin.read().split()", "import sys\n\n"
     return (
-        f"{imports}from drgn_pmem.analysis.owners.search import owners_of\n"
-        "from drgn_pmem.kernel.page import parse_page\n\n"
+        f"{imports}from drgn_pmem import owners_of, parse_page\n\n"
         f"pages = [owners_of(prog, parse_page(prog, x)) for x in {words}]\n"
         "for page in pages:\n"
         "    for owner in page.owners:\n"

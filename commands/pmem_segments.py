@@ -51,7 +51,7 @@ def _range(start: int | None, size: int) -> str | None:
         ("pmem-segments --json", "with every resource under each"),
     ),
     code=(
-        "from drgn_pmem.analysis.coverage.segments import read_segments\n\n"
+        "from drgn_pmem import read_segments\n\n"
         "answer = read_segments(prog)\n"
         "print(answer.loader.text, *answer.notes, sep=\"\\n\")\n"
         "for segment in answer.segments:\n"

@@ -47,7 +47,7 @@ def _state(name: str) -> Callable[[Any], Any]:
         ("pmem-usage --json", "the counts"),
     ),
     code=(
-        "from drgn_pmem.analysis.coverage.usage import read_usage\n\n"
+        "from drgn_pmem import read_usage\n\n"
         "for line in read_usage(prog).lines():\n"
         "    print(line.text, line.pages, line.states)\n"
     ),

@@ -2,7 +2,7 @@
 
 import sys
 
-from drgn_pmem.analysis.owners.files import list_files
+from drgn_pmem import list_files
 
 count = int(sys.argv[1]) if sys.argv[1:] else 3
 files = list_files(prog, None, all_files=False).files  # noqa: F821 (prog is set by drgn-pmem)
