@@ -2,17 +2,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What several commands show in the same way. No command of its own."""
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
-
-from drgn_pmem.output.table import Field
-from drgn_pmem.output.text import human_size
 
 if TYPE_CHECKING:
     from drgn_pmem.dumpfile import State
 
-__all__ = ("NAMESPACE_MODULES", "OWNER_MODULES", "bar_of", "for_people")
+__all__ = ("NAMESPACE_MODULES", "OWNER_MODULES", "bar_of")
 
 
 NAMESPACE_MODULES = {
@@ -28,19 +24,6 @@ OWNER_MODULES = {
     "dax": "pages of character devices",
 }
 """The same for an answer about the owners of pages."""
-
-
-def for_people(fields: Sequence[Field], names: Collection[str]) -> list[Field]:
-    """The same columns, with the sizes among them as ``ndctl list -u`` prints sizes."""
-
-    def human(field: Field) -> Field:
-        def size(record: object) -> object:
-            value = field.value(record)
-            return human_size(value) if isinstance(value, int) else value
-
-        return replace(field, value=size)
-
-    return [human(field) if field.name in names else field for field in fields]
 
 
 def bar_of(parts: "Iterable[tuple[str, int, State | None]]", width: int) -> str | None:

@@ -75,7 +75,9 @@ _DIFFERENCE_FIELDS = (
     code=(
         "from drgn_pmem import crash_headers\n\n"
         "headers = crash_headers(prog)\n"
-        "for phdr in headers.rebuilt.phdrs:\n    print(phdr)\n"
+        "for header in (headers.found, headers.rebuilt, headers.implied):\n"
+        "    for phdr in header.phdrs if header is not None else ():\n"
+        "        print(header.source, phdr)\n"
         "for difference in headers.differences:\n    print(difference)"
     ),
 )

@@ -7,8 +7,7 @@ from typing import Any
 
 from drgn import Program
 
-from drgn_pmem.commands.common import for_people
-from drgn_pmem.output.table import Field
+from drgn_pmem.output.table import Field, human_readable
 from drgn_pmem.spec import Answer, Argument, command
 
 _BUS = (
@@ -160,17 +159,13 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
         (args.namespaces, inventory.namespaces, _NAMESPACE),
         (args.device_dax, dax_devices, _DAX),
     )
-    shown = [
-        (records, for_people(fields, _SIZES) if args.human else fields)
-        for wanted, records, fields in kinds
-        if wanted
-    ]
+    shown = [(records, fields) for wanted, records, fields in kinds if wanted]
     return Answer(
         records=[record for records, _ in shown for record in records],
         lacks=inventory.problems,
         complete=not inventory.problems,
         sections=[
-            ("", records, for_people(fields, _SIZES) if args.human else fields)
+            ("", records, human_readable(fields, _SIZES) if args.human else fields)
             for records, fields in shown
         ],
         json=nest(

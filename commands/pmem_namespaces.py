@@ -6,8 +6,8 @@ import argparse
 
 from drgn import Program
 
-from drgn_pmem.commands.common import NAMESPACE_MODULES, bar_of, for_people
-from drgn_pmem.output.table import Field
+from drgn_pmem.commands.common import NAMESPACE_MODULES, bar_of
+from drgn_pmem.output.table import Field, human_readable
 from drgn_pmem.spec import SPECS, Answer, Argument, command
 
 _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
@@ -67,6 +67,6 @@ def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
         answer.memmaps,
         lacks=answer.problems,
         complete=not answer.problems,
-        fields=for_people(fields, _SIZES) if args.human else fields,
+        fields=human_readable(fields, _SIZES) if args.human else fields,
         json=[m.namespace_json() for m in answer.memmaps],
     )

@@ -130,8 +130,8 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
         return without(_IMPOSSIBLE, str(error))
     except KeyboardInterrupt:
         return without(_INTERRUPTED, "interrupted")
-    state = _DEGRADED if answer.all_lacks() else _COMPLETE
-    if any(lack.startswith("interrupted: ") for lack in answer.lacks):
+    state = _DEGRADED if answer.lacks or not answer.whole else _COMPLETE
+    if answer.interrupted:
         state = _INTERRUPTED
     return ReportSection(line, spec, args, noun, answer, None, state)
 

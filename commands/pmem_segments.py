@@ -6,9 +6,11 @@ import argparse
 
 from drgn import Program
 
-from drgn_pmem.output.table import Field
-from drgn_pmem.output.text import human_size
-from drgn_pmem.spec import Answer, Argument, command
+from drgn_pmem.output.table import Field, human_readable
+from drgn_pmem.spec import SPECS, Answer, Argument, command
+
+_SIZES = ("SIZE", "IN_FILE")
+"""Columns that -u shows as sizes."""
 
 
 def _range(start: int | None, size: int) -> str | None:
@@ -61,20 +63,15 @@ def _range(start: int | None, size: int) -> str | None:
     modules={"libnvdimm": "namespaces in system-ram mode, regions that iomem does not have"},
 )  # fmt: skip
 def pmem_segments(prog: Program, args: argparse.Namespace) -> Answer:
-    from dataclasses import replace
-
     from drgn_pmem.analysis.coverage.segments import read_segments
-    from drgn_pmem.spec import SPECS
 
     answer = read_segments(prog)
-    fields = None
-    if args.human:
-        fields = [
-            replace(f, value=lambda s, f=f: human_size(f.value(s)))  # type: ignore[misc]
-            if f.name in ("SIZE", "IN_FILE")
-            else f
-            for f in SPECS["pmem-segments"].fields
-        ]
+    fields = SPECS["pmem-segments"].fields
     notes = [answer.loader.text, *answer.notes]
     lacks = [*answer.lacks, *(f"without this, less is told: {p}" for p in answer.problems)]
-    return Answer(answer.segments, notes, lacks, fields=fields)
+    return Answer(
+        answer.segments,
+        notes,
+        lacks,
+        fields=human_readable(fields, _SIZES) if args.human else fields,
+    )

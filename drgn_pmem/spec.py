@@ -34,8 +34,9 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, PmemError, UsageError
+from drgn_pmem.output.records import Records, Table
 from drgn_pmem.output.table import Field
-from drgn_pmem.partial import Problem, is_of_dump
+from drgn_pmem.partial import Cause, Partial, Problem, is_of_dump
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -102,17 +103,35 @@ class Answer:
     """Fields instead of the spec's, when options change what a row is."""
     json: Any = None
     """JSON instead of the list of records (nested lists as ndctl prints them, single objects)."""
-    sections: Sequence[tuple[str, Sequence[Any], Sequence[Field]]] = ()
+    sections: Sequence[Table] = ()
     """(title, records, fields) tables one after the other, for answers with more than one kind of
     record."""
     problems: Iterable[Problem] = ()
     """What the answer lacks and why; printed as the last notes."""
+
+    @classmethod
+    def of(cls, partial: Partial[Any], **more: Any) -> Answer:
+        """
+        An answer whose records, or the only one, a :class:`~drgn_pmem.partial.Partial` has.
+
+        :param more: Further arguments of :class:`Answer`.
+        """
+        value = partial.value
+        records = value if isinstance(value, (list, tuple)) else [value]
+        return cls(records, problems=partial.problems, **more)
 
     @property
     def whole(self) -> bool:
         """Whether all that was asked for could be read: otherwise one-shot use exits 1. What no
         dump of this format can hold is in :attr:`problems`, and the answer whole."""
         return self.complete and not any(problem.degrades for problem in self.problems)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user stopped it with Ctrl-C: the records are those found until then."""
+        return any(problem.cause is Cause.INTERRUPTED for problem in self.problems) or any(
+            lack.startswith("interrupted: ") for lack in self.lacks
+        )
 
     def all_lacks(self) -> list[str]:
         """What the answer lacks, each line once."""
@@ -198,7 +217,7 @@ _LIST = (
     Argument("-o", "--fields", kind="field", metavar="FIELDS",
              help="show these fields, comma-separated; +FIELD adds to the default ones"),
     Argument("-s", "--sort", kind="field", metavar="FIELD",
-             help="sort by a field; -FIELD for downwards"),
+             help="sort by a field; -FIELD for descending"),
     Argument("-H", "--no-header", action="store_true", help="no header, tabs between values"),
     Argument("--limit", type=int, metavar="N", help="show the first N rows only"),
 )  # fmt: skip
@@ -239,13 +258,13 @@ def parse_arguments(spec: Spec, words: Sequence[str]) -> argparse.Namespace | No
     if "-h" in words or "--help" in words:
         print(parser.format_help().rstrip())
         return None
-    args = parser.parse_args(_join_downwards(words))
+    args = parser.parse_args(_join_descending(words))
     if getattr(args, "limit", None) is not None and args.limit < 0:
         raise UsageError(f"{spec.name}: --limit takes a number of rows, not {args.limit}")
     return args
 
 
-def _join_downwards(words: Sequence[str]) -> list[str]:
+def _join_descending(words: Sequence[str]) -> list[str]:
     """``-s -size`` as ``-s-size``: argparse would take ``-size`` for an option."""
     joined: list[str] = []
     for word in words:
@@ -276,7 +295,7 @@ def run(spec: Spec, prog: Program, words: Sequence[str]) -> Answer | None:
 
 def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
     """
-    The answer of a command, with what it lacks for want of debug info; nothing is printed.
+    The answer of a command; nothing is printed.
 
     :raises PmemError: one line for the user
     """
@@ -300,8 +319,18 @@ def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
         if not is_of_dump(error):
             raise
         raise PmemError(f"{spec.name}: this kernel's {error}") from error
+    answer.problems = tuple(answer.problems)
     _name_lacking_modules(spec, prog, answer)
+    answer.records = Records(answer.records, _sections(spec, answer))
     return answer
+
+
+def _sections(spec: Spec, answer: Answer) -> Sequence[Table]:
+    """The tables of an answer."""
+    if answer.sections:
+        return answer.sections
+    fields = answer.fields or spec.fields
+    return (("", answer.records, fields),) if fields else ()
 
 
 def _lacks(spec: Spec, prog: Program) -> str:
@@ -319,17 +348,19 @@ def _lacks(spec: Spec, prog: Program) -> str:
 
 
 def _name_lacking_modules(spec: Spec, prog: Program, answer: Answer) -> None:
-    """End the notes of an answer with the line about missing debug info, in place of those that
-    each walk left about a module."""
+    """End an answer with one line about missing debug info of modules, in place of the problem that
+    each walk has for its own."""
     line = _lacks(spec, prog) if spec.modules else ""
     if line:
         from drgn_pmem.kernel.debuginfo import no_debug_info
 
         said = tuple(no_debug_info(module) for module in spec.modules)
-        answer.problems = tuple(p for p in answer.problems if p.module not in spec.modules)
         answer.notes = [note for note in answer.notes if not note.endswith(said)]
-        answer.lacks = [lack for lack in answer.lacks if not lack.endswith(said)] + [line]
-        answer.complete = False
+        answer.lacks = [lack for lack in answer.lacks if not lack.endswith(said)]
+        answer.problems = (
+            *(problem for problem in answer.problems if problem.module not in spec.modules),
+            Problem(cause=Cause.NO_DEBUG_INFO, why=line),
+        )
 
 
 def print_answer(spec: Spec, args: argparse.Namespace, answer: Answer) -> None:
@@ -388,7 +419,7 @@ def tables(
 
     notes = answer.all_notes()
     limit = getattr(args, "limit", None)
-    sections = answer.sections or (("", answer.records, answer.fields or spec.fields),)
+    sections = _sections(spec, answer)
     known = [f for _, _, fields in sections for f in fields]
     done = []
     for title, records, fields in sections:

@@ -5,8 +5,8 @@ HTML
 ----
 
 A report as one page that stands alone: no script, nothing loaded from elsewhere, so that it can go
-into a ticket. Text out of a dump is escaped as for a terminal first (:func:`.text.cell`), then for
-HTML by :mod:`xml.etree`.
+into a ticket. Text out of a dump is escaped as for a terminal first (:meth:`.table.Field.text`),
+then for HTML by :mod:`xml.etree`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,6 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from drgn_pmem.output.table import Field
-from drgn_pmem.output.text import cell
 
 __all__ = ("Section", "page")
 
@@ -123,7 +122,7 @@ def _table(parent: ET.Element, title: str, records: Sequence[Any], fields: Seque
     numbers = [{"class": "number"} if field.right else {} for field in fields]
     _row(table, "th", names, numbers)
     for record in records:
-        _row(table, "td", [cell(field.value(record)) for field in fields], numbers)
+        _row(table, "td", [field.text(record) for field in fields], numbers)
 
 
 def _row(

@@ -4,18 +4,26 @@
 Tables
 ------
 
-Records as a table. A field is a name and a function of the record, so that choosing (``-o``),
-sorting (``-s``) and scripted output (``-H``) cost a command nothing.
+Records as a table. A field is a name and a function of the record, or the name of one of its
+declared fields, so that choosing (``-o``), sorting (``-s``) and scripted output (``-H``) cost a
+command nothing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+import dataclasses
 from dataclasses import dataclass
+import operator
+import re
 from typing import Any
 
 from drgn_pmem.errors import UsageError
-from drgn_pmem.output.text import cell
+from drgn_pmem.output.text import cell, human_size
+from drgn_pmem.record import Show
 
-__all__ = ("Field", "choose", "scripted", "sort", "table", "vertical")
+__all__ = ("Field", "choose", "human_readable", "scripted", "sort", "table", "vertical")
+
+_ADDRESS = re.compile("0x[0-9a-f]+")
+"""An address, or the start of a range of addresses: sorted by value."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +32,87 @@ class Field:
 
     name: str
     value: Callable[[Any], Any]
+    """What a table is sorted by; :meth:`text` is what it shows."""
     help: str = ""
     right: bool = False
     """Align right (numbers)."""
     shown: bool = True
     """Shown when the user chose no fields with ``-o``."""
+    show: Show = Show.PLAIN
+    """How the value is shown: an address in hexadecimal, a size as bytes."""
+    human: bool = False
+    """Show a size as ``ndctl list -u`` does."""
+
+    @classmethod
+    def of(
+        cls, name: str, attribute: str, help: str = "", *, right: bool = False, shown: bool = True
+    ) -> "Field":
+        """
+        A column that is an attribute of a record, shown as the record declares it.
+
+        :param attribute: ``"pfn"``, or one of a record in it: ``"namespace.size"``; unknown where
+            that record is None.
+        """
+        return _Declared(name, _getter(attribute), help, right, shown, attribute=attribute)
+
+    def text(self, record: Any) -> str:
+        """What the table shows of a record."""
+        return self._text(self.value(record), self.show)
+
+    def _text(self, value: Any, show: Show) -> str:
+        if isinstance(value, (list, tuple)):
+            return ",".join(self._text(item, show) for item in value) or "-"
+        if isinstance(value, int) and not isinstance(value, bool):
+            if show is Show.ADDRESS:
+                return f"{value:#x}"
+            if show is Show.SIZE and self.human:
+                return human_size(value)
+        return cell(value)
+
+
+@dataclass(frozen=True)
+class _Declared(Field):
+    """A column whose record declares how it is shown."""
+
+    attribute: str = ""
+
+    def text(self, record: Any) -> str:
+        declared = _declared(record, self.attribute)
+        return self._text(self.value(record), self.show if declared is Show.PLAIN else declared)
+
+
+def _getter(attribute: str) -> Callable[[Any], Any]:
+    if "." not in attribute:
+        return operator.attrgetter(attribute)
+
+    def value(record: Any) -> Any:
+        for name in attribute.split("."):
+            if record is None:
+                return None
+            record = getattr(record, name)
+        return record
+
+    return value
+
+
+def _declared(record: Any, attribute: str) -> Show:
+    """How a record shows one of its fields; plain if that is a property."""
+    *names, last = attribute.split(".")
+    for name in names:
+        record = getattr(record, name, None)
+    declared = getattr(type(record), "__dataclass_fields__", {}).get(last)
+    if not isinstance(declared, dataclasses.Field):
+        return Show.PLAIN
+    show = declared.metadata.get("show", Show.PLAIN)
+    return show if isinstance(show, Show) else Show.PLAIN
+
+
+def human_readable(fields: Sequence[Field], names: Collection[str]) -> list[Field]:
+    """The same columns, with the sizes among them as ``ndctl list -u`` prints sizes."""
+    return [
+        dataclasses.replace(field, show=Show.SIZE, human=True) if field.name in names else field
+        for field in fields
+    ]
 
 
 def choose(
@@ -62,6 +146,8 @@ def _find(fields: Sequence[Field], name: str, known: Sequence[Field]) -> list[Fi
 def _sort_key(value: Any) -> tuple[int, Any, str]:
     if isinstance(value, (bool, int, float)):
         return (0, value, "")
+    if isinstance(value, str) and (address := _ADDRESS.match(value)):
+        return (0, int(address[0], 16), value)
     return (1, 0, cell(value))
 
 
@@ -73,7 +159,8 @@ def sort(
     known: Sequence[Field] = (),
 ) -> list[Any]:
     """
-    Sort records by a field; numbers by value, unknown last. ``-NAME`` sorts downwards.
+    Sort records by a field; numbers and addresses by value, unknown last. ``-NAME`` sorts in
+    descending order.
 
     :param known: Fields of the answer's other tables: a table without the field stays as it is.
     :raises UsageError: if there is no such field
@@ -83,10 +170,10 @@ def sort(
         return list(records)
     value = found[0].value
     rows = list(records)
-    downwards = str(name).startswith("-")
+    descending = str(name).startswith("-")
     sortable = [row for row in rows if value(row) is not None]
     unknown = [row for row in rows if value(row) is None]
-    return sorted(sortable, key=lambda row: _sort_key(value(row)), reverse=downwards) + unknown
+    return sorted(sortable, key=lambda row: _sort_key(value(row)), reverse=descending) + unknown
 
 
 def table(records: Iterable[Any], fields: Sequence[Field]) -> str:
@@ -95,7 +182,7 @@ def table(records: Iterable[Any], fields: Sequence[Field]) -> str:
     from tabulate import tabulate
 
     return tabulate(
-        [[cell(field.value(record)) for field in fields] for record in records],
+        [[field.text(record) for field in fields] for record in records],
         headers=[field.name for field in fields],
         tablefmt="plain",
         disable_numparse=True,
@@ -108,11 +195,11 @@ def vertical(records: Iterable[Any], fields: Sequence[Field]) -> str:
     """One line per field, a blank line between records: for tables wider than the terminal."""
     width = max((len(field.name) for field in fields), default=0)
     return "\n\n".join(
-        "\n".join(f"{field.name:<{width}}  {cell(field.value(record))}" for field in fields)
+        "\n".join(f"{field.name:<{width}}  {field.text(record)}" for field in fields)
         for record in records
     )
 
 
 def scripted(records: Iterable[Any], fields: Sequence[Field]) -> str:
     """No header, tabs between values: for ``cut`` and ``awk``."""
-    return "\n".join("\t".join(cell(field.value(r)) for field in fields) for r in records)
+    return "\n".join("\t".join(field.text(r) for field in fields) for r in records)

@@ -19,6 +19,7 @@ import drgn
 import drgn.cli
 
 import drgn_pmem
+from drgn_pmem.output.records import Records
 
 __all__ = ("Python", "default_globals", "render")
 
@@ -38,7 +39,7 @@ def render(value: Any) -> str:
     The text that drgn's prompt shows for a value, and records a field a line; sets ``_`` as it
     does.
     """
-    if _are_records(value):
+    if _are_records(value) and not isinstance(value, Records):
         builtins._ = value  # type: ignore[attr-defined]
         return pprint.pformat(value, width=max(40, shutil.get_terminal_size().columns)) + "\n"
     show = getattr(drgn.cli, "_displayhook", sys.__displayhook__)

@@ -96,11 +96,12 @@ def ask(prog: Program, line: str) -> tuple[str, list[str]]:
     _, out, notes = run_answer(prog, line)
     assert out.strip() or notes.strip()
     assert not re.search(r"Traceback|\bNone\b", notes)
-    assert answer.lacks or answer.complete
-    if not answer.lacks:
+    lacks = answer.all_lacks()
+    assert lacks or answer.whole
+    if answer.whole and not answer.lacks:
         return COMPLETE, []
     nothing = not answer.records and not line.startswith(SEARCHES)
-    return IMPOSSIBLE if nothing else DEGRADED, one_line_each(answer.lacks)
+    return IMPOSSIBLE if nothing else DEGRADED, one_line_each(lacks)
 
 
 def one_line_each(reasons: list[str]) -> list[str]:

@@ -50,8 +50,8 @@ def test_files_that_were_read_before_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> 
         patch.delitem(case.prog.cache, "drgn_pmem.dax_files")
         patch.setattr(daxfiles, "for_each_dax_inode", interrupted)
         part = answer("pmem-files --all")
-        assert not part.complete
-        assert any("interrupted: 3 files were read" in note for note in part.lacks)
+        assert not part.whole
+        assert any("interrupted: 3 files were read" in note for note in part.all_lacks())
         files = [f for f in part.records if f.pages is not None]
         assert len(files) == 3
         assert {f.inode for f in files} < {f.inode for f in whole.records}
@@ -65,8 +65,8 @@ def test_files_that_were_read_before_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> 
 def test_files_that_were_counted_before_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filelist, "_summary", interrupted_after(filelist._summary, 2))
     part = answer("pmem-files")
-    assert not part.complete
-    assert any("interrupted: 2 of" in note for note in part.lacks)
+    assert not part.whole
+    assert any("interrupted: 2 of" in note for note in part.all_lacks())
     assert len([f for f in part.records if f.pages is not None]) == 2
 
 
@@ -82,15 +82,15 @@ def test_pages_that_were_looked_at_before_ctrl_c(
         interrupted_after(module._Search._page, 1),  # type: ignore[attr-defined]
     )
     part = answer(line)
-    assert not part.complete
+    assert not part.whole
     assert [p.pfn for p in part.records] == [whole.records[0].pfn]
-    assert any(f"interrupted: 1 of {len(whole.records)}" in note for note in part.lacks)
+    assert any(f"interrupted: 1 of {len(whole.records)}" in note for note in part.all_lacks())
 
 
 def test_owners_that_were_found_before_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     pfns = [hex(p.pfn) for p in answer("pmem-poison").records][:3]
     monkeypatch.setattr(owners, "owners_of", interrupted_after(owners.owners_of, 2))
     part = answer("pmem-rmap " + " ".join(pfns))
-    assert not part.complete
+    assert not part.whole
     assert [hex(p.pfn) for p in part.records] == pfns[:2]
-    assert "interrupted: 2 of 3 pages were looked at" in part.lacks
+    assert "interrupted: 2 of 3 pages were looked at" in part.all_lacks()

@@ -145,3 +145,16 @@ def test_a_member_that_the_kernel_lacks_is_said() -> None:
         (Cause.NOT_IN_KERNEL, "a variable: this kernel has no nowhere"),
         (Cause.NOT_IN_KERNEL, "a type: this kernel's 'struct pair' has no member 'third'"),
     ]
+
+
+def test_an_answer_has_the_records_and_problems_of_a_partial() -> None:
+    from drgn_pmem.spec import Answer
+
+    problem = Problem(cause=Cause.INTERRUPTED, why="interrupted", what="2 of 3 pages were read")
+    answer = Answer.of(Partial([1, 2], (problem,)), notes=["a note"])
+    assert answer.records == [1, 2]
+    assert not answer.whole
+    assert answer.interrupted
+    assert answer.all_notes() == ["a note", "2 of 3 pages were read: interrupted"]
+    assert Answer.of(Partial("one")).records == ["one"]
+    assert Answer.of(Partial([])).whole

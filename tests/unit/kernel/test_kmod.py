@@ -13,6 +13,7 @@ import pytest
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_type, no_debug_info
 from drgn_pmem.kernel.kmod import debug_package, how_to_get_kernel, lacking_modules
+from drgn_pmem.partial import Cause, Problem
 from drgn_pmem.spec import Answer, Spec, run
 
 from ...synthetic import kernel
@@ -78,9 +79,12 @@ def spec_of(answer: Any) -> Spec:
 def test_an_answer_ends_with_one_line_about_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     errors = io.StringIO()
     monkeypatch.setattr(sys, "stderr", errors)
-    answer = Answer([], text="answer", notes=[no_debug_info("nfit"), "something else"])
+    missing = Problem(
+        cause=Cause.NO_DEBUG_INFO, why=no_debug_info("nfit"), what="DIMMs", module="nfit"
+    )
+    answer = Answer([], text="answer", notes=["something else"], problems=[missing])
     run(spec_of(answer), with_modules("nfit"), [])
-    assert not answer.complete
+    assert not answer.whole
     first, last = errors.getvalue().splitlines()
     assert first == "note: something else"
     assert "no debug info of the kernel module nfit: unknown are handles of DIMMs (" in last
@@ -91,7 +95,7 @@ def test_an_answer_ends_with_one_line_about_what_it_lacks(monkeypatch: pytest.Mo
 def test_an_answer_that_lacks_nothing_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     answer = Answer([], text="answer")
     run(spec_of(answer), with_modules("virtio_blk"), [])
-    assert answer.complete
+    assert answer.whole
     assert capsys.readouterr().err == ""
 
 
