@@ -75,6 +75,7 @@ fuzz: $(VENV)/.installed
 
 docs: $(VENV)/.runs
 	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/api.py
 	$(BIN)/python docs/examples.py
 
 # What each command answers on each dump, by the tests; a failed one stands in the page as such.

@@ -18,65 +18,79 @@ name.
 import importlib
 from typing import Any
 
-_MODULES = {
-    "session": ("open",),
-    # what was there
-    "kernel.nvdimm": ("for_each_bus", "for_each_dimm"),
-    "kernel.region": ("for_each_region",),
-    "kernel.namespace": ("find_namespace", "for_each_namespace", "namespace_of_pfn"),
-    "kernel.dax": ("for_each_dax_device", "for_each_dax_region"),
-    "kernel.pgmap": ("find_pgmap", "for_each_pgmap"),
-    "kernel.iomem": ("for_each_iomem",),
-    "kernel.devm_memmap": ("for_each_memmap_entry",),
-    "analysis.inventory.listing": ("Selection", "read_inventory"),
-    "analysis.inventory.infoblocks": ("read_infoblocks",),
-    # what the dump holds of it
-    "dumpfile": ("coverage_of", "dump_of"),
-    "analysis.memmap.sources": ("read_memmaps",),
-    "analysis.coverage.namespaces": ("read_namespace_coverage",),
-    "analysis.coverage.segments": ("read_segments",),
-    "analysis.coverage.usage": ("read_usage",),
-    # pages, files and processes
-    "kernel.page": ("read_page",),
-    "kernel.page_address": ("parse_page", "resolve_page"),
-    "analysis.pages.one": ("one_page",),
-    "analysis.pages.filter": ("Filter", "flags_mask", "refcount_range"),
-    "analysis.pages.states": ("page_report",),
-    "analysis.pages.scan": ("scan_pages",),
-    "analysis.owners.search": ("owners_of",),
-    "analysis.owners.files": ("list_files", "pages_of_file"),
-    # what is wrong
-    "analysis.findings.crash": ("read_crash",),
-    "analysis.findings.poison": ("find_poison",),
-    "analysis.findings.pins": ("find_pins",),
-    "analysis.headers.compare": ("crash_headers",),
-    "analysis.fadump.examine": ("crashed_stack", "examine_fadump"),
-    "commands.pmem_report": ("read_report",),
-    # what an answer may lack, and errors
-    "partial": (
-        "Cause",
-        "Incomplete",
-        "NotSaved",
-        "Partial",
-        "Problem",
-        "Problems",
-        "State",
-        "WalkError",
-    ),
-    "errors": (
-        "DumpFileError",
-        "FormatError",
-        "MissingDebugInfo",
-        "NotFound",
-        "NotInKernel",
-        "PmemError",
-        "UsageError",
-    ),
+_GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Opening a dump": {
+        "session": ("open",),
+    },
+    "What was there": {
+        "kernel.nvdimm": ("for_each_bus", "for_each_dimm"),
+        "kernel.region": ("for_each_region",),
+        "kernel.namespace": ("find_namespace", "for_each_namespace", "namespace_of_pfn"),
+        "kernel.dax": ("for_each_dax_device", "for_each_dax_region"),
+        "kernel.pgmap": ("find_pgmap", "for_each_pgmap"),
+        "kernel.iomem": ("for_each_iomem",),
+        "kernel.devm_memmap": ("for_each_memmap_entry",),
+        "analysis.inventory.listing": ("Selection", "read_inventory"),
+        "analysis.inventory.infoblocks": ("read_infoblocks",),
+    },
+    "What the dump holds of it": {
+        "dumpfile": ("coverage_of", "dump_of"),
+        "analysis.memmap.sources": ("read_memmaps",),
+        "analysis.coverage.namespaces": ("read_namespace_coverage",),
+        "analysis.coverage.segments": ("read_segments",),
+        "analysis.coverage.usage": ("read_usage",),
+    },
+    "Pages, files and processes": {
+        "kernel.page": ("read_page",),
+        "kernel.page_address": ("parse_page", "resolve_page"),
+        "analysis.pages.one": ("one_page",),
+        "analysis.pages.filter": ("Filter", "flags_mask", "refcount_range"),
+        "analysis.pages.states": ("page_report",),
+        "analysis.pages.scan": ("scan_pages",),
+        "analysis.owners.search": ("owners_of",),
+        "analysis.owners.files": ("list_files", "pages_of_file"),
+    },
+    "What is wrong": {
+        "analysis.findings.crash": ("read_crash",),
+        "analysis.findings.poison": ("find_poison",),
+        "analysis.findings.pins": ("find_pins",),
+        "analysis.headers.compare": ("crash_headers",),
+        "analysis.fadump.examine": ("crashed_stack", "examine_fadump"),
+        "commands.pmem_report": ("read_report",),
+    },
+    "What an answer may lack": {
+        "partial": (
+            "Cause",
+            "Incomplete",
+            "NotSaved",
+            "Partial",
+            "Problem",
+            "Problems",
+            "State",
+            "WalkError",
+        ),
+    },
+    "Errors": {
+        "errors": (
+            "DumpFileError",
+            "FormatError",
+            "MissingDebugInfo",
+            "NotFound",
+            "NotInKernel",
+            "PmemError",
+            "UsageError",
+        ),
+    },
 }
-"""Module -> its public names, imported on first use: drgn imports this package at every start, and
-a start that uses no name must not wait for them."""
+"""Public names by subject and module, imported on first use: drgn imports this package at every
+start, and a start that uses no name must not wait for them."""
 
-_PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
+_PUBLIC = {
+    name: module
+    for modules in _GROUPS.values()
+    for module, names in modules.items()
+    for name in names
+}
 
 __all__ = tuple(_PUBLIC)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import drgn_pmem
 from drgn_pmem.commands import load_commands
 from drgn_pmem.shell.sample import load_index
 
@@ -29,6 +30,17 @@ def writer(name: str) -> Any:
 def test_command_reference_is_what_the_specs_say() -> None:
     reference = writer("reference").reference()
     assert (ROOT / "docs" / "commands.md").read_text() == reference, "run `make docs`"
+
+
+def test_api_reference_is_what_the_docstrings_say() -> None:
+    reference = writer("api").reference()
+    assert (ROOT / "docs" / "api.md").read_text() == reference, "run `make docs`"
+
+
+def test_api_reference_has_every_public_name_and_the_records_they_give() -> None:
+    reference = writer("api").reference()
+    for name in (*drgn_pmem.__all__, "Namespace", "PageOwners"):
+        assert f"\n### {name}\n" in reference
 
 
 def matrix() -> dict[str, Any]:
