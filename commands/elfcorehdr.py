@@ -175,13 +175,13 @@ def _write(prog: Program, headers: CrashHeaders, path: str) -> str:
     from drgn_pmem.analysis.headers.compare import note_contents
     from drgn_pmem.errors import NotFound, UsageError
     from drgn_pmem.formats.elfcorehdr import to_elf_file
+    from drgn_pmem.output.files import write_file
 
     header = headers.rebuilt
     if header is None:
         raise NotFound(f"there is no rebuilt header to write: {headers.why['rebuilt']}")
     try:
-        with open(path, "wb") as file:
-            file.write(to_elf_file(header, note_contents(prog, header)))
+        write_file(path, to_elf_file(header, note_contents(prog, header)))
     except OSError as error:
         raise UsageError(f"elfcorehdr: {path}: {error.strerror}") from error
     return f"the rebuilt header is in {path}"

@@ -187,8 +187,12 @@ def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
     notes = []
     if args.output is not None:
         from drgn_pmem.output import json
+        from drgn_pmem.output.files import write_file
 
-        _write(args.output, json.dumps(value) + "\n" if text is None else text)
+        try:
+            write_file(args.output, json.dumps(value) + "\n" if text is None else text)
+        except OSError as error:
+            raise UsageError(f"pmem-report: {args.output}: {error.strerror}") from error
         notes.append(f"the report is in {args.output}")
         text, value = "", {"output": args.output}
     unanswered = [s for s in sections if s.state not in (_COMPLETE, _NOT_THERE)]
@@ -285,21 +289,3 @@ def _html(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
 def _limited(section: ReportSection, limit: int) -> argparse.Namespace:
     known = vars(section.args)
     return argparse.Namespace(**known | {"limit": limit} if "limit" in known else known)
-
-
-def _write(path: str, text: str) -> None:
-    """Replace a file at once: a report that was cut short is none. What is no plain file, such as
-    /dev/stdout or a named pipe, is written to and never replaced."""
-    replaces = os.path.isfile(path) or not os.path.lexists(path)
-    target = os.path.realpath(path) if replaces else path
-    part = f"{target}.part" if replaces else path
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(text)
-        if replaces:
-            os.replace(part, target)
-    except OSError as error:
-        if replaces:
-            with contextlib.suppress(OSError):
-                os.unlink(part)
-        raise UsageError(f"pmem-report: {path}: {error.strerror}") from error

@@ -4,10 +4,9 @@
 
 import configparser
 from dataclasses import dataclass, field, fields
-import os
 from pathlib import Path
-import tempfile
 
+from drgn_pmem.output.files import write_file
 from drgn_pmem.output.text import escape
 from drgn_pmem.shell.folders import config_directory
 
@@ -120,9 +119,6 @@ def _make(path: Path, config: Config) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Two shells may start for the first time at once: a reader never sees half a file.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".config.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(_TEXT)
-        os.replace(temporary, path)
+        write_file(path, _TEXT, mode=0o600)
     except OSError as error:
         config.warnings.append(f"{path} cannot be made: {error.strerror}")

@@ -3,13 +3,12 @@
 """Favourites: lines saved under a name, with parameters."""
 
 import json
-import os
 from pathlib import Path
 import re
 import shlex
-import tempfile
 
 from drgn_pmem.errors import FormatError, NotFound, UsageError
+from drgn_pmem.output.files import write_file
 
 __all__ = ("Favourites",)
 
@@ -92,12 +91,4 @@ class Favourites:
     def _write(self, favourites: dict[str, str]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # Two shells may save at the same time: a reader never sees half a file.
-        handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".favourites.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(favourites, file, indent=2)
-                file.write("\n")
-            os.replace(temporary, self._path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_file(self._path, json.dumps(favourites, indent=2) + "\n", mode=0o600)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
+from drgn_pmem.output.files import write_file
 from drgn_pmem.shell.folders import state_directory
 from drgn_pmem.shell.log import logger
 
@@ -58,7 +59,4 @@ def _cut(path: Path) -> None:
     newer = path.read_bytes()[-_MAX_BYTES // 2 :]
     # Entries begin with an empty line and a comment with the time.
     start = newer.find(b"\n\n# ")
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_bytes(newer[start + 1 :] if start >= 0 else b"")
-    temporary.chmod(0o600)
-    temporary.replace(path)
+    write_file(path, newer[start + 1 :] if start >= 0 else b"", mode=0o600)

@@ -5,7 +5,9 @@
 from datetime import datetime
 from pathlib import Path
 import re
-from typing import TextIO
+
+from drgn_pmem.output.files import append_to
+from drgn_pmem.output.text import escape
 
 __all__ = ("Journal",)
 
@@ -23,10 +25,10 @@ class Journal:
 
     def __init__(self, path: Path, title: str) -> None:
         self.path = path
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._file = append_to(path)
         self._parts: list[str] | None = None
         self._input = ""
-        self._file.write(f"# {title}\n\n{datetime.now():%Y-%m-%d %H:%M}\n")
+        self._file.write(f"# {escape(title)}\n\n{datetime.now():%Y-%m-%d %H:%M}\n")
         self._file.flush()
 
     def begin(self, text: str) -> None:

@@ -18,10 +18,10 @@ import io
 import lzma
 import os
 from pathlib import Path
-import tempfile
 from typing import IO
 
 from drgn_pmem.errors import DumpFileError, FormatError
+from drgn_pmem.output.files import replacing
 from drgn_pmem.output.progress import progress
 from drgn_pmem.shell.delta import read_delta
 from drgn_pmem.shell.folders import cache_directory
@@ -106,28 +106,10 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _unpack(file: File, bases: list[Path], target: Path) -> None:
-    handle, temporary = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.name}.", suffix=".part"
-    )
-    try:
-        with os.fdopen(handle, "wb") as out:
-            with contextlib.suppress(OSError):
-                fcntl.flock(out, fcntl.LOCK_EX)
-            _copy(file, bases, out)
-            out.flush()
-            os.fsync(out.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, target)
-    except BaseException:
+    with replacing(target, mode=0o644) as out:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    # The rename itself lasts only when its folder is written.
-    directory = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+            fcntl.flock(out, fcntl.LOCK_EX)
+        _copy(file, bases, out)
 
 
 def _copy(file: File, bases: list[Path], out: IO[bytes]) -> None:

@@ -13,6 +13,7 @@ from drgn_pmem.errors import PmemError
 from drgn_pmem.shell.builtin import BUILTINS, DESCRIPTIONS
 from drgn_pmem.shell.failures import Leave
 from drgn_pmem.shell.help import KEYS, TOUR
+from drgn_pmem.shell.journal import Journal
 from drgn_pmem.shell.session import Session
 from drgn_pmem.spec import SPECS, Answer, Spec
 
@@ -269,6 +270,13 @@ def test_the_log_is_markdown_with_inputs_and_answers(
     assert "not logged" not in text
     out = capfd.readouterr().out
     assert out.count("namespace") == 2  # the terminal has them, too
+
+
+def test_a_log_is_its_owners_and_its_title_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.md"
+    Journal(path, "vmcore\n# of\x1b[31m someone").close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_text().splitlines()[0] == "# vmcore\\x0a# of\\x1b[31m someone"
 
 
 def test_a_log_that_cannot_be_written_is_told(session: Session, capfd: Capture) -> None:

@@ -1,0 +1,104 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Files
+-----
+
+How a file of the user's is written: as a whole or not at all, and nothing beside it. A file that
+was there is replaced at once and keeps its mode; a symbolic link to one stays. What is no plain
+file, such as /dev/stdout or a named pipe, is written to and never replaced.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import os
+import stat
+from typing import IO
+
+__all__ = ("append_to", "replacing", "write_file")
+
+_TRIES = 100
+
+
+def write_file(path: str | os.PathLike[str], data: bytes | str, *, mode: int | None = None) -> None:
+    """
+    Write a file at once.
+
+    :param data: Bytes, or text that becomes UTF-8.
+    :param mode: Of the file, whatever its mode was; without, that of the file that was there, or
+        what the umask leaves of 0666.
+    :raises OSError: if it cannot be written; what was there is as before
+    """
+    with replacing(path, mode=mode) as file:
+        file.write(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], *, mode: int | None = None) -> Iterator[IO[bytes]]:
+    """
+    A file that takes the place of another when the block ends without an error.
+
+    :param mode: As for :func:`write_file`.
+    :raises OSError: if it cannot be written; what was there is as before
+    """
+    try:
+        before = os.stat(path).st_mode
+    except FileNotFoundError:
+        before = None
+    if before is not None and not stat.S_ISREG(before):
+        with open(path, "wb") as file:
+            yield file
+        return
+    target = os.path.realpath(path)
+    number, temporary = _create_beside(target, 0o666 if mode is None and before is None else 0o600)
+    try:
+        with os.fdopen(number, "wb") as file:
+            yield file
+            file.flush()
+            wanted = mode if mode is not None else before
+            if wanted is not None:
+                os.fchmod(number, stat.S_IMODE(wanted))
+            os.fsync(number)
+            os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(os.path.dirname(target))
+
+
+def _create_beside(target: str, mode: int) -> tuple[int, str]:
+    """A new file in the folder of another: never one that is there, never through a link."""
+    folder, name = os.path.split(target)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for _ in range(_TRIES):
+        temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}.part")
+        with contextlib.suppress(FileExistsError):
+            return os.open(temporary, flags, mode), temporary
+    raise FileExistsError(f"{folder}: no free name for a temporary file")
+
+
+def _sync_folder(folder: str) -> None:
+    """Write a folder: only then does a rename in it last. Not every file system can."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder or ".", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def append_to(path: str | os.PathLike[str]) -> IO[str]:
+    """
+    A plain file to add text to. A new one is its owner's only: it may have what a crashed machine
+    held.
+
+    :raises OSError: if it is no plain file, or cannot be written
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    number = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "not a plain file", os.fspath(path))
+    return open(number, "a", encoding="utf-8", errors="backslashreplace")

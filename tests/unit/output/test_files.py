@@ -1,0 +1,80 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Files of the user's are written as a whole or not at all, and nothing beside them."""
+
+import os
+from pathlib import Path
+import stat
+
+import pytest
+
+from drgn_pmem.output.files import append_to, replacing, write_file
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_file_is_written_and_nothing_beside_it(tmp_path: Path) -> None:
+    write_file(tmp_path / "file", "größe")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "größe"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_file(tmp_path / "file", b"")
+    finally:
+        os.umask(before)
+    assert mode_of(tmp_path / "file") == 0o640
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
+def test_a_file_that_was_there_keeps_its_mode(mode: int, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+    path.chmod(mode)
+    write_file(path, "after")
+    assert (path.read_text(), mode_of(path)) == ("after", mode)
+
+
+def test_what_stands_beside_it_is_neither_written_nor_followed(tmp_path: Path) -> None:
+    """FILE.part of the user's was overwritten, through a symbolic link too."""
+    other = tmp_path / "other"
+    other.write_text("not yours")
+    (tmp_path / "report.part").symlink_to(other)
+    write_file(tmp_path / "report", "text")
+    assert other.read_text() == "not yours"
+    assert (tmp_path / "report.part").is_symlink()
+
+
+def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def fail() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_log_is_its_owners_and_a_plain_file(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    for text in ("one ", "two"):
+        with append_to(path) as file:
+            file.write(text)
+    assert path.read_text() == "one two"
+    assert mode_of(path) == 0o600
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(OSError, match="not a plain file"):
+            append_to(tmp_path / "pipe")
+    finally:
+        os.close(reader)
