@@ -18,8 +18,8 @@ from drgn_pmem.commands import load_commands
 from drgn_pmem.errors import PmemError, UsageError
 from drgn_pmem.spec import Spec
 
+from ..questions import question
 from ..samples import CUT_SHORT, Case, run_answer, samples, without_debug_info
-from .truth_owners import is_pmem, pages, shown_path
 
 Record = Callable[[str, object], None]
 
@@ -43,38 +43,6 @@ SEARCHES = ("pmem-pins", "pmem-poison")
 """What they look for need not be there: an empty answer is one."""
 
 pytestmark = pytest.mark.parametrize("spec", load_commands(), ids=lambda spec: spec.name)
-
-
-def question(spec: Spec, case: Case) -> str:
-    """
-    The command's line: what it cannot do without is what was recorded of this sample, pages that
-    processes had mapped and a file of theirs. Machines without any have RAM and a root directory.
-    """
-    needed = [a.names[0] for a in spec.arguments if not a.is_option and "nargs" not in a.options]
-    needed += [a.names[0] for a in spec.arguments if a.options.get("nargs") == "+"]
-    values = {"page": recorded_pages(case), "path": [recorded_path(case)]}
-    return " ".join([spec.name, *(value for name in needed for value in values[name])])
-
-
-def recorded_pages(case: Case) -> list[str]:
-    if any(case.sample.truth.glob("final.*.txt")):
-        found = {page.pfn for page in pages(case, present=True) if is_pmem(case, page.pfn)}
-        # Pages of every file, but of 2 MiB mappings only some.
-        return [f"{pfn:#x}" for pfn in sorted(found)[:: max(1, len(found) // 64)]]
-    (iomem,) = [*case.sample.truth.glob("iomem"), *case.sample.truth.glob("first/iomem")]
-    start = re.search(r"^(\w+)-\w+ : System RAM", iomem.read_text(), re.MULTILINE)
-    assert start is not None
-    return [f"{int(start[1], 16):#x}"]
-
-
-def recorded_path(case: Case) -> str:
-    if any(case.sample.truth.glob("final.*.txt")):
-        return next(
-            shown_path(page)
-            for page in pages(case, present=True)
-            if page.path.startswith("/mnt/") and "(deleted)" not in page.path
-        )
-    return "/"
 
 
 def ask(prog: Program, line: str) -> tuple[str, list[str]]:

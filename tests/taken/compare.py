@@ -1,0 +1,187 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+What an answer with a page less contradicts of the full answer.
+
+Of an answer that says it is not complete, every record is one of the full answer, or differs only
+where a value is unknown: null, an enumerator that says so, a key or an entry that is left out. An
+answer that says it is complete is the full answer. Values that describe the dump itself follow the
+page: bytes by state.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+import json
+from typing import Any
+
+from drgn_pmem.dumpfile.coverage import State
+
+__all__ = ("Rules", "contradictions")
+
+STATES = {state.value for state in State}
+NOT_SAVED = STATES - {State.SAVED.value}
+
+UNKNOWN = {None, "unknown", "unreadable", "not known"}
+"""Values that say that a value is not known."""
+
+PROSE = {"advice", "error", "evidence", "lacks", "notes", "reason", "verdict", "why", "words"}
+"""Keys of sentences, which explain what is missing."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """
+    How answers of a command are compared.
+
+    :param page: Size of the page that was taken away (bytes).
+    """
+
+    page: int
+    counts: frozenset[str] = frozenset()
+    """Keys of numbers that count what was found: fewer in an answer that is not complete."""
+    pages_by_state: frozenset[str] = frozenset()
+    """Keys of numbers that count pages or bytes of the dump by state: within a page of the full
+    answer's, whether the answer is complete or not."""
+
+
+def contradictions(full: Any, part: Any, whole: bool, rules: Rules) -> list[str]:
+    """
+    :param full: JSON of the full answer.
+    :param part: JSON of the answer with a page less.
+    :param whole: Whether that answer says that it is complete.
+    :return: Where the second contradicts the first, and how.
+    """
+    return _Comparison(whole, rules).values("", "", full, part)
+
+
+class _Comparison:
+    def __init__(self, whole: bool, rules: Rules) -> None:
+        self._whole = whole
+        self._rules = rules
+
+    def values(self, where: str, key: str, full: Any, part: Any) -> list[str]:
+        if full == part and type(full) is type(part):
+            return []
+        if key in PROSE and not self._whole:
+            return []
+        if _by_state(full) and _by_state(part) and (full or part):
+            return self._by_state(where, full, part)
+        if isinstance(full, Mapping) and isinstance(part, Mapping):
+            return self._mappings(where, full, part)
+        if isinstance(full, list) and isinstance(part, list):
+            return self._lists(where, full, part)
+        if _is_number(full) and _is_number(part):
+            if key in self._rules.pages_by_state and abs(full - part) <= self._rules.page:
+                return []
+            if key in self._rules.counts and not self._whole and part < full:
+                return []
+        if key == "state" and full == State.SAVED.value and part in NOT_SAVED:
+            return []
+        if _is_unknown(part) and not self._whole:
+            return []
+        return [f"{where or 'answer'}: {_short(full)} became {_short(part)}"]
+
+    def _by_state(self, where: str, full: Mapping[str, int], part: Mapping[str, int]) -> list[str]:
+        """The page went from saved to another state; a total that is not known may be less."""
+        lost = full.get("saved", 0) - part.get("saved", 0)
+        gone = sum(full.values()) - sum(part.values())
+        if 0 <= lost <= self._rules.page and gone == 0:
+            return []
+        if not self._whole and lost >= 0 and gone >= 0:
+            return []
+        return [f"{where}: {_short(full)} became {_short(part)}"]
+
+    def _mappings(self, where: str, full: Mapping[str, Any], part: Mapping[str, Any]) -> list[str]:
+        found = []
+        for key in {**full, **part}:
+            here = f"{where}.{key}" if where else key
+            if key not in part:
+                if self._whole:
+                    found.append(f"{here}: {_short(full[key])} is missing")
+            elif key not in full:
+                if self._whole or not (key in PROSE or _is_unknown(part[key]) or not part[key]):
+                    found.append(f"{here}: {_short(part[key])} is new")
+            else:
+                found += self.values(here, key, full[key], part[key])
+        return found
+
+    def _lists(self, where: str, full: Sequence[Any], part: Sequence[Any]) -> list[str]:
+        if self._whole:
+            if len(full) != len(part):
+                return [f"{where}: {len(full)} entries became {len(part)}"]
+            pairs = zip(full, part, strict=True)
+            return [
+                line
+                for index, (old, new) in enumerate(pairs)
+                for line in self.values(f"{where}[{index}]", "", old, new)
+            ]
+        left, new = _leave_out_equal(full, part)
+        # each entry that is left must be one of the full answer's, with unknown values
+        costs = [
+            [self.values(f"{where}[{position}]", "", old, item) for old in left]
+            for position, item in new
+        ]
+        matched = _match(len(left), [[not cost for cost in row] for row in costs])
+        found = []
+        for (position, item), row, match in zip(new, costs, matched, strict=True):
+            if match is None:
+                best = min(row, key=len, default=None)
+                found += best or [f"{where}[{position}]: {_short(item)} is new"]
+        return found
+
+
+def _leave_out_equal(
+    full: Sequence[Any], part: Sequence[Any]
+) -> tuple[list[Any], list[tuple[int, Any]]]:
+    """Entries of both without those that are equal; of the second with their positions."""
+    left: dict[str, list[Any]] = {}
+    for item in full:
+        left.setdefault(json.dumps(item, sort_keys=True), []).append(item)
+    new = []
+    for position, item in enumerate(part):
+        equal = left.get(json.dumps(item, sort_keys=True))
+        if equal:
+            equal.pop()
+        else:
+            new.append((position, item))
+    return [item for items in left.values() for item in items], new
+
+
+def _match(count: int, fits: Sequence[Sequence[bool]]) -> list[int | None]:
+    """For each row a column of its own that fits (augmenting paths), or None."""
+    owner: dict[int, int] = {}
+
+    def place(row: int, tried: set[int]) -> bool:
+        for column in range(count):
+            if fits[row][column] and column not in tried:
+                tried.add(column)
+                if column not in owner or place(owner[column], tried):
+                    owner[column] = row
+                    return True
+        return False
+
+    for row in range(len(fits)):
+        place(row, set())
+    columns = {row: column for column, row in owner.items()}
+    return [columns.get(row) for row in range(len(fits))]
+
+
+def _by_state(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and all(key in STATES for key in value)
+        and all(_is_number(item) for item in value.values())
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_unknown(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value in UNKNOWN)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,154 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What counts as a contradiction between a full answer and one that lacks a page."""
+
+from typing import Any
+
+import pytest
+
+from .compare import Rules, contradictions
+from .trial import Outcome, verdict
+
+PAGE = 4096
+RULES = Rules(PAGE, frozenset({"pages"}), frozenset({"remaining"}))
+FILE = {"inode": 12, "path": "/a", "open_by": [{"pid": 1, "fd": 5}, {"pid": 2, "fd": 5}]}
+
+
+def wrong(full: Any, part: Any, whole: bool = False) -> list[str]:
+    return contradictions(full, part, whole, RULES)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("value", [None, 1, "a", [], {}, [FILE], {"a": [FILE, FILE]}])
+def test_same_answer_is_fine(value: Any, whole: bool) -> None:
+    assert not wrong(value, value, whole)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        [],
+        [{**FILE, "path": None}],
+        [{**FILE, "path": "unknown"}],
+        [{**FILE, "open_by": FILE["open_by"][1:]}],
+        [{**FILE, "open_by": [{"pid": 2, "fd": None}]}],
+        [{**FILE, "open_by": None}],
+        [{"inode": 12}],
+        [{**FILE, "notes": ["fd table of 1 not saved"]}],
+        [{**FILE, "reason": "excluded"}],
+        None,
+    ],
+)
+def test_what_is_unknown_or_left_out_is_fine_only_if_the_answer_says_so(part: Any) -> None:
+    assert not wrong([FILE], part)
+    assert wrong([FILE], part, whole=True)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        [{**FILE, "path": "/b"}],
+        [{**FILE, "inode": 0}],
+        [{**FILE, "inode": False}],
+        [{**FILE, "path": ""}],
+        [{**FILE, "open_by": [{"pid": 3, "fd": 5}]}],
+        [{**FILE, "open_by": [{"pid": 1, "fd": 5}] * 2}],
+        [{**FILE, "deleted": True}],
+        [FILE, FILE],
+        [FILE, {**FILE, "path": None}],
+        {},
+        "none",
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_another_value_or_record_is_a_contradiction(part: Any, whole: bool) -> None:
+    assert wrong([FILE], part, whole)
+
+
+@pytest.mark.parametrize("part", [None, "unknown"])
+def test_unknown_may_stand_for_false_and_none(part: Any) -> None:
+    assert not wrong({"deleted": False}, {"deleted": part})
+    assert not wrong({"owner": None}, {"owner": part})
+
+
+def test_value_in_place_of_none_is_a_contradiction() -> None:
+    assert wrong({"owner": None}, {"owner": "/a"})
+
+
+def test_entries_are_matched_one_to_one() -> None:
+    full = [{"pid": 1, "comm": "a"}, {"pid": 1, "comm": "b"}]
+    unknown = {"pid": 1, "comm": None}
+    assert not wrong(full, [unknown, unknown])
+    assert not wrong(full, [unknown, {"pid": 1, "comm": "a"}])
+    assert wrong(full, [unknown, unknown, unknown])
+
+
+def test_whole_answer_keeps_the_order() -> None:
+    assert wrong([1, 2], [2, 1], whole=True)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_bytes_by_state_follow_the_page(whole: bool) -> None:
+    assert not wrong({"saved": 8192}, {"saved": 4096, "excluded": 4096}, whole)
+    assert not wrong({"saved": 64}, {"absent": 64}, whole)
+    assert wrong({"saved": 4096}, {"saved": 8192}, whole)
+    assert wrong({"saved": 4096}, {"saved": 4096, "absent": 4096}, whole)
+    assert bool(wrong({"saved": 16384}, {"saved": 4096, "excluded": 12288}, whole)) is whole
+
+
+def test_state_may_become_that_of_the_page() -> None:
+    assert not wrong({"state": "saved"}, {"state": "excluded"})
+    assert wrong({"state": "excluded"}, {"state": "saved"})
+    assert wrong({"mode": "saved"}, {"mode": "excluded"})
+
+
+def test_counts_of_what_was_found_may_be_fewer() -> None:
+    assert not wrong({"pages": 5}, {"pages": 4})
+    assert wrong({"pages": 5}, {"pages": 6})
+    assert wrong({"pages": 5}, {"pages": 4}, whole=True)
+    assert wrong({"dirty": 5}, {"dirty": 4})
+
+
+def test_pages_of_the_dump_differ_by_one() -> None:
+    assert not wrong({"remaining": 5}, {"remaining": 4}, whole=True)
+    assert wrong({"remaining": 5 * PAGE}, {"remaining": 3 * PAGE}, whole=True)
+
+
+FULL = Outcome(json=[FILE], whole=True)
+GONE = Outcome(error="no fadump", denies=True)
+
+
+def test_answer_that_is_whole_and_differs_is_a_silent_change() -> None:
+    (line,) = verdict("pmem-files", PAGE, FULL, Outcome(json=[], whole=True))
+    assert line.startswith("SILENT")
+    assert not verdict("pmem-files", PAGE, FULL, Outcome(json=[], whole=False))
+
+
+def test_error_says_what_lacks_but_not_that_there_is_none() -> None:
+    assert not verdict("pmem-files", PAGE, FULL, Outcome(error="task list not saved"))
+    assert verdict("pmem-files", PAGE, FULL, Outcome(error="no such file", denies=True))
+    assert not verdict("fadump", PAGE, GONE, GONE)
+    assert not verdict("fadump", PAGE, GONE, Outcome(json=[], whole=False))
+    assert verdict("fadump", PAGE, GONE, Outcome(json=[], whole=True))
+
+
+def test_traceback_or_no_answer_is_a_fault() -> None:
+    assert verdict("pmem-files", PAGE, FULL, Outcome(fault="Traceback")) == ["Traceback"]
+
+
+def report(**states: str) -> Outcome:
+    return Outcome(
+        {
+            "sections": [
+                {"command": "pmem-files", "state": state, "error": None, "answer": answer}
+                for state, answer in [("complete", [FILE]), *((s, []) for s in states.values())][
+                    -1:
+                ]
+            ]
+        }
+    )
+
+
+def test_report_is_compared_section_by_section() -> None:
+    assert not verdict("pmem-report", PAGE, report(), report(pmem_files="degraded"))
+    assert verdict("pmem-report", PAGE, report(), report(pmem_files="complete"))
