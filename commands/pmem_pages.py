@@ -115,7 +115,7 @@ def _code(args: argparse.Namespace) -> str:
         Field("NAMESPACE", lambda g: g.namespace, "namespace"),
         Field("STATUS", lambda g: g.status,
               "idle, file, shared, pinned, poisoned, tail, uninitialised, overwritten, torn;"
-              " absent, excluded, truncated, unmapped: struct pages that are not in the dump"),
+              " absent, excluded, truncated, unmapped, unknown: struct pages that cannot be read"),
         Field("PAGES", lambda g: g.pages, "how many", right=True),
         Field("SIZE", lambda g: human_size(g.size), "of those pages", right=True,
               shown=False),

@@ -65,6 +65,9 @@ class State(enum.Enum):
     UNMAPPED = "unmapped"
     """The kernel's page tables, read in full from a verified root, map nothing at the virtual
     address (never the state of a physical address)."""
+    UNKNOWN = "unknown"
+    """Where a virtual address is in physical memory cannot be determined, for another reason than a
+    page table in one of the states above (never the state of a physical address)."""
 
 
 _CAUGHT = (PmemError, FaultError, LookupError, AttributeError)

@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from drgn_pmem.dumpfile.fit import Fit, fit_of
 from drgn_pmem.dumpfile.records import DumpFile, PhysicalMemory
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 from drgn_pmem.errors import DumpFileError
 
-__all__ = ("MAX_SEARCH", "Candidate", "find_vmcoreinfo", "guess_architecture", "search")
+__all__ = ("MAX_SEARCH", "Candidate", "find_vmcoreinfo", "search")
 
 MAX_SEARCH = 1 << 38
 """Bytes of saved memory that are searched (256 GiB, a few minutes)."""
@@ -30,9 +31,6 @@ MAX_CANDIDATES = 256
 _NAME = b"VMCOREINFO\0"
 _HEADER = 12
 _MIN_SIZE, _MAX_SIZE = 64, 1 << 20
-
-_UTS_RELEASE = 2 * 65
-"""Offset of ``release`` in ``struct new_utsname`` (bytes; include/uapi/linux/utsname.h)."""
 
 
 @dataclass(frozen=True)
@@ -135,57 +133,4 @@ def _check(dump: DumpFile, memory: PhysicalMemory, address: int) -> Candidate | 
     info = Vmcoreinfo.parse(text)
     if not info.page_size or not info.osrelease:
         return None
-    return Candidate(address, text, _describes_this_kernel(memory, info))
-
-
-def _describes_this_kernel(memory: PhysicalMemory, info: Vmcoreinfo) -> bool:
-    address = _physical_of_image(info, info.symbols.get("init_uts_ns"))
-    if address is None:
-        return False
-    place = address + info.offsets.get("uts_namespace.name", 0)
-    try:
-        release = memory.read(place + _UTS_RELEASE, 65).split(b"\0", 1)[0]
-        sysname = memory.read(place, 65).split(b"\0", 1)[0]
-    except DumpFileError:
-        return False
-    return sysname == b"Linux" and release.decode("ascii", "replace") == info.osrelease
-
-
-def _physical_of_image(info: Vmcoreinfo, virtual: int | None) -> int | None:
-    """Physical address of something in the kernel's image, by what the note says of the image's
-    place."""
-    if virtual is None:
-        return None
-    architecture = guess_architecture(info)
-    numbers = info.numbers
-    if architecture == "X86_64" and "phys_base" in numbers:
-        # __START_KERNEL_map, arch/x86/include/asm/page_64_types.h
-        physical = virtual - 0xFFFFFFFF80000000 + numbers["phys_base"]
-    elif architecture == "AARCH64" and "kimage_voffset" in numbers:
-        physical = (virtual - numbers["kimage_voffset"]) & 0xFFFFFFFFFFFFFFFF
-    elif architecture == "PPC64":
-        # The image is in the linear map at PAGE_OFFSET, arch/powerpc/include/asm/page.h
-        physical = virtual & ~0xC000000000000000
-    else:
-        return None
-    return physical if 0 <= physical < 1 << 56 else None
-
-
-def guess_architecture(info: Vmcoreinfo) -> str | None:
-    """
-    Architecture that a VMCOREINFO text comes from, by the lines that only its
-    ``arch_crash_save_vmcoreinfo()`` writes.
-
-    :return: Name of a :class:`drgn.Architecture`, or ``None``.
-    """
-    if "kimage_voffset" in info.numbers:
-        return "AARCH64"
-    if "phys_base" in info.numbers:
-        return "X86_64"
-    if "vmemmap_list" in info.symbols or "mmu_psize_defs" in info.symbols:
-        return "PPC64"
-    if "va_kernel_pa_offset" in info.numbers or "kernel_link_addr" in info.numbers:
-        return "RISCV64"
-    if "lowcore_ptr" in info.symbols:
-        return "S390X"
-    return None
+    return Candidate(address, text, fit_of(info, memory.read) is Fit.YES)

@@ -18,7 +18,8 @@ import drgn
 
 from drgn_pmem.dumpfile.coverage import State
 from drgn_pmem.dumpfile.faults import PAGE_TABLE_READER, fault_on_excluded
-from drgn_pmem.dumpfile.locate import find_vmcoreinfo, guess_architecture
+from drgn_pmem.dumpfile.fit import guess_architecture
+from drgn_pmem.dumpfile.locate import find_vmcoreinfo
 from drgn_pmem.dumpfile.opener import open_dump, set_dump
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo

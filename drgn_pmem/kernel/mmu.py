@@ -7,6 +7,9 @@ MMU
 How the kernel's own page tables are laid out: where the top one is, how many bits each level
 translates, what an entry means. All of it comes from vmcoreinfo, so that it works without debug
 info. Only what an entry says of the physical address is decoded, not its permissions.
+
+Sources: arch/x86/include/asm/pgtable_types.h, arch/arm64/include/asm/pgtable-hwdef.h,
+arch/powerpc/include/asm/book3s/64/radix.h.
 """
 
 from collections.abc import Callable
@@ -30,7 +33,6 @@ __all__ = (
     "Mmu",
     "find_mmu",
     "is_little_endian",
-    "ppc64_is_radix",
 )
 
 
@@ -53,7 +55,7 @@ class Decoded:
     table: "Flags"
     """Points to a table of the next level."""
     physical: "Words"
-    """What the entry maps or points to; of no meaning where it does neither."""
+    """What the entry maps or points to; meaningless where it does neither."""
 
 
 @dataclass(frozen=True)
@@ -191,27 +193,12 @@ _PPC_PRESENT = np.uint64(1 << 63)
 _PPC_PTE = np.uint64(1 << 62)
 _PPC_TABLE_MASK = np.uint64(0x3FFFFFFFFFFFFF00)
 _PPC_RPN_BITS = 57
-_PPC_MMU_FTR_RADIX = 0x40
-
-
-def ppc64_is_radix(prog: Program) -> bool:
-    """Whether a ppc64 kernel runs with radix page tables (else with the hash MMU)."""
-    # Since Linux kernel commit 36e826b568e4 ("powerpc/vmcore: Add MMU information to vmcoreinfo")
-    # (in v6.7).
-    radix = vmcoreinfo_of(prog).numbers.get("RADIX_MMU")
-    if radix is not None:
-        return radix != 0
-    try:
-        return bool(prog["cur_cpu_spec"].mmu_features.value_() & _PPC_MMU_FTR_RADIX)
-    except LookupError:
-        # Neither vmcoreinfo nor debug info says it: without the list there is only radix.
-        return "vmemmap_list" not in vmcoreinfo_of(prog).symbols
 
 
 def _find_ppc64(prog: Program, info: Vmcoreinfo) -> Mmu | None:
     page_shift = _page_shift(info)
     top = info.symbols.get("swapper_pg_dir")
-    if page_shift not in (12, 16) or top is None or not ppc64_is_radix(prog):
+    if page_shift not in (12, 16) or top is None:
         return None
     shifts_bits, shift = [], page_shift
     for bits in (5 if page_shift == 16 else 9, 9, 9, 13):
@@ -247,9 +234,11 @@ _FINDERS = {
 
 
 def find_mmu(prog: Program) -> Mmu | None:
-    """The page tables of the kernel, if their layout is known; kept in ``prog.cache``."""
-    if "drgn_pmem.mmu" not in prog.cache:
-        platform = prog.platform
-        finder = _FINDERS.get(platform.arch) if platform is not None else None
-        prog.cache["drgn_pmem.mmu"] = finder(prog, vmcoreinfo_of(prog)) if finder else None
-    return prog.cache["drgn_pmem.mmu"]
+    """
+    The layout of the kernel's page tables, None if vmcoreinfo does not have what it follows from,
+    or the architecture's is not known here. On ppc64 that of the radix MMU, whether or not it is in
+    use (:mod:`drgn_pmem.kernel.root` finds out).
+    """
+    platform = prog.platform
+    finder = _FINDERS.get(platform.arch) if platform is not None else None
+    return finder(prog, vmcoreinfo_of(prog)) if finder else None

@@ -23,7 +23,7 @@ from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout
 from drgn_pmem.kernel.pagetable import read_saved, translate
 from drgn_pmem.kernel.pgmap import Pgmap, for_each_pgmap
 from drgn_pmem.kernel.walk import collect
-from drgn_pmem.partial import NotSaved
+from drgn_pmem.partial import NotSaved, WalkError
 
 __all__ = (
     "DaxGeneration",
@@ -201,7 +201,7 @@ class _Reader:
             "pfn": pfn,
             "physical": pfn << layout.page_shift,
             "page": address,
-            "page_physical": translate(self._prog, address) if 0 <= address < 1 << 64 else None,
+            "page_physical": self._physical(address),
             "type": pgmap.type if pgmap else None,
         }
         if pgmap is not None and pfn < pgmap.first_pfn:
@@ -211,8 +211,16 @@ class _Reader:
         try:
             page = self._bytes(address)
         except NotSaved as error:
-            return PageState(**known, state=error.state or State.ABSENT, reason=self._reason(error))
+            return PageState(
+                **known, state=error.state or State.UNKNOWN, reason=self._reason(error)
+            )
         return self._decode(known, page, pgmap)
+
+    def _physical(self, address: int) -> int | None:
+        try:
+            return translate(self._prog, address)
+        except WalkError:
+            return None  # why is the reason that the struct page itself cannot be read
 
     def _bytes(self, address: int) -> bytes:
         if not 0 <= address <= (1 << 64) - self._layout.size:
@@ -223,7 +231,7 @@ class _Reader:
         try:
             self._bytes(address)
         except NotSaved as error:
-            return error.state or State.ABSENT
+            return error.state or State.UNKNOWN
         return State.SAVED
 
     @staticmethod
@@ -277,7 +285,7 @@ class _Reader:
                 f"the head of the compound page (PFN {head_pfn:#x}) is not in the dump: {error}"
             )
             return PageState(
-                **own, state=error.state or State.ABSENT, reason=reason, head_pfn=head_pfn
+                **own, state=error.state or State.UNKNOWN, reason=reason, head_pfn=head_pfn
             )
         if pgmap is not None and self._all_pgmaps:
             word = self._word(head, layout.word)
@@ -379,9 +387,7 @@ class _Reader:
             return False
         step = 1 << self._layout.page_shift
         return physical in (
-            translate(self._prog, neighbour)
-            for neighbour in (address - step, address + step)
-            if 0 <= neighbour < 1 << 64
+            self._physical(neighbour) for neighbour in (address - step, address + step)
         )
 
     def _flag_names(self, flags: int, tail: bool) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ _SYMBOLS = {
 }
 """(Unicode, ASCII) by kind and state."""
 
-_ANY_KIND = {State.TRUNCATED: ("×", "x"), State.UNMAPPED: ("¿", "?")}
+_ANY_KIND = {State.TRUNCATED: ("×", "x"), State.UNMAPPED: ("¿", "?"),
+             State.UNKNOWN: ("¡", "!")}  # fmt: skip
 _FREE = ("─", "-")
 
 # A cell that covers several states shows the one that loses most.
@@ -45,6 +46,7 @@ _BADNESS = {
     State.UNMAPPED: 2,
     State.ABSENT: 3,
     State.TRUNCATED: 4,
+    State.UNKNOWN: 5,
 }
 
 
@@ -157,7 +159,7 @@ def use_ascii() -> bool:
     """Whether standard output cannot take the Unicode characters."""
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     try:
-        "●◐○◆◈◇█▒░×¿─".encode(encoding)
+        "●◐○◆◈◇█▒░×¿¡─".encode(encoding)
     except (LookupError, UnicodeEncodeError):
         return True
     return False

@@ -48,6 +48,9 @@ def advise(prog: Program, item: "NamespaceCoverage") -> str:
     if item.memmap_saved == item.memmap_size:
         return _all_there(dump, item)
     missing = {s: n for s, n in item.struct_pages.items() if s is not State.SAVED}
+    if State.UNKNOWN in missing:
+        why = item.pages.why_unknown if item.pages is not None else None
+        return f"cannot be determined: where its struct pages are is not known ({why})"
     worst = max(missing, key=lambda state: missing[state])
     if worst is State.TRUNCATED:
         return (

@@ -43,7 +43,7 @@ class StructPages:
     in_ram: int
     """bytes of it that lie in RAM"""
     unmapped: int
-    """bytes that the page tables map nowhere, or that no one can tell"""
+    """bytes that the page tables map nowhere"""
     states: dict[State, int]
     """bytes by what the dump holds of them"""
     pmem_range: Range | None
@@ -52,6 +52,10 @@ class StructPages:
     """Physical address of the first struct page, by page table."""
     last_physical: int | None
     """Physical address of the last struct page, by page table."""
+    unknown: int = 0
+    """bytes whose place cannot be determined"""
+    why_unknown: str | None = None
+    """Why, of the first of them."""
 
     @property
     def saved(self) -> int:
@@ -73,6 +77,8 @@ class StructPages:
             "on_pmem": self.on_pmem,
             "in_ram": self.in_ram,
             "unmapped": self.unmapped,
+            "unknown": self.unknown,
+            "why_unknown": self.why_unknown,
             "saved": self.saved,
             "states": {state.value: size for state, size in self.states.items()},
             "pmem_range": self.pmem_range.to_json() if self.pmem_range else None,
@@ -95,14 +101,19 @@ def read_struct_pages(prog: Program, pgmap: Pgmap, pmem: Iterable[Range]) -> Str
     first, end = pgmap.first_pfn, pgmap.end_pfn
     virtual = pfn_to_page(prog, first).value_()
     size = max(0, end - first) * page_size
-    on_pmem = in_ram = unmapped = 0
+    on_pmem = in_ram = unmapped = unknown = 0
+    why_unknown = None
     states: dict[State, int] = {}
     pmem_start: int | None = None
     pmem_end = 0
     first_physical = last_physical = None
     for extent in for_each_extent(prog, virtual, virtual + size):
         if extent.physical is None:
-            unmapped += extent.size
+            if extent.state is State.UNMAPPED:
+                unmapped += extent.size
+            else:
+                unknown += extent.size
+                why_unknown = why_unknown or extent.reason
             states[extent.state] = states.get(extent.state, 0) + extent.size
             continue
         if extent.virtual == virtual:
@@ -130,4 +141,6 @@ def read_struct_pages(prog: Program, pgmap: Pgmap, pmem: Iterable[Range]) -> Str
         None if pmem_start is None else Range(pmem_start, pmem_end),
         first_physical,
         last_physical,
+        unknown,
+        why_unknown,
     )

@@ -397,6 +397,10 @@ class _Reader:
         metadata = self._metadata()
         if pages.unmapped:
             self.notes.append(f"{pages.unmapped} bytes of struct pages are mapped nowhere")
+        if pages.unknown:
+            self.notes.append(
+                f"where {pages.unknown} bytes of struct pages are is not known: {pages.why_unknown}"
+            )
         if pages.pmem_range is not None:
             first, end = pages.pmem_range.start, pages.pmem_range.end
             inside = metadata is not None and (

@@ -35,13 +35,17 @@ def struct_pages_of_data(prog: Program, namespace: int, start: int, end: int) ->
     # What lies between the info block and the data is persistent memory, whoever else says so.
     pmem = RangeSet([*read_machine(prog).pmem.ranges, Range(namespace, end)])
     coverage = coverage_of(prog)
-    on_pmem = in_ram = unmapped = 0
+    on_pmem = in_ram = unmapped = unknown = 0
+    why_unknown = None
     states: dict[State, int] = {}
     places: list[int] = []
     for extent in for_each_extent(prog, virtual, virtual + size):
         counts = {extent.state: extent.size}
-        if extent.physical is None:
+        if extent.state is State.UNMAPPED:
             unmapped += extent.size
+        elif extent.physical is None:
+            unknown += extent.size
+            why_unknown = why_unknown or extent.reason
         else:
             inside = pmem.size(extent.physical, extent.physical + extent.size)
             on_pmem, in_ram = on_pmem + inside, in_ram + extent.size - inside
@@ -61,4 +65,6 @@ def struct_pages_of_data(prog: Program, namespace: int, start: int, end: int) ->
         None,
         places[0] if places else None,
         places[-1] if places else None,
+        unknown,
+        why_unknown,
     )

@@ -13,6 +13,24 @@ from drgn import Architecture, Platform, PlatformFlags, Program
 from drgn_pmem.dumpfile import Coverage, CoverageRange, State, set_coverage
 
 PAGE = 4096
+UTS = 0x1800000
+"""Physical address of ``init_uts_ns``, by which the page tables are verified."""
+
+
+def uts(release: str = "6.1.0") -> bytes:
+    """struct new_utsname"""
+    names = ("Linux", "node", release, "#1", "machine", "(none)")
+    return b"".join(name.encode().ljust(65, b"\0") for name in names)
+
+
+def with_uts(
+    machine: "Machine", virtual: int, tables: "Tables | None" = None, shift: int = 12
+) -> str:
+    """Write ``init_uts_ns``, map it where there are tables, and describe it for vmcoreinfo."""
+    machine.write(UTS, uts())
+    if tables is not None:
+        tables.map(virtual, UTS, shift)
+    return f"SYMBOL(init_uts_ns)={virtual:x}\nOFFSET(uts_namespace.name)=0\n"
 
 
 @dataclass
@@ -131,7 +149,8 @@ def x86_64(machine: Machine, levels: int = 4, sme: int = 0) -> tuple[Tables, str
         lambda physical, depth: physical | sme | 0x67,
         leaf,
     )
-    return tables, X86_INFO.format(l5=int(levels == 5), sme=sme)
+    info = X86_INFO.format(l5=int(levels == 5), sme=sme)
+    return tables, info + with_uts(machine, 0xFFFFFFFF80000000 + UTS, tables)
 
 
 def aarch64(machine: Machine, page_shift: int, bits: int) -> tuple[Tables, str]:
@@ -168,7 +187,7 @@ def aarch64(machine: Machine, page_shift: int, bits: int) -> tuple[Tables, str]:
         f"NUMBER(kimage_voffset)=0xffff7fffd0000000\nNUMBER(VA_BITS)={bits}\n"
         f"NUMBER(TCR_EL1_T1SZ)={64 - bits:#x}\nNUMBER(PHYS_OFFSET)=0x40000000\n"
     )
-    return tables, info
+    return tables, info + with_uts(machine, (1 << 64) - (16 << page_shift), tables, page_shift)
 
 
 def ppc64_radix(machine: Machine, page_shift: int) -> tuple[Tables, str]:
@@ -187,8 +206,9 @@ def ppc64_radix(machine: Machine, page_shift: int) -> tuple[Tables, str]:
         lambda physical, shift, depth: physical | 3 << 62 | 0x18E,
         byteorder="big",
     )
+    tables.map(0xC000000003000000, 0x3000000, 21)
     info = (
         f"PAGESIZE={1 << page_shift}\nSYMBOL(swapper_pg_dir)=c000000003000000\n"
         "NUMBER(RADIX_MMU)=1\n"
     )
-    return tables, info
+    return tables, info + with_uts(machine, 0xC000000000000000 + UTS, tables, page_shift)

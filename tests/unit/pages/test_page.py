@@ -10,6 +10,7 @@ from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.page import DaxGeneration, idle_refcount, page_layout, read_page
 from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.kernel.pgmap import Altmap
+from drgn_pmem.partial import NotSaved
 
 from .memmap import (
     COUNT,
@@ -262,7 +263,8 @@ def test_machine_whose_page_tables_are_not_known_and_no_debug_info() -> None:
     machine = Machine(Architecture.S390X)
     prog = machine.program("PAGESIZE=4096\nSYMBOL(swapper_pg_dir)=1000000\n")
     with pytest.raises(
-        MissingDebugInfo,
+        NotSaved,
         match="init_mm is not known: no debug info of the kernel: give its vmlinux",
-    ):
+    ) as error:
         translate(prog, 0x1000)
+    assert error.value.state is State.UNKNOWN

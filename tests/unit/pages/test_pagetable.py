@@ -3,11 +3,14 @@
 """Kernel page tables of every layout, against tables that the test wrote."""
 
 import itertools
+import re
 
 from drgn import Architecture, Program
 import pytest
 
 from drgn_pmem.dumpfile import State
+from drgn_pmem.errors import PmemError
+from drgn_pmem.kernel.mmu import find_mmu
 from drgn_pmem.kernel.pagetable import (
     Extent,
     for_each_extent,
@@ -15,9 +18,12 @@ from drgn_pmem.kernel.pagetable import (
     read_saved,
     translate,
 )
+from drgn_pmem.kernel.root import Verdict, ppc64_is_radix, root_of
+from drgn_pmem.kernel.tablewalk import unmapped, walk_tables
+from drgn_pmem.kernel.vmemmap_list import vmemmap_backings
 from drgn_pmem.partial import NotSaved
 
-from .physical import PAGE, Machine, Tables, aarch64, ppc64_radix, x86_64
+from .physical import PAGE, UTS, Machine, Tables, aarch64, ppc64_radix, uts, with_uts, x86_64
 
 VMEMMAP = 0xFFFFEA0000000000
 M2, G1 = 1 << 21, 1 << 30
@@ -44,7 +50,13 @@ def test_contiguous_pages_are_one_extent_and_a_gap_ends_it() -> None:
         (VMEMMAP + 701 * PAGE, 0x100000000 + 701 * PAGE, PAGE),
     ]
     gap = list(for_each_extent(prog, VMEMMAP, VMEMMAP + 800 * PAGE))[1]
-    assert gap == Extent(VMEMMAP + 700 * PAGE, None, PAGE, State.UNMAPPED, "not mapped")
+    assert gap == Extent(
+        virtual=VMEMMAP + 700 * PAGE,
+        physical=None,
+        size=PAGE,
+        state=State.UNMAPPED,
+        reason="not mapped",
+    )
 
 
 @pytest.mark.parametrize("levels", [4, 5])
@@ -64,7 +76,9 @@ def test_x86_leaves_of_every_size(levels: int, sme: int) -> None:
         (base + G1 + 2 * M2, 0x5000, PAGE),
     ]
     assert translate(prog, base + G1 + M2 + 0x12345) == 0x80012345
-    assert translate(prog, base + G1 + 2 * M2 + PAGE) is None
+    with pytest.raises(NotSaved) as error:
+        translate(prog, base + G1 + 2 * M2 + PAGE)
+    assert error.value.state is State.UNMAPPED
 
 
 def test_a_range_that_starts_and_ends_inside_leaves() -> None:
@@ -82,9 +96,7 @@ def test_addresses_that_no_table_can_translate() -> None:
     machine = Machine()
     _, info = x86_64(machine)
     prog = machine.program(info)
-    assert list(for_each_extent(prog, 1 << 50, 1 << 51)) == [
-        Extent(1 << 50, None, 1 << 50, State.UNMAPPED, "not mapped")
-    ]
+    assert list(for_each_extent(prog, 1 << 50, 1 << 51)) == [unmapped(1 << 50, 1 << 51)]
     assert list(for_each_extent(prog, 5, 5)) == []
 
 
@@ -136,6 +148,7 @@ def test_ppc64_radix(page_shift: int) -> None:
 
 
 HASH_INFO = (
+    f"SYMBOL(init_uts_ns)={0xC000000000000000 + UTS:x}\nOFFSET(uts_namespace.name)=0\n"
     "PAGESIZE=65536\nSYMBOL(swapper_pg_dir)=c000000003000000\nNUMBER(RADIX_MMU)=0\n"
     "SYMBOL(vmemmap_list)=c000000001000000\nSYMBOL(mmu_vmemmap_psize)=c000000001000008\n"
     "SYMBOL(mmu_psize_defs)=c000000001000100\nSIZE(mmu_psize_def)=72\n"
@@ -147,6 +160,7 @@ HASH_INFO = (
 def hash_machine(nodes: list[tuple[int, int, int]]) -> Machine:
     """(address of the next node, physical, virtual), each 32 bytes after the one before."""
     machine = Machine(Architecture.PPC64)
+    with_uts(machine, 0)
     first = 0xC000000002000000
     machine.write(0x1000000, first.to_bytes(8, "little") + (5).to_bytes(4, "little"))
     machine.write(0x1000100 + 5 * 72, (24).to_bytes(4, "little"))
@@ -176,6 +190,142 @@ def test_ppc64_hash_list_that_comes_back() -> None:
         (base, 0x200000000, 1 << 24),
         (base + (1 << 24), 0x180000000, 1 << 24),
     ]
+
+
+NODES = [
+    (0xC000000002000020, 0x200000000, 0xF000000000000000),
+    (0xC000000002000040, 0x180000000, 0xF000000001000000),
+    (0, 0x1C0000000, 0xF000000002000000),
+]
+
+
+def states(prog: Program, start: int, end: int) -> list[tuple[int, State]]:
+    return [(e.virtual - start, e.state) for e in for_each_extent(prog, start, end)]
+
+
+@pytest.mark.parametrize("excluded", [True, False])
+def test_ppc64_hash_list_that_was_not_saved_to_its_end(excluded: bool) -> None:
+    """What the rest of the list would have mapped is not known, and never unmapped."""
+    nodes = [(0xC000000005000000, 0x200000000, 0xF000000000000000)]
+    machine = hash_machine(nodes)
+    if excluded:
+        machine.excluded.add(0x5000000)
+    base, lost = 0xF000000000000000, State.EXCLUDED if excluded else State.ABSENT
+    prog = machine.program(HASH_INFO)
+    assert states(prog, base, base + (4 << 24)) == [(0, State.SAVED), (1 << 24, lost)]
+    with pytest.raises(NotSaved, match=r"vmemmap_list: physical 0x50000.. is") as error:
+        translate(prog, base + (3 << 24))
+    assert error.value.state is lost
+    assert not vmemmap_backings(prog).complete
+
+
+@pytest.mark.parametrize(
+    ("write", "why"),
+    [
+        ((0x2000048, bytes(16)), "the entry at 0xc000000002000040 is for 0x0: damaged"),
+        ((0x2000040, (0xC000000002000000).to_bytes(8, "little")), "cyclic"),
+        ((0x2000040, (0x1234).to_bytes(8, "little")), "0x123c is no address of the linear"),
+        ((0x1000008, (99).to_bytes(4, "little")), "mmu_vmemmap_psize is 99: damaged"),
+        ((0x1000100 + 5 * 72, (3).to_bytes(4, "little")), "shift is 3: damaged"),
+    ],
+)
+def test_ppc64_hash_list_that_is_damaged(write: tuple[int, bytes], why: str) -> None:
+    machine = hash_machine(NODES)
+    machine.write(*write)
+    prog = machine.program(HASH_INFO)
+    last = list(for_each_extent(prog, 0xF000000000000000, 0xF000000004000000))[-1]
+    assert (last.physical, last.state) == (None, State.UNKNOWN)
+    assert why in (last.reason or "")
+
+
+@pytest.mark.parametrize(
+    "line", ["SYMBOL(vmemmap_list)", "SIZE(mmu_psize_def)", "OFFSET(vmemmap_backing.phys)"]
+)
+def test_ppc64_hash_list_that_nothing_describes(line: str) -> None:
+    prog = hash_machine(NODES).program(HASH_INFO.replace(line, "SYMBOL(other)"))
+    with pytest.raises(NotSaved, match=re.escape(f"vmcoreinfo has no {line}")) as error:
+        translate(prog, 0xF000000000000000)
+    assert error.value.state is State.UNKNOWN
+
+
+def test_ppc64_hash_memory_outside_of_linear_mapping_and_vmemmap_is_not_known() -> None:
+    prog = hash_machine(NODES).program(HASH_INFO)
+    with pytest.raises(NotSaved, match="vmalloc") as error:
+        translate(prog, 0xC008000000001000)
+    assert error.value.state is State.UNKNOWN
+
+
+def test_ppc64_mmu_by_its_tables_where_vmcoreinfo_does_not_say() -> None:
+    """Since 6.7 it does."""
+    machine = Machine(Architecture.PPC64)
+    _, info = ppc64_radix(machine, 16)
+    assert ppc64_is_radix(machine.program(info.replace("NUMBER(RADIX_MMU)=1\n", "")))
+    machine = hash_machine(NODES)
+    silent = HASH_INFO.replace("NUMBER(RADIX_MMU)=0\n", "")
+    # Neither the top table nor debug info: a guess would be wrong for one of the two.
+    prog = machine.program(silent)
+    with pytest.raises(PmemError, match="radix or hash MMU is not known"):
+        ppc64_is_radix(prog)
+    assert translate(prog, 0xC000000012345678) == 0x12345678
+    assert states(prog, 0xF000000000000000, 0xF000000004000000) == [(0, State.UNKNOWN)]
+    machine.write(0x3000000, bytes(1 << 16))
+    assert not ppc64_is_radix(machine.program(silent))
+
+
+def test_vmcoreinfo_of_the_other_mmu_does_not_fit() -> None:
+    machine = Machine(Architecture.PPC64)
+    _, info = ppc64_radix(machine, 16)
+    prog = machine.program(info.replace("RADIX_MMU)=1", "RADIX_MMU)=0"))
+    assert root_of(prog).verdict is Verdict.WRONG
+    machine = hash_machine(NODES)
+    machine.write(0x3000000, bytes(1 << 16))
+    assert root_of(machine.program(HASH_INFO)).verdict is Verdict.VERIFIED
+    prog = machine.program(HASH_INFO.replace("RADIX_MMU)=0", "RADIX_MMU)=1"))
+    assert root_of(prog).verdict is Verdict.WRONG
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("phys_base)=0", "phys_base)=2097152"),
+        ("init_uts_ns)=ffffffff81800000", "init_uts_ns)=ffffffff81900000"),
+        ("init_uts_ns)=ffffffff81800000", "init_uts_ns)=ffffffff81800100"),
+        ("l5_enabled)=0", "l5_enabled)=1"),
+    ],
+)
+def test_nothing_is_translated_by_vmcoreinfo_that_does_not_fit(old: str, new: str) -> None:
+    machine = Machine()
+    tables, info = x86_64(machine)
+    tables.map(VMEMMAP, 0x8000000, 21)
+    machine.write(0x2200000, bytes(2 * PAGE))
+    assert old in info
+    prog = machine.program(info.replace(old, new))
+    assert root_of(prog).verdict is Verdict.WRONG
+    assert states(prog, VMEMMAP, VMEMMAP + 2 * M2) == [(0, State.UNKNOWN)]
+    with pytest.raises(NotSaved, match=r"vmcoreinfo \(Linux 6.1.0\) does not fit this memory"):
+        read_saved(prog, VMEMMAP, 8)
+
+
+def test_vmcoreinfo_of_another_release_does_not_fit() -> None:
+    machine = Machine()
+    _, info = x86_64(machine)
+    machine.write(UTS, uts("6.1.1"))
+    assert root_of(machine.program(info)).verdict is Verdict.WRONG
+
+
+def test_of_tables_that_cannot_be_verified_nothing_is_unmapped() -> None:
+    machine = Machine()
+    tables, info = x86_64(machine)
+    tables.map(VMEMMAP, 0x8000000, 21)
+    del machine.pages[UTS]
+    prog = machine.program(info)
+    assert root_of(prog).verdict is Verdict.UNVERIFIED
+    assert states(prog, VMEMMAP, VMEMMAP + 2 * M2) == [(0, State.SAVED), (M2, State.UNKNOWN)]
+    # The tables map themselves where vmcoreinfo says that they are: that is as good.
+    tables.map(0xFFFFFFFF82000000, 0x2000000, 21)
+    prog = machine.program(info)
+    assert root_of(prog).verdict is Verdict.VERIFIED
+    assert states(prog, VMEMMAP, VMEMMAP + 2 * M2) == [(0, State.SAVED), (M2, State.UNMAPPED)]
 
 
 def half_saved() -> tuple[Machine, Tables, str]:
@@ -232,5 +382,10 @@ def test_tables_that_point_to_themselves_end() -> None:
     machine.write(0x2000000, (0x2000000 | 0x67).to_bytes(8, "little") * 512)
     _, info = x86_64(Machine())
     prog = machine.program(info)
+    mmu = find_mmu(prog)
+    assert mmu is not None
     # Every entry of every level is the same: at the lowest it maps the table itself.
-    assert translate(prog, VMEMMAP + 0x123) == 0x2000123
+    (extent,) = walk_tables(prog, mmu, VMEMMAP + 0x123, VMEMMAP + 0x124)
+    assert extent.physical == 0x2000123
+    (extent,) = for_each_extent(prog, VMEMMAP, VMEMMAP + PAGE)
+    assert (extent.physical, extent.state) == (None, State.UNKNOWN)
