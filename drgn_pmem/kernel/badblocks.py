@@ -10,21 +10,20 @@ start), and the kernel log. Sources: drivers/nvdimm/badrange.c, block/badblocks.
 include/linux/badblocks.h, mm/memory-failure.c.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 import re
-from typing import Any
 
-from drgn import FaultError, Object, Program, cast
+from drgn import Object, Program, cast
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.printk import get_dmesg
 
-from drgn_pmem.errors import MissingDebugInfo, PmemError
-from drgn_pmem.kernel.debuginfo import has_member, has_type
+from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.kernel.debuginfo import find_type, need_kernel_debug_info, optional_member
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
-from drgn_pmem.kernel.nvdimm import for_each_bus
+from drgn_pmem.kernel.nvdimm import Bus, for_each_bus
 from drgn_pmem.kernel.region import for_each_region
-from drgn_pmem.kernel.walk import bounded, collect
+from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.partial import Partial, Problems, WalkError
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "SECTOR",
@@ -48,17 +47,16 @@ _MAX_ENTRIES = 1 << 16
 _ENTRY_SIZE = 8
 
 
-@dataclass(frozen=True)
-class BadRange:
+class BadRange(Record):
     """Memory that one source says is bad."""
 
     source: str
     """``"ndbus0 badrange"``, ``"region0 badblocks"``, ``"pmem0 badblocks"``"""
-    start: int
+    start: int = shown(Show.ADDRESS, key="physical")
     """Physical address."""
     length: int
     """bytes"""
-    base: int
+    base: int = shown(Show.ADDRESS)
     """Physical address that the source counts from; 0 for absolute addresses."""
     sector: int | None
     """First 512-byte sector, from :attr:`base`; None for absolute addresses."""
@@ -80,22 +78,11 @@ class BadRange:
             f" {self.base:#x} + {self.sector} * {SECTOR} = physical {self.start:#x}"
         )
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "source": self.source,
-            "physical": f"{self.start:#x}",
-            "length": self.length,
-            "base": f"{self.base:#x}",
-            "sector": self.sector,
-            "acknowledged": self.acknowledged,
-        }
 
-
-@dataclass(frozen=True)
-class FailureLine:
+class FailureLine(Record):
     """A "Memory failure" line of the kernel log."""
 
-    pfn: int
+    pfn: int = shown(Show.ADDRESS)
     text: str
     """The whole line, as it stands in the dump."""
 
@@ -106,7 +93,7 @@ def read_badblocks(badblocks: Object) -> list[tuple[int, int, bool]]:
 
     :param badblocks: ``struct badblocks``
     :return: (first 512-byte sector, sectors, acknowledged) of each entry.
-    :raises PmemError: if its count is absurd
+    :raises WalkError: if its count is implausible
     :raises FaultError: if the dump does not hold its page
     """
     count, shift = badblocks.count.value_(), badblocks.shift.value_()
@@ -116,7 +103,7 @@ def read_badblocks(badblocks: Object) -> list[tuple[int, int, bool]]:
         return []
     prog = badblocks.prog_
     if not 0 <= count <= prog["PAGE_SIZE"].value_() // _ENTRY_SIZE or shift > 32:
-        raise PmemError(f"badblocks {badblocks.address_ or 0:#x}: count {count} is not sound")
+        raise WalkError(f"badblocks {badblocks.address_ or 0:#x}: implausible count {count}")
     entries = Object(prog, prog.array_type(prog.type("unsigned long long"), count), address=page)
     found = []
     for entry in entries.value_():
@@ -126,88 +113,97 @@ def read_badblocks(badblocks: Object) -> list[tuple[int, int, bool]]:
     return found
 
 
-def _of_badblocks(source: str, badblocks: Object, base: int) -> Iterator[BadRange]:
-    for sector, sectors, acknowledged in read_badblocks(badblocks):
-        yield BadRange(source, base + sector * SECTOR, sectors * SECTOR, base, sector, acknowledged)
-
-
-def _of_buses(prog: Program) -> Iterator[BadRange]:
-    for bus in for_each_bus(prog):
-        badrange = bus.object
-        if not has_member(badrange, "badrange"):
-            continue
-        entries = list_for_each_entry(
-            "struct badrange_entry", badrange.badrange.list.address_of_(), "list"
+def _of_badblocks(source: str, badblocks: Object, base: int, problems: Problems) -> list[BadRange]:
+    found = problems.attempt(source, lambda: read_badblocks(badblocks)) or []
+    return [
+        BadRange(
+            source=source,
+            start=base + sector * SECTOR,
+            length=sectors * SECTOR,
+            base=base,
+            sector=sector,
+            acknowledged=acknowledged,
         )
-        for entry in bounded(entries, f"badrange of {bus.dev}", limit=_MAX_ENTRIES):
+        for sector, sectors, acknowledged in found
+    ]
+
+
+def _of_bus(bus: Bus, problems: Problems) -> list[BadRange]:
+    # Since Linux kernel commit aa9ad44a42b4 ("libnvdimm: move poison list functions to a new
+    # 'badrange' file") (in v4.15).
+    badrange = optional_member(bus.object, "badrange")
+    if badrange is None:
+        return []
+    entries = list_for_each_entry("struct badrange_entry", badrange.list.address_of_(), "list")
+    source = f"{bus.dev} badrange"
+    found = []
+    for entry in problems.collect(bounded(entries, source, limit=_MAX_ENTRIES)):
+        with problems.trying(source):
             start, length = entry.start.value_(), entry.length.value_()
-            yield BadRange(f"{bus.dev} badrange", start, length, 0, None)
+            found.append(BadRange(source=source, start=start, length=length, base=0, sector=None))
+    return found
 
 
-def _of_regions(prog: Program) -> Iterator[BadRange]:
-    for region in for_each_region(prog):
-        yield from _of_badblocks(
-            f"{region.dev} badblocks", region.object.bb, region.object.ndr_start.value_()
-        )
-
-
-def _of_namespaces(prog: Program) -> Iterator[BadRange]:
-    for namespace in for_each_namespace(prog):
-        yield from _of_namespace(prog, namespace)
-
-
-def _of_namespace(prog: Program, namespace: Namespace) -> Iterator[BadRange]:
-    if not namespace.enabled or namespace.object is None:
-        return
+def _of_namespace(prog: Program, namespace: Namespace, problems: Problems) -> list[BadRange]:
+    if namespace.idle or namespace.object is None:
+        return []
     if namespace.mode == "sector":
         # Only there the namespace's own list is live: the others give it up when they are claimed.
         nsio = cast("struct nd_namespace_io *", namespace.object)
-        yield from _of_badblocks(f"{namespace.dev} badblocks", nsio.bb, namespace.resource)
-        return
-    if namespace.mode == "devdax" or not has_type(prog, "struct pmem_device"):
-        return
+        return _of_badblocks(f"{namespace.dev} badblocks", nsio.bb, namespace.resource, problems)
+    if namespace.mode == "devdax":
+        return []
+    find_type(prog, "struct pmem_device", "nd_pmem")
     claim = namespace.claim_object
     device = namespace.object.dev if claim is None else claim.dev
     pmem = cast("struct pmem_device *", device.driver_data)
-    if pmem and namespace.data_offset is not None:
-        base = namespace.resource + namespace.data_offset
-        yield from _of_badblocks(f"{namespace.blockdev} badblocks", pmem.bb, base)
+    if not pmem:
+        return []
+    source = f"{namespace.blockdev or namespace.dev} badblocks"
+    if namespace.data_offset is None:
+        problems.add(WalkError("where the data of the namespace begins is not known"), source)
+        return []
+    return _of_badblocks(source, pmem.bb, namespace.resource + namespace.data_offset, problems)
 
 
-def read_bad_ranges(prog: Program) -> tuple[list[BadRange], list[str]]:
-    """
-    Everything that libnvdimm knew to be bad.
-
-    :return: The ranges, each as often as sources have it; why there may be more.
-    """
+def read_bad_ranges(prog: Program) -> Partial[list[BadRange]]:
+    """Everything that libnvdimm knew to be bad; a range is there as often as sources have it."""
+    problems = Problems()
     ranges: list[BadRange] = []
-    problems: list[str] = []
-    for read in (_of_buses, _of_regions, _of_namespaces):
-        found, messages = collect(read(prog))
-        ranges += found
-        problems += messages
-    return ranges, list(dict.fromkeys(problems))
+    for bus in problems.take(for_each_bus(prog)):
+        ranges += _of_bus(bus, problems)
+    for region in problems.take(for_each_region(prog)):
+        source = f"{region.dev} badblocks"
+        with problems.trying(source):
+            ranges += _of_badblocks(source, region.object.bb, region.resource, problems)
+    for namespace in problems.take(for_each_namespace(prog)):
+        with problems.trying(f"bad blocks of {namespace.dev}"):
+            ranges += _of_namespace(prog, namespace, problems)
+    return problems.partial(ranges)
 
 
 _FAILURE = re.compile(rb"Memory failure: (0x[0-9a-f]{1,16}): ")
 _INJECTED = re.compile(rb"Injecting memory failure for pfn (0x[0-9a-f]{1,16}) ")
 
 
-def for_each_failure_line(prog: Program) -> Iterator[FailureLine]:
-    """
-    Lines of the kernel log about failed pages.
-
-    :raises PmemError: if the log cannot be read
-    """
-    try:
-        log = get_dmesg(prog)
-    except LookupError:
-        raise MissingDebugInfo(
-            "the kernel log cannot be read without debug info of the kernel (-s VMLINUX)"
-        ) from None
-    except (FaultError, ValueError) as error:
-        raise PmemError(f"the kernel log cannot be read: {error}") from error
+def for_each_failure_line(prog: Program) -> Partial[list[FailureLine]]:
+    """Lines of the kernel log about failed pages."""
+    problems = Problems()
+    log = problems.attempt("the kernel log", lambda: _read_log(prog)) or b""
+    found = []
     for line in log.splitlines():
         match = _FAILURE.search(line) or _INJECTED.search(line)
         if match:
-            yield FailureLine(int(match[1], 16), line.decode("utf-8", "backslashreplace"))
+            text = line.decode("utf-8", "backslashreplace")
+            found.append(FailureLine(pfn=int(match[1], 16), text=text))
+    return problems.partial(found)
+
+
+def _read_log(prog: Program) -> bytes:
+    need_kernel_debug_info(prog, "the kernel log")
+    try:
+        return get_dmesg(prog)
+    except LookupError as error:
+        raise MissingDebugInfo(f"this kernel's log has another layout: {error}") from None
+    except ValueError as error:
+        raise WalkError(str(error)) from None

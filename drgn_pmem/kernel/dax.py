@@ -8,8 +8,7 @@ DAX regions and their character devices, as ``daxctl list`` shows them. Sources:
 drivers/dax/dax-private.h.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from drgn import Object, Program, cast, container_of
@@ -21,11 +20,12 @@ from drgn.helpers.linux.mm import (
 from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.sysfs import kobject_path
 
-from drgn_pmem.kernel.debuginfo import find_type, has_member
+from drgn_pmem.kernel.debuginfo import find_type, member, optional_member
 from drgn_pmem.kernel.device import device_name, driver_name, for_each_device
 from drgn_pmem.kernel.walk import bounded
-from drgn_pmem.partial import WalkError
+from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "DaxDevice",
@@ -42,45 +42,41 @@ _MODES = {"device_dax": "devdax", "kmem": "system-ram", "fsdev_dax": "fsdev"}
 """Driver of a ``struct dev_dax`` -> daxctl's mode. fsdev_dax: 7.x."""
 
 
-@dataclass(frozen=True)
-class MemoryBlocks:
+class MemoryBlocks(Record):
     """Hotplugged memory blocks of a device in system-ram mode, as daxctl counts them."""
 
-    online: int
-    total: int
-    movable: bool | None
-    """Whether all that are online are in ZONE_MOVABLE; None if none is, or no one can tell."""
-
-    def to_json(self) -> dict[str, Any]:
-        value: dict[str, Any] = {"online_memblocks": self.online, "total_memblocks": self.total}
-        return value if self.movable is None else value | {"movable": self.movable}
+    online: int = shown(key="online_memblocks")
+    total: int = shown(key="total_memblocks")
+    movable: bool | None = shown(optional=True)
+    """Whether all that are online are in ZONE_MOVABLE; None if none is, or it is not known."""
 
 
-@dataclass(frozen=True)
-class DaxDevice:
+class DaxDevice(Record):
     """``struct dev_dax``: /dev/daxX.Y."""
 
     chardev: str
-    size: int
+    size: int = shown(Show.SIZE)
     """bytes"""
-    target_node: int
+    target_node: int | None
+    """NUMA node that its memory is when it is online as RAM. None: kernels before v5.1."""
     align: int
     mode: str | None
     """``"devdax"``, ``"system-ram"``; None if no driver is bound."""
     ranges: tuple[Range, ...]
-    region: int
+    region: int = shown(Show.ADDRESS)
     """Address of its ``struct dax_region``."""
-    pgmap: int
+    pgmap: int = shown(Show.ADDRESS)
+    """Address of its ``struct dev_pagemap``; 0 if it has none."""
     memory_blocks: MemoryBlocks | None
-    """In system-ram mode, the memory blocks in its range."""
-    object: Object = field(repr=False, compare=False)
+    """In system-ram mode, the memory blocks in its range; None if they could not be read."""
+    object: Object = shown(Show.HIDDEN)
     """``struct dev_dax *``"""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "chardev": self.chardev,
             "size": self.size,
-            "target_node": self.target_node,
+            **({} if self.target_node is None else {"target_node": self.target_node}),
             "align": self.align,
             "mode": self.mode or "unknown",
             **({} if self.mode else {"state": "disabled"}),
@@ -88,8 +84,7 @@ class DaxDevice:
         }
 
 
-@dataclass(frozen=True)
-class DaxRegion:
+class DaxRegion(Record):
     """``struct dax_region``."""
 
     id: int
@@ -98,7 +93,7 @@ class DaxRegion:
     range: Range
     align: int
     devices: tuple[DaxDevice, ...]
-    object: Object = field(repr=False, compare=False)
+    object: Object = shown(Show.HIDDEN)
     """``struct dax_region *``"""
 
     @property
@@ -119,32 +114,41 @@ class DaxRegion:
 def _ranges(dev_dax: Object) -> tuple[Range, ...]:
     # Since Linux kernel commit 60e93dc097f7 ("device-dax: add dis-contiguous resource support") (in
     # v5.10) a device has several ranges.
-    if has_member(dev_dax, "nr_range"):
-        count = dev_dax.nr_range.value_()
+    number = optional_member(dev_dax, "nr_range")
+    if number is not None:
+        count = number.value_()
         if not 0 <= count <= _MAX_RANGES:
-            raise WalkError(f"dev_dax {dev_dax.value_():#x}: nr_range {count} is not sound")
+            raise WalkError(f"implausible nr_range {count}")
         entries = [dev_dax.ranges[i].range for i in range(count)]
     else:
         entries = [dev_dax.region.res]
     return tuple(Range(e.start.value_(), e.end.value_() + 1) for e in entries)
 
 
-def _read_dax_device(dev_dax: Object) -> DaxDevice:
+def _read_dax_device(dev_dax: Object, problems: Problems) -> DaxDevice:
+    name = device_name(dev_dax.dev.address_of_())
     ranges = _ranges(dev_dax)
     driver = driver_name(dev_dax.dev.address_of_())
     region = dev_dax.region
+    target_node = optional_member(dev_dax, "target_node")
+    pgmap = member(dev_dax, "pgmap")
+    blocks = None
+    if driver == "kmem":
+        blocks = problems.attempt(
+            f"{name}: memory blocks", lambda: _memory_blocks(dev_dax.prog_, ranges)
+        )
     return DaxDevice(
-        device_name(dev_dax.dev.address_of_()),
-        sum(r.size for r in ranges),
-        dev_dax.target_node.value_(),
-        (dev_dax if has_member(dev_dax, "align") else region).align.value_(),
-        None if driver is None else _MODES.get(driver, driver),
-        ranges,
-        region.value_(),
+        chardev=name,
+        size=sum(r.size for r in ranges),
+        target_node=None if target_node is None else target_node.value_(),
+        align=member(dev_dax, "align", "region.align").value_(),
+        mode=None if driver is None else _MODES.get(driver, driver),
+        ranges=ranges,
+        region=region.value_(),
         # Before v5.10 the page map is embedded.
-        dev_dax.pgmap.value_() if dev_dax.pgmap.type_.kind.name == "POINTER" else 0,
-        _memory_blocks(dev_dax.prog_, ranges) if driver == "kmem" else None,
-        dev_dax,
+        pgmap=pgmap.value_() if pgmap.type_.kind.name == "POINTER" else 0,
+        memory_blocks=blocks,
+        object=dev_dax,
     )
 
 
@@ -165,20 +169,23 @@ def _memory_blocks(prog: Program, ranges: tuple[Range, ...]) -> MemoryBlocks:
         zone = _zone_name(prog, block, Range(start, start + size))
         known &= zone is not None
         movable += zone == b"Movable"
-    return MemoryBlocks(online, total, movable == online if online and known else None)
+    return MemoryBlocks(
+        online=online, total=total, movable=movable == online if online and known else None
+    )
 
 
 def _zone_name(prog: Program, block: Object, span: Range) -> bytes | None:
     """
-    Zone of an online memory block, as ``valid_zones`` of sysfs shows it; None if it cannot be told.
+    Zone of an online memory block, as ``valid_zones`` of sysfs shows it; None if not known.
 
     :param block: ``struct memory_block *``
     :param span: Where the block is.
     """
     # Since Linux kernel commit 395f6081bad4 ("drivers/base/memory: determine and store zone for
     # single-zone memory blocks") (in v5.18).
-    if has_member(block, "zone"):
-        return block.zone.name.string_() if block.zone else b""
+    own = optional_member(block, "zone")
+    if own is not None:
+        return own.name.string_() if own else b""
     # Before, the one zone that spans it. Pages of memory blocks are never in ZONE_DEVICE.
     shift = prog["PAGE_SHIFT"].value_()
     names = set()
@@ -191,16 +198,17 @@ def _zone_name(prog: Program, block: Object, span: Range) -> bytes | None:
     return names.pop() if len(names) == 1 else None
 
 
-def for_each_dax_device(prog: Program) -> Iterator[DaxDevice]:
-    """
-    Devices of the dax bus, those without capacity included.
-
-    :raises MissingDebugInfo: naming the module (dax, device_dax)
-    :raises WalkError: after what could be read
-    """
-    find_type(prog, "struct dev_dax", "device_dax")
-    for device in for_each_device(prog, "dax_bus_type", "dax"):
-        yield _read_dax_device(container_of(device, "struct dev_dax", "dev"))
+def for_each_dax_device(prog: Program) -> Partial[list[DaxDevice]]:
+    """Devices of the dax bus, those without capacity included."""
+    problems = Problems()
+    found = []
+    with problems.trying(""):
+        find_type(prog, "struct dev_dax", "device_dax")
+        for device in problems.take(for_each_device(prog, "dax_bus_type", "dax")):
+            with problems.trying(f"dax device at {device.value_():#x}"):
+                dev_dax = container_of(device, "struct dev_dax", "dev")
+                found.append(_read_dax_device(dev_dax, problems))
+    return problems.partial(found)
 
 
 def _device_path(device: Object) -> str:
@@ -208,32 +216,35 @@ def _device_path(device: Object) -> str:
     return path.removeprefix("/sys").removeprefix("/devices")
 
 
-def read_dax_region(region: Object, devices: "list[DaxDevice]") -> DaxRegion:
+def read_dax_region(region: Object, devices: Iterable[DaxDevice]) -> DaxRegion:
     """
     Record of a DAX region.
 
     :param region: ``struct dax_region *``
     :param devices: All of the dax bus.
+    :raises FaultError: if the dump does not hold it
     """
     resource = region.res
     return DaxRegion(
-        region.id.value_(),
-        _device_path(region.dev),
-        Range(resource.start.value_(), resource.end.value_() + 1),
-        region.align.value_(),
-        tuple(d for d in devices if d.region == region.value_()),
-        region,
+        id=region.id.value_(),
+        path=_device_path(region.dev),
+        range=Range(resource.start.value_(), resource.end.value_() + 1),
+        align=region.align.value_(),
+        devices=tuple(d for d in devices if d.region == region.value_()),
+        object=region,
     )
 
 
-def for_each_dax_region(prog: Program) -> Iterator[DaxRegion]:
-    """
-    DAX regions that have devices, as ``daxctl list -R``.
-
-    :raises MissingDebugInfo: naming the module (dax, device_dax)
-    """
-    devices = list(for_each_dax_device(prog))
-    find_type(prog, "struct dax_region", "dax")
-    for address in dict.fromkeys(d.region for d in devices):
-        pointer = Object(prog, "struct dax_region *", address)
-        yield read_dax_region(cast("struct dax_region *", pointer), devices)
+def for_each_dax_region(prog: Program) -> Partial[list[DaxRegion]]:
+    """DAX regions that have devices, as ``daxctl list -R``."""
+    problems = Problems()
+    devices: Sequence[DaxDevice] = problems.take(for_each_dax_device(prog))
+    regions = []
+    with problems.trying(""):
+        if devices:
+            find_type(prog, "struct dax_region", "dax")
+        for address in dict.fromkeys(d.region for d in devices):
+            with problems.trying(f"dax region at {address:#x}"):
+                pointer = cast("struct dax_region *", Object(prog, "unsigned long", address))
+                regions.append(read_dax_region(pointer, devices))
+    return problems.partial(regions)

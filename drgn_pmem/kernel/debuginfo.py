@@ -4,11 +4,13 @@
 Debug info
 ----------
 
-libnvdimm, nd_pmem, dax and the file systems are modules on most distributions. What a walker needs
-of them it asks for here, so that a missing piece is named together with the module that has it.
+libnvdimm, nd_pmem, dax and the file systems are modules on most distributions. Walkers get their
+types, variables and members here, so that the message names the missing one and the module that
+defines it. A member that this kernel lacks is a :class:`~drgn_pmem.errors.MissingDebugInfo`, never
+an AttributeError.
 """
 
-from drgn import Object, ObjectNotFoundError, Program, Type
+from drgn import Object, ObjectNotFoundError, Program, Type, TypeKind
 
 from drgn_pmem.errors import MissingDebugInfo, NotInKernel
 from drgn_pmem.kernel.kmod import (
@@ -23,8 +25,11 @@ __all__ = (
     "find_variable",
     "has_member",
     "has_type",
+    "has_variable",
+    "member",
     "need_kernel_debug_info",
     "no_debug_info",
+    "optional_member",
 )
 
 
@@ -40,8 +45,7 @@ which it has nothing to manage, and a function that this one exports in every ve
 
 
 def no_debug_info(module: str) -> str:
-    """What is said of a module that was loaded and whose debug info is not: always the same, so
-    that it is said once."""
+    """Message for a loaded module without debug info. Constant, so that duplicates collapse."""
     return f"no debug info of the kernel module {module}"
 
 
@@ -111,10 +115,74 @@ def find_variable(prog: Program, name: str, module: str) -> Object:
         raise _missing(prog, name, module) from None
 
 
-def has_member(value: "Object | Type", member: str) -> bool:
-    """Whether a structure (or what a pointer points to) has a member: how kernels are told
-    apart."""
+def has_variable(prog: Program, name: str) -> bool:
+    """Whether the loaded debug info knows a variable."""
+    try:
+        prog[name]
+    except (KeyError, ObjectNotFoundError):
+        return False
+    return True
+
+
+def _structure(value: "Object | Type") -> Type:
+    """The structure that a value is, or points to."""
     type_ = value if isinstance(value, Type) else value.type_
-    while hasattr(type_, "type") and not hasattr(type_, "members"):
+    while type_.kind in (TypeKind.TYPEDEF, TypeKind.POINTER, TypeKind.ARRAY):
         type_ = type_.type
-    return type_.has_member(member)
+    return type_
+
+
+def has_member(value: "Object | Type", member: str) -> bool:
+    """
+    Whether a structure (or what a pointer points to) has a member: how kernels are told apart.
+
+    :param member: ``"range"``; ``"kobj.name"`` for a nested one.
+    """
+    type_ = _structure(value)
+    for name in member.split("."):
+        type_ = _structure(type_)
+        if type_.kind not in _STRUCTURES or not type_.is_complete() or not type_.has_member(name):
+            return False
+        type_ = type_.member(name).type
+    return True
+
+
+_STRUCTURES = (TypeKind.STRUCT, TypeKind.UNION, TypeKind.CLASS)
+
+
+def optional_member(value: Object, *names: str) -> Object | None:
+    """
+    A member by the first of several names that this kernel has; None if it has none of them.
+
+    For what a kernel of that age did not have at all. What every kernel has is asked for with
+    :func:`member`.
+
+    :param value: A structure, or a pointer to one.
+    :param names: Newest first; ``"kobj.name"`` for a nested one.
+    """
+    for name in names:
+        if has_member(value, name):
+            for part in name.split("."):
+                value = value.member_(part)
+            return value
+    return None
+
+
+def member(value: Object, *names: str) -> Object:
+    """
+    A member by the first of several names that this kernel has.
+
+    :param value: A structure, or a pointer to one.
+    :param names: Newest first; ``"kobj.name"`` for a nested one.
+    :raises MissingDebugInfo: if the kernel has none of them
+    """
+    found = optional_member(value, *names)
+    if found is None:
+        type_ = _structure(value)
+        # A type that is only declared is defined in a module that this one does not see.
+        if type_.kind in _STRUCTURES and not type_.is_complete():
+            raise MissingDebugInfo(f"the members of {type_.type_name()} are not known")
+        raise MissingDebugInfo(
+            f"{type_.type_name()} of this kernel has no member {' or '.join(names)}"
+        )
+    return found

@@ -4,22 +4,21 @@
 Devices
 -------
 
-What the driver core knows of a device beyond :mod:`drgn.helpers.linux.device`: its driver, its
-parent, the devices of a bus with every walk bounded. Source: include/linux/device.h,
+What the driver core knows of a device in addition to :mod:`drgn.helpers.linux.device`: its driver,
+its parent, the devices of a bus with every walk bounded. Source: include/linux/device.h,
 drivers/base/base.h.
 """
 
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
-from drgn import FaultError, Object, Program
+from drgn import Object, Program
 from drgn.helpers.linux.device import bus_for_each_dev, dev_name
 
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.partial import Partial, Problems
 
 __all__ = (
-    "attempt",
     "device_name",
     "driver_name",
     "for_each_device",
@@ -28,36 +27,39 @@ __all__ = (
     "uuid_text",
 )
 
-T = TypeVar("T")
 
-
-def for_each_device(prog: Program, bus: str, module: str) -> Iterator[Object]:
+def for_each_device(prog: Program, bus: str, module: str) -> Partial[list[Object]]:
     """
     Devices of a bus, as ``/sys/bus/NAME/devices`` lists them.
 
     :param bus: Variable: ``"nvdimm_bus_type"``, ``"dax_bus_type"``.
     :param module: Kernel module that defines it.
-    :return: ``struct device *`` objects
-    :raises WalkError: after what could be read
-    :raises MissingDebugInfo: naming the module
+    :return: ``struct device *`` objects; a problem names a module without debug info
     """
+    problems = Problems()
+    return problems.partial(problems.collect(_devices(prog, bus, module)))
+
+
+def _devices(prog: Program, bus: str, module: str) -> Iterator[Object]:
     bus_type = find_variable(prog, bus, module).address_of_()
-    return bounded(bus_for_each_dev(bus_type), f"devices of {bus}")
+    yield from bounded(bus_for_each_dev(bus_type), f"devices of {bus}")
 
 
-def for_each_nd_device(prog: Program, prefix: str) -> Iterator[Object]:
+def for_each_nd_device(prog: Program, prefix: str) -> Partial[list[Object]]:
     """
     Devices of the NVDIMM bus of one kind.
 
     :param prefix: What their names begin with, before the number: ``"nmem"``, ``"namespace"``.
-    :return: ``struct device *`` objects
-    :raises WalkError: after what could be read
-    :raises MissingDebugInfo: without debug info of libnvdimm
+    :return: ``struct device *`` objects; a problem says that there is no debug info of libnvdimm
     """
-    for device in for_each_device(prog, "nvdimm_bus_type", "libnvdimm"):
-        name = device_name(device)
-        if name.startswith(prefix) and name[len(prefix) : len(prefix) + 1].isdigit():
-            yield device
+    problems = Problems()
+    found = []
+    for device in problems.take(for_each_device(prog, "nvdimm_bus_type", "libnvdimm")):
+        with problems.trying(f"name of the device at {device.value_():#x}"):
+            name = device_name(device)
+            if name.startswith(prefix) and name[len(prefix) : len(prefix) + 1].isdigit():
+                found.append(device)
+    return problems.partial(found)
 
 
 def kernel_string(pointer: Object) -> str:
@@ -99,16 +101,3 @@ def uuid_text(pointer: Object) -> str | None:
     import uuid
 
     return str(uuid.UUID(bytes=pointer.prog_.read(pointer.value_(), 16)))
-
-
-def attempt(problems: list[str], what: str, read: Callable[[], T]) -> T | None:
-    """
-    One value that the dump may not hold: None and a line in *problems* where reading it faults.
-
-    :param what: Named in the message.
-    """
-    try:
-        return read()
-    except FaultError as error:
-        problems.append(f"{what}: {error}")
-        return None

@@ -20,18 +20,18 @@ stale.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from drgn import FaultError, PlatformFlags, Program
 from drgn.helpers.linux.list import list_for_each_entry
 
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
-from drgn_pmem.errors import NotFound
-from drgn_pmem.kernel.debuginfo import has_member
+from drgn_pmem.errors import MissingDebugInfo, NotFound
+from drgn_pmem.kernel.debuginfo import has_member, has_type, has_variable
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.walk import bounded
-from drgn_pmem.partial import WalkError
+from drgn_pmem.partial import NotSaved, Partial, Problems, WalkError
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "MemmapEntry",
@@ -47,49 +47,37 @@ _SUBSECTION = 2 << 20
 """bytes; SUBSECTION_SIZE of include/linux/mmzone.h"""
 
 
-@dataclass(frozen=True)
-class MemmapEntry:
+class MemmapEntry(Record):
     """``struct devm_memmap_vmcore``."""
 
-    address: int
+    address: int = shown(Show.ADDRESS)
     start_pfn: int
     end_pfn: int
     """Exclusive."""
-    match: int | None
+    match: int | None = shown(Show.ADDRESS, json=False)
     """Address of the namespace that it belongs to; None if read without debug info."""
     state: str = "unknown"
     """``"live"``, ``"stale"``, ``"overlapping"``, ``"duplicate"`` or ``"unknown"`` (not judged)."""
-    reason: str | None = None
+    reason: str | None = shown(optional=True, default=None)
     """Why it is not live, in words."""
     namespace: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        value: dict[str, Any] = {
-            "start_pfn": self.start_pfn,
-            "end_pfn": self.end_pfn,
-            "state": self.state,
-            "address": f"{self.address:#x}",
-            "namespace": self.namespace,
-        }
-        if self.reason is not None:
-            value["reason"] = self.reason
-        return value
 
-
-def for_each_memmap_entry(prog: Program) -> Iterator[MemmapEntry]:
+def for_each_memmap_entry(prog: Program) -> Partial[list[MemmapEntry]]:
     """
     Entries of the list, newest or oldest first as the kernel links them; by debug info where it is
     loaded, else by vmcoreinfo.
 
     :raises NotFound: if the kernel does not have the list
-    :raises WalkError: after what could be read: a cycle, a wild pointer, an absurd length
     """
-    try:
-        head = prog[_HEAD]
-        prog.type(f"struct {_STRUCT}")
-    except LookupError:
-        yield from for_each_memmap_entry_vmcoreinfo(prog)
-        return
+    if not has_variable(prog, _HEAD) or not has_type(prog, f"struct {_STRUCT}"):
+        return for_each_memmap_entry_vmcoreinfo(prog)
+    problems = Problems()
+    return problems.partial(problems.collect(_walk_typed(prog)))
+
+
+def _walk_typed(prog: Program) -> Iterator[MemmapEntry]:
+    head = prog[_HEAD]
     # The RFC's head is a whole struct devm_memmap_vmcore, other versions have a plain list_head.
     head = head.entry if has_member(head, "entry") else head
     for entry in bounded(
@@ -97,7 +85,10 @@ def for_each_memmap_entry(prog: Program) -> Iterator[MemmapEntry]:
     ):
         yield _checked(
             MemmapEntry(
-                entry.value_(), entry.start.value_(), entry.end.value_(), entry.match.value_()
+                address=entry.value_(),
+                start_pfn=entry.start.value_(),
+                end_pfn=entry.end.value_(),
+                match=entry.match.value_(),
             )
         )
 
@@ -109,76 +100,85 @@ def _checked(entry: MemmapEntry) -> MemmapEntry:
     return entry
 
 
-def for_each_memmap_entry_vmcoreinfo(prog: Program) -> Iterator[MemmapEntry]:
+def for_each_memmap_entry_vmcoreinfo(prog: Program) -> Partial[list[MemmapEntry]]:
     """
-    The same with no debug info at all, from the five lines in vmcoreinfo.
+    The same without debug info, from the five lines in vmcoreinfo.
 
-    :raises NotFound: if vmcoreinfo does not have them
-    :raises WalkError: after what could be read
+    :raises NotFound: if vmcoreinfo does not have them: the kernel does not have the list
     """
+    problems = Problems()
     info = vmcoreinfo_of(prog)
     if info == Vmcoreinfo():
-        raise NotFound("the dump has no vmcoreinfo, so no devm_memmap_vmcore list")
+        problems.add(MissingDebugInfo("the dump has no vmcoreinfo", "vmlinux"), _HEAD)
+        return problems.partial([])
     head = info.symbols.get(_HEAD)
     if head is None:
         raise NotFound(
             "this kernel keeps no devm_memmap_vmcore list (vmcoreinfo has no "
             f"SYMBOL({_HEAD}); no released kernel does)"
         )
-    offsets = {member: _offset(info, member) for member in ("entry", "start", "end")}
-    yield from _walk_raw(prog, head, offsets)
+    return problems.partial(problems.collect(_walk_raw(prog, info, head)))
 
 
 def _offset(info: Vmcoreinfo, member: str) -> int:
     try:
         return info.offsets[f"{_STRUCT}.{member}"]
     except KeyError:
-        raise NotFound(
+        raise MissingDebugInfo(
             f"vmcoreinfo has SYMBOL({_HEAD}) but no OFFSET({_STRUCT}.{member}): "
-            "the list cannot be read without debug info"
+            "the list cannot be read without debug info",
+            "vmlinux",
         ) from None
 
 
-def _walk_raw(prog: Program, symbol: int, offsets: dict[str, int]) -> Iterator[MemmapEntry]:
-    head = _head_address(prog, symbol, offsets["entry"])
+def _walk_raw(prog: Program, info: Vmcoreinfo, symbol: int) -> Iterator[MemmapEntry]:
+    entry, start, end = (_offset(info, member) for member in ("entry", "start", "end"))
+    head = _head_address(prog, symbol, entry)
+    count = 0
     seen: set[int] = set()
     node = head
     try:
         while (node := prog.read_word(node)) != head:
+            address = node - entry
             if node in seen:
                 raise WalkError(
-                    f"{_HEAD}: stopped after {len(seen)} entries: "
-                    f"the list is cyclic, it comes back to {node - offsets['entry']:#x}"
+                    f"{_HEAD}: stopped after {count} entries: "
+                    f"the list is cyclic, it comes back to {address:#x}"
                 )
-            if len(seen) >= _LIMIT:
-                raise WalkError(f"{_HEAD}: stopped after {_LIMIT} entries: too many to be sound")
+            if count >= _LIMIT:
+                raise WalkError(
+                    f"{_HEAD}: stopped after {_LIMIT} entries: too many to be plausible"
+                )
             seen.add(node)
-            address = node - offsets["entry"]
-            yield _checked(
-                MemmapEntry(
-                    address,
-                    prog.read_word(address + offsets["start"]),
-                    prog.read_word(address + offsets["end"]),
-                    None,
-                )
+            record = MemmapEntry(
+                address=address,
+                start_pfn=prog.read_word(address + start),
+                end_pfn=prog.read_word(address + end),
+                match=None,
             )
+            count += 1
+            yield _checked(record)
     except FaultError as error:
-        raise WalkError(
-            f"{_HEAD}: stopped after {max(len(seen) - 1, 0)} entries: {error}"
+        raise NotSaved(
+            f"{_HEAD}: stopped after {count} entries: {error}", address=error.address
         ) from None
 
 
 def _head_address(prog: Program, symbol: int, entry_offset: int) -> int:
     """Where the list begins: at the symbol, or at the entry of a whole struct at the symbol."""
-    if entry_offset:
-        whole = symbol + entry_offset
+    if not entry_offset:
+        return symbol
+    fault: FaultError | None = None
+    for head in (symbol + entry_offset, symbol):
         try:
             # A list's first node points back to its head: list_head.prev follows list_head.next.
-            if prog.read_word(prog.read_word(whole) + _word_size(prog)) == whole:
-                return whole
-        except FaultError:
-            pass
-    return symbol
+            if prog.read_word(prog.read_word(head) + _word_size(prog)) == head:
+                return head
+        except FaultError as error:
+            fault = fault or error
+    if fault is not None:
+        raise NotSaved(f"{_HEAD}: {fault}", address=fault.address)
+    raise WalkError(f"{_HEAD}: the first entry does not point back to the head of the list")
 
 
 def _word_size(prog: Program) -> int:
@@ -219,16 +219,18 @@ def _judge(
             return verdict("overlapping", f"overlaps the entry at {other.address:#x}")
     if namespace is None:
         return verdict("stale", "its namespace is gone")
-    if not namespace.enabled:
+    if namespace.idle:
         return verdict("stale", f"{name} is disabled")
+    if namespace.enabled is None or namespace.mode is None:
+        return verdict("unknown", f"{name}: what claims it could not be read")
     if namespace.map != "dev":
-        kept = f"its struct pages in {'RAM' if namespace.map == 'mem' else 'no place'}"
-        return verdict("stale", f"{name} is {namespace.mode} now and keeps {kept}")
+        kept = "its struct pages in RAM" if namespace.map == "mem" else "no struct pages"
+        return verdict("stale", f"{name} is {namespace.mode} now and has {kept}")
     start = (namespace.resource >> page_shift) << page_shift
-    if namespace.data_offset is None:
-        return verdict("unknown", f"{name}: its info block cannot be read")
-    begins = {start >> page_shift, start // _SUBSECTION * _SUBSECTION >> page_shift}
     pad = _start_pad(namespace)
+    if namespace.data_offset is None or pad is None:
+        return verdict("unknown", f"{name}: its info block could not be read")
+    begins = {start >> page_shift, start // _SUBSECTION * _SUBSECTION >> page_shift}
     begins |= {(b + (pad >> page_shift)) for b in begins}
     if entry.start_pfn not in begins:
         return verdict("stale", f"{name} starts at PFN {start >> page_shift:#x} now")
@@ -238,12 +240,13 @@ def _judge(
     return verdict("live")
 
 
-def _start_pad(namespace: Namespace) -> int:
+def _start_pad(namespace: Namespace) -> int | None:
+    """bytes; None if the dump does not hold it."""
     claim = namespace.claim_object
     try:
-        return claim.pfn_sb.start_pad.value_() if claim is not None and claim.pfn_sb else 0
+        return int(claim.pfn_sb.start_pad) if claim is not None and claim.pfn_sb else 0
     except FaultError:
-        return 0
+        return None
 
 
 def _namespace_of(

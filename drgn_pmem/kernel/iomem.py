@@ -4,20 +4,20 @@
 I/O memory
 ----------
 
-The resource tree behind ``/proc/iomem``, with the descriptors that ``/proc/iomem`` does not show.
+The resource tree that ``/proc/iomem`` shows, with the descriptors that ``/proc/iomem`` leaves out.
 Source: ``struct resource`` in include/linux/ioport.h.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from drgn import FaultError, Object, Program
 
-from drgn_pmem.kernel.debuginfo import find_variable
+from drgn_pmem.kernel.debuginfo import find_variable, member
 from drgn_pmem.kernel.walk import LIMIT, bounded
-from drgn_pmem.partial import WalkError
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
 from drgn_pmem.ranges import Range
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "DEVICE_BACKED_VMEMMAP",
@@ -42,20 +42,20 @@ PERSISTENT_MEMORY = ("IORES_DESC_PERSISTENT_MEMORY", "IORES_DESC_PERSISTENT_MEMO
 _MAX_DEPTH = 32
 
 
-@dataclass(frozen=True)
-class Resource:
+class Resource(Record):
     """One line of ``/proc/iomem``."""
 
-    name: str
-    start: int
+    name: str | None
+    """None if the dump does not hold it."""
+    start: int = shown(Show.ADDRESS)
     """First byte, physical."""
-    end: int
+    end: int = shown(Show.ADDRESS)
     """Last byte, physical: inclusive, as the kernel has it."""
-    flags: int
+    flags: int = shown(Show.ADDRESS, json=False)
     desc: str
     """``IORES_DESC_...`` without the number, e.g. ``"IORES_DESC_PERSISTENT_MEMORY"``."""
     depth: int
-    object: Object = field(repr=False, compare=False)
+    object: Object = shown(Show.HIDDEN)
     """``struct resource *``"""
 
     @property
@@ -69,14 +69,7 @@ class Resource:
         return Range(self.start, self.end + 1)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "start": f"{self.start:#x}",
-            "end": f"{self.end:#x}",
-            "size": self.size,
-            "desc": self.desc,
-            "depth": self.depth,
-        }
+        return super().to_json() | {"size": self.size}
 
 
 # include/linux/ioport.h. struct resource::desc is an unsigned long, so debug info does not tie
@@ -95,60 +88,69 @@ _DESC_NAMES = {
 }
 
 
-def for_each_iomem(prog: Program) -> Iterator[Resource]:
+def for_each_iomem(prog: Program) -> Partial[list[Resource]]:
     """
     Every resource of ``iomem_resource``, parents before children, in address order.
-
-    :raises WalkError: after what could be read
-    :raises MissingDebugInfo: without debug info of vmlinux
     """
-    root = find_variable(prog, "iomem_resource", "vmlinux").address_of_()
-    yield from _for_each_below(root, 0, set())
+    problems = Problems()
+    resources: list[Resource] = []
+    with problems.trying("iomem_resource"):
+        root = find_variable(prog, "iomem_resource", "vmlinux").address_of_()
+        _read_below(root, 0, set(), resources, problems)
+    return problems.partial(resources)
 
 
-def _for_each_below(parent: Object, depth: int, seen: set[int]) -> Iterator[Resource]:
+def _read_below(
+    parent: Object, depth: int, seen: set[int], resources: list[Resource], problems: Problems
+) -> None:
+    """Append the resources below one; a branch that cannot be read leaves the others."""
     if depth >= _MAX_DEPTH:
-        raise WalkError(f"iomem_resource: nested deeper than {_MAX_DEPTH}: not a sound tree")
-    for entry in bounded(_siblings(parent.child), "iomem_resource"):
+        raise WalkError(f"nested deeper than {_MAX_DEPTH}: the tree is damaged")
+    for entry in problems.collect(bounded(_siblings(parent), "iomem_resource")):
         if entry.value_() in seen or len(seen) >= LIMIT:
-            raise WalkError(f"iomem_resource: cyclic at {entry.value_():#x}")
+            raise WalkError(f"cyclic at {entry.value_():#x}")
         seen.add(entry.value_())
-        yield _resource(entry, depth)
-        yield from _for_each_below(entry, depth + 1, seen)
+        with problems.trying(f"iomem_resource: resource at {entry.value_():#x}"):
+            resources.append(_resource(entry, depth, problems))
+        _read_below(entry, depth + 1, seen, resources, problems)
 
 
-def _siblings(first: Object) -> Iterator[Object]:
-    entry = first.read_()
+def _siblings(parent: Object) -> Iterator[Object]:
+    entry = member(parent, "child").read_()
     while entry:
         yield entry
-        entry = entry.sibling.read_()
+        entry = member(entry, "sibling").read_()
 
 
-def _resource(entry: Object, depth: int) -> Resource:
-    desc = entry.desc.value_()
+def _resource(entry: Object, depth: int, problems: Problems) -> Resource:
+    start, end = entry.start.value_(), entry.end.value_()
+    desc = member(entry, "desc").value_()
     try:
-        name = entry.name.string_().decode("utf-8", "backslashreplace")
-    except FaultError:
-        # The name of a removed module's resource, say: the range still counts.
-        name = "<unreadable>"
+        name = entry.name.string_().decode("utf-8", "backslashreplace") if entry.name else None
+    except FaultError as error:
+        # The range counts, also that of a removed module's resource whose name is gone.
+        name = None
+        problems.add(error, f"iomem_resource: name of {start:#x}-{end:#x}")
     return Resource(
-        name,
-        entry.start.value_(),
-        entry.end.value_(),
-        entry.flags.value_(),
-        _DESC_NAMES.get(desc, str(desc)),
-        depth,
-        entry,
+        name=name,
+        start=start,
+        end=end,
+        flags=entry.flags.value_(),
+        desc=_DESC_NAMES.get(desc, str(desc)),
+        depth=depth,
+        object=entry,
     )
 
 
-def for_each_persistent_memory(prog: Program) -> Iterator[Resource]:
+def for_each_persistent_memory(prog: Program) -> Partial[list[Resource]]:
     """
     The "Persistent Memory" resources: one per region of NFIT and CXL memory, or e820 type 12.
 
     papr_scm, of_pmem and virtio-pmem insert none.
     """
-    return (resource for resource in for_each_iomem(prog) if resource.desc in PERSISTENT_MEMORY)
+    return for_each_iomem(prog).map(
+        lambda resources: [r for r in resources if r.desc in PERSISTENT_MEMORY]
+    )
 
 
 def iomem_at(resources: "list[Resource]", start: int, end: int) -> list[Resource]:

@@ -8,17 +8,15 @@ Namespaces and what claims them, as ``ndctl list -N`` shows them, from libnvdimm
 Sources: drivers/nvdimm/nd.h, namespace_devs.c, pfn_devs.c, pmem.h; include/linux/nd.h.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
-from drgn import FaultError, Object, Program, cast, container_of
+from drgn import Object, Program, cast, container_of
 
 from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.kernel.dax import DaxDevice, DaxRegion, for_each_dax_device, read_dax_region
-from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type
+from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type, optional_member
 from drgn_pmem.kernel.device import (
-    attempt,
     device_name,
     driver_name,
     for_each_nd_device,
@@ -26,9 +24,10 @@ from drgn_pmem.kernel.device import (
     uuid_text,
 )
 from drgn_pmem.kernel.outline import NamespaceOutline, for_each_outline
-from drgn_pmem.kernel.pgmap import Pgmap
-from drgn_pmem.kernel.walk import collect
+from drgn_pmem.kernel.pgmap import Pgmap, is_mapped
+from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "Namespace",
@@ -38,28 +37,30 @@ __all__ = (
     "pgmap_of",
 )
 
+T = TypeVar("T")
+
 _NIL_UUID = "00000000-0000-0000-0000-000000000000"
 
 
-@dataclass(frozen=True)
-class Namespace:
+class Namespace(Record):
     """``struct nd_namespace_common`` with what claims it."""
 
     dev: str
-    bus: str
+    bus: str | None
+    """None without debug info of libnvdimm."""
     region: str
     mode: str | None
     """``"fsdax"``, ``"devdax"``, ``"sector"``, ``"raw"``; None without debug info of libnvdimm, if
-    it has no page map."""
+    it has no page map, and if the dump does not hold what claims it."""
     map: str | None
     """``"dev"``: struct pages on pmem; ``"mem"``: in RAM; ``"none"``; None where there are none."""
-    size: int | None
+    size: int | None = shown(Show.SIZE)
     """Usable bytes, as ndctl; None if the dump does not hold it."""
-    raw_size: int
+    raw_size: int = shown(Show.SIZE)
     """bytes, with info block and struct pages"""
-    resource: int
+    resource: int = shown(Show.ADDRESS)
     """Physical address of the first byte."""
-    data_offset: int | None
+    data_offset: int | None = shown(Show.ADDRESS)
     """bytes from :attr:`resource` to the data; None if the dump does not hold it."""
     uuid: str | None
     raw_uuid: str | None
@@ -68,27 +69,35 @@ class Namespace:
     blockdev: str | None
     chardev: str | None
     daxregion: DaxRegion | None
-    enabled: bool
+    enabled: bool | None
+    """Whether a driver is bound; None if the dump does not hold it."""
     seed: bool
     """The region's spare device that ``ndctl create-namespace`` takes next."""
     name: str | None
-    numa_node: int
-    target_node: int
+    numa_node: int | None
+    target_node: int | None
+    """None: kernels before v5.1, and without debug info of libnvdimm."""
     claim: str | None
     """Device that claims it: ``"pfn0.0"``."""
-    pgmap: int
+    pgmap: int = shown(Show.ADDRESS)
     """Address of its ``struct dev_pagemap``; 0 if it has none."""
-    problems: tuple[str, ...]
-    """What of it could not be read, in words."""
-    claim_object: Object | None = field(repr=False, compare=False)
+    claim_object: Object | None = shown(Show.HIDDEN)
     """``struct nd_pfn *`` (also of a devdax namespace), ``struct nd_btt *`` or None"""
-    object: Object | None = field(repr=False, compare=False)
+    object: Object | None = shown(Show.HIDDEN)
     """``struct nd_namespace_common *``; None without debug info of libnvdimm"""
 
     @property
     def idle(self) -> bool:
         """Without capacity or driver: ``ndctl list`` shows it only with ``-i``."""
-        return not self.enabled
+        return self.enabled is False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a user may call it: its devices, its given name, its uuid."""
+        own = (self.dev, self.blockdev, self.chardev, self.name, self.uuid, self.raw_uuid)
+        devices = self.daxregion.devices if self.daxregion else ()
+        every = (*own, *(device.chardev for device in devices))
+        return tuple(dict.fromkeys(name for name in every if name and name != _NIL_UUID))
 
     @property
     def range(self) -> Range:
@@ -106,10 +115,10 @@ class Namespace:
             "sector_size": self.sector_size,
             "align": self.align,
             "blockdev": self.blockdev,
-            "state": None if self.enabled else "disabled",
+            "state": "disabled" if self.idle else None,
             "name": self.name,
-            "numa_node": self.numa_node if self.numa_node >= 0 else None,
-            "target_node": self.target_node if self.target_node >= 0 else None,
+            "numa_node": None if (self.numa_node or 0) < 0 else self.numa_node,
+            "target_node": None if (self.target_node or 0) < 0 else self.target_node,
         }
         return {"dev": self.dev} | {k: v for k, v in values.items() if v is not None}
 
@@ -120,30 +129,32 @@ class Namespace:
         return {k: v for k, v in self.daxregion.to_json().items() if k != "path"}
 
 
-def for_each_namespace(prog: Program) -> Iterator[Namespace]:
+def for_each_namespace(prog: Program) -> Partial[list[Namespace]]:
     """
-    Namespaces of every region, idle ones included.
-
-    :raises MissingDebugInfo: without debug info of libnvdimm, after what vmlinux tells of them
-    :raises WalkError: after what could be read
+    Namespaces of every region, idle ones included; without debug info of libnvdimm, what vmlinux
+    says of the enabled ones.
     """
+    problems = Problems()
     try:
         find_variable(prog, "nvdimm_bus_type", "libnvdimm")
         find_type(prog, "struct nd_namespace_common", "libnvdimm")
         find_type(prog, "struct nd_pfn", "libnvdimm")
-    except MissingDebugInfo:
-        for outline in for_each_outline(prog):
-            yield _of_outline(outline)
-        raise
-    dax_devices, _ = collect(for_each_dax_device(prog))
-    for device in for_each_nd_device(prog, "namespace"):
-        yield _Reader(device, dax_devices).read()
+    except MissingDebugInfo as error:
+        outlines = problems.take(for_each_outline(prog))
+        problems.add(error)
+        return problems.partial([_of_outline(outline) for outline in outlines])
+    dax_devices = for_each_dax_device(prog)
+    found = []
+    for device in problems.take(for_each_nd_device(prog, "namespace")):
+        with problems.trying(device_name(device)):
+            found.append(_Reader(device, dax_devices, problems).read())
+    return problems.partial(found)
 
 
 def _of_outline(outline: NamespaceOutline) -> Namespace:
     return Namespace(
         dev=outline.dev,
-        bus="",
+        bus=None,
         region=outline.region,
         mode=outline.mode,
         map=outline.map,
@@ -161,11 +172,10 @@ def _of_outline(outline: NamespaceOutline) -> Namespace:
         enabled=True,
         seed=False,
         name=None,
-        numa_node=-1,
-        target_node=-1,
+        numa_node=None,
+        target_node=None,
         claim=None,
         pgmap=outline.pgmap,
-        problems=(),
         claim_object=None,
         object=None,
     )
@@ -187,36 +197,41 @@ def pgmap_of(namespace: Namespace, pgmaps: Iterable[Pgmap]) -> Pgmap | None:
 class _Reader:
     """Reads one namespace; keeps what can be read of one whose pointers are wild."""
 
-    def __init__(self, device: Object, dax_devices: list[DaxDevice]) -> None:
+    def __init__(
+        self, device: Object, dax_devices: Partial[list[DaxDevice]], problems: Problems
+    ) -> None:
         self.prog = device.prog_
         self.device = device
         self.dev = device_name(device)
         self.ndns = container_of(device, "struct nd_namespace_common", "dev")
         self.nsio = container_of(self.ndns, "struct nd_namespace_io", "common")
         self.dax_devices = dax_devices
-        self.problems: list[str] = []
+        self.problems = problems
 
-    def attempt(self, what: str, read: Any) -> Any:
-        return attempt(self.problems, f"{self.dev}: {what}", read)
+    def attempt(self, what: str, read: Callable[[], T]) -> T | None:
+        return self.problems.attempt(f"{self.dev}: {what}", read)
 
     def read(self) -> Namespace:
         resource = self.nsio.res
         start, end = resource.start.value_(), resource.end.value_() + 1
-        claim = self.attempt("claim", lambda: self.ndns.claim.read_())
-        claim_name = self.attempt("claim", lambda: device_name(claim)) if claim else None
+        claim_name = self.attempt("claim", self._claim)
+        claim = self.ndns.claim.read_() if claim_name else None
         kind = (claim_name or "").rstrip("0123456789.")
-        bound = claim if kind else self.device
-        driver = self.attempt("driver", lambda: driver_name(bound))
+        bound = claim if claim is not None else self.device
+        driver = None
+        if claim_name is not None:
+            driver = self.attempt("driver", lambda: driver_name(bound) or "")
         own_uuid, alt_name, lbasize = self._label()
         region = container_of(self.device.parent, "struct nd_region", "dev")
+        target_node = optional_member(region, "target_node")
         values: dict[str, Any] = {
-            "mode": "raw",
+            "mode": None if claim_name is None else "raw",
             "map": None,
-            "size": end - start,
-            "data_offset": 0,
+            "size": None if claim_name is None else end - start,
+            "data_offset": None if claim_name is None else 0,
             "uuid": own_uuid,
             "raw_uuid": None,
-            "sector_size": lbasize or 512,
+            "sector_size": None if lbasize is None else lbasize or 512,
             "align": None,
             "blockdev": None,
             "chardev": None,
@@ -230,7 +245,7 @@ class _Reader:
             values |= self._dax(claim, driver)
         elif kind == "btt":
             values |= self._btt(claim, own_uuid)
-        elif driver is not None:
+        elif driver:
             values |= self._pmem(bound)
         return Namespace(
             dev=self.dev,
@@ -238,29 +253,33 @@ class _Reader:
             region=device_name(self.device.parent),
             raw_size=end - start,
             resource=start,
-            enabled=driver is not None,
-            seed=region.ns_seed == self.device,
+            enabled=None if driver is None else bool(driver),
+            seed=bool(region.ns_seed == self.device),
             name=alt_name,
             numa_node=region.numa_node.value_(),
-            target_node=region.target_node.value_(),
-            claim=claim_name,
-            problems=tuple(self.problems),
+            target_node=None if target_node is None else target_node.value_(),
+            claim=claim_name or None,
             object=self.ndns,
             **values,
         )
 
-    def _label(self) -> tuple[str | None, str | None, int]:
+    def _claim(self) -> str:
+        """Name of the device that claims it; empty if none does."""
+        claim = self.ndns.claim.read_()
+        return device_name(claim) if claim else ""
+
+    def _label(self) -> tuple[str | None, str | None, int | None]:
         """uuid, name and block size of a labelled namespace."""
         type_name = self.attempt("type", lambda: kernel_string(self.device.type.name))
         if type_name != "nd_namespace_pmem":
             # Label-less (namespace_io): no uuid, no name.
-            return None, None, 0
+            return None, None, None if type_name is None else 0
         nspm = container_of(self.nsio, "struct nd_namespace_pmem", "nsio")
-        uuid = self.attempt("uuid", lambda: uuid_text(nspm.uuid))
+        uuid = self.attempt("uuid", lambda: uuid_text(nspm.uuid) or _NIL_UUID)
         name = self.attempt(
             "alt_name", lambda: kernel_string(nspm.alt_name) if nspm.alt_name else None
         )
-        return uuid or _NIL_UUID, name or None, nspm.lbasize.value_()
+        return uuid, name or None, nspm.lbasize.value_()
 
     def _pfn(self, claim: Object, start: int, end: int, own_uuid: str | None) -> dict[str, Any]:
         """``struct nd_pfn``: also the first member of a ``struct nd_dax``."""
@@ -278,7 +297,9 @@ class _Reader:
         }
         pfn_sb = nd_pfn.pfn_sb.read_()
         if not pfn_sb:
-            self.problems.append(f"{self.dev}: its info block is not in memory (pfn_sb is NULL)")
+            self.problems.add(
+                WalkError("the kernel keeps no info block of it (pfn_sb is NULL)"), self.dev
+            )
             return values
         geometry = self.attempt(
             f"info block at pfn_sb {pfn_sb.value_():#x}",
@@ -292,9 +313,12 @@ class _Reader:
             start_pad, end_trunc, dataoff = geometry
             size = end - start - start_pad - end_trunc - dataoff
             if size < 0:
-                self.problems.append(
-                    f"{self.dev}: its info block does not fit it: dataoff {dataoff:#x}, start_pad "
-                    f"{start_pad:#x}, end_trunc {end_trunc:#x} in {end - start:#x} bytes"
+                self.problems.add(
+                    WalkError(
+                        f"its info block does not fit it: dataoff {dataoff:#x}, start_pad "
+                        f"{start_pad:#x}, end_trunc {end_trunc:#x} in {end - start:#x} bytes"
+                    ),
+                    self.dev,
                 )
             else:
                 values |= {"size": size, "data_offset": start_pad + dataoff}
@@ -302,12 +326,15 @@ class _Reader:
 
     def _dax(self, claim: Object, driver: str | None) -> dict[str, Any]:
         values: dict[str, Any] = {"mode": "devdax", "sector_size": None}
-        if driver is None or not has_type(self.prog, "struct dax_region"):
+        if not driver:
+            return values
+        devices_found = self.problems.take(self.dax_devices)
+        if not has_type(self.prog, "struct dax_region"):
             return values
         # dax_pmem: driver_data of the nd_dax device is its dax_region (drivers/dax/bus.c).
         region = cast("struct dax_region *", claim.driver_data)
-        devices = [d for d in self.dax_devices if d.region == region.value_()]
-        record = self.attempt("dax region", lambda: read_dax_region(region, self.dax_devices))
+        devices = [d for d in devices_found if d.region == region.value_()]
+        record = self.attempt("dax region", lambda: read_dax_region(region, devices))
         return values | {
             "daxregion": record,
             "chardev": devices[0].chardev if len(devices) == 1 else None,
@@ -325,7 +352,7 @@ class _Reader:
         return {
             "mode": "sector",
             "size": nd_btt.size.value_(),
-            # Where the data lies is the business of its arenas.
+            # Its arenas say where the data lies.
             "data_offset": None,
             "uuid": self.attempt("uuid of its claim", lambda: uuid_text(nd_btt.uuid)),
             "raw_uuid": own_uuid,
@@ -341,7 +368,7 @@ class _Reader:
         pmem = cast("struct pmem_device *", bound.driver_data)
         disk = self.attempt("disk", lambda: kernel_string(pmem.disk.disk_name))
         pgmap = pmem.pgmap.address_of_()
-        mapped = self.attempt("page map", lambda: pmem.pgmap.range.end.value_())
+        mapped = self.attempt("page map", lambda: is_mapped(pmem.pgmap))
         values: dict[str, Any] = {"blockdev": disk, "pgmap": pgmap.value_() if mapped else 0}
         if mapped and bound.value_() == self.device.value_():
             # A raw namespace whose region maps its pages (e820, of_pmem, virtio-pmem).
@@ -355,21 +382,25 @@ def find_namespace(prog: Program, name: str) -> Namespace:
 
     :raises NotFound: naming those that there are
     """
-    namespaces, problems = collect(for_each_namespace(prog))
+    problems = Problems()
+    namespaces = problems.take(for_each_namespace(prog))
     for namespace in namespaces:
-        if name in (namespace.dev, namespace.blockdev, namespace.chardev, namespace.name):
+        if name in namespace.names:
             return namespace
     known = ", ".join(sorted(n.dev for n in namespaces if not n.idle)) or "none"
-    raise NotFound("; ".join([f"no namespace {name!r}; there are: {known}", *problems]))
+    raise NotFound("; ".join([f"no namespace {name!r}; there are: {known}", *map(str, problems)]))
 
 
-def namespace_of_pfn(prog: Program, pfn: int) -> Namespace | None:
-    """The namespace that a page lies in, metadata included; None if it lies in none."""
+def namespace_of_pfn(prog: Program, pfn: int) -> Partial[Namespace | None]:
+    """
+    The namespace that a page lies in, metadata included. None if it lies in none of those that
+    could be read: in none at all if that is complete.
+    """
+    problems = Problems()
+    namespaces = problems.take(for_each_namespace(prog))
     address = pfn << prog["PAGE_SHIFT"].value_()
-    try:
-        for namespace in for_each_namespace(prog):
-            if address in namespace.range:
-                return namespace
-    except FaultError:
-        return None
-    return None
+    for namespace in namespaces:
+        if address in namespace.range:
+            # What is not known of other namespaces does not matter.
+            return Partial(namespace)
+    return problems.partial(None)

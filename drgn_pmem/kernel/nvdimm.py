@@ -4,21 +4,22 @@
 NVDIMM buses and DIMMs
 ----------------------
 
-The machine's NVDIMM buses and DIMMs, as ``ndctl list -BD`` shows them. Regions stand in
+The machine's NVDIMM buses and DIMMs, as ``ndctl list -BD`` shows them. Regions are in
 :mod:`drgn_pmem.kernel.region`, namespaces in :mod:`drgn_pmem.kernel.namespace`. Sources:
 drivers/nvdimm/nd-core.h, include/linux/libnvdimm.h, drivers/acpi/nfit/nfit.h.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from drgn import Object, Program, cast, container_of
 from drgn.helpers.linux.list import list_for_each_entry
 
-from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type
+from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type, optional_member
 from drgn_pmem.kernel.device import device_name, driver_name, for_each_nd_device, kernel_string
 from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("Bus", "Dimm", "for_each_bus", "for_each_dimm")
 
@@ -33,32 +34,32 @@ _MEMDEV_FLAGS = (
 """``ACPI_NFIT_MEM_*`` (include/acpi/actbl2.h) -> ndctl's key, in ndctl's order."""
 
 
-@dataclass(frozen=True)
-class Bus:
+class Bus(Record):
     """``struct nvdimm_bus``."""
 
     dev: str
-    provider: str
-    object: Object = field(repr=False, compare=False)
+    provider: str | None
+    """``"ACPI.NFIT"``; None if the dump does not hold it."""
+    object: Object = shown(Show.HIDDEN)
     """``struct nvdimm_bus *``"""
 
     def to_json(self) -> dict[str, Any]:
         return {"provider": self.provider, "dev": self.dev}
 
 
-@dataclass(frozen=True)
-class Dimm:
+class Dimm(Record):
     """``struct nvdimm``."""
 
     dev: str
     bus: str
     id: str | None
+    """None also for kernels before v4.20, whose DIMMs have none."""
     handle: int | None
     """NFIT device handle; None without debug info of nfit, or for another kind of DIMM."""
     phys_id: int | None
     flags: tuple[str, ...]
     enabled: bool
-    object: Object = field(repr=False, compare=False)
+    object: Object = shown(Show.HIDDEN)
     """``struct nvdimm *``"""
 
     def to_json(self) -> dict[str, Any]:
@@ -72,46 +73,73 @@ class Dimm:
         return value
 
 
-def for_each_bus(prog: Program) -> Iterator[Bus]:
-    """
-    NVDIMM buses.
+def for_each_bus(prog: Program) -> Partial[list[Bus]]:
+    """NVDIMM buses."""
+    problems = Problems()
+    found = []
+    for bus in problems.collect(_buses(prog)):
+        with problems.trying(f"NVDIMM bus at {bus.value_():#x}"):
+            name = device_name(bus.dev.address_of_())
+            provider = problems.attempt(
+                f"{name}: provider", lambda: kernel_string(bus.nd_desc.provider_name)
+            )
+            found.append(Bus(dev=name, provider=provider, object=bus))
+    return problems.partial(found)
 
-    :raises MissingDebugInfo: without debug info of libnvdimm
-    :raises WalkError: after what could be read
-    """
+
+def _buses(prog: Program) -> Iterator[Object]:
     head = find_variable(prog, "nvdimm_bus_list", "libnvdimm").address_of_()
     find_type(prog, "struct nvdimm_bus", "libnvdimm")
-    for bus in bounded(list_for_each_entry("struct nvdimm_bus", head, "list"), "nvdimm_bus_list"):
-        yield Bus(
-            device_name(bus.dev.address_of_()),
-            kernel_string(bus.nd_desc.provider_name),
-            bus,
-        )
+    yield from bounded(list_for_each_entry("struct nvdimm_bus", head, "list"), "nvdimm_bus_list")
 
 
-def for_each_dimm(prog: Program) -> Iterator[Dimm]:
-    """
-    DIMMs (``nmemN``) of every bus.
+def for_each_dimm(prog: Program) -> Partial[list[Dimm]]:
+    """DIMMs (``nmemN``) of every bus."""
+    problems = Problems()
+    found = []
+    with problems.trying(""):
+        find_type(prog, "struct nvdimm", "libnvdimm")
+        for device in problems.take(for_each_nd_device(prog, "nmem")):
+            with problems.trying(device_name(device)):
+                found.append(_read_dimm(device, problems))
+    return problems.partial(found)
 
-    :raises MissingDebugInfo: without debug info of libnvdimm
-    :raises WalkError: after what could be read
-    """
-    find_type(prog, "struct nvdimm", "libnvdimm")
-    for device in for_each_nd_device(prog, "nmem"):
-        nvdimm = container_of(device, "struct nvdimm", "dev")
-        memdev = _nfit_memdev(nvdimm)
-        yield Dimm(
-            device_name(device),
-            device_name(device.parent),
-            kernel_string(nvdimm.dimm_id) if nvdimm.dimm_id else None,
-            None if memdev is None else memdev.device_handle.value_(),
-            None if memdev is None else memdev.physical_id.value_(),
-            ()
-            if memdev is None
-            else tuple(key for bit, key in _MEMDEV_FLAGS if memdev.flags.value_() & bit),
-            driver_name(device) is not None,
-            nvdimm,
-        )
+
+def _read_dimm(device: Object, problems: Problems) -> Dimm:
+    name = device_name(device)
+    nvdimm = container_of(device, "struct nvdimm", "dev")
+    memdev = problems.attempt(f"{name}: NFIT", lambda: _read_memdev(nvdimm))
+    # Since Linux kernel commit d6548ae4d16d ("acpi/nfit, libnvdimm: Store dimm id as a member to
+    # struct nvdimm") (in v4.20).
+    dimm_id = optional_member(nvdimm, "dimm_id")
+    handle, phys_id, flags = memdev or (None, None, ())
+    return Dimm(
+        dev=name,
+        bus=device_name(device.parent),
+        id=None
+        if dimm_id is None
+        else problems.attempt(
+            f"{name}: id", lambda: kernel_string(dimm_id) if dimm_id else None
+        ),
+        handle=handle,
+        phys_id=phys_id,
+        flags=flags,
+        enabled=driver_name(device) is not None,
+        object=nvdimm,
+    )
+
+
+def _read_memdev(nvdimm: Object) -> tuple[int, int, tuple[str, ...]] | None:
+    """Handle, physical id and flags of a DIMM that the NFIT describes."""
+    memdev = _nfit_memdev(nvdimm)
+    if memdev is None:
+        return None
+    flags = memdev.flags.value_()
+    return (
+        memdev.device_handle.value_(),
+        memdev.physical_id.value_(),
+        tuple(key for bit, key in _MEMDEV_FLAGS if flags & bit),
+    )
 
 
 def _nfit_memdev(nvdimm: Object) -> Object | None:

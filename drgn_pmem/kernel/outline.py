@@ -4,22 +4,22 @@
 Namespaces by vmlinux alone
 ---------------------------
 
-What ``iomem_resource`` and ``pgmap_array`` tell of the namespaces where the debug info of libnvdimm
+What ``iomem_resource`` and ``pgmap_array`` say of the namespaces where the debug info of libnvdimm
 is not loaded. Drivers request the memory of a namespace under its name (``devm_namespace_enable()``
 in drivers/nvdimm/claim.c; of devdax only what is before the data, drivers/dax/pmem.c, and the data
-under the name of the device, drivers/dax/device.c and kmem.c). Modes without struct pages cannot be
-told apart, and where data begins only an altmap or the DAX device tells.
+under the name of the device, drivers/dax/device.c and kmem.c). Sector and raw mode look the same,
+and only an altmap or the DAX device says where data begins.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 import re
 
 from drgn import Program
 
 from drgn_pmem.kernel.iomem import Resource, for_each_iomem
 from drgn_pmem.kernel.pgmap import Pgmap, for_each_pgmap
-from drgn_pmem.kernel.walk import collect
+from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("NamespaceOutline", "for_each_outline")
 
@@ -27,51 +27,48 @@ _NAMESPACE = re.compile(r"namespace(\d+)\.\d+")
 _DAX = re.compile(r"dax\d+\.\d+")
 
 
-@dataclass(frozen=True)
-class NamespaceOutline:
+class NamespaceOutline(Record):
     """An enabled namespace. Physical addresses, ends exclusive."""
 
     dev: str
     region: str
     """From the number in its name (``dev_set_name()`` in drivers/nvdimm/namespace_devs.c)."""
-    start: int
-    end: int
+    start: int = shown(Show.ADDRESS)
+    end: int = shown(Show.ADDRESS)
     mode: str | None
-    """``"fsdax"`` or ``"devdax"``; None if it has no page map: sector, or raw."""
+    """``"fsdax"`` or ``"devdax"``; None if it has no page map (sector or raw), or if the page maps
+    could not be read."""
     map: str | None
-    data: int | None
-    """First byte of the data; None if it cannot be told."""
+    data: int | None = shown(Show.ADDRESS)
+    """First byte of the data; None if not known."""
     chardev: str | None
-    pgmap: int
+    pgmap: int = shown(Show.ADDRESS)
     """Address of its ``struct dev_pagemap``; 0 if it has none."""
 
 
-def for_each_outline(prog: Program) -> Iterator[NamespaceOutline]:
-    """
-    Enabled namespaces, in address order.
-
-    :raises MissingDebugInfo: without debug info of vmlinux
-    :raises WalkError: after what could be read
-    """
-    resources = list(for_each_iomem(prog))
-    pgmaps, _ = collect(for_each_pgmap(prog))
-    shift = int(prog["PAGE_SHIFT"])
-    daxes = [r for r in resources if _DAX.fullmatch(r.name)]
+def for_each_outline(prog: Program) -> Partial[list[NamespaceOutline]]:
+    """Enabled namespaces, in address order."""
+    problems = Problems()
+    resources = [r for r in problems.take(for_each_iomem(prog)) if r.name is not None]
+    pgmaps = problems.take(for_each_pgmap(prog))
+    daxes = [r for r in resources if _DAX.fullmatch(r.name or "")]
+    found = []
     for resource in resources:
-        named = _NAMESPACE.fullmatch(resource.name)
+        named = _NAMESPACE.fullmatch(resource.name or "")
         if named:
-            yield _outline(resource, f"region{named[1]}", daxes, pgmaps, shift)
+            found.append(_outline(resource, named[0], f"region{named[1]}", daxes, pgmaps))
+    return problems.partial(found)
 
 
 def _outline(
-    resource: Resource, region: str, daxes: list[Resource], pgmaps: list[Pgmap], shift: int
+    resource: Resource, dev: str, region: str, daxes: Sequence[Resource], pgmaps: Sequence[Pgmap]
 ) -> NamespaceOutline:
     start, end = resource.start, resource.end + 1
     pgmap = next(
         (p for p in pgmaps if any(r.start < end and start < r.end for r in p.ranges)), None
     )
     if pgmap is not None:
-        end = max(end, pgmap.end_pfn << shift)
+        end = max(end, *(r.end for r in pgmap.ranges))
     # The first device begins where the metadata ends; more of them follow after "daxctl split".
     inside = [d for d in daxes if start < d.start < end or d.start == end]
     data = mode = None
@@ -81,15 +78,15 @@ def _outline(
     elif pgmap is not None:
         mode = "fsdax"
         if pgmap.altmap is not None:
-            data = pgmap.first_pfn << shift
+            data = pgmap.first_pfn << pgmap.page_shift
     return NamespaceOutline(
-        resource.name,
-        region,
-        start,
-        end,
-        mode,
-        None if pgmap is None else "mem" if pgmap.altmap is None else "dev",
-        data,
-        inside[0].name if len(inside) == 1 else None,
-        pgmap.address if pgmap is not None else 0,
+        dev=dev,
+        region=region,
+        start=start,
+        end=end,
+        mode=mode,
+        map=None if pgmap is None else "mem" if pgmap.altmap is None else "dev",
+        data=data,
+        chardev=inside[0].name if len(inside) == 1 else None,
+        pgmap=pgmap.address if pgmap is not None else 0,
     )

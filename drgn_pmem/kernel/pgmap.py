@@ -5,31 +5,36 @@ Page maps
 ---------
 
 Every ``struct dev_pagemap`` (ZONE_DEVICE mapping) of the kernel, from ``pgmap_array``: the root
-that is in vmlinux itself and needs no module's debug info. Sources: mm/memremap.c,
-include/linux/memremap.h, ``struct vmem_altmap`` in the same.
+that is in vmlinux itself and needs no module's debug info. Sources: mm/memremap.c (before v5.3
+kernel/memremap.c), include/linux/memremap.h, ``struct vmem_altmap`` in the same.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 import itertools
-from typing import Any
 
 from drgn import FaultError, Object, Program, cast
 from drgn.helpers.linux.xarray import xa_for_each, xa_load
 
-from drgn_pmem.kernel.debuginfo import find_variable, has_member
+from drgn_pmem.kernel.debuginfo import find_variable, has_variable, member, optional_member
 from drgn_pmem.kernel.walk import LIMIT
-from drgn_pmem.partial import WalkError
+from drgn_pmem.partial import NotSaved, Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
+from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("Altmap", "Pgmap", "find_pgmap", "for_each_pgmap", "read_pgmap")
+__all__ = (
+    "Altmap",
+    "Pgmap",
+    "find_pgmap",
+    "for_each_pgmap",
+    "is_mapped",
+    "read_pgmap",
+)
 
 _PGMAP_ALTMAP_VALID = 1 << 0
 _MAX_RANGES = 1 << 12
 
 
-@dataclass(frozen=True)
-class Altmap:
+class Altmap(Record):
     """``struct vmem_altmap``: where the struct pages of a map=dev namespace were taken from."""
 
     base_pfn: int
@@ -49,33 +54,22 @@ class Altmap:
         """``vmem_altmap_offset()``: pages from the base to the data."""
         return self.reserve + self.free
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "base_pfn": self.base_pfn,
-            "end_pfn": self.end_pfn,
-            "reserve": self.reserve,
-            "free": self.free,
-            "alloc": self.alloc,
-            "align": self.align,
-        }
 
-
-@dataclass(frozen=True)
-class Pgmap:
+class Pgmap(Record):
     """``struct dev_pagemap``."""
 
-    address: int
+    address: int = shown(Show.ADDRESS)
     type: str
     """Enumerator of ``enum memory_type``: ``"MEMORY_DEVICE_FS_DAX"``."""
     ranges: tuple[Range, ...]
     altmap: Altmap | None
     vmemmap_shift: int
     """Order of its compound pages (0: none)."""
-    flags: int
-    owner: int
-    """Address; the ``struct pmem_device`` of an fsdax mapping."""
-    page_shift: int
-    object: Object = field(repr=False, compare=False)
+    flags: int = shown(Show.ADDRESS, json=False)
+    owner: int | None = shown(Show.ADDRESS, json=False)
+    """Address; the ``struct pmem_device`` of an fsdax mapping. None: kernels before v5.7."""
+    page_shift: int = shown(json=False)
+    object: Object = shown(Show.HIDDEN)
     """``struct dev_pagemap *``"""
 
     @property
@@ -96,48 +90,66 @@ class Pgmap:
         address = pfn << self.page_shift
         return any(address in r for r in self.ranges)
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "address": f"{self.address:#x}",
-            "type": self.type,
-            "ranges": [r.to_json() for r in self.ranges],
-            "altmap": self.altmap.to_json() if self.altmap else None,
-            "vmemmap_shift": self.vmemmap_shift,
-        }
-
 
 def _read_altmap(altmap: Object) -> Altmap:
+    # Since Linux kernel commit cf387d9644d8 ("libnvdimm/altmap: Track namespace boundaries in
+    # altmap") (in v5.4).
+    end_pfn = optional_member(altmap, "end_pfn")
     return Altmap(
-        altmap.base_pfn.value_(),
-        # Since Linux kernel commit cf387d9644d8 ("libnvdimm/altmap: Track namespace boundaries in
-        # altmap") (in v5.4).
-        altmap.end_pfn.value_() if has_member(altmap, "end_pfn") else None,
-        altmap.reserve.value_(),
-        altmap.free.value_(),
-        altmap.align.value_(),
-        altmap.alloc.value_(),
+        base_pfn=member(altmap, "base_pfn").value_(),
+        end_pfn=None if end_pfn is None else end_pfn.value_(),
+        reserve=member(altmap, "reserve").value_(),
+        free=member(altmap, "free").value_(),
+        align=member(altmap, "align").value_(),
+        alloc=member(altmap, "alloc").value_(),
     )
+
+
+def _first_range(pgmap: Object) -> Object:
+    # Since Linux kernel commit a4574f63edc6 ("mm/memremap_pages: convert to 'struct range'") (in
+    # v5.10); before, a struct resource.
+    return member(pgmap, "range", "res")
+
+
+def is_mapped(pgmap: Object) -> bool:
+    """
+    Whether a page map that is embedded in a device is in use: it is zero where the driver mapped
+    no pages.
+
+    :param pgmap: ``struct dev_pagemap``
+    """
+    return bool(_first_range(pgmap).end.value_())
 
 
 def _read_ranges(pgmap: Object) -> tuple[Range, ...]:
     # Since Linux kernel commit b7b3c01b1915 ("mm/memremap_pages: support multiple ranges per
-    # invocation") (in v5.10), a mapping has several ranges; before, one struct range or resource.
-    if has_member(pgmap, "nr_range"):
-        count = pgmap.nr_range.value_()
+    # invocation") (in v5.10), a mapping has several ranges: the first in a union with the array.
+    number = optional_member(pgmap, "nr_range")
+    if number is not None:
+        count = number.value_()
         if not 0 < count <= _MAX_RANGES:
-            raise WalkError(f"dev_pagemap {pgmap.value_():#x}: nr_range {count} is not sound")
-        entries = [pgmap.ranges[i] for i in range(count)] if count > 1 else [pgmap.range]
+            raise WalkError(f"dev_pagemap: implausible nr_range {count}")
+        entries = [pgmap.ranges[i] for i in range(count)] if count > 1 else [_first_range(pgmap)]
     else:
-        entries = [pgmap.res]
+        entries = [_first_range(pgmap)]
     return tuple(Range(e.start.value_(), e.end.value_() + 1) for e in entries)
 
 
 def _memory_type(pgmap: Object) -> str:
-    value = pgmap.type
+    value = member(pgmap, "type")
     for enumerator in value.type_.enumerators or ():
         if enumerator.value == value.value_():
             return str(enumerator.name)
     return str(value.value_())
+
+
+def _flags(pgmap: Object) -> int:
+    # Since Linux kernel commit 514caf23a70f ("memremap: replace the altmap_valid field with a
+    # PGMAP_ALTMAP_VALID flag") (in v5.3); before, a bool.
+    flags = optional_member(pgmap, "flags")
+    if flags is not None:
+        return int(flags)
+    return _PGMAP_ALTMAP_VALID if member(pgmap, "altmap_valid") else 0
 
 
 def read_pgmap(pgmap: Object) -> Pgmap:
@@ -146,62 +158,75 @@ def read_pgmap(pgmap: Object) -> Pgmap:
 
     :param pgmap: ``struct dev_pagemap *``
     :raises FaultError: if the dump does not hold it
-    :raises WalkError: if its counts are absurd
+    :raises MissingDebugInfo: if this kernel's has none of the members that are known
+    :raises WalkError: if its counts are implausible
     """
-    ranges = _read_ranges(pgmap)
-    # Since v5.3 a flag; before, a bool.
-    if has_member(pgmap, "flags"):
-        flags = pgmap.flags.value_()
-    else:
-        flags = _PGMAP_ALTMAP_VALID if pgmap.altmap_valid else 0
+    flags = _flags(pgmap)
+    # Since Linux kernel commit c4386bd8ee3a ("mm/memremap: add ZONE_DEVICE support for compound
+    # pages") (in v5.17).
+    shift = optional_member(pgmap, "vmemmap_shift")
+    # Since Linux kernel commit f894ddd5ff01 ("memremap: add an owner field to struct dev_pagemap")
+    # (in v5.7).
+    owner = optional_member(pgmap, "owner")
     return Pgmap(
-        pgmap.value_(),
-        _memory_type(pgmap),
-        ranges,
-        _read_altmap(pgmap.altmap) if flags & _PGMAP_ALTMAP_VALID else None,
-        # Since Linux kernel commit c4386bd8ee3a ("mm/memremap: add ZONE_DEVICE support for compound
-        # pages") (in v5.17).
-        pgmap.vmemmap_shift.value_() if has_member(pgmap, "vmemmap_shift") else 0,
-        flags,
-        # Since v5.7.
-        pgmap.owner.value_() if has_member(pgmap, "owner") else 0,
-        pgmap.prog_["PAGE_SHIFT"].value_(),
-        pgmap,
+        address=pgmap.value_(),
+        type=_memory_type(pgmap),
+        ranges=_read_ranges(pgmap),
+        altmap=_read_altmap(member(pgmap, "altmap")) if flags & _PGMAP_ALTMAP_VALID else None,
+        vmemmap_shift=0 if shift is None else shift.value_(),
+        flags=flags,
+        owner=None if owner is None else owner.value_(),
+        page_shift=pgmap.prog_["PAGE_SHIFT"].value_(),
+        object=pgmap,
     )
 
 
-def for_each_pgmap(prog: Program) -> Iterator[Pgmap]:
-    """
-    Every page map of ``pgmap_array``, in order of PFN.
+def _root(prog: Program) -> Object:
+    # Since Linux kernel commit bcfa4b72111c ("memremap: Convert to XArray") (in v4.20); before, a
+    # radix tree, which drgn walks in the same way.
+    if not has_variable(prog, "pgmap_array") and has_variable(prog, "pgmap_radix"):
+        return prog["pgmap_radix"].address_of_()
+    return find_variable(prog, "pgmap_array", "vmlinux").address_of_()
 
-    :raises WalkError: after what could be read
-    :raises MissingDebugInfo: without debug info of vmlinux
-    """
-    array = find_variable(prog, "pgmap_array", "vmlinux").address_of_()
+
+def _entries(prog: Program) -> Iterator[Object]:
+    """Each ``struct dev_pagemap *`` once."""
+    root = _root(prog)
     seen: set[int] = set()
-    entries = xa_for_each(array)
+    entries = xa_for_each(root)
     for count in itertools.count():
         try:
             _, entry = next(entries)
         except StopIteration:
             return
         except FaultError as error:
-            raise WalkError(f"pgmap_array: stopped after {count} entries: {error}") from None
+            raise NotSaved(
+                f"pgmap_array: stopped after {count} entries: {error}", address=error.address
+            ) from None
         if count >= LIMIT:
-            raise WalkError(f"pgmap_array: stopped after {count} entries: too many to be sound")
+            raise WalkError(f"pgmap_array: stopped after {count} entries: too many to be plausible")
         # A range that is no power of two is several entries of one page map.
-        if entry.value_() in seen:
-            continue
-        seen.add(entry.value_())
-        yield read_pgmap(cast("struct dev_pagemap *", entry))
+        if entry.value_() not in seen:
+            seen.add(entry.value_())
+            yield cast("struct dev_pagemap *", entry)
+
+
+def for_each_pgmap(prog: Program) -> Partial[list[Pgmap]]:
+    """Every page map of ``pgmap_array``, in order of PFN."""
+    problems = Problems()
+    found = []
+    for entry in problems.collect(_entries(prog)):
+        with problems.trying(f"dev_pagemap {entry.value_():#x}"):
+            found.append(read_pgmap(entry))
+    return problems.partial(found)
 
 
 def find_pgmap(prog: Program, pfn: int) -> Pgmap | None:
     """
     The page map that a page belongs to; None if it is no ZONE_DEVICE page.
 
+    :raises FaultError: if the dump does not hold it
     :raises MissingDebugInfo: without debug info of vmlinux
     """
-    array = find_variable(prog, "pgmap_array", "vmlinux").address_of_()
-    entry = xa_load(array, pfn)
+    entry = xa_load(_root(prog), pfn)
     return read_pgmap(cast("struct dev_pagemap *", entry)) if entry else None

@@ -10,17 +10,18 @@ drivers/nvdimm/region_devs.c, dimm_devs.c (``nd_pmem_available_dpa()``,
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from drgn import Object, Program, cast, container_of
 
-from drgn_pmem.kernel.debuginfo import find_type, has_member
-from drgn_pmem.kernel.device import attempt, device_name, driver_name, for_each_nd_device
+from drgn_pmem.kernel.debuginfo import find_type, optional_member
+from drgn_pmem.kernel.device import device_name, driver_name, for_each_nd_device
 from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
+from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("DpaMapping", "Region", "find_region", "for_each_region")
+__all__ = ("DpaMapping", "Region", "for_each_region")
 
 # enum in drivers/nvdimm/nd.h / include/linux/libnvdimm.h; anonymous, so not in the debug info by
 # name.
@@ -30,8 +31,7 @@ _ND_REGION_PERSIST_MEMCTRL = 1 << 2
 _MAX_MAPPINGS = 1 << 10
 
 
-@dataclass(frozen=True)
-class DpaMapping:
+class DpaMapping(Record):
     """``struct nd_mapping``: what a DIMM gives to a region."""
 
     dimm: str
@@ -41,39 +41,31 @@ class DpaMapping:
     """bytes"""
     position: int
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "dimm": self.dimm,
-            "offset": self.offset,
-            "length": self.length,
-            "position": self.position,
-        }
 
-
-@dataclass(frozen=True)
-class Region:
+class Region(Record):
     """``struct nd_region``."""
 
     dev: str
     bus: str
-    size: int
+    size: int = shown(Show.SIZE)
     """bytes"""
-    resource: int
+    resource: int = shown(Show.ADDRESS)
     """Physical address of the first byte."""
     align: int | None
+    """None: kernels before v5.7, which have no such attribute."""
     available_size: int | None
     """Free bytes; None if the dump does not hold the DIMMs' allocations."""
     max_available_extent: int | None
     type: str
     numa_node: int
-    target_node: int
+    target_node: int | None
+    """None: kernels before v5.1."""
     iset_id: int | None
-    mappings: tuple[DpaMapping, ...]
+    mappings: tuple[DpaMapping, ...] | None
+    """None if the dump does not hold them."""
     persistence_domain: str
     enabled: bool
-    problems: tuple[str, ...]
-    """What of it could not be read, in words."""
-    object: Object = field(repr=False, compare=False)
+    object: Object = shown(Show.HIDDEN)
     """``struct nd_region *``"""
 
     @property
@@ -88,70 +80,82 @@ class Region:
             "max_available_extent": self.max_available_extent,
             "type": self.type,
             "numa_node": self.numa_node if self.numa_node >= 0 else None,
-            "target_node": self.target_node if self.target_node >= 0 else None,
+            "target_node": None if (self.target_node or 0) < 0 else self.target_node,
             "iset_id": self.iset_id,
-            "mappings": [m.to_json() for m in self.mappings] or None,
+            "mappings": [m.to_json() for m in self.mappings or ()] or None,
             "state": None if self.enabled else "disabled",
             "persistence_domain": self.persistence_domain,
         }
         return {"dev": self.dev} | {k: v for k, v in values.items() if v is not None}
 
 
-def for_each_region(prog: Program) -> Iterator[Region]:
-    """
-    Regions of every bus, disabled ones included.
-
-    :raises MissingDebugInfo: without debug info of libnvdimm
-    :raises WalkError: after what could be read
-    """
-    find_type(prog, "struct nd_region", "libnvdimm")
-    for device in for_each_nd_device(prog, "region"):
-        yield _read_region(container_of(device, "struct nd_region", "dev"))
-
-
-def find_region(prog: Program, name: str) -> Region | None:
-    """Region by its device name."""
-    return next((r for r in for_each_region(prog) if r.dev == name), None)
+def for_each_region(prog: Program) -> Partial[list[Region]]:
+    """Regions of every bus, disabled ones included."""
+    problems = Problems()
+    found = []
+    with problems.trying(""):
+        find_type(prog, "struct nd_region", "libnvdimm")
+        for device in problems.take(for_each_nd_device(prog, "region")):
+            with problems.trying(device_name(device)):
+                region = container_of(device, "struct nd_region", "dev")
+                found.append(_read_region(region, problems))
+    return problems.partial(found)
 
 
-def _read_region(region: Object) -> Region:
+def _read_region(region: Object, problems: Problems) -> Region:
     device = region.dev.address_of_()
     name = device_name(device)
-    problems: list[str] = []
-    count = region.ndr_mappings.value_()
-    if count > _MAX_MAPPINGS:
-        problems.append(f"{name}: ndr_mappings {count} is not sound")
-        count = 0
-    mappings = [region.mapping[i] for i in range(count)]
+    mappings = problems.attempt(name, lambda: _mappings(region))
     # Since Linux kernel commit 2522afb86a8c ("libnvdimm/region: Introduce an 'align' attribute")
     # (in v5.7).
-    align = region.align.value_() if has_member(region, "align") else None
-    holes = attempt(problems, f"{name}: allocations", lambda: _holes(mappings, align or 1))
+    align = optional_member(region, "align")
+    # Since Linux kernel commit 8fc5c73554db ("acpi/nfit, device-dax: Identify differentiated memory
+    # with a unique numa-node") (in v5.1).
+    target_node = optional_member(region, "target_node")
+    records = holes = iset_id = None
+    if mappings is not None:
+        step = 1 if align is None else align.value_()
+        records = problems.attempt(
+            f"{name}: mappings", lambda: tuple(_read_mapping(m) for m in mappings)
+        )
+        holes = problems.attempt(f"{name}: allocations", lambda: _holes(mappings, step))
+        iset_id = problems.attempt(
+            f"{name}: interleave set", lambda: _interleave_set(region, mappings)
+        )
     return Region(
-        name,
-        device_name(region.dev.parent),
-        region.ndr_size.value_(),
-        region.ndr_start.value_(),
-        align,
-        None if holes is None else sum(end - start for hole in holes for start, end in hole),
-        None if holes is None else _max_extent(holes) * count,
-        "volatile" if _is_volatile(region) else "pmem",
-        region.numa_node.value_(),
-        region.target_node.value_(),
-        attempt(problems, f"{name}: interleave set", lambda: _interleave_set(region, mappings)),
-        tuple(
-            DpaMapping(
-                device_name(m.nvdimm.dev.address_of_()),
-                m.start.value_(),
-                m.size.value_(),
-                m.position.value_(),
-            )
-            for m in mappings
-        ),
-        _persistence_domain(region.flags.value_()),
-        driver_name(device) is not None,
-        tuple(problems),
-        region,
+        dev=name,
+        bus=device_name(region.dev.parent),
+        size=region.ndr_size.value_(),
+        resource=region.ndr_start.value_(),
+        align=None if align is None else align.value_(),
+        available_size=None
+        if holes is None
+        else sum(end - start for hole in holes for start, end in hole),
+        max_available_extent=None if holes is None else _max_extent(holes) * len(holes),
+        type="volatile" if _is_volatile(region) else "pmem",
+        numa_node=region.numa_node.value_(),
+        target_node=None if target_node is None else target_node.value_(),
+        iset_id=iset_id,
+        mappings=records,
+        persistence_domain=_persistence_domain(region.flags.value_()),
+        enabled=driver_name(device) is not None,
+        object=region,
+    )
+
+
+def _mappings(region: Object) -> list[Object]:
+    count = region.ndr_mappings.value_()
+    if count > _MAX_MAPPINGS:
+        raise WalkError(f"implausible ndr_mappings {count}")
+    return [region.mapping[i] for i in range(count)]
+
+
+def _read_mapping(mapping: Object) -> DpaMapping:
+    return DpaMapping(
+        dimm=device_name(mapping.nvdimm.dev.address_of_()),
+        offset=mapping.start.value_(),
+        length=mapping.size.value_(),
+        position=mapping.position.value_(),
     )
 
 
@@ -191,7 +195,7 @@ def _interleave_set(region: Object, mappings: list[Object]) -> int | None:
 
 
 def _current_index(ndd: Object) -> Object:
-    """``to_current_namespace_index()``: the two copies stand one after the other."""
+    """``to_current_namespace_index()``: one of two copies, one after the other."""
     prog = ndd.prog_
     first = cast("struct nd_namespace_index *", ndd.data)
     size = first.mysize.value_() if ndd.ns_current.value_() == 1 else 0

@@ -4,9 +4,9 @@
 Bounded walks
 -------------
 
-A dump is hostile: lists may be cyclic, pointers wild, counts absurd. Every walk of kernel
-structures goes through :func:`bounded`, which ends it with an error that says where;
-:func:`collect` keeps what was read before, :func:`until_interrupted` what was read before Ctrl-C.
+A list in a dump may be cyclic, a pointer wild, a count absurd. Every walk of kernel structures goes
+through :func:`bounded`, which ends it with an error that says where. What was read before stays
+with :meth:`drgn_pmem.partial.Problems.collect`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from typing import TypeVar
 from drgn import FaultError, Object, ObjectAbsentError
 
 from drgn_pmem.errors import NotInKernel, PmemError
-from drgn_pmem.partial import WalkError
+from drgn_pmem.partial import Incomplete, NotSaved, WalkError
 
 __all__ = ("LIMIT", "bounded", "collect", "pointer_text", "until_interrupted")
 
@@ -34,7 +34,7 @@ def bounded(objects: Iterable[Object], what: str, *, limit: int = LIMIT) -> Iter
     """
     Yield pointers from a walk until it ends, repeats, faults or passes *limit* entries.
 
-    :param objects: Pointers, each of a different address in a sound structure.
+    :param objects: Pointers, each of a different address unless the structure is damaged.
     :param what: What is walked, for the message: ``"nvdimm_bus_list"``.
     :raises WalkError: after the entries that could be read
     """
@@ -45,7 +45,11 @@ def bounded(objects: Iterable[Object], what: str, *, limit: int = LIMIT) -> Iter
             entry = next(iterator)
         except StopIteration:
             return
-        except (FaultError, ObjectAbsentError) as error:
+        except FaultError as error:
+            raise NotSaved(
+                f"{what}: stopped after {len(seen)} entries: {error}", address=error.address
+            ) from None
+        except ObjectAbsentError as error:
             raise WalkError(f"{what}: stopped after {len(seen)} entries: {error}") from None
         address = entry.value_() if entry.type_.kind.name == "POINTER" else entry.address_
         if address in seen:
@@ -54,14 +58,15 @@ def bounded(objects: Iterable[Object], what: str, *, limit: int = LIMIT) -> Iter
                 f"the list is cyclic, it comes back to {pointer_text(address)}"
             )
         if len(seen) >= limit:
-            raise WalkError(f"{what}: stopped after {limit} entries: too many to be sound")
+            raise WalkError(f"{what}: stopped after {limit} entries: too many to be plausible")
         seen.add(address)
         yield entry
 
 
 def collect(entries: Iterable[T]) -> tuple[list[T], list[str]]:
     """
-    All entries of a walk and, if it could not be finished, why.
+    All entries of a walk and, if it could not be finished, why: what is not migrated to
+    :class:`~drgn_pmem.partial.Problems` yet.
 
     :return: The entries; messages (none if the walk is complete, also because the kernel had none
         of what is walked).
@@ -73,6 +78,8 @@ def collect(entries: Iterable[T]) -> tuple[list[T], list[str]]:
             done.append(entry)
     except NotInKernel:
         return done, []
+    except Incomplete as error:
+        return done, [str(problem) for problem in error.problems if problem.degrades]
     except (PmemError, FaultError) as error:
         return done, [str(error)]
     return done, []

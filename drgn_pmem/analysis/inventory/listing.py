@@ -4,17 +4,17 @@
 Inventory
 ---------
 
-Everything that ``ndctl list`` shows, in one record: what could be read and, in words, what could
-not.
+Everything that ``ndctl list`` shows, in one record.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+import re
+from typing import Any, TypeVar
 
 from drgn import Program
 
-from drgn_pmem.errors import MissingDebugInfo, NotFound
+from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.dax import DaxRegion, for_each_dax_region
 from drgn_pmem.kernel.iomem import for_each_persistent_memory
 from drgn_pmem.kernel.kmod import has_kernel_debug_info
@@ -22,13 +22,15 @@ from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.nvdimm import Bus, Dimm, for_each_bus, for_each_dimm
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.region import Region, for_each_region
-from drgn_pmem.kernel.walk import collect
+from drgn_pmem.partial import Cause, Partial, Problems
+from drgn_pmem.record import Record
 
-__all__ = ("Inventory", "Selection", "read_inventory")
+__all__ = ("Inventory", "Selection", "read_inventory", "select")
+
+T = TypeVar("T", Bus, Dimm, Region, Namespace)
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(Record):
     """What to show, as ndctl's options name it."""
 
     bus: str | None = None
@@ -39,8 +41,7 @@ class Selection:
     idle: bool = False
 
 
-@dataclass(frozen=True)
-class Inventory:
+class Inventory(Record):
     """The persistent memory of a machine."""
 
     buses: list[Bus]
@@ -48,108 +49,96 @@ class Inventory:
     regions: list[Region]
     namespaces: list[Namespace]
     dax_regions: list[DaxRegion]
-    problems: list[str] = field(default_factory=list)
-    """What could not be read, in words."""
-    all_namespaces: bool = True
-    """Whether these are all namespaces: none is missing for want of debug info or a broken list."""
-
-    def select(self, selection: Selection) -> "Inventory":
-        """
-        The part that a selection names; devices are named as ndctl does (``region0`` or ``0``).
-
-        :raises NotFound: if it names a device that there is not
-        """
-
-        def matching(devices: list[Any], wanted: str | None, prefix: str) -> list[Any]:
-            if wanted is None or wanted == "all":
-                return devices
-            names = {wanted, prefix + wanted}
-            found = [d for d in devices if d.dev in names or getattr(d, "provider", None) == wanted]
-            if not found:
-                known = ", ".join(d.dev for d in devices) or (
-                    "none that can be read" if self.problems else "none"
-                )
-                raise NotFound(f"no {prefix} {wanted!r}; there are: {known}")
-            return found
-
-        buses = matching(self.buses, selection.bus, "ndbus")
-        names = {bus.dev for bus in buses}
-        regions = matching([r for r in self.regions if r.bus in names], selection.region, "region")
-        dimms = matching([d for d in self.dimms if d.bus in names], selection.dimm, "nmem")
-        if selection.dimm is not None:
-            wanted = {d.dev for d in dimms}
-            regions = [r for r in regions if wanted & {m.dimm for m in r.mappings}]
-        if selection.region is not None:
-            wanted = {m.dimm for r in regions for m in r.mappings}
-            dimms = [d for d in dimms if d.dev in wanted]
-        names = {region.dev for region in regions}
-        namespaces = matching(
-            [n for n in self.namespaces if n.region in names or not self.buses],
-            selection.namespace,
-            "namespace",
-        )
-        if selection.namespace is not None:
-            names = {n.region for n in namespaces}
-            regions = [r for r in regions if r.dev in names]
-        if selection.mode is not None:
-            namespaces = [n for n in namespaces if n.mode == selection.mode]
-        if not selection.idle:
-            dimms = [d for d in dimms if d.enabled]
-            regions = [r for r in regions if r.enabled]
-            if selection.namespace is None:
-                namespaces = [n for n in namespaces if not n.idle]
-        return replace(self, buses=buses, dimms=dimms, regions=regions, namespaces=namespaces)
 
 
-def read_inventory(prog: Program) -> Inventory:
+def _names(device: Any, prefix: str) -> set[str | None]:
+    """Names of a device, as ndctl takes them: ``region0`` or ``0``; of a bus its provider, too; of
+    a namespace also its devices, its given name and its uuid."""
+    own = {device.dev, device.dev.removeprefix(prefix), getattr(device, "provider", None)}
+    return own | set(device.names if isinstance(device, Namespace) else ())
+
+
+def select(found: Partial[Inventory], selection: Selection) -> Partial[Inventory]:
     """
-    All buses, DIMMs, regions, namespaces and DAX regions that can be read.
+    The part of an inventory that a selection names.
 
-    Without debug info of a module its part is empty and :attr:`Inventory.problems` names the
-    module.
+    :raises NotFound: if it names a device that there is not, or that could not be read
+    """
+    problems = Problems()
+    inventory = problems.take(found)
+
+    def matching(devices: Sequence[T], wanted: str | None, prefix: str) -> list[T]:
+        if wanted is None or wanted == "all":
+            return list(devices)
+        chosen = [d for d in devices if wanted in _names(d, prefix)]
+        if not chosen:
+            known = ", ".join(d.dev for d in devices) or "none"
+            more = "" if found.complete else f"; there may be more: {next(iter(problems))}"
+            raise NotFound(f"no {prefix} {wanted!r}; there are: {known}{more}")
+        return chosen
+
+    buses = matching(inventory.buses, selection.bus, "ndbus")
+    names = {bus.dev for bus in buses}
+    regions = matching([r for r in inventory.regions if r.bus in names], selection.region, "region")
+    dimms = matching([d for d in inventory.dimms if d.bus in names], selection.dimm, "nmem")
+    if selection.dimm is not None:
+        wanted = {d.dev for d in dimms}
+        regions = [r for r in regions if wanted & {m.dimm for m in r.mappings or ()}]
+    if selection.region is not None:
+        wanted = {m.dimm for r in regions for m in r.mappings or ()}
+        dimms = [d for d in dimms if d.dev in wanted]
+    names = {region.dev for region in regions}
+    namespaces = matching(
+        [n for n in inventory.namespaces if n.region in names or not inventory.buses],
+        selection.namespace,
+        "namespace",
+    )
+    if selection.namespace is not None:
+        names = {n.region for n in namespaces}
+        regions = [r for r in regions if r.dev in names]
+    if selection.mode is not None:
+        namespaces = [n for n in namespaces if n.mode == selection.mode]
+    if not selection.idle:
+        dimms = [d for d in dimms if d.enabled]
+        regions = [r for r in regions if r.enabled]
+        if selection.namespace is None:
+            namespaces = [n for n in namespaces if not n.idle]
+    return problems.partial(
+        replace(inventory, buses=buses, dimms=dimms, regions=regions, namespaces=namespaces)
+    )
+
+
+def read_inventory(prog: Program) -> Partial[Inventory]:
+    """
+    All buses, DIMMs, regions, namespaces and DAX regions; without debug info of a module, its part
+    is empty and a problem names the module.
 
     :raises NotFound: if the machine had no persistent memory at all
     """
-    problems: list[str] = []
-    unfinished: list[Callable[[Program], Iterable[Any]]] = []
-
-    def read(walk: Callable[[Program], Iterable[Any]]) -> list[Any]:
-        try:
-            records, stopped = collect(walk(prog))
-        except MissingDebugInfo as error:
-            records, stopped = [], [str(error)]
-        problems.extend(line for line in stopped if line not in problems)
-        if stopped:
-            unfinished.append(walk)
-        return sorted(records, key=_natural)
-
+    problems = Problems()
     inventory = Inventory(
-        read(for_each_bus),
-        read(for_each_dimm),
-        read(for_each_region),
-        read(for_each_namespace),
-        read(for_each_dax_region),
-        problems,
-        for_each_namespace not in unfinished,
+        buses=sorted(problems.take(for_each_bus(prog)), key=_natural),
+        dimms=sorted(problems.take(for_each_dimm(prog)), key=_natural),
+        regions=sorted(problems.take(for_each_region(prog)), key=_natural),
+        namespaces=sorted(problems.take(for_each_namespace(prog)), key=_natural),
+        dax_regions=sorted(problems.take(for_each_dax_region(prog)), key=_natural),
     )
     if not has_kernel_debug_info(prog):
-        del problems[1:]  # each walk says the same
-    for devices in (inventory.regions, inventory.namespaces):
-        problems.extend(line for device in devices for line in device.problems)
+        # Each walk says the same.
+        kernel = [p for p in problems if p.cause is Cause.NO_DEBUG_INFO and p.module == "vmlinux"]
+        return Partial(inventory, tuple(kernel[:1]))
     if not problems and not inventory.buses and not inventory.dax_regions:
-        memory, _ = collect(for_each_persistent_memory(prog))
-        pgmaps, _ = collect(for_each_pgmap(prog))
-        if not memory and not pgmaps:
+        memory = problems.take(for_each_persistent_memory(prog))
+        pgmaps = problems.take(for_each_pgmap(prog))
+        if not memory and not pgmaps and not problems:
             raise NotFound(
                 "this machine had no persistent memory: no NVDIMM bus, no DAX region, "
                 "no Persistent Memory in iomem"
             )
-    return inventory
+    return problems.partial(inventory)
 
 
 def _natural(record: Any) -> list[Any]:
     """Device names in the order of their numbers: region2 before region10."""
-    import re
-
     name = str(getattr(record, "dev", None) or getattr(record, "path", ""))
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

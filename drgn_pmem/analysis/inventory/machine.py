@@ -4,17 +4,15 @@
 Map of the machine
 ------------------
 
-What physical memory was which, as far as the dump tells: persistent memory from iomem, the regions
-and the page maps, namespaces, the crash kernel's reservation, RAM. Every source may be missing;
-with no debug info at all, persistent memory is what the dump file itself marks with ``PF_DEV``.
+What physical memory was which: persistent memory from iomem, the regions and the page maps,
+namespaces, the crash kernel's reservation, RAM. Every source may be missing; without debug info
+persistent memory is what the dump file itself marks with ``PF_DEV``.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 import contextlib
-from dataclasses import dataclass, field
 from functools import cached_property
 import re
-from typing import Any
 
 from drgn import Program
 
@@ -27,11 +25,13 @@ from drgn_pmem.kernel.iomem import (
     for_each_iomem,
 )
 from drgn_pmem.kernel.kexec import NamedRange, crash_reservations
+from drgn_pmem.kernel.kmod import has_kernel_debug_info
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.region import for_each_region
-from drgn_pmem.kernel.walk import collect
+from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.ranges import Range, RangeSet
+from drgn_pmem.record import Record
 
 __all__ = ("MachineMap", "namespace_names", "read_machine")
 
@@ -40,33 +40,33 @@ _CACHE_KEY = "drgn_pmem.machine"
 _NAMESPACE_NAME = re.compile(r"namespace\d+\.\d+")
 
 
-@dataclass(frozen=True)
-class MachineMap:
+class MachineMap(Record):
     """Physical memory of the crashed machine."""
 
     iomem: list[Resource]
     pmem: RangeSet
-    """Persistent memory, from whatever source there is."""
+    """Persistent memory, by every source."""
     pmem_sources: tuple[str, ...]
-    """What tells it: ``"iomem"``, ``"regions"``, ``"page maps"``, ``"PF_DEV"``."""
+    """Those sources: ``"iomem"``, ``"regions"``, ``"page maps"``, ``"PF_DEV"``."""
     namespaces: list[Namespace]
     """Those with capacity; empty without debug info of libnvdimm."""
     reservations: list[NamedRange]
     """Of the crash kernel."""
-    problems: list[str] = field(default_factory=list)
-    """What could not be read, in words."""
 
     @cached_property
     def system_ram(self) -> RangeSet:
         """RAM by iomem, any depth: hotplugged RAM on pmem (``System RAM (kmem)``) included."""
         return RangeSet(
-            r.range for r in self.iomem if r.flags & IORESOURCE_SYSTEM_RAM == IORESOURCE_SYSTEM_RAM
+            Range(r.start, r.end + 1)
+            for r in self.iomem
+            if r.flags & IORESOURCE_SYSTEM_RAM == IORESOURCE_SYSTEM_RAM
         )
 
     @cached_property
     def device_pmem(self) -> RangeSet:
         """Persistent memory without what the kernel used as RAM: what PF_DEV is for."""
-        return self.pmem.subtract(self.system_ram)
+        ram = self.system_ram
+        return RangeSet(gap for r in self.pmem.ranges for gap in ram.gaps(r.start, r.end))
 
 
 def namespace_names(machine: MachineMap, start: int, end: int) -> list[str]:
@@ -80,7 +80,7 @@ def namespace_names(machine: MachineMap, start: int, end: int) -> list[str]:
     return [
         r.name
         for r in machine.iomem
-        if _NAMESPACE_NAME.fullmatch(r.name) and r.start < end and start <= r.end
+        if r.name and _NAMESPACE_NAME.fullmatch(r.name) and r.start < end and start <= r.end
     ]
 
 
@@ -95,46 +95,49 @@ def _flagged(prog: Program) -> list[Range]:
     return []
 
 
-def read_machine(prog: Program) -> MachineMap:
-    """The map; kept in ``prog.cache``. Never raises for what the dump lacks."""
-    cached = prog.cache.get(_CACHE_KEY)
+def read_machine(prog: Program) -> Partial[MachineMap]:
+    """The map; kept in ``prog.cache``."""
+    cached: Partial[MachineMap] | None = prog.cache.get(_CACHE_KEY)
     if cached is None:
         cached = prog.cache[_CACHE_KEY] = _read(prog)
-    machine: MachineMap = cached
-    return machine
+    return cached
 
 
-def _read(prog: Program) -> MachineMap:
-    problems: list[str] = []
-
-    def read(walk: Callable[[Program], Iterable[Any]]) -> list[Any]:
-        def entries() -> Iterable[Any]:
-            yield from walk(prog)
-
-        records, stopped = collect(entries())
-        problems.extend(line for line in stopped if line not in problems)
-        return records
-
-    iomem = read(for_each_iomem)
-    if problems and not iomem:
-        # No debug info of the kernel itself: one line says it all.
+def _read(prog: Program) -> Partial[MachineMap]:
+    problems = Problems()
+    iomem = problems.take(for_each_iomem(prog))
+    if not has_kernel_debug_info(prog):
+        # One line about that is enough.
         flagged = _flagged(prog)
-        return MachineMap([], RangeSet(flagged), ("PF_DEV",) if flagged else (), [], [], problems)
-    regions = [r.range for r in read(for_each_region) if r.type == "pmem"]
-    pgmaps = [r for p in read(for_each_pgmap) if p.type.endswith("FS_DAX") for r in p.ranges]
-    namespaces = [n for n in read(for_each_namespace) if n.raw_size > 0 and not n.seed]
+        return problems.partial(
+            MachineMap(
+                iomem=[],
+                pmem=RangeSet(flagged),
+                pmem_sources=("PF_DEV",) if flagged else (),
+                namespaces=[],
+                reservations=[],
+            )
+        )
+    regions = [r.range for r in problems.take(for_each_region(prog)) if r.type == "pmem"]
+    pgmaps = problems.take(for_each_pgmap(prog))
+    namespaces = [
+        n for n in problems.take(for_each_namespace(prog)) if n.raw_size > 0 and not n.seed
+    ]
     namespaces.sort(key=lambda n: n.resource)
     sources: dict[str, Sequence[Range]] = {
         "iomem": [r.range for r in iomem if r.desc in PERSISTENT_MEMORY],
         "regions": regions,
-        "page maps": pgmaps,
+        "page maps": [r for p in pgmaps if p.type.endswith("FS_DAX") for r in p.ranges],
     }
-    used = tuple(name for name, ranges in sources.items() if ranges)
-    return MachineMap(
-        iomem,
-        RangeSet(item for ranges in sources.values() for item in ranges),
-        used,
-        namespaces,
-        read(crash_reservations),
-        problems,
+    reservations = problems.attempt(
+        "memory of the crash kernel", lambda: list(crash_reservations(prog))
+    )
+    return problems.partial(
+        MachineMap(
+            iomem=iomem,
+            pmem=RangeSet(item for ranges in sources.values() for item in ranges),
+            pmem_sources=tuple(name for name, ranges in sources.items() if ranges),
+            namespaces=namespaces,
+            reservations=reservations or [],
+        )
     )

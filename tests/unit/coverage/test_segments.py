@@ -35,11 +35,11 @@ def machine(
     pmem: list[tuple[int, int]], reserved: list[tuple[int, int]] | None = None
 ) -> MachineMap:
     return MachineMap(
-        [],
-        RangeSet(Range(a, b) for a, b in pmem),
-        ("regions",) if pmem else (),
-        [],
-        [NamedRange("crashk_res", a, b) for a, b in reserved or []],
+        iomem=[],
+        pmem=RangeSet(Range(a, b) for a, b in pmem),
+        pmem_sources=("regions",) if pmem else (),
+        namespaces=[],
+        reservations=[NamedRange("crashk_res", a, b) for a, b in reserved or []],
     )
 
 

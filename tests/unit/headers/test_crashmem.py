@@ -25,7 +25,9 @@ def resource(
 ) -> Resource:
     """One line of /proc/iomem; *end* is exclusive here."""
     nothing: Any = None
-    return Resource(name, start, end - 1, flags, desc, depth, nothing)
+    return Resource(
+        name=name, start=start, end=end - 1, flags=flags, desc=desc, depth=depth, object=nothing
+    )
 
 
 @pytest.fixture

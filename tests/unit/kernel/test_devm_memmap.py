@@ -12,7 +12,7 @@ from drgn_pmem.kernel.devm_memmap import (
     for_each_memmap_entry_vmcoreinfo,
     judge_memmap_entries,
 )
-from drgn_pmem.kernel.walk import collect
+from drgn_pmem.partial import Incomplete
 
 from ...synthetic import kernel, words
 
@@ -36,8 +36,8 @@ def node(next_: int, prev: int, start: int, end: int) -> bytes:
 
 
 def pfns(prog: Program) -> tuple[list[tuple[int, int]], list[str]]:
-    entries, problems = collect(for_each_memmap_entry(prog))
-    return [(e.start_pfn, e.end_pfn) for e in entries], problems
+    found = for_each_memmap_entry(prog)
+    return [(e.start_pfn, e.end_pfn) for e in found.value], list(map(str, found.problems))
 
 
 def test_sound_list() -> None:
@@ -103,7 +103,7 @@ def test_list_that_never_ends_is_given_up() -> None:
 
 def test_range_that_is_none_is_not_live() -> None:
     prog = kernel(LINES, {HEAD: words(ONE, ONE), ONE: node(HEAD, HEAD, 0x200, 0x100)})
-    (entry,), _ = collect(for_each_memmap_entry(prog))
+    (entry,) = for_each_memmap_entry(prog)
     assert entry.state == "stale"
     assert entry.reason == "PFNs 0x200 to 0x100 are no range"
 
@@ -116,12 +116,12 @@ def test_kernel_without_the_list() -> None:
 @pytest.mark.parametrize("member", ["entry", "start", "end"])
 def test_a_missing_line_is_named(member: str) -> None:
     lines = "".join(line + "\n" for line in LINES.splitlines() if f".{member})" not in line)
-    with pytest.raises(NotFound, match=rf"no OFFSET\(devm_memmap_vmcore.{member}\)"):
+    with pytest.raises(Incomplete, match=rf"no OFFSET\(devm_memmap_vmcore.{member}\)"):
         list(for_each_memmap_entry_vmcoreinfo(kernel(lines, {HEAD: words(HEAD, HEAD)})))
 
 
 def entry(address: int, start: int, end: int, match: int | None = None) -> MemmapEntry:
-    return MemmapEntry(address, start, end, match)
+    return MemmapEntry(address=address, start_pfn=start, end_pfn=end, match=match)
 
 
 def test_entries_of_one_namespace_twice_are_duplicates() -> None:

@@ -49,7 +49,7 @@ def test_a_switched_off_list_has_nothing() -> None:
 @pytest.mark.parametrize("count", [513, 1 << 20, -1])
 def test_an_absurd_count_is_refused(count: int) -> None:
     fake = Fake()
-    with pytest.raises(PmemError, match="not sound"):
+    with pytest.raises(PmemError, match="implausible count"):
         read_badblocks(badblocks(fake, count=count, shift=0, page=PAGE))
 
 
@@ -60,7 +60,13 @@ def test_a_list_that_is_not_in_the_dump_faults() -> None:
 
 
 def test_the_arithmetic_is_shown() -> None:
-    bad = BadRange("pmem0 badblocks", 0x1_0020_0000 + 16280 * 512, 4096, 0x1_0020_0000, 16280)
+    bad = BadRange(
+        source="pmem0 badblocks",
+        start=0x1_0020_0000 + 16280 * 512,
+        length=4096,
+        base=0x1_0020_0000,
+        sector=16280,
+    )
     assert bad.arithmetic == (
         "pmem0 badblocks: sector 16280 (8 of 512 bytes);"
         " 0x100200000 + 16280 * 512 = physical 0x1009f3000"

@@ -154,15 +154,15 @@ class Kernel:
             offsets += "OFFSET(page.compound_info)=8\n"
         self.prog = self.machine.program(info + offsets)
         self._pgmap = Pgmap(
-            PGMAP,
-            type,
-            (Range(FIRST * PAGE, (FIRST + COUNT) * PAGE),),
-            altmap,
-            shift,
-            0,
-            0,
-            12,
-            Object(self.prog, self.prog.int_type("int", 4, True), 0),
+            address=PGMAP,
+            type=type,
+            ranges=(Range(FIRST * PAGE, (FIRST + COUNT) * PAGE),),
+            altmap=altmap,
+            vmemmap_shift=shift,
+            flags=0,
+            owner=0,
+            page_shift=12,
+            object=Object(self.prog, self.prog.int_type("int", 4, True), 0),
         )
         if debug_info:
             self._debug_info(generation)

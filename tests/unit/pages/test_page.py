@@ -146,7 +146,9 @@ def test_device_dax_idles_at_one_on_every_kernel() -> None:
 
 
 def test_struct_pages_of_the_altmap_were_never_written() -> None:
-    altmap = Altmap(FIRST, FIRST + COUNT - 1, 2, 30, 0, 16)
+    altmap = Altmap(
+        base_pfn=FIRST, end_pfn=FIRST + COUNT - 1, reserve=2, free=30, align=0, alloc=16
+    )
     garbage = Page(flags=0xFFFF, mapping=MAPPING, refcount=77)
     prog = Kernel("6.1", {FIRST + i: garbage for i in range(33)}, altmap=altmap).prog
     last = read_page(prog, FIRST + 31)

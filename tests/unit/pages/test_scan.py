@@ -214,7 +214,9 @@ def test_head_in_a_gap_leaves_its_tails_without_owner() -> None:
 
 
 def test_struct_pages_of_the_altmap_are_counted_but_not_read() -> None:
-    altmap = Altmap(FIRST, FIRST + COUNT - 1, 2, 30, 0, 16)
+    altmap = Altmap(
+        base_pfn=FIRST, end_pfn=FIRST + COUNT - 1, reserve=2, free=30, align=0, alloc=16
+    )
     garbage = {FIRST + i: Page(refcount=99, mapping=MAPPING) for i in range(32)}
     prog = Kernel("6.1", garbage, altmap=altmap).prog
     ranges = scan_ranges(pages_pgmap(prog)[0])
