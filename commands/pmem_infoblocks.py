@@ -54,34 +54,33 @@ class _Row:
     ),
     code=(
         "from drgn_pmem import read_infoblocks\n\n"
-        "answer = read_infoblocks(prog)\n"
-        "for found in answer.blocks:\n"
-        "    print(hex(found.address), found.kind, found.namespace, found.block, *found.notes)\n"
-        "for found in answer.labels:\n"
-        "    print(found.dimm, *found.area.labels)\n"
+        "found = read_infoblocks(prog)\n"
+        "for block in found.value.blocks:\n"
+        "    print(hex(block.address), block.kind, block.namespace, block.block, *block.notes)\n"
+        "for labels in found.value.labels:\n"
+        "    print(labels.dimm, *labels.area.labels)\n"
+        "print(*found.problems)\n"
     ),
     modules={"libnvdimm": "DIMMs of the labels, where iomem has no persistent memory"},
 )  # fmt: skip
 def pmem_infoblocks(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.inventory.infoblocks import read_infoblocks
-    from drgn_pmem.dumpfile import State
+    from drgn_pmem.partial import Cause, Problems
 
-    answer = read_infoblocks(prog)
+    problems = Problems()
+    answer = problems.take(read_infoblocks(prog))
     rows: list[_Row] = []
     for block in answer.blocks:
         rows += _block_rows(block)
     for labels in answer.labels:
         rows += _label_rows(labels)
-    notes = [f"searched {answer.searched}", *answer.notes]
-    lacks = [f"without this, less is told: {line}" for line in answer.problems]
-    lacks += [
-        f"{found.namespace or hex(found.start)}: the place of its info block is "
-        f"{found.state.value} in the dump"
-        for found in answer.blocks
-        if found.block is None and found.chain is None and found.state is not State.SAVED
-    ]
-    found: list[Any] = [*answer.blocks, *answer.labels]
-    return Answer(rows, notes, lacks, json=[record.to_json() for record in found])
+    notes = [f"searched {answer.searched}"]
+    # The blocks are found without debug info; what is not known then is which namespace has them.
+    unnamed = [p for p in problems if p.cause is Cause.NO_DEBUG_INFO]
+    notes += [f"namespaces may not be named: {problem}" for problem in unnamed]
+    lacking = [p for p in problems if p.cause is not Cause.NO_DEBUG_INFO]
+    records: list[Any] = [*answer.blocks, *answer.labels]
+    return Answer(rows, notes, json=[record.to_json() for record in records], problems=lacking)
 
 
 def _block_rows(found: Any) -> list[_Row]:

@@ -29,7 +29,7 @@ _REGION = (
     Field("ALIGN", lambda r: r.align, "alignment of its namespaces", right=True),
     Field("PHYSICAL", lambda r: f"{r.resource:#x}", "first byte", right=True),
     Field("NODE", lambda r: r.numa_node, "NUMA node", right=True),
-    Field("DIMMS", lambda r: [m.dimm for m in r.mappings], "its DIMMs"),
+    Field("DIMMS", lambda r: r.mappings and [m.dimm for m in r.mappings], "its DIMMs"),
     Field("PERSISTENCE", lambda r: r.persistence_domain, "persistence domain"),
 )
 _NAMESPACE = (
@@ -84,13 +84,13 @@ def _code(args: argparse.Namespace) -> str:
     return (
         "from drgn_pmem import Selection, read_inventory\n\n"
         f"selection = Selection({', '.join(f'{name}={value!r}' for name, value in chosen.items())})"
-        "\ninventory = read_inventory(prog).select(selection)\n"
+        "\nfound = read_inventory(prog, selection)\ninventory = found.value\n"
     ) + "".join(
         f"for {name} in inventory.{'dax_regions' if kind == 'device_dax' else kind}:\n"
         f"    print({shown})\n"
         for kind, (name, shown) in kinds.items()
         if getattr(args, kind)
-    )
+    ) + "print(*found.problems)\n"
 
 
 @command(
@@ -145,12 +145,19 @@ def _code(args: argparse.Namespace) -> str:
 def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.inventory.listing import Selection, read_inventory
     from drgn_pmem.output.ndctl import nest
+    from drgn_pmem.partial import Problems
 
     _switch_on(args)
     selection = Selection(
-        args.bus, args.region, args.namespace, args.dimm, args.mode, idle=args.idle
+        bus=args.bus,
+        region=args.region,
+        namespace=args.namespace,
+        dimm=args.dimm,
+        mode=args.mode,
+        idle=args.idle,
     )
-    inventory = read_inventory(prog).select(selection)
+    problems = Problems()
+    inventory = problems.take(read_inventory(prog, selection))
     dax_devices = [d for r in inventory.dax_regions for d in r.devices if args.idle or d.size]
     kinds = (
         (args.buses, inventory.buses, _BUS),
@@ -162,8 +169,7 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     shown = [(records, fields) for wanted, records, fields in kinds if wanted]
     return Answer(
         records=[record for records, _ in shown for record in records],
-        lacks=inventory.problems,
-        complete=not inventory.problems,
+        problems=problems,
         sections=[
             ("", records, human_readable(fields, _SIZES) if args.human else fields)
             for records, fields in shown

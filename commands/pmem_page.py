@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _code(args: argparse.Namespace) -> str:
     return (
         "from drgn_pmem import one_page, parse_page\n\n"
-        f"pages = [one_page(prog, parse_page(prog, x)) for x in {args.page!r}]\n"
+        f"pages = [one_page(prog, parse_page(prog, x)).value for x in {args.page!r}]\n"
         "for page in pages:\n"
         "    state = page.state\n"
         "    print(hex(state.pfn), page.namespace, state.state.value, state.reason,\n"
@@ -112,11 +112,13 @@ def pmem_page(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.pages.one import OnePage, one_page
     from drgn_pmem.kernel.debuginfo import has_type
     from drgn_pmem.kernel.page import resolve_page
+    from drgn_pmem.partial import Problems
 
     words = [w for x in args.page for w in (sys.stdin.read().split() if x == "-" else [x])]
     pages: list[OnePage] = []
     notes: list[str] = []
     lacks: list[str] = []
+    problems = Problems()
     for word in words:
         try:
             where = resolve_page(prog, word)
@@ -125,7 +127,7 @@ def pmem_page(prog: Program, args: argparse.Namespace) -> Answer:
                 raise
             lacks.append(str(error))
             continue
-        page = one_page(prog, where.pfn)
+        page = problems.take(one_page(prog, where.pfn))
         pages.append(page)
         notes += [where.note] if where.note else []
         notes += page.notes
@@ -144,4 +146,4 @@ def pmem_page(prog: Program, args: argparse.Namespace) -> Answer:
             "no debug info of the kernel (-s VMLINUX): flags have no names; zone, page map, pins "
             "and owner are not known"
         )
-    return Answer(pages, list(dict.fromkeys(notes)), lacks, complete=complete)
+    return Answer(pages, list(dict.fromkeys(notes)), lacks, complete=complete, problems=problems)

@@ -47,6 +47,7 @@ __all__ = (
 )
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 
 
@@ -200,7 +201,7 @@ class Incomplete(WalkError):
 
 
 @dataclass(frozen=True)
-class Partial(Generic[T]):
+class Partial(Generic[T_co]):
     """
     What was found, and what is missing from it.
 
@@ -208,7 +209,7 @@ class Partial(Generic[T]):
     more that could not be read: a plain loop cannot take a part for the whole.
     """
 
-    value: T
+    value: T_co
     """What was found. Code of this package takes it with :meth:`Problems.take`, which keeps the
     problems."""
     problems: tuple[Problem, ...] = ()
@@ -218,7 +219,7 @@ class Partial(Generic[T]):
         """Whether :attr:`value` is all there is."""
         return not any(problem.degrades for problem in self.problems)
 
-    def whole(self) -> T:
+    def whole(self) -> T_co:
         """
         The value where it is complete.
 
@@ -232,7 +233,7 @@ class Partial(Generic[T]):
         yield from cast("Iterable[Any]", self.value)
         self.whole()
 
-    def map(self, function: Callable[[T], U]) -> "Partial[U]":
+    def map(self, function: Callable[[T_co], U]) -> "Partial[U]":
         """The same problems with another value."""
         return Partial(function(self.value), self.problems)
 

@@ -187,10 +187,12 @@ def _word_size(prog: Program) -> int:
 
 
 def judge_memmap_entries(
-    entries: Sequence[MemmapEntry], namespaces: Sequence[Namespace], page_shift: int
+    entries: Sequence[MemmapEntry], namespaces: Partial[Sequence[Namespace]], page_shift: int
 ) -> list[MemmapEntry]:
     """
     Which entries are live, and why the others are not.
+
+    :param namespaces: All; an entry of none of them is stale only if they are complete.
 
     An entry is live if its namespace is enabled, keeps its struct pages on pmem and starts where
     the entry says. Entries with one ``match`` twice, or that overlap, mean corruption: the kernel
@@ -200,11 +202,14 @@ def judge_memmap_entries(
 
 
 def _judge(
-    index: int, entries: Sequence[MemmapEntry], namespaces: Sequence[Namespace], page_shift: int
+    index: int,
+    entries: Sequence[MemmapEntry],
+    namespaces: Partial[Sequence[Namespace]],
+    page_shift: int,
 ) -> MemmapEntry:
     entry = entries[index]
     others = [other for i, other in enumerate(entries) if i != index]
-    namespace = _namespace_of(entry, namespaces, page_shift)
+    namespace = _namespace_of(entry, Problems().take(namespaces), page_shift)
     name = namespace.dev if namespace else None
 
     def verdict(state: str, reason: str | None = None) -> MemmapEntry:
@@ -218,6 +223,8 @@ def _judge(
         if other.start_pfn < entry.end_pfn and entry.start_pfn < other.end_pfn:
             return verdict("overlapping", f"overlaps the entry at {other.address:#x}")
     if namespace is None:
+        if not namespaces.complete:
+            return verdict("unknown", "not all namespaces could be read")
         return verdict("stale", "its namespace is gone")
     if namespace.idle:
         return verdict("stale", f"{name} is disabled")

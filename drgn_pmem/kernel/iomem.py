@@ -15,7 +15,7 @@ from drgn import FaultError, Object, Program
 
 from drgn_pmem.kernel.debuginfo import find_variable, member
 from drgn_pmem.kernel.walk import LIMIT, bounded
-from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
+from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 

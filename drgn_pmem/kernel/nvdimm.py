@@ -79,12 +79,16 @@ def for_each_bus(prog: Program) -> Partial[list[Bus]]:
     found = []
     for bus in problems.collect(_buses(prog)):
         with problems.trying(f"NVDIMM bus at {bus.value_():#x}"):
-            name = device_name(bus.dev.address_of_())
-            provider = problems.attempt(
-                f"{name}: provider", lambda: kernel_string(bus.nd_desc.provider_name)
-            )
-            found.append(Bus(dev=name, provider=provider, object=bus))
+            found.append(_read_bus(bus, problems))
     return problems.partial(found)
+
+
+def _read_bus(bus: Object, problems: Problems) -> Bus:
+    name = device_name(bus.dev.address_of_())
+    provider = problems.attempt(
+        f"{name}: provider", lambda: kernel_string(bus.nd_desc.provider_name)
+    )
+    return Bus(dev=name, provider=provider, object=bus)
 
 
 def _buses(prog: Program) -> Iterator[Object]:
@@ -118,9 +122,7 @@ def _read_dimm(device: Object, problems: Problems) -> Dimm:
         bus=device_name(device.parent),
         id=None
         if dimm_id is None
-        else problems.attempt(
-            f"{name}: id", lambda: kernel_string(dimm_id) if dimm_id else None
-        ),
+        else problems.attempt(f"{name}: id", lambda: kernel_string(dimm_id) if dimm_id else None),
         handle=handle,
         phys_id=phys_id,
         flags=flags,

@@ -130,7 +130,7 @@ def _badblocks(
         if low < high:
             block: dict[str, Any] = {"offset": low - first, "length": high - low}
             # Which DIMM of an interleave set holds a block is known to the platform alone.
-            if len(region.mappings) == 1:
+            if region.mappings is not None and len(region.mappings) == 1:
                 block["dimms"] = [region.mappings[0].dimm]
             blocks.append(block)
     if not blocks:

@@ -11,15 +11,18 @@ from two); answers of commands add what they name. Completing a word only looks 
 
 from collections.abc import Iterator
 import itertools
-from typing import Any
+from typing import Any, TypeVar
 
 from drgn import Program
 
 from drgn_pmem.output.text import escape
+from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.shell.idle import Step
 from drgn_pmem.spec import Answer
 
 __all__ = ("Candidates",)
+
+T = TypeVar("T")
 
 _LIMIT = 5000
 """Values of a kind: more make no menu."""
@@ -52,6 +55,10 @@ class Candidates:
         yield Step("files", self._files)
         yield Step("log", self._logged_failures)
 
+    def _found(self, entries: Partial[list[T]]) -> list[T]:
+        """What could be read: completion offers that, commands say what is missing."""
+        return Problems().take(entries)
+
     def learn(self, line: str, answer: Answer) -> None:
         """Take values out of the records of an answer."""
         for record in itertools.islice(answer.records, _LIMIT):
@@ -74,16 +81,16 @@ class Candidates:
         from drgn_pmem.kernel.nvdimm import for_each_bus, for_each_dimm
         from drgn_pmem.kernel.region import for_each_region
 
-        for bus in for_each_bus(self._prog):
-            self.add("bus", bus.dev, bus.provider)
+        for bus in self._found(for_each_bus(self._prog)):
+            self.add("bus", bus.dev, bus.provider or "")
             yield
-        for region in for_each_region(self._prog):
+        for region in self._found(for_each_region(self._prog)):
             self.add("region", region.dev, f"{region.type}, {_size(region.size)}")
             yield
-        for dimm in for_each_dimm(self._prog):
+        for dimm in self._found(for_each_dimm(self._prog)):
             self.add("dimm", dimm.dev, dimm.id or "")
             yield
-        for namespace in for_each_namespace(self._prog):
+        for namespace in self._found(for_each_namespace(self._prog)):
             if namespace.enabled:
                 what = ", ".join(
                     part
@@ -101,7 +108,7 @@ class Candidates:
     def _dax_devices(self) -> Iterator[None]:
         from drgn_pmem.kernel.dax import for_each_dax_device
 
-        for device in for_each_dax_device(self._prog):
+        for device in self._found(for_each_dax_device(self._prog)):
             self.add("daxdev", device.chardev, f"{device.mode}, {_size(device.size)}")
             if device.mode == "devdax":
                 self.add("path", f"/dev/{device.chardev}", f"device DAX, {_size(device.size)}")

@@ -27,7 +27,7 @@ def test_terminal_escapes_in_names_never_reach_the_terminal(prog: Program) -> No
     namespace = next(n for n in for_each_namespace(prog) if n.name)
     target = namespace.object.dev.kobj.name.value_()
     poke(prog, target, ESCAPES)
-    poke(prog, next(for_each_bus(prog)).object.nd_desc.provider_name.value_(), ESCAPES)
+    poke(prog, for_each_bus(prog).value[0].object.nd_desc.provider_name.value_(), ESCAPES)
     for line in ("pmem-list -BDRNX", "pmem-list -BDRNX -H", "pmem-list -B --json"):
         out, err = run_text(prog, line)
         assert "owned" in out
@@ -42,7 +42,7 @@ def test_wild_pfn_sb_keeps_the_rest_of_the_namespace(prog: Program) -> None:
     victim = next(n for n in before.values() if n.map == "dev" and n.mode == "fsdax")
     assert victim.claim_object is not None
     poke(prog, victim.claim_object.pfn_sb.address_, words(WILD))
-    after = {n.dev: n for n in for_each_namespace(prog)}
+    after = {n.dev: n for n in for_each_namespace(prog).value}
     assert set(after) == set(before)
     assert after[victim.dev].size is None
     assert after[victim.dev].blockdev == victim.blockdev
@@ -65,7 +65,7 @@ def test_info_block_that_does_not_fit_gives_no_size(prog: Program) -> None:
 
 
 def test_bus_list_that_is_cyclic_ends(prog: Program) -> None:
-    bus = next(for_each_bus(prog)).object
+    bus = for_each_bus(prog).value[0].object
     poke(prog, bus.member_("list").next.address_, words(bus.member_("list").address_))
     out, err = run_text(prog, "pmem-list -B")
     assert "ndbus0" in out
@@ -83,14 +83,14 @@ def test_device_list_with_a_wild_pointer_keeps_what_came_before(prog: Program) -
 
 
 def test_absurd_number_of_mappings_is_refused(prog: Program) -> None:
-    namespace = next(for_each_namespace(prog))
+    namespace = for_each_namespace(prog).value[0]
     region = namespace.object.dev.parent
     from drgn import container_of
 
     poke(prog, container_of(region, "struct nd_region", "dev").ndr_mappings.address_, b"\xff\xff")
     out, err = run_text(prog, "pmem-list -R")
     assert namespace.region in out
-    assert "ndr_mappings 65535 is not sound" in err
+    assert "implausible ndr_mappings 65535" in err
 
 
 def test_iomem_tree_that_bites_its_tail_ends(prog: Program) -> None:

@@ -44,6 +44,7 @@ from drgn_pmem.errors import MissingDebugInfo, NotFound, PmemError
 from drgn_pmem.formats.infoblock import PFN_MODE_PMEM, InfoBlock, fill_in_defaults
 from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.pgmap import Pgmap
+from drgn_pmem.partial import Cause, Problems
 
 __all__ = ("CoverageAnswer", "NamespaceCoverage", "read_namespace_coverage")
 
@@ -289,7 +290,8 @@ class _Reader:
         lacks: list[str] = []
         stretches = tuple(stretches_of_namespace(self.prog, namespace, lacks))
         pages = memmap.struct_pages
-        kmem = read_machine(self.prog).system_ram.size(namespace.range.start, namespace.range.end)
+        machine = Problems().take(read_machine(self.prog))  # read_memmaps() has the same problems
+        kmem = machine.system_ram.size(namespace.range.start, namespace.range.end)
         states = dict(pages.states) if pages else {}
         check = self._check(pages, memmap.pgmap, notes)
         if check is not None and check.zero:
@@ -353,9 +355,11 @@ class _Reader:
 
     def of_blocks(self) -> tuple[list[NamespaceCoverage], list[str]]:
         """What info blocks alone tell."""
-        blocks, searched, notes = find_blocks(self.prog)
-        self.notes.append(f"no debug info: namespaces by their info blocks, in {searched}")
-        return [self.of_block(b) for b in blocks if b.block is not None or b.namespace], notes
+        problems = Problems()
+        found = problems.take(find_blocks(self.prog))
+        self.notes.append(f"no debug info: namespaces by their info blocks, in {found.searched}")
+        more = [str(p) for p in problems if p.cause is not Cause.NO_DEBUG_INFO]
+        return [self.of_block(b) for b in found.blocks if b.block or b.namespace], more
 
     def of_block(self, found: FoundBlock) -> NamespaceCoverage:
         stretches = tuple(stretches_of_block(found))

@@ -23,6 +23,7 @@ from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.fadump import fw_dump
 from drgn_pmem.kernel.iomem import Resource
 from drgn_pmem.kernel.kexec import crash_image
+from drgn_pmem.partial import Problems
 from drgn_pmem.ranges import Range, RangeSet
 
 __all__ = ("DumpSegment", "Loader", "SegmentsAnswer", "guess_loader", "read_segments")
@@ -70,7 +71,7 @@ class DumpSegment:
     @property
     def iomem_names(self) -> list[str]:
         """Names of the outermost resources, each once."""
-        return list(dict.fromkeys(r.name for r in self.iomem if r.depth == 0))
+        return list(dict.fromkeys(r.name for r in self.iomem if r.depth == 0 and r.name))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -143,7 +144,8 @@ def read_segments(prog: Program) -> SegmentsAnswer:
     :raises DumpFileError: if the program has no dump file
     """
     dump = dump_of(prog)
-    machine = read_machine(prog)
+    problems = Problems()
+    machine = problems.take(read_machine(prog))
     if dump.format is DumpFormat.LIVE:
         return SegmentsAnswer([], Loader(None, "live memory", None), [], ["live memory: no file"])
     table = list(dump.segments[:_MAX_ROWS])
@@ -157,7 +159,7 @@ def read_segments(prog: Program) -> SegmentsAnswer:
         loader,
         missing,
         [*reader.notes(), *notes],
-        list(machine.problems),
+        list(map(str, problems)),
         reader.lacks(),
     )
 

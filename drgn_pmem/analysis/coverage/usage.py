@@ -20,6 +20,7 @@ from drgn_pmem.analysis.coverage.namespaces import read_namespace_coverage
 from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.dumpfile import Coverage, DumpFile, State, coverage_of, dump_of, vmcoreinfo_of
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, NotFound
+from drgn_pmem.partial import Problems
 from drgn_pmem.ranges import Range, RangeSet
 
 __all__ = ("Usage", "UsageLine", "read_usage")
@@ -154,7 +155,7 @@ def read_usage(prog: Program) -> Usage:
         truncated + cut,
         metadata,
         userdata,
-        bool(metadata or userdata or read_machine(prog).iomem),
+        bool(metadata or userdata or Problems().take(read_machine(prog)).iomem),
         _overlap(dump, size, original),
         tuple(notes),
         tuple(lacks),
@@ -213,7 +214,8 @@ def _pmem(
         lacks.append(f"pmem pages: {error}")
     except NotFound as error:
         notes.append(str(error))
-    machine = read_machine(prog)
+    problems = Problems()
+    machine = problems.take(read_machine(prog))
     # What was used as RAM is no persistent memory to makedumpfile.
     pmem = machine.pmem.union(everything).subtract(machine.system_ram)
     if machine.pmem_sources and "PF_DEV" not in machine.pmem_sources and not dump.segments:

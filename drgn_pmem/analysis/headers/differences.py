@@ -166,7 +166,7 @@ def _explain_memory(
     start, end = difference.start or 0, difference.end or 0
     there = iomem_at(list(situation.resources), start, end)
     pmem = [r for r in there if r.desc == "IORES_DESC_PERSISTENT_MEMORY"]
-    ram = [r for r in there if "System RAM" in r.name]
+    ram = [r for r in there if "System RAM" in (r.name or "")]
     if newer:
         if pmem:
             return (

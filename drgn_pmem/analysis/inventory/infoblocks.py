@@ -4,14 +4,14 @@
 Info blocks
 -----------
 
-Info blocks, BTT arenas and labels found in the bytes that the dump holds, whatever debug info there
-is. Candidates are where the kernel, iomem, the devm_memmap_vmcore list or ``PF_DEV`` say that
-persistent memory or a namespace begins; where none of them is there, all saved memory is scanned at
-the alignment of namespaces, up to a bound.
+Info blocks, BTT arenas and labels found in the bytes that the dump holds, with or without debug
+info. Candidates are where the kernel, iomem, the devm_memmap_vmcore list or ``PF_DEV`` say that
+persistent memory or a namespace begins; without any of them all saved memory is scanned at the
+alignment of namespaces, up to a bound.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 import re
 from typing import Any
 
@@ -22,7 +22,7 @@ from drgn_pmem.analysis.inventory.labels import FoundLabels, find_labels
 from drgn_pmem.analysis.inventory.machine import MachineMap, read_machine
 from drgn_pmem.dumpfile import State, coverage_of, dump_of, vmcoreinfo_of
 from drgn_pmem.dumpfile.coverage import ADDRESS_SPACE
-from drgn_pmem.errors import DumpFileError, FormatError
+from drgn_pmem.errors import DumpFileError, FormatError, NotFound
 from drgn_pmem.formats.btt import BttArena, BttChain, walk_btt
 from drgn_pmem.formats.infoblock import (
     INFO_BLOCK_OFFSET,
@@ -33,10 +33,12 @@ from drgn_pmem.formats.infoblock import (
     find_infoblocks,
 )
 from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry
-from drgn_pmem.kernel.walk import collect
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "FoundBlock",
+    "FoundBlocks",
     "InfoBlocksAnswer",
     "find_blocks",
     "read_infoblocks",
@@ -52,19 +54,20 @@ _MAX_FOUND = 1 << 12
 _NAMESPACE_NAME = re.compile(r"namespace\d+\.\d+")
 
 
-@dataclass(frozen=True)
-class FoundBlock:
+class FoundBlock(Record):
     """One info block, or the place of one that the dump does not hold."""
 
-    start: int
+    start: int = shown(Show.ADDRESS)
     """Physical address at which its namespace begins."""
-    address: int
+    address: int = shown(Show.ADDRESS)
     """Physical address of the block."""
     block: InfoBlock | BttArena | None
     """None if its bytes are not in the dump, or are no info block."""
     state: State
     namespace: str | None
     """Namespace that begins there by the kernel or iomem."""
+    page_size: int | None
+    """bytes, of the crashed kernel; None if the dump does not say."""
     chain: BttChain | None = None
     """All arenas of a BTT."""
     notes: tuple[str, ...] = ()
@@ -80,8 +83,15 @@ class FoundBlock:
 
     @property
     def data(self) -> tuple[int, int] | None:
-        """Physical range of the user data, end exclusive; None for a BTT (its arenas tell)."""
-        return data_range(self.block, self.start) if isinstance(self.block, InfoBlock) else None
+        """Physical range of the user data, end exclusive; None for a BTT (its arenas say where),
+        and for a block before version 1.4, which does not name its page size, of a kernel whose
+        page size is not known."""
+        if not isinstance(self.block, InfoBlock):
+            return None
+        if self.page_size is None and self.block.version_minor < 4:
+            return None
+        # data_range() takes the block's own page size where it has one.
+        return data_range(self.block, self.start, self.page_size or self.block.page_size)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -96,16 +106,19 @@ class FoundBlock:
         }
 
 
-@dataclass(frozen=True)
-class InfoBlocksAnswer:
-    """What was found, and where it was looked for."""
+class FoundBlocks(Record):
+    """Info blocks, and where they were looked for."""
 
     blocks: list[FoundBlock]
-    labels: list[FoundLabels]
+    """By address."""
     searched: str
     """In words: where."""
-    notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+
+
+class InfoBlocksAnswer(FoundBlocks):
+    """The same, with the labels."""
+
+    labels: list[FoundLabels]
 
 
 def read_physical_saved(prog: Program) -> Callable[[int, int], bytes | None]:
@@ -123,46 +136,54 @@ def read_physical_saved(prog: Program) -> Callable[[int, int], bytes | None]:
     return read
 
 
-def read_infoblocks(prog: Program) -> InfoBlocksAnswer:
+def read_infoblocks(prog: Program) -> Partial[InfoBlocksAnswer]:
     """
     All info blocks, BTT arenas and labels.
 
     :raises DumpFileError: if the program has no dump file
     """
-    blocks, searched, notes = find_blocks(prog)
-    labels, label_notes = find_labels(prog)
-    return InfoBlocksAnswer(
-        blocks, labels, searched, [*notes, *label_notes], list(read_machine(prog).problems)
+    problems = Problems()
+    found = problems.take(find_blocks(prog))
+    labels = problems.take(find_labels(prog))
+    return problems.partial(
+        InfoBlocksAnswer(blocks=found.blocks, searched=found.searched, labels=labels)
     )
 
 
-def find_blocks(prog: Program) -> tuple[list[FoundBlock], str, list[str]]:
+def find_blocks(prog: Program) -> Partial[FoundBlocks]:
     """
     Info blocks only.
 
-    :return: Blocks by address; where they were looked for; limits of the search.
+    :raises DumpFileError: if the program has no dump file
     """
-    finder = _Finder(prog, read_machine(prog))
-    return finder.find(), finder.searched, finder.notes
+    problems = Problems()
+    finder = _Finder(prog, problems.take(read_machine(prog)), problems)
+    blocks = finder.find()
+    return problems.partial(FoundBlocks(blocks=blocks, searched=finder.searched))
 
 
 class _Finder:
-    def __init__(self, prog: Program, machine: MachineMap) -> None:
+    def __init__(self, prog: Program, machine: MachineMap, problems: Problems) -> None:
         self.prog = prog
+        self.problems = problems
         self.machine = machine
         self.coverage = coverage_of(prog)
         self.read = read_physical_saved(prog)
-        self.notes: list[str] = []
+        self.page_size = vmcoreinfo_of(prog).page_size
         self.searched = ""
         self.names = self._names()
 
     def _names(self) -> dict[int, str]:
         """Namespaces by physical start."""
-        named = {r.start: r.name for r in self.machine.iomem if _NAMESPACE_NAME.fullmatch(r.name)}
+        named = {
+            r.start: r.name
+            for r in self.machine.iomem
+            if r.name and _NAMESPACE_NAME.fullmatch(r.name)
+        }
         return named | {n.resource: n.dev for n in self.machine.namespaces}
 
     def _ranges(self) -> list[tuple[int, int]]:
-        """Persistent memory, by whatever tells it."""
+        """Persistent memory, by every source."""
         ranges = {(r.start, r.end) for r in self.machine.pmem.ranges}
         sources = list(self.machine.pmem_sources)
         try:
@@ -177,12 +198,18 @@ class _Finder:
         self.searched = "persistent memory by " + ", ".join(sources)
         return sorted(ranges)
 
+    def _limit(self, why: str) -> None:
+        self.problems.add(Problem(cause=Cause.LIMIT, why=why))
+
     def _listed(self) -> list[int]:
         """Where the entries of the devm_memmap_vmcore list begin."""
-        page_size = vmcoreinfo_of(self.prog).page_size or 4096
-        return [
-            entry.start_pfn * page_size for entry in collect(for_each_memmap_entry(self.prog))[0]
-        ]
+        try:
+            entries = self.problems.take(for_each_memmap_entry(self.prog))
+        except NotFound:
+            return []  # no released kernel has the list
+        if self.page_size is None:
+            return []
+        return [entry.start_pfn * self.page_size for entry in entries]
 
     def _candidates(self) -> "np.ndarray[Any, np.dtype[np.uint64]]":
         ranges = self._ranges()
@@ -196,7 +223,7 @@ class _Finder:
                 if b < ADDRESS_SPACE - 1
             ]
             self.searched = (
-                "all saved memory at every 2 MiB: nothing tells where persistent memory is"
+                "all saved memory at every 2 MiB: nothing says where persistent memory is"
             )
         if listed:
             self.searched += ", the devm_memmap_vmcore list"
@@ -204,13 +231,13 @@ class _Finder:
         budget = _MAX_CANDIDATES
         for start, end in ranges:
             points.append(np.array([start], np.uint64))
-            # A run of saved pages may begin with the block itself, behind the first page.
+            # A run of saved pages may begin with the block itself, after the first page.
             first = max(0, -(-(start - INFO_BLOCK_OFFSET) // _STEP))
             count = max(0, -(-end // _STEP) - first)
             if count > budget:
-                self.notes.append(
-                    f"not searched for info blocks: {first + budget:#x} times 2 MiB and beyond in "
-                    f"{start:#x}-{end:#x}: more than {_MAX_CANDIDATES} places to look at"
+                self._limit(
+                    f"not searched for info blocks: {(first + budget) * _STEP:#x}-{end:#x}, "
+                    f"because there are more than {_MAX_CANDIDATES} places to look at"
                 )
                 count = budget
             budget -= count
@@ -228,7 +255,7 @@ class _Finder:
                 if isinstance(hit.block, BttArena):
                     known |= {hit.address + hit.block.info2off, hit.address + hit.block.nextoff}
             if len(found) >= _MAX_FOUND:
-                self.notes.append(f"stopped after {_MAX_FOUND} info blocks: too many to be sound")
+                self._limit(f"stopped after {_MAX_FOUND} info blocks: too many to be plausible")
                 break
         blocks = [self._describe(hit) for hit in found.values()]
         blocks += [self._without(start) for start in self.names if start not in found]
@@ -259,28 +286,46 @@ class _Finder:
             except FormatError as error:
                 notes.append(str(error))
         return FoundBlock(
-            hit.namespace,
-            hit.address,
-            hit.block,
-            State.SAVED,
-            self.names.get(hit.namespace),
-            chain,
-            tuple(notes),
+            start=hit.namespace,
+            address=hit.address,
+            block=hit.block,
+            state=State.SAVED,
+            namespace=self.names.get(hit.namespace),
+            page_size=self.page_size,
+            chain=chain,
+            notes=tuple(notes),
         )
 
     def _without(self, start: int) -> FoundBlock:
         """A namespace whose block was not found."""
         address = start + INFO_BLOCK_OFFSET
+        name = self.names[start]
         state = self.coverage.state(address)
+        notes: tuple[str, ...] = ()
         if state is State.SAVED:
-            note = "no info block there: a raw namespace, or its first pages read as zeroes"
+            notes = ("no info block there: a raw namespace, or its first pages read as zeroes",)
         else:
-            note = f"its bytes are {state.value}"
-        return FoundBlock(start, address, None, state, self.names[start], None, (note,))
+            self.problems.add(
+                Problem(
+                    cause=Cause.NOT_SAVED,
+                    what=name,
+                    why=f"info block not saved ({state.value})",
+                    state=state,
+                )
+            )
+        return FoundBlock(
+            start=start,
+            address=address,
+            block=None,
+            state=state,
+            namespace=name,
+            page_size=self.page_size,
+            notes=notes,
+        )
 
 
 def _judged(blocks: list[FoundBlock], kernel_knows: bool) -> Iterator[FoundBlock]:
-    """Say of a block inside another one's data that it may be the content of a file."""
+    """Note that a block inside another one's data may be the content of a file."""
     outer: FoundBlock | None = None
     for item in blocks:
         inside = (

@@ -9,18 +9,20 @@ each in RAM (``nvdimm_drvdata.data``, drivers/nvdimm/nd.h). Without debug info o
 copy is searched for by its signature at the beginning of every saved page.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from drgn import FaultError, Program, cast
 import numpy as np
 
 from drgn_pmem.dumpfile import State, coverage_of
-from drgn_pmem.errors import FormatError, PmemError
+from drgn_pmem.errors import PmemError
 from drgn_pmem.formats.labelarea import LabelArea, parse_label_area
 from drgn_pmem.kernel.debuginfo import has_type
-from drgn_pmem.kernel.nvdimm import for_each_dimm
-from drgn_pmem.kernel.walk import collect
+from drgn_pmem.kernel.nvdimm import Dimm, for_each_dimm
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, WalkError
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("FoundLabels", "find_labels")
 
@@ -33,13 +35,12 @@ _MAX_AREA = 16 << 20
 _MAX_FOUND = 256
 
 
-@dataclass(frozen=True)
-class FoundLabels:
+class FoundLabels(Record):
     """A label area."""
 
     dimm: str | None
     """``"nmem0"``; None if found by its signature."""
-    physical: int | None
+    physical: int | None = shown(Show.ADDRESS)
     """Where, if it was found by its signature."""
     area: LabelArea
 
@@ -52,43 +53,46 @@ class FoundLabels:
         }
 
 
-def find_labels(prog: Program) -> tuple[list[FoundLabels], list[str]]:
-    """
-    All label areas; by the kernel's own pointers where debug info of libnvdimm is loaded.
-
-    :return: Label areas; in words, what could not be read and what the search leaves out.
-    """
+def find_labels(prog: Program) -> Partial[list[FoundLabels]]:
+    """All label areas; by the kernel's own pointers where debug info of libnvdimm is loaded."""
+    problems = Problems()
     if has_type(prog, "struct nvdimm_drvdata"):
-        return _by_pointer(prog)
-    return _by_signature(prog)
+        found = list(_by_pointer(prog, problems))
+    else:
+        found = list(_by_signature(prog, problems))
+    return problems.partial(found)
 
 
-def _by_pointer(prog: Program) -> tuple[list[FoundLabels], list[str]]:
-    dimms, notes = collect(for_each_dimm(prog))
-    found = []
-    for dimm in dimms:
-        if not dimm.enabled:
-            continue
-        try:
-            data = cast("struct nvdimm_drvdata *", dimm.object.dev.driver_data)
-            size, address = data.nsarea.config_size.value_(), data.data.value_()
-            if not address or not size:
-                continue  # a DIMM without labels
-            if size > _MAX_AREA:
-                notes.append(f"{dimm.dev}: a label area of {size} bytes is not sound")
-                continue
-            area, without = _read_area(prog, address, size)
-            notes += _missing_slots(dimm.dev, without)
-            found.append(FoundLabels(dimm.dev, None, area))
-        except (FaultError, FormatError) as error:
-            notes.append(f"{dimm.dev}: label area: {error}")
-    return found, notes
+def _by_pointer(prog: Program, problems: Problems) -> Iterator[FoundLabels]:
+    for dimm in problems.take(for_each_dimm(prog)):
+        if dimm.enabled:
+            with problems.trying(f"{dimm.dev}: label area"):
+                found = _of_dimm(prog, dimm, problems)
+                if found is not None:
+                    yield found
 
 
-def _missing_slots(place: str, slots: list[int]) -> list[str]:
-    if not slots:
-        return []
-    return [f"{place}: labels in slots {', '.join(map(str, slots))} are not in the dump"]
+def _of_dimm(prog: Program, dimm: Dimm, problems: Problems) -> FoundLabels | None:
+    data = cast("struct nvdimm_drvdata *", dimm.object.dev.driver_data)
+    size, address = data.nsarea.config_size.value_(), data.data.value_()
+    if not address or not size:
+        return None  # a DIMM without labels
+    if size > _MAX_AREA:
+        raise WalkError(f"implausible size of {size} bytes")
+    area, without = _read_area(prog, address, size)
+    _missing_slots(dimm.dev, without, problems)
+    return FoundLabels(dimm=dimm.dev, physical=None, area=area)
+
+
+def _missing_slots(place: str, slots: list[int], problems: Problems) -> None:
+    if slots:
+        problems.add(
+            Problem(
+                cause=Cause.NOT_SAVED,
+                what=place,
+                why=f"labels in slots {', '.join(map(str, slots))} are not in the dump",
+            )
+        )
 
 
 def _read_area(
@@ -98,7 +102,8 @@ def _read_area(
     A label area whose free slots need not be in the dump: makedumpfile leaves out pages of zeroes.
 
     :return: The area; numbers of the slots in use that the dump does not hold.
-    :raises FaultError: if the dump does not hold the indexes
+    :raises NotSaved: if the dump does not hold the indexes
+    :raises FormatError: if neither index is valid
     """
     coverage = coverage_of(prog)
     data = bytearray(size)
@@ -106,13 +111,14 @@ def _read_area(
     position = 0
     while position < size:
         length = min(_PAGE - (address + position) % _PAGE, size - position)
-        try:
-            if physical and not coverage.saved(address + position, length):
-                raise FaultError("not in the dump", address + position)
-            data[position : position + length] = prog.read(address + position, length, physical)
-        except FaultError:
-            if position == 0:
-                raise
+        part = None
+        if not physical or coverage.saved(address + position, length):
+            part = _read(prog, address + position, length, physical)
+        if part is not None:
+            data[position : position + length] = part
+        elif position == 0:
+            raise NotSaved(f"cannot read {address:#x}: not in the dump", address=address)
+        else:
             missing.update(range(position, position + length))
         position += length
     area = parse_label_area(bytes(data))
@@ -133,9 +139,16 @@ def _read_area(
     return replace(area, slots=kept), without
 
 
-def _by_signature(prog: Program) -> tuple[list[FoundLabels], list[str]]:
-    found: list[FoundLabels] = []
-    notes: list[str] = []
+def _read(prog: Program, address: int, size: int, physical: bool) -> bytes | None:
+    """None if the dump does not hold it; the caller says what is missing for it."""
+    try:
+        return prog.read(address, size, physical)
+    except FaultError:
+        return None
+
+
+def _by_signature(prog: Program, problems: Problems) -> Iterator[FoundLabels]:
+    count = 0
     seen: set[LabelArea] = set()
     budget = _MAX_BYTES
     coverage = coverage_of(prog)
@@ -143,27 +156,28 @@ def _by_signature(prog: Program) -> tuple[list[FoundLabels], list[str]]:
         position = -(-first // _PAGE) * _PAGE
         while position + _PAGE <= last + 1:
             size = min(_CHUNK, (last + 1 - position) // _PAGE * _PAGE)
-            if budget < size or len(found) >= _MAX_FOUND:
-                notes.append(f"labels were searched for below {position:#x} only")
-                return found, notes
+            if budget < size or count >= _MAX_FOUND:
+                why = f"labels were searched for below {position:#x} only"
+                problems.add(Problem(cause=Cause.LIMIT, why=why))
+                return
             budget -= size
-            for page in _signatures(prog, position, size):
+            for page in _signatures(prog, position, size, problems):
                 physical = position + page * _PAGE
                 area, without = _area_at(prog, physical)
                 if area is not None and area not in seen:
                     seen.add(area)
-                    found.append(FoundLabels(None, physical, area))
-                    notes += _missing_slots(f"label area at {physical:#x}", without)
+                    count += 1
+                    _missing_slots(f"label area at {physical:#x}", without, problems)
+                    yield FoundLabels(dimm=None, physical=physical, area=area)
             position += size
-    return found, notes
 
 
-def _signatures(prog: Program, start: int, size: int) -> list[int]:
+def _signatures(prog: Program, start: int, size: int, problems: Problems) -> list[int]:
     """Numbers of the pages that begin with the signature of a namespace index."""
-    try:
-        data = np.frombuffer(prog.read(start, size, True), np.uint8).reshape(-1, _PAGE)
-    except FaultError:
+    read = problems.attempt("search for labels", lambda: prog.read(start, size, True))
+    if read is None:
         return []
+    data = np.frombuffer(read, np.uint8).reshape(-1, _PAGE)
     wanted = np.frombuffer(_SIGNATURE, np.uint8)
     hits: list[int] = np.flatnonzero((data[:, : len(wanted)] == wanted).all(axis=1)).tolist()
     return hits
@@ -183,4 +197,4 @@ def _area_at(prog: Program, physical: int) -> tuple[LabelArea | None, list[int]]
             return None, []
         return _read_area(prog, physical, size, physical=True)
     except (FaultError, PmemError):
-        return None, []
+        return None, []  # bytes that look like an index, as in a page of a file

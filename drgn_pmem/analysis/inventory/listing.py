@@ -25,7 +25,7 @@ from drgn_pmem.kernel.region import Region, for_each_region
 from drgn_pmem.partial import Cause, Partial, Problems
 from drgn_pmem.record import Record
 
-__all__ = ("Inventory", "Selection", "read_inventory", "select")
+__all__ = ("Inventory", "Selection", "read_inventory")
 
 T = TypeVar("T", Bus, Dimm, Region, Namespace)
 
@@ -58,7 +58,7 @@ def _names(device: Any, prefix: str) -> set[str | None]:
     return own | set(device.names if isinstance(device, Namespace) else ())
 
 
-def select(found: Partial[Inventory], selection: Selection) -> Partial[Inventory]:
+def _select(found: Partial[Inventory], selection: Selection) -> Partial[Inventory]:
     """
     The part of an inventory that a selection names.
 
@@ -108,13 +108,20 @@ def select(found: Partial[Inventory], selection: Selection) -> Partial[Inventory
     )
 
 
-def read_inventory(prog: Program) -> Partial[Inventory]:
+def read_inventory(prog: Program, selection: Selection | None = None) -> Partial[Inventory]:
     """
-    All buses, DIMMs, regions, namespaces and DAX regions; without debug info of a module, its part
-    is empty and a problem names the module.
+    Buses, DIMMs, regions, namespaces and DAX regions; without debug info of a module, its part is
+    empty and a problem names the module.
 
-    :raises NotFound: if the machine had no persistent memory at all
+    :param selection: Which of them; all, idle ones included, for None.
+    :raises NotFound: if the machine had no persistent memory at all, or the selection names a
+        device that is not there, or that could not be read
     """
+    found = _read_all(prog)
+    return found if selection is None else _select(found, selection)
+
+
+def _read_all(prog: Program) -> Partial[Inventory]:
     problems = Problems()
     inventory = Inventory(
         buses=sorted(problems.take(for_each_bus(prog)), key=_natural),

@@ -9,7 +9,7 @@ namespaces, the crash kernel's reservation, RAM. Every source may be missing; wi
 persistent memory is what the dump file itself marks with ``PF_DEV``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 import contextlib
 from functools import cached_property
 import re

@@ -32,6 +32,7 @@ from drgn_pmem.kernel.iomem import (
 from drgn_pmem.kernel.namespace import Namespace, find_namespace, pgmap_of
 from drgn_pmem.kernel.pgmap import Pgmap, for_each_pgmap
 from drgn_pmem.kernel.walk import collect
+from drgn_pmem.partial import Problems
 from drgn_pmem.ranges import Range
 
 __all__ = ("Memmap", "MemmapAnswer", "read_memmaps", "read_memmaps_in_steps")
@@ -217,19 +218,18 @@ def read_memmaps(prog: Program) -> MemmapAnswer:
 
 def read_memmaps_in_steps(prog: Program) -> Generator[None, None, MemmapAnswer]:
     """The same for who has other things to do between: yields after each part of the work."""
-    inventory = read_inventory(prog)
+    found = read_inventory(prog)
     yield
-    problems = list(inventory.problems)
+    lacking = Problems()
+    inventory = lacking.take(found)
+    problems = list(map(str, lacking))
     try:
         entries, stopped = collect(for_each_memmap_entry(prog))
     except NotFound:
         entries, stopped = [], []
-    # A kernel without the list is the usual case and no problem; one that ends in nowhere is.
-    problems.extend(line for line in stopped if "keeps no devm_memmap_vmcore" not in line)
+    problems.extend(stopped)
     shift = prog["PAGE_SHIFT"].value_()
-    # Without the namespaces no one can say that the one of an entry is gone.
-    if inventory.all_namespaces:
-        entries = judge_memmap_entries(entries, inventory.namespaces, shift)
+    entries = judge_memmap_entries(entries, found.map(lambda all_: all_.namespaces), shift)
     resources, stopped = collect(for_each_iomem(prog))
     problems.extend(stopped)
     pgmaps, stopped = collect(for_each_pgmap(prog))

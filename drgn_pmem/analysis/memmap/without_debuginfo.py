@@ -15,6 +15,7 @@ from drgn_pmem.analysis.memmap.place import StructPages
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.kernel.page_layout import page_layout
 from drgn_pmem.kernel.pagetable import for_each_extent
+from drgn_pmem.partial import Problems
 from drgn_pmem.ranges import Range, RangeSet
 
 __all__ = ("struct_pages_of_data",)
@@ -33,7 +34,7 @@ def struct_pages_of_data(prog: Program, namespace: int, start: int, end: int) ->
     first, pfn_end = start >> layout.page_shift, end >> layout.page_shift
     virtual, size = layout.address(first), (pfn_end - first) * layout.size
     # What lies between the info block and the data is persistent memory, whoever else says so.
-    pmem = RangeSet([*read_machine(prog).pmem.ranges, Range(namespace, end)])
+    pmem = RangeSet([*Problems().take(read_machine(prog)).pmem.ranges, Range(namespace, end)])
     coverage = coverage_of(prog)
     on_pmem = in_ram = unmapped = unknown = 0
     why_unknown = None

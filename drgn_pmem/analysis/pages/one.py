@@ -14,9 +14,9 @@ from typing import Any
 from drgn import Program
 
 from drgn_pmem.analysis.owners.search import describe_mapping
-from drgn_pmem.errors import PmemError
-from drgn_pmem.kernel.namespace import Namespace, namespace_of_pfn
+from drgn_pmem.kernel.namespace import namespace_of_pfn
 from drgn_pmem.kernel.page import PageState, read_page
+from drgn_pmem.partial import Partial, Problems
 
 __all__ = ("OnePage", "one_page")
 
@@ -42,15 +42,7 @@ class OnePage:
         }
 
 
-def _place(prog: Program, pfn: int) -> Namespace | None:
-    try:
-        return namespace_of_pfn(prog, pfn)
-    except PmemError:
-        # Without debug info of libnvdimm the struct page can be read all the same.
-        return None
-
-
-def one_page(prog: Program, pfn: int) -> OnePage:
+def one_page(prog: Program, pfn: int) -> Partial[OnePage]:
     """
     Decode a page and find its place.
 
@@ -58,7 +50,8 @@ def one_page(prog: Program, pfn: int) -> OnePage:
     :raises MissingDebugInfo: if the layout of struct page is not known at all
     """
     state = read_page(prog, pfn)
-    namespace = _place(prog, pfn)
+    problems = Problems()
+    namespace = problems.take(namespace_of_pfn(prog, pfn), f"namespace of PFN {pfn:#x}")
     offset = None
     notes = []
     if namespace is not None and namespace.data_offset is not None:
@@ -69,10 +62,11 @@ def one_page(prog: Program, pfn: int) -> OnePage:
         notes.append(f"PFN {pfn:#x} belongs to a shared extent: pmem-rmap {pfn:#x} finds its files")
     if state.refcount is None and state.initialised:
         notes.append(f"PFN {pfn:#x}: pmem-rmap {pfn:#x} finds owners without the struct page")
-    return OnePage(
+    page = OnePage(
         state,
         namespace.dev if namespace else None,
         offset,
         describe_mapping(prog, mapping) if mapping is not None else None,
         tuple(notes),
     )
+    return problems.partial(page)

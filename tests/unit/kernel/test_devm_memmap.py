@@ -12,7 +12,7 @@ from drgn_pmem.kernel.devm_memmap import (
     for_each_memmap_entry_vmcoreinfo,
     judge_memmap_entries,
 )
-from drgn_pmem.partial import Incomplete
+from drgn_pmem.partial import Incomplete, Partial
 
 from ...synthetic import kernel, words
 
@@ -125,15 +125,15 @@ def entry(address: int, start: int, end: int, match: int | None = None) -> Memma
 
 
 def test_entries_of_one_namespace_twice_are_duplicates() -> None:
-    judged = judge_memmap_entries([entry(1, 0, 8, 0x10), entry(2, 16, 24, 0x10)], [], 12)
+    judged = judge_memmap_entries([entry(1, 0, 8, 0x10), entry(2, 16, 24, 0x10)], Partial([]), 12)
     assert [e.state for e in judged] == ["duplicate", "duplicate"]
 
 
 def test_entries_that_overlap_are_said_to() -> None:
-    judged = judge_memmap_entries([entry(1, 0, 8, 0x10), entry(2, 7, 24, 0x20)], [], 12)
+    judged = judge_memmap_entries([entry(1, 0, 8, 0x10), entry(2, 7, 24, 0x20)], Partial([]), 12)
     assert [e.state for e in judged] == ["overlapping", "overlapping"]
 
 
 def test_entry_of_a_namespace_that_is_gone_is_stale() -> None:
-    (judged,) = judge_memmap_entries([entry(1, 0, 8, 0x10)], [], 12)
+    (judged,) = judge_memmap_entries([entry(1, 0, 8, 0x10)], Partial([]), 12)
     assert (judged.state, judged.reason) == ("stale", "its namespace is gone")
