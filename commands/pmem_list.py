@@ -81,16 +81,19 @@ def _code(args: argparse.Namespace) -> str:
         "namespaces": ("namespace", "namespace.dev, namespace.mode, namespace.size"),
         "device_dax": ("region", "region.id, [device.chardev for device in region.devices]"),
     }
-    return (
-        "from drgn_pmem import Selection, read_inventory\n\n"
-        f"selection = Selection({', '.join(f'{name}={value!r}' for name, value in chosen.items())})"
-        "\nfound = read_inventory(prog, selection)\ninventory = found.value\n"
-    ) + "".join(
+    selection = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+    loops = "".join(
         f"for {name} in inventory.{'dax_regions' if kind == 'device_dax' else kind}:\n"
         f"    print({shown})\n"
         for kind, (name, shown) in kinds.items()
         if getattr(args, kind)
-    ) + "print(*found.problems)\n"
+    )
+    return (
+        "from drgn_pmem import Selection, read_inventory\n\n"
+        f"found = read_inventory(prog, Selection({selection}))\n"
+        f"inventory = found.value\n{loops}"
+        "print(*found.problems)\n"
+    )
 
 
 @command(
@@ -114,7 +117,7 @@ def _code(args: argparse.Namespace) -> str:
             default=0,
             help="more: -v keys and DAX devices, -vv all kinds, -vvv idle ones",
         ),
-        Argument("-u", "--human", action="store_true", help="sizes and ids for people"),
+        Argument("-u", "--human", action="store_true", help="human-readable sizes and ids"),
         Argument("-b", "--bus", kind="bus", metavar="BUS", help="only this bus"),
         Argument("-r", "--region", kind="region", metavar="REGION", help="only this region"),
         Argument("-n", "--namespace", kind="namespace", metavar="NAMESPACE", help="only this one"),
@@ -130,7 +133,7 @@ def _code(args: argparse.Namespace) -> str:
     fields=_NAMESPACE,
     examples=(
         ("pmem-list", "the namespaces"),
-        ("pmem-list -BDRNX -u", "everything, sizes for people"),
+        ("pmem-list -BDRNX -u", "everything, with human-readable sizes"),
         ("pmem-list -BDRNX -vv --json --ndctl", "what `ndctl list -BDRNX -vv` printed"),
         ("pmem-list -N -r region0 -o namespace,size -s -size", "two columns, largest first"),
     ),
