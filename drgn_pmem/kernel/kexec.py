@@ -16,15 +16,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from drgn import Architecture, FaultError, Object, Program, sizeof
+from drgn import FaultError, Object, Program, sizeof
 from drgn.helpers.linux.cpumask import for_each_possible_cpu, for_each_present_cpu
-from drgn.helpers.linux.mm import follow_phys
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, NotFound
 from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_member
-from drgn_pmem.partial import WalkError
+from drgn_pmem.kernel.pagetable import kernel_coverage, translate
+from drgn_pmem.partial import NotSaved, WalkError
 
 __all__ = (
     "PPC64_DIRECT_MAP",
@@ -38,15 +38,12 @@ __all__ = (
     "crash_reservations",
     "elfcorehdr_segment",
     "kernel_text",
-    "physical_address",
     "read_physical",
     "vmcoreinfo_note",
 )
 
 PPC64_DIRECT_MAP = 0xC000000000000000
 """``PAGE_OFFSET`` of 64-bit POWER, whichever MMU is in use."""
-
-_PPC64_DIRECT_MAP_END = 0xC008000000000000
 
 _ELF_MAGIC = b"\x7fELF"
 _ET_CORE = 4
@@ -148,6 +145,8 @@ class CrashNote:
     """``sizeof(note_buf_t)``, bytes"""
     present: bool
     """In ``cpu_present_mask`` when the dump was taken."""
+    reason: str | None = None
+    """Why the address could not be translated."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -250,28 +249,13 @@ def _optional_bool(image: Object, member: str) -> bool | None:
 def _require_saved(prog: Program, virtual: int, size: int, what: str) -> None:
     """Refuse to decode what the dump left out: drgn reads that as zeroes."""
     try:
-        physical = physical_address(prog, virtual)
-        if physical is None or coverage_of(prog).saved(physical, size):
-            return
+        parts = kernel_coverage(prog, virtual, size)
     except DumpFileError:
-        return
-    raise WalkError(f"{what}: {virtual:#x} is not in the dump")
-
-
-def physical_address(prog: Program, virtual: int) -> int | None:
-    """
-    Translate a kernel virtual address by the kernel's page tables.
-
-    :return: Physical address; None if nothing is mapped there or the tables cannot be read.
-    """
-    ppc64 = prog.platform is not None and prog.platform.arch is Architecture.PPC64
-    if ppc64 and PPC64_DIRECT_MAP <= virtual < _PPC64_DIRECT_MAP_END:
-        # The hash MMU has no page tables for it, and drgn walks those of radix only.
-        return virtual - PPC64_DIRECT_MAP
-    try:
-        return int(follow_phys(prog["init_mm"].address_of_(), virtual))
-    except (FaultError, LookupError, NotImplementedError, ValueError):
-        return None
+        return  # memory that was given to drgn segment by segment: none of it is zero-filled
+    for start, _, state in parts:
+        if state is not State.SAVED:
+            message = f"{what}: {start:#x} is {state.value}"
+            raise NotSaved(message, address=start, state=state)
 
 
 def read_physical(prog: Program, physical: int, size: int) -> bytes:
@@ -328,11 +312,16 @@ def crash_notes(prog: Program) -> list[CrashNote]:
     size = sizeof(find_type(prog, "note_buf_t", "vmlinux"))
     present = set(for_each_present_cpu(prog))
     return [
-        CrashNote(
-            cpu, physical_address(prog, per_cpu_ptr(notes, cpu).value_()), size, cpu in present
-        )
-        for cpu in for_each_possible_cpu(prog)
+        _crash_note(prog, notes, cpu, size, cpu in present) for cpu in for_each_possible_cpu(prog)
     ]
+
+
+def _crash_note(prog: Program, notes: Object, cpu: int, size: int, present: bool) -> CrashNote:
+    try:
+        physical = translate(prog, per_cpu_ptr(notes, cpu).value_())
+    except (FaultError, WalkError) as error:
+        return CrashNote(cpu, None, size, present, str(error))
+    return CrashNote(cpu, physical, size, present)
 
 
 def vmcoreinfo_note(prog: Program) -> NamedRange:
@@ -341,11 +330,16 @@ def vmcoreinfo_note(prog: Program) -> NamedRange:
     include/linux/vmcore_info.h), however little of it is used.
 
     :raises NotFound: if the kernel has not set it up
+    :raises NotSaved: if the pointer to it cannot be read or translated
     """
-    note = find_variable(prog, "vmcoreinfo_note", "vmlinux")
-    physical = physical_address(prog, note.value_()) if note else None
-    if physical is None:
+    variable = find_variable(prog, "vmcoreinfo_note", "vmlinux")
+    try:
+        note = variable.value_()
+    except FaultError as error:
+        raise NotSaved(f"vmcoreinfo_note: {error}", address=variable.address_) from None
+    if not note:
         raise NotFound("vmcoreinfo_note: the kernel has not set it up")
+    physical = translate(prog, note)
     size = 2 * _NOTE_HEAD + _VMCOREINFO_NAME + int(prog["PAGE_SIZE"])
     return NamedRange("vmcoreinfo", physical, physical + size)
 
@@ -355,16 +349,14 @@ def kernel_text(prog: Program) -> KernelText:
     Where the kernel image is.
 
     :raises MissingDebugInfo: without the symbol table of vmlinux
+    :raises NotSaved: if its address cannot be translated
     """
     start, end = _address(prog, "_text"), _kernel_end(prog)
     if start is None or end is None or end <= start:
         raise MissingDebugInfo(
             "_text and _end are not known: no debug info of the kernel is loaded (-s VMLINUX)"
         )
-    physical = physical_address(prog, start)
-    if physical is None:
-        raise NotFound(f"_text: {start:#x} is not mapped by the kernel's page tables")
-    return KernelText(start, physical, end - start)
+    return KernelText(start, translate(prog, start), end - start)
 
 
 def _address(prog: Program, name: str) -> int | None:

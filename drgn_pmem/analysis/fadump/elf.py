@@ -31,8 +31,9 @@ from drgn_pmem.formats.elfcorehdr import (
 from drgn_pmem.formats.elfprepare import fadump_create_elfcore_headers
 from drgn_pmem.formats.fadump import FadumpHeader
 from drgn_pmem.kernel.fadump import FwDump, relocated_vmcoreinfo
-from drgn_pmem.kernel.kexec import physical_address, read_physical
+from drgn_pmem.kernel.kexec import read_physical
 from drgn_pmem.kernel.memblock import for_each_mem_range
+from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.ranges import Range, RangeSet
 
 __all__ = ("FadumpElf", "fadump_elf", "fadump_ranges")
@@ -124,7 +125,7 @@ def _rebuild(prog: Program, conf: FwDump, header: FadumpHeader) -> CrashHeader:
     notes = (0, 0)
     if conf.cpu_notes_buf_vaddr:
         # filled in by the capture kernel only
-        notes = (physical_address(prog, conf.cpu_notes_buf_vaddr) or 0, conf.cpu_notes_buf_size)
+        notes = (translate(prog, conf.cpu_notes_buf_vaddr), conf.cpu_notes_buf_size)
     if header.vmcoreinfo_raddr is not None and header.vmcoreinfo_size is not None:
         vmcoreinfo = (header.vmcoreinfo_raddr, header.vmcoreinfo_size)
     else:
@@ -157,10 +158,7 @@ def _find(prog: Program, conf: FwDump, header: FadumpHeader) -> CrashHeader | No
         address = header.elfcorehdr_addr
         size = conf.reserve_end - address
     elif conf.elfcorehdr_vaddr and conf.elfcorehdr_size:
-        physical = physical_address(prog, conf.elfcorehdr_vaddr)
-        if physical is None:
-            return None
-        address, size = physical, conf.elfcorehdr_size
+        address, size = translate(prog, conf.elfcorehdr_vaddr), conf.elfcorehdr_size
     else:
         return None
     if not _saved(prog, address):

@@ -114,7 +114,9 @@ def rebuild_elfcorehdr(prog: Program, image: CrashImage | None) -> tuple[CrashHe
 
 def _address(note: CrashNote) -> int:
     if note.physical is None:
-        raise NotFound(f"crash_notes of CPU {note.cpu}: its address cannot be translated")
+        raise NotFound(
+            f"crash_notes of CPU {note.cpu}: its address cannot be translated: {note.reason}"
+        )
     return note.physical
 
 

@@ -5,10 +5,13 @@
 from types import SimpleNamespace
 from typing import Any
 
+from drgn import FaultError
 import pytest
 
+from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel import kexec
-from drgn_pmem.kernel.kexec import KernelText, kernel_text
+from drgn_pmem.kernel.kexec import KernelText, kernel_text, vmcoreinfo_note
+from drgn_pmem.partial import NotSaved
 
 LINKED = 0xFFFF800080000000
 
@@ -29,13 +32,39 @@ def test_the_end_is_moved_as_the_kernel_is(
     monkeypatch: pytest.MonkeyPatch, bias: int, gap: int
 ) -> None:
     """drgn leaves _end where it was linked: it lies in no module."""
-    monkeypatch.setattr(kexec, "physical_address", lambda prog, virtual: 0x45DB0000)
+    monkeypatch.setattr(kexec, "translate", lambda prog, virtual: 0x45DB0000)
     prog = machine(bias, 0x6E0000 - gap, LINKED + 0x6E0000)
     assert kernel_text(prog) == KernelText(LINKED + bias, 0x45DB0000, 0x6E0000)
 
 
 def test_an_end_that_is_in_the_module_was_moved_already(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kexec, "physical_address", lambda prog, virtual: 0x45DB0000)
+    monkeypatch.setattr(kexec, "translate", lambda prog, virtual: 0x45DB0000)
     bias = 0x2CD4BD1B0000
     prog = machine(bias, 0x6E1000, LINKED + bias + 0x6E0000)
     assert kernel_text(prog).size == 0x6E0000
+
+
+class Pointer:
+    """vmcoreinfo_note of a kernel: its value, or a fault."""
+
+    address_ = 0xFFFFFFFF82000000
+
+    def __init__(self, value: int | None) -> None:
+        self._value = value
+
+    def value_(self) -> int:
+        if self._value is None:
+            raise FaultError("the dump left this memory out (excluded)", self.address_)
+        return self._value
+
+
+def test_a_note_that_cannot_be_read_is_not_one_that_was_never_set_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prog = SimpleNamespace()
+    monkeypatch.setattr(kexec, "find_variable", lambda prog, name, module: Pointer(None))
+    with pytest.raises(NotSaved, match="left this memory out"):
+        vmcoreinfo_note(prog)
+    monkeypatch.setattr(kexec, "find_variable", lambda prog, name, module: Pointer(0))
+    with pytest.raises(NotFound, match="not set it up"):
+        vmcoreinfo_note(prog)
