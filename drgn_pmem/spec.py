@@ -28,12 +28,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
-import contextlib
 from dataclasses import dataclass, field
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from drgn_pmem.errors import DumpFileError, MissingDebugInfo, PmemError, UsageError
+from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.output.records import Records, Table
 from drgn_pmem.output.table import Field
 from drgn_pmem.partial import Cause, Partial, Problem, is_of_dump
@@ -301,10 +300,9 @@ def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
     """
     import drgn
 
-    from drgn_pmem.dumpfile.faults import fault_on_excluded
+    from drgn_pmem.dumpfile.faults import guard_reads
 
-    with contextlib.suppress(DumpFileError):  # a program with no file: nothing to guard
-        fault_on_excluded(prog)
+    guarded = guard_reads(prog)
     try:
         answer = spec.function(prog, args)
     except MissingDebugInfo as error:
@@ -319,7 +317,7 @@ def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
         if not is_of_dump(error):
             raise
         raise PmemError(f"{spec.name}: this kernel's {error}") from error
-    answer.problems = tuple(answer.problems)
+    answer.problems = (*guarded.problems, *answer.problems)
     _name_lacking_modules(spec, prog, answer)
     answer.records = Records(answer.records, _sections(spec, answer))
     return answer

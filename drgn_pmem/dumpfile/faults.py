@@ -1,60 +1,104 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-Faults instead of zeroes and crashes
-------------------------------------
+Reads of memory that the dump does not hold
+-------------------------------------------
 
-drgn answers with zeroes for what an ELF dump left out (``p_filesz < p_memsz``), and with a fault
-for what a kdump-compressed dump left out. :func:`fault_on_excluded` makes the first behave like the
-second, so that no walker, drgn's own helpers included, reads a list, a flag or a pointer out of
-bytes that the dump does not have.
+drgn reads zeroes for what an ELF dump left out (``p_filesz < p_memsz``). A list, a flag or a
+pointer of zeroes is a wrong answer, so :func:`guard_reads` makes such reads fault, as those of a
+kdump-compressed dump do. Only ours: a read that comes from a function of this package, through
+drgn's helpers or not, faults; one of the user's own code or of drgn's own commands gets the zeroes
+that it gets without this package, since a search, or ``%crash ps -a``, goes on over them.
 
-Of a kdump-compressed dump that was cut short, libkdumpfile reads what is behind the end of the file
-as zeroes, and a page that goes on there may kill the process: it maps the file and does not look
-where it ends (SIGBUS; seen with the one in drgn 0.3.0). Those pages fault, too.
+A kdump-compressed dump that was cut short is another matter. libkdumpfile maps the file, and a page
+that goes on after the file's end kills the process (SIGBUS); its first read of any memory walks the
+page tables and may touch such a page. Of these dumps all memory is read without libkdumpfile,
+whoever asks.
 """
 
-from collections.abc import Iterator
-import contextlib
+from collections.abc import Callable
 import importlib
+import sys
 
 import drgn
 
 from drgn_pmem.dumpfile.coverage import Coverage, State
-from drgn_pmem.dumpfile.opener import dump_of
-from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
-from drgn_pmem.dumpfile.segments import Pieces, SegmentTable, elf_coverage
+from drgn_pmem.dumpfile.opener import dump_of, has_dump
+from drgn_pmem.dumpfile.records import DumpFile, DumpFormat, PhysicalMemory
+from drgn_pmem.dumpfile.segments import ElfMemory, Pieces, SegmentTable, elf_coverage
 from drgn_pmem.dumpfile.vmcoreinfo import vmcoreinfo_of
+from drgn_pmem.errors import DumpFileError
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
 
-__all__ = ("PAGE_TABLE_READER", "fault_on_excluded")
+__all__ = ("PAGE_TABLE_READER", "add_memory", "guard_reads", "reading_for_us")
 
 PAGE_TABLE_READER = "drgn_pmem.dumpfile.page_table_reader"
 """Set in ``prog.cache`` if drgn translates kernel addresses itself, not libkdumpfile."""
 
-_KEY = "drgn_pmem.fault_on_excluded"
+_KEY = "drgn_pmem.guard_reads"
+_WHOLE = (1 << 64) - 1
 
-# Not public: without it, only physical addresses are guarded.
+# Not public. Without it, a truncated kdump-compressed dump that drgn itself opened cannot be read
+# at kernel addresses; one that open_program() opened can.
 _read_vm = getattr(importlib.import_module("_drgn"), "_linux_helper_read_vm", None)
 
+_PACKAGE = "drgn_pmem."
+_PASS_ON = ("drgn_pmem.shell.", "drgn_pmem.plugin", "drgn_pmem.__main__")
+"""Modules of ours that run what the user types, drgn's own commands included."""
 
-def fault_on_excluded(prog: drgn.Program) -> bool:
+
+def guard_reads(prog: drgn.Program) -> Partial[bool]:
     """
-    Let reads of memory that the dump does not hold raise :class:`drgn.FaultError`.
+    Let our reads of memory that the dump does not hold raise :class:`drgn.FaultError`.
 
     Does nothing for live targets and where drgn faults anyway, and nothing the second time.
 
-    :return: Whether the dump left anything out that drgn would not notice.
-    :raises DumpFileError: if the program has no dump file
+    :return: Whether there is memory that drgn alone reads wrongly; a problem where a program
+        cannot be guarded.
     """
-    if _KEY not in prog.cache:
+    guarded: Partial[bool] | None = prog.cache.get(_KEY)
+    if guarded is None:
+        problems = Problems()
+        guarded = prog.cache[_KEY] = problems.partial(_guard(prog, problems))
+    return guarded
+
+
+def _guard(prog: drgn.Program, problems: Problems) -> bool:
+    if not has_dump(prog):
+        return False  # memory that was added segment by segment: what is not there faults
+    try:
         dump = dump_of(prog)
-        if dump.contained is DumpFormat.ELF:
-            prog.cache[_KEY] = _guard_excluded(prog, dump)
-        elif dump.contained is DumpFormat.KDUMP:
-            prog.cache[_KEY] = _guard_truncated(prog, dump)
-        else:
-            prog.cache[_KEY] = False
-    return bool(prog.cache[_KEY])
+    except DumpFileError as error:
+        problems.add(
+            Problem(
+                cause=Cause.UNSUPPORTED,
+                why=f"{error}; memory that was left out of this dump may be read as zeroes",
+            )
+        )
+        return False
+    if dump.contained is DumpFormat.ELF:
+        return _guard_excluded(prog, dump)
+    if dump.contained is DumpFormat.KDUMP and dump.truncated:
+        if prog.core_dump_path is not None:
+            add_memory(prog, dump)
+        if not prog.cache.get(PAGE_TABLE_READER):
+            prog.add_memory_segment(0, _WHOLE, _translating_reader(prog, problems), False)
+        return True
+    return False
+
+
+def reading_for_us() -> bool:
+    """Whether a function of this package, other than one that runs the user's input, is among the
+    callers of the current one."""
+    frame = sys._getframe(1)
+    here = frame.f_globals
+    while frame is not None:
+        if frame.f_globals is not here:
+            name = frame.f_globals.get("__name__") or ""
+            if name.startswith(_PACKAGE) and not name.startswith(_PASS_ON):
+                return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _guard_excluded(prog: drgn.Program, dump: DumpFile) -> bool:
@@ -66,61 +110,82 @@ def _guard_excluded(prog: drgn.Program, dump: DumpFile) -> bool:
         spaces.append((elf_coverage(dump.source, pieces), False))
     for coverage, physical in spaces:
         firsts, lasts = coverage.runs(State.EXCLUDED)
+        # Without a VMCOREINFO note in the file, drgn faults for excluded memory itself.
+        if len(firsts) == 0 or not _reads_zeroes(prog, int(firsts[0]), physical):
+            continue
         for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            prog.add_memory_segment(first, last + 1 - first, _fault_excluded, physical)
-            guarded = True
+            prog.add_memory_segment(first, last + 1 - first, _read_excluded, physical)
+        guarded = True
     return guarded
 
 
-def _fault_excluded(address: int, count: int, offset: int, physical: bool) -> bytes:
+def _reads_zeroes(prog: drgn.Program, address: int, physical: bool) -> bool:
+    try:
+        prog.read(address, 1, physical)
+    except drgn.FaultError:
+        return False
+    return True
+
+
+def _read_excluded(address: int, count: int, offset: int, physical: bool) -> bytes:
+    if not reading_for_us():
+        return bytes(count)
     what = "physical memory" if physical else "memory"
     raise drgn.FaultError(f"the dump left this {what} out (excluded)", address)
 
 
-def _guard_truncated(prog: drgn.Program, dump: DumpFile) -> bool:
-    if not dump.coverage.has(State.TRUNCATED):
-        return False
-    for start, end in _spans(dump.coverage):
-        prog.add_memory_segment(start, end - start, _fault_truncated, True)
-    if not prog.cache.get(PAGE_TABLE_READER):
-        _read_through_page_tables(prog)
-    saved, _ = dump.coverage.runs(State.SAVED)
-    if len(saved):
-        # libkdumpfile looks for the kernel's page tables at its first read of any address, and
-        # fails that read if they are cut off; only that one.
-        with contextlib.suppress(drgn.FaultError):
-            prog.read(int(saved[0]), 1, physical=True)
-    return True
+_WHY = {
+    State.TRUNCATED: "the file ends before this memory (truncated)",
+    State.EXCLUDED: "the dump left this memory out (excluded)",
+    State.ABSENT: "the dump does not cover this memory (absent)",
+}
 
 
-def _spans(coverage: Coverage) -> Iterator[tuple[int, int]]:
-    """Memory between saved pages where something is truncated; few, though pages may be many."""
-    start = end = -1
-    for part in coverage.extent():
-        if part.state is State.SAVED:
-            if start >= 0:
-                yield start, end
-            start = -1
-        elif part.state is State.TRUNCATED:
-            start, end = (part.start if start < 0 else start), part.end
-    if start >= 0:
-        yield start, end
+def add_memory(prog: drgn.Program, dump: DumpFile) -> None:
+    """Have a program read its memory from the file without libkdumpfile, what is missing faulting:
+    physical memory, and the kernel virtual addresses that ELF program headers give."""
+    if dump.memory is not None:
+        prog.add_memory_segment(0, _WHOLE, _reader(dump.memory, dump.coverage), True)
+    if isinstance(dump.segments, SegmentTable) and dump.source is not None:
+        pieces = Pieces.virtual(dump.segments, dump.bits)
+        coverage = elf_coverage(dump.source, pieces)
+        read = _reader(ElfMemory(dump.source, pieces, coverage), coverage)
+        for item in coverage.extent():
+            prog.add_memory_segment(item.start, item.size, read, False)
 
 
-def _fault_truncated(address: int, count: int, offset: int, physical: bool) -> bytes:
-    raise drgn.FaultError("the file ends before this physical memory (truncated)", address)
+def _reader(memory: PhysicalMemory, coverage: Coverage) -> Callable[[int, int, int, bool], bytes]:
+    def read(address: int, count: int, offset: int, physical: bool) -> bytes:
+        try:
+            return memory.read(address, count)
+        except DumpFileError as error:
+            for item in coverage.ranges(address, address + count):
+                if item.state is not State.SAVED:
+                    raise drgn.FaultError(_WHY[item.state], item.start) from error
+            raise drgn.FaultError(str(error), address) from error
+
+    return read
 
 
-def _read_through_page_tables(prog: drgn.Program) -> None:
+def _translating_reader(
+    prog: drgn.Program, problems: Problems
+) -> Callable[[int, int, int, bool], bytes]:
     """Have drgn translate kernel addresses, as DRGN_PREFER_PGTABLE_READER would have."""
-    if _read_vm is None:
-        return
-    info = vmcoreinfo_of(prog)
-    table = info.symbols.get("swapper_pg_dir")
-    if table is None:
-        return
+    table = vmcoreinfo_of(prog).symbols.get("swapper_pg_dir")
+    read_vm = _read_vm
+    if read_vm is None or table is None:
+        problems.add(
+            Problem(
+                cause=Cause.UNSUPPORTED,
+                why="the file is truncated, and this drgn cannot read kernel addresses of such a"
+                " dump by itself; open it with drgn-pmem",
+            )
+        )
 
     def read(address: int, count: int, offset: int, physical: bool) -> bytes:
-        return _read_vm(prog, table, address, count)
+        if read_vm is None or table is None:
+            raise drgn.FaultError("truncated dump: kernel addresses cannot be translated", address)
+        data: bytes = read_vm(prog, table, address, count)
+        return data
 
-    prog.add_memory_segment(0, (1 << 64) - 1, read, False)
+    return read

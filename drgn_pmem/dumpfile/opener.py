@@ -22,7 +22,15 @@ from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
 from drgn_pmem.dumpfile.source import FileSource
 from drgn_pmem.errors import DumpFileError
 
-__all__ = ("coverage_of", "dump_of", "live_dump", "open_dump", "set_coverage", "set_dump")
+__all__ = (
+    "coverage_of",
+    "dump_of",
+    "has_dump",
+    "live_dump",
+    "open_dump",
+    "set_coverage",
+    "set_dump",
+)
 
 _DUMP_KEY = "drgn_pmem.dumpfile.dump"
 _COVERAGE_KEY = "drgn_pmem.dumpfile.coverage"
@@ -121,6 +129,16 @@ def dump_of(prog: drgn.Program) -> DumpFile:
             raise DumpFileError("this program has no dump file and is not live; open a dump first")
         prog.cache[_DUMP_KEY] = dump
     return dump
+
+
+def has_dump(prog: drgn.Program) -> bool:
+    """Whether :func:`dump_of` has a dump to give: not for a program whose memory was added segment
+    by segment."""
+    return (
+        _DUMP_KEY in prog.cache
+        or prog.core_dump_path is not None
+        or bool(prog.flags & drgn.ProgramFlags.IS_LIVE)
+    )
 
 
 def set_dump(prog: drgn.Program, dump: DumpFile) -> None:

@@ -4,10 +4,11 @@
 Opening a program on a dump
 ---------------------------
 
-:func:`open_program` opens what drgn opens, and three kinds of dumps that drgn alone does not: those
+:func:`open_program` opens what drgn opens, and kinds of dumps that drgn alone does not: those
 without a VMCOREINFO note, whose text is found in the crashed machine's memory; QEMU's
 kdump-compressed ones, whose header does not name the machine; and ELF dumps with one segment at
-physical address 0, which drgn takes for one without physical addresses.
+physical address 0, which drgn takes for one without physical addresses. Flattened files that were
+cut short, which libkdumpfile refuses, are read in place.
 """
 
 from collections.abc import Iterator
@@ -16,8 +17,7 @@ import os
 
 import drgn
 
-from drgn_pmem.dumpfile.coverage import State
-from drgn_pmem.dumpfile.faults import PAGE_TABLE_READER, fault_on_excluded
+from drgn_pmem.dumpfile.faults import PAGE_TABLE_READER, add_memory, guard_reads
 from drgn_pmem.dumpfile.fit import guess_architecture
 from drgn_pmem.dumpfile.locate import find_vmcoreinfo
 from drgn_pmem.dumpfile.opener import open_dump, set_dump
@@ -54,6 +54,7 @@ _READER_KNOB = "DRGN_PREFER_PGTABLE_READER"
 _PPC64_DIRECT_MAP = 0xC000000000000000
 """``PAGE_OFFSET`` of 64-bit POWER."""
 
+_NO_MACHINE = "the header does not name the machine; give it with --architecture"
 _DRGN_ERRORS = (OSError, ValueError, LookupError, OverflowError, drgn.BadDataError)
 
 
@@ -80,22 +81,52 @@ def open_program(
         raise DumpFileError(f"{dump.path}: the core of a process, not of a kernel; use drgn -c")
     guessed = architecture
     if vmcoreinfo is None and dump.vmcoreinfo is None:
-        vmcoreinfo = _located(dump, architecture, lines)
+        vmcoreinfo = _located(dump, lines)
     if guessed is None and dump.contained is DumpFormat.KDUMP:
         guessed = _missing_architecture(dump, vmcoreinfo, lines)
-    prog = _set_core_dump(dump, vmcoreinfo, _platform(guessed, dump))
-    if dump.contained is DumpFormat.KDUMP and dump.truncated:
+    if dump.format is DumpFormat.FLATTENED and not dump.source_complete:
+        prog = _open_in_place(dump, vmcoreinfo, guessed, lines)
+    else:
+        prog = _set_core_dump(dump, vmcoreinfo, _platform(guessed, dump))
+        if dump.contained is DumpFormat.ELF and dump.vmcoreinfo is None:
+            _add_physical_memory(prog, dump, lines)
         set_dump(prog, dump)
-        fault_on_excluded(prog)
-    if dump.contained is DumpFormat.ELF and dump.vmcoreinfo is None:
-        _add_physical_memory(prog, dump, lines)
-    set_dump(prog, dump)
+        if dump.contained is DumpFormat.KDUMP and dump.truncated:
+            # Now, not at the first command: drgn's own reads would end the process, too.
+            lines.extend(map(str, guard_reads(prog).problems))
     if dump.truncated:
         lines.append(
-            f"{dump.path}: incomplete: the file ends before what its headers promise;"
-            " what is missing is shown as truncated"
+            f"{dump.path}: the file is truncated: it ends before the data that its headers"
+            " describe; what is missing is shown as truncated"
         )
     return prog, lines
+
+
+def _open_in_place(
+    dump: DumpFile,
+    vmcoreinfo: bytes | None,
+    architecture: drgn.Architecture | None,
+    lines: list[str],
+) -> drgn.Program:
+    """A flattened file that was cut short, which libkdumpfile refuses: drgn gets the memory, not
+    the file."""
+    text = vmcoreinfo or dump.vmcoreinfo or b""
+    name = _architecture_name(dump, text) if architecture is None else architecture.name
+    if name is None:
+        raise DumpFileError(f"{dump.path}: {_NO_MACHINE}")
+    prog = drgn.Program(_platform(drgn.Architecture[name], dump))
+    try:
+        prog.set_linux_kernel_custom(text, False)
+    except _DRGN_ERRORS as error:
+        raise DumpFileError(f"{dump.path}: drgn cannot use its VMCOREINFO: {error}") from error
+    set_dump(prog, dump)
+    prog.cache[PAGE_TABLE_READER] = True
+    add_memory(prog, dump)
+    lines.append(
+        f"{dump.path}: a flattened file that was cut short is read in place; the registers of the"
+        " CPUs are not, so running tasks have no stack traces"
+    )
+    return prog
 
 
 def _set_core_dump(
@@ -108,7 +139,7 @@ def _set_core_dump(
         )
     try:
         prog = drgn.Program(platform, vmcoreinfo=vmcoreinfo)
-        # libkdumpfile crashes behind the end of the file (faults.py): let it translate nothing.
+        # libkdumpfile crashes after the end of the file (faults.py): let it translate nothing.
         with _environment(_READER_KNOB, "1" if dump.truncated and dump.kdump else None):
             prog.set_core_dump(dump.path)
             prog.cache[PAGE_TABLE_READER] = os.environ.get(_READER_KNOB, "0") not in ("", "0")
@@ -138,8 +169,6 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
 
 def _advice(dump: DumpFile) -> str:
     if dump.format is DumpFormat.FLATTENED:
-        if dump.truncated:
-            return " (the flattened file is cut short; what it holds is read without drgn only)"
         return f" (reassemble it first: makedumpfile -R NEWFILE < {dump.path})"
     if dump.truncated:
         return " (the file is cut short)"
@@ -160,12 +189,9 @@ def _platform(
     return drgn.Platform(architecture, flags)
 
 
-def _located(dump: DumpFile, architecture: drgn.Architecture | None, lines: list[str]) -> bytes:
+def _located(dump: DumpFile, lines: list[str]) -> bytes:
     """VMCOREINFO from memory; says so in ``lines``."""
-    memory = None
-    if dump.kdump is not None and set(dump.kdump.compression) - {"zlib"}:
-        memory = _DrgnMemory(dump, architecture)
-    found = find_vmcoreinfo(dump, memory)
+    found = find_vmcoreinfo(dump)
     if found is None:
         raise DumpFileError(
             f"{dump.path}: no VMCOREINFO note in the dump and none in the memory that it"
@@ -188,9 +214,7 @@ def _missing_architecture(
         return None
     name = _architecture_name(dump, vmcoreinfo)
     if name is None:
-        raise DumpFileError(
-            f"{dump.path}: the header does not name the machine; give it with --architecture"
-        )
+        raise DumpFileError(f"{dump.path}: {_NO_MACHINE}")
     lines.append(f"{dump.path}: no machine name in the header; taken as {name}")
     return drgn.Architecture[name]
 
@@ -238,55 +262,3 @@ def _add_physical_memory(prog: drgn.Program, dump: DumpFile, lines: list[str]) -
         f"{dump.path}: one segment at physical address 0, which drgn does not take for one;"
         " physical memory was given to it"
     )
-
-
-# Enough for libkdumpfile to read physical memory: it sets up page tables first, whatever they hold.
-_PLACEHOLDER = """\
-SYMBOL(swapper_pg_dir)=ffffffff82000000
-SYMBOL(init_top_pgt)=ffffffff82000000
-SYMBOL(_stext)=ffffffff81000000
-NUMBER(phys_base)=0
-NUMBER(pgtable_l5_enabled)=0
-NUMBER(KERNEL_IMAGE_SIZE)=1073741824
-NUMBER(VA_BITS)=48
-NUMBER(TCR_EL1_T1SZ)=0x10
-NUMBER(kimage_voffset)=0xffff800000000000
-NUMBER(va_kernel_pa_offset)=0
-KERNELOFFSET=0
-"""
-
-
-class _DrgnMemory:
-    """Memory that only libkdumpfile can decompress."""
-
-    def __init__(self, dump: DumpFile, architecture: drgn.Architecture | None) -> None:
-        self._dump = dump
-        if architecture is None:
-            name = _architecture_name(dump, None)
-            if name is None:
-                raise DumpFileError(
-                    f"{dump.path}: the header does not name the machine; give it with"
-                    " --architecture"
-                )
-            architecture = drgn.Architecture[name]
-        size = dump.kdump.block_size if dump.kdump is not None else 4096
-        text = f"OSRELEASE=6.0.0\nPAGESIZE={size}\n{_PLACEHOLDER}".encode()
-        self._prog = _set_core_dump(dump, text, _platform(architecture, dump))
-
-    def read(self, address: int, size: int) -> bytes:
-        """Physical memory; :raises DumpFileError: if it is not saved."""
-        try:
-            return self._prog.read(address, size, physical=True)
-        except drgn.FaultError as error:
-            raise DumpFileError(f"{self._dump.path}: {error}") from error
-
-    def chunks(self) -> Iterator[tuple[int, bytes]]:
-        """Saved memory, run by run."""
-        firsts, lasts = self._dump.coverage.runs(State.SAVED)
-        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            for address in range(first, last + 1, 1 << 20):
-                size = min(1 << 20, last + 1 - address)
-                try:
-                    yield address, self.read(address, size)
-                except DumpFileError:
-                    continue  # a damaged page; the rest is still of use

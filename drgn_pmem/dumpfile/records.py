@@ -167,6 +167,11 @@ class DumpFile:
         return self.incomplete or self.coverage.has(State.TRUNCATED)
 
     @property
+    def source_complete(self) -> bool:
+        """Whether the container of a flattened dump has its end mark; true of other formats."""
+        return self.source is None or self.source.complete
+
+    @property
     def description(self) -> str:
         """One line for a user."""
         return self.summary + (", incomplete" if self.truncated else "")

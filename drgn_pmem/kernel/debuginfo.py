@@ -109,6 +109,9 @@ def find_variable(prog: Program, name: str, module: str) -> Object:
 
     :raises MissingDebugInfo: naming the module
     """
+    from drgn_pmem.dumpfile.faults import guard_reads  # on use: it needs numpy
+
+    guard_reads(prog)  # every walk begins at a variable: what it reads from there on is ours
     try:
         return prog[name]
     except (KeyError, ObjectNotFoundError):

@@ -25,6 +25,7 @@ from dataclasses import replace
 from drgn import FaultError, PlatformFlags, Program
 from drgn.helpers.linux.list import list_for_each_entry
 
+from drgn_pmem.dumpfile.faults import guard_reads
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
 from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.kernel.debuginfo import has_member, has_type, has_variable
@@ -70,6 +71,7 @@ def for_each_memmap_entry(prog: Program) -> Partial[list[MemmapEntry]]:
 
     :raises NotFound: if the kernel does not have the list
     """
+    guard_reads(prog)
     if not has_variable(prog, _HEAD) or not has_type(prog, f"struct {_STRUCT}"):
         return for_each_memmap_entry_vmcoreinfo(prog)
     problems = Problems()
@@ -106,6 +108,7 @@ def for_each_memmap_entry_vmcoreinfo(prog: Program) -> Partial[list[MemmapEntry]
 
     :raises NotFound: if vmcoreinfo does not have them: the kernel does not have the list
     """
+    guard_reads(prog)
     problems = Problems()
     info = vmcoreinfo_of(prog)
     if info == Vmcoreinfo():

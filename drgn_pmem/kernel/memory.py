@@ -11,7 +11,6 @@ and xarray nodes fast enough.
 """
 
 from collections.abc import Iterable, Iterator
-import contextlib
 import struct
 from typing import Any
 
@@ -25,8 +24,8 @@ from drgn import (
     offsetof,
 )
 
-from drgn_pmem.dumpfile.faults import fault_on_excluded
-from drgn_pmem.errors import DumpFileError, MissingDebugInfo
+from drgn_pmem.dumpfile.faults import guard_reads
+from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_type
 from drgn_pmem.kernel.walk import LIMIT
 from drgn_pmem.partial import NotSaved, WalkError
@@ -55,9 +54,7 @@ class Memory:
         self.word_size = 8 if wide else 4
         self.word_mask = (1 << (8 * self.word_size)) - 1
         self._word = struct.Struct(self.order + ("Q" if wide else "I"))
-        # A program made of segments by hand has no dump: what it has no segment for, faults anyway.
-        with contextlib.suppress(DumpFileError):
-            fault_on_excluded(prog)
+        guard_reads(prog)  # what cannot be guarded is a problem of every command's answer (spec.py)
 
     def read(self, address: int, size: int) -> bytes:
         """

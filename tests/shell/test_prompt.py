@@ -190,7 +190,7 @@ def test_warnings_are_shown_with_what_helps(dump, tmp_path: Path) -> None:
         assert "truncated" in warnings
         assert "give its vmlinux with \\symbols FILE" in warnings
         shown = "".join(text for _, text, *_ in shell._toolbar())
-        assert "incomplete: the file ends" in shown
+        assert "the file is truncated" in shown
 
 
 # Config

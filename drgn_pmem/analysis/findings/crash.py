@@ -48,7 +48,9 @@ def read_crash(prog: Program) -> Crash:
     """What can be told; never raises for what the dump lacks."""
     # Imported here: the shell's first prompt shows the panic, and waits for no numpy.
     from drgn_pmem.dumpfile import dump_of, vmcoreinfo_of
+    from drgn_pmem.dumpfile.faults import guard_reads
 
+    guard_reads(prog)
     file = size = format = None
     with contextlib.suppress(DumpFileError):
         dump = dump_of(prog)

@@ -134,7 +134,7 @@ def test_flags_of_pages_are_named(tmp_path):
         "stored": len(DUMPED) - 3,
     }
     for pfn, name in ((1, "lzo"), (2, "snappy"), (3, "zstd")):
-        with pytest.raises(DumpFileError, match=f"compressed with {name}"):
+        with pytest.raises(DumpFileError, match=f"damaged page at offset .*: damaged {name}"):
             dump.memory.read(pfn * PAGE, PAGE)
 
 
