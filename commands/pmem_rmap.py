@@ -11,6 +11,7 @@ from drgn import Program
 from drgn_pmem.commands.common import OWNER_MODULES
 from drgn_pmem.errors import NotFound, PmemError, UsageError
 from drgn_pmem.output.table import Field
+from drgn_pmem.partial import Incomplete
 from drgn_pmem.spec import Answer, Argument, command
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _code(args: argparse.Namespace) -> str:
 )  # fmt: skip
 def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.owners.search import owners_of
-    from drgn_pmem.kernel.page import resolve_page
+    from drgn_pmem.analysis.pages.words import Reading, resolve_page
     from drgn_pmem.kernel.walk import until_interrupted
 
     words = list(_words(args.page))
@@ -135,16 +136,19 @@ def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
         nonlocal complete
         for word in words:
             try:
-                where = resolve_page(prog, word)
+                place = resolve_page(prog, word)
+                where = place.value
+                lacks.extend(map(str, place.problems))
+                complete &= place.complete
                 page = owners_of(prog, where.pfn)
-            except (UsageError, NotFound) as error:
+            except (UsageError, NotFound, Incomplete) as error:
                 if len(words) == 1:
                     raise
                 lacks.append(str(error))
                 complete = False
                 continue
             complete &= bool(page.owners) or page.complete
-            notes.extend([where.note] if where.note and where.kind != "pfn" else [])
+            notes.extend([where.note] if where.note and where.kind is not Reading.PFN else [])
             for note in page.notes:
                 told.setdefault(note, []).append(page.pfn)
             for line in page.lacks:

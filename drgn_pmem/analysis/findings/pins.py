@@ -25,7 +25,8 @@ from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.holders import for_each_held, for_each_pinning_device
 from drgn_pmem.kernel.page import pages_pgmap, read_page
 from drgn_pmem.kernel.tasks import Task
-from drgn_pmem.kernel.walk import until_interrupted
+from drgn_pmem.kernel.walk import collect, until_interrupted
+from drgn_pmem.partial import Problems
 
 __all__ = ("Holder", "PinnedPage", "Pins", "Waiter", "find_pins")
 
@@ -139,7 +140,7 @@ class _Search:
         self.holders: dict[int, list[Holder]] = {}
         self.waiters: list[Waiter] = []
         self.heads: dict[int, int] = {}
-        self.pgmaps = [g for g in pages_pgmap(prog)[0] if g.type in _DAX_TYPES]
+        self.pgmaps = [g for g in collect(pages_pgmap(prog))[0] if g.type in _DAX_TYPES]
 
     def run(self) -> Pins:
         pinned = set(self._busy())
@@ -173,16 +174,19 @@ class _Search:
     def _head(self, pfn: int) -> int:
         """The page that counts the references: the head of a large folio."""
         if pfn not in self.heads:
-            page = read_page(self.prog, pfn)
+            page = read_page(self.prog, pfn).value
             self.heads[pfn] = pfn if page.head_pfn is None else page.head_pfn
         return self.heads[pfn]
 
     def _busy(self) -> Iterator[int]:
         """Pages whose struct page counts more references than idle and mappings explain."""
-        report = page_report(self.prog, chosen=Filter(busy=True), ranges=True, keep=_MAX_PAGES)
+        gathered = Problems()
+        report = gathered.take(
+            page_report(self.prog, chosen=Filter(busy=True), ranges=True, keep=_MAX_PAGES)
+        )
         self.notes += report.notes
-        self.lacks += report.lacks
-        if not report.complete:
+        self.lacks += map(str, gathered)
+        if gathered:
             self.lacks.append(
                 "where struct pages are missing, only pins that holders or waiters show are known"
             )

@@ -30,6 +30,7 @@ from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import page_layout, pages_pgmap
 from drgn_pmem.kernel.pagetable import for_each_extent
 from drgn_pmem.kernel.walk import collect, until_interrupted
+from drgn_pmem.partial import Problems
 
 __all__ = ("Poison", "PoisonedPage", "find_poison")
 
@@ -229,7 +230,7 @@ class _Search:
 
     def _logged(self) -> set[int]:
         """PFNs in the log that are persistent memory."""
-        pgmaps = pages_pgmap(self.prog)[0]
+        pgmaps = collect(pages_pgmap(self.prog))[0]
         known = {
             pfn
             for pfn in self.lines
@@ -242,9 +243,12 @@ class _Search:
 
     def _hwpoison(self) -> Iterator[int]:
         """PFNs whose struct page is marked."""
-        report = page_report(self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES)
+        gathered = Problems()
+        report = gathered.take(
+            page_report(self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES)
+        )
         self.notes += report.notes
-        self.lacks += report.lacks
+        self.lacks += map(str, gathered)
         for found in report.ranges:
             group = found.group
             if (group.folio_pages or 1) > 1:

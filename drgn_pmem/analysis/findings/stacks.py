@@ -26,6 +26,7 @@ from drgn_pmem.kernel.memory import Layout, memory_of
 from drgn_pmem.kernel.page import page_layout, pages_pgmap
 from drgn_pmem.kernel.rmap import Vma, mapped_pfn, vmas_of_mapping
 from drgn_pmem.kernel.tasks import Task, tasks_of
+from drgn_pmem.kernel.walk import collect
 from drgn_pmem.partial import NotSaved, WalkError
 
 __all__ = ("StackFinding", "StackPage", "search_stacks")
@@ -114,7 +115,7 @@ class _Searcher:
             self.area = Layout(self.memory, "struct vm_struct", pages="nr_pages")
         self.ranges = [
             (r.start >> self.layout.page_shift, r.end >> self.layout.page_shift)
-            for pgmap in pages_pgmap(prog)[0]
+            for pgmap in collect(pages_pgmap(prog))[0]
             for r in pgmap.ranges
         ]
         self.code = self._function_ranges()

@@ -49,7 +49,7 @@ class _StandIns:
     def __init__(self, prog: Program) -> None:
         self.places: dict[int, list[tuple[DaxFile, Vma, int]]] = {}
         self.complete = True
-        pgmaps = pages_pgmap(prog)[0]
+        pgmaps = collect(pages_pgmap(prog))[0]
         shift = int(prog["PAGE_SHIFT"])
         left = _MAX_RAM_PAGES
         for file in dax_files_of(prog).files:
@@ -75,7 +75,7 @@ class _Question:
         self.prog = prog
         self.pfn = pfn
         self.files: DaxFiles = dax_files_of(prog)
-        self.page = read_page(prog, pfn)
+        self.page = read_page(prog, pfn).value  # its state says what is not known
         self.page_shift = int(prog["PAGE_SHIFT"])
         self.notes: list[str] = []
         self.lacks: list[str] = []
