@@ -131,9 +131,7 @@ def pages_pgmap(prog: Program) -> Partial[list[Pgmap]]:
     """Every page map by PFN; kept in ``prog.cache``."""
     cached = prog.cache.get("drgn_pmem.pgmaps")
     if cached is None:
-        problems = Problems()
-        found = problems.collect(for_each_pgmap(prog), "page maps")
-        cached = prog.cache["drgn_pmem.pgmaps"] = problems.partial(found)
+        cached = prog.cache["drgn_pmem.pgmaps"] = for_each_pgmap(prog)
     return cached
 
 

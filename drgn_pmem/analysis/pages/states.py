@@ -128,7 +128,7 @@ def namespaces_to_scan(prog: Program, name: str | None) -> Partial[list[tuple[st
             raise Incomplete(p.about(f"page map of {namespace.dev}") for p in problems)
         raise NotFound(f"{name} {_why_none(namespace)}")
     # Without debug info of libnvdimm the page maps are there all the same: only names are missing.
-    namespaces = problems.collect(for_each_namespace(prog), "names of namespaces")
+    namespaces = problems.take(for_each_namespace(prog), "names of namespaces")
     names = {
         pgmap.address: namespace.dev
         for namespace in namespaces

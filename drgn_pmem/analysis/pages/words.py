@@ -182,7 +182,7 @@ def _known_memory(prog: Program) -> Partial[tuple[tuple[str, RangeSet], ...]]:
     if cached is None:
         problems = Problems()
         pmem = [r for pgmap in problems.take(pages_pgmap(prog)) for r in pgmap.ranges]
-        resources = problems.collect(for_each_iomem(prog))
+        resources = problems.take(for_each_iomem(prog))
         pmem += [r.range for r in resources if r.desc in PERSISTENT_MEMORY]
         ram = [
             r.range for r in resources if r.flags & IORESOURCE_SYSTEM_RAM == IORESOURCE_SYSTEM_RAM
@@ -234,9 +234,9 @@ def _below(prog: Program, text: str, device: str, offset: int) -> tuple[str, int
 def _find_device(prog: Program, name: str) -> Namespace:
     """Namespace by any of its names."""
     problems = Problems()
-    namespaces = problems.collect(for_each_namespace(prog))
+    namespaces = problems.take(for_each_namespace(prog))
     for namespace in namespaces:
-        if name in (namespace.dev, namespace.blockdev, namespace.chardev, namespace.name):
+        if name in namespace.names:
             return namespace
     if name.startswith("dm-"):
         for line in dm_pieces(prog)[1]:

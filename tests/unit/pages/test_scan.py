@@ -349,7 +349,7 @@ def report_of(prog: Program, **more: Any) -> Partial[PageReport]:
     """page_report() of the one page map, without namespaces around it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(states, "need_kernel_debug_info", lambda *_: None)
-        patch.setattr(states, "for_each_namespace", lambda _: iter(()))
+        patch.setattr(states, "for_each_namespace", lambda _: Partial([]))
         patch.setattr(states, "describe_mapping", lambda _, mapping: f"{mapping:#x}")
         return page_report(prog, **more)
 

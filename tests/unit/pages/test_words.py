@@ -46,7 +46,7 @@ def test_what_a_number_is_can_be_said(prog: Program) -> None:
 
 def test_memory_that_is_not_known_is_not_said_to_be_none(prog: Program) -> None:
     """The old answer was: no memory there, neither as a PFN nor as a physical address."""
-    with pytest.raises(Incomplete, match="0x7000000: .*iomem_resource"):
+    with pytest.raises(Incomplete, match=r"0x7000000: .*iomem_resource"):
         resolve_page(prog, "0x7000000")
     with pytest.raises(Incomplete, match="iomem_resource"):
         resolve_page(prog, f"{VMEMMAP + 64 * 5:#x}")
