@@ -52,5 +52,8 @@ def _code(args: argparse.Namespace) -> str:
 def pmem_file(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.owners.files import pages_of_file
 
-    pages = pages_of_file(prog, args.path)
-    return Answer(pages, notes=[] if pages else [f"{args.path}: the file has no DAX entry"])
+    answer = pages_of_file(prog, args.path)
+    notes = []
+    if not answer.value and answer.complete:
+        notes.append(f"{args.path}: the file has no DAX entry")
+    return Answer(list(answer.value), notes=notes, problems=answer.problems)

@@ -13,7 +13,7 @@ from drgn_pmem.spec import Answer, Argument, command
 def _code(args: argparse.Namespace) -> str:
     return (
         "from drgn_pmem import list_files\n\n"
-        f"files = list_files(prog, {args.namespace!r}, all_files={args.all!r}).files\n"
+        f"files = list_files(prog, {args.namespace!r}, all_files={args.all!r})\n"
         "for file in files:\n"
         "    print(file.path, file.inode, file.pages, file.dirty, file.shared,\n"
         "          [(task.tgid, task.comm) for task in file.mapped_by])\n"
@@ -67,10 +67,9 @@ def pmem_files(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.owners.files import list_files
 
     answer = list_files(prog, args.namespace, all_files=args.all)
+    files = answer.value
     notes = []
-    if not answer.files:
+    if not files and answer.complete:
         where = f" in {args.namespace}" if args.namespace else ""
         notes.append(f"no DAX file{where} is in memory")
-    return Answer(
-        list(answer.files), notes=notes, lacks=list(answer.problems), complete=not answer.problems
-    )
+    return Answer(list(files), notes=notes, problems=answer.problems)

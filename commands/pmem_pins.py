@@ -13,11 +13,11 @@ from drgn_pmem.spec import Answer, Argument, command
 
 @command(
     name="pmem-pins",
-    description="show pages held beyond idle, who holds them and who waits for them",
+    description="show pages with extra references (pinned), who holds them and who waits for them",
     long_description=(
-        "Show the pages of DAX files and devices that someone holds beyond idle and mappings,\n"
+        "Show the pages of DAX files and devices with more references than mappings explain,\n"
         "with the holders that can be found exactly (pipes filled by vmsplice, io_uring's\n"
-        "registered buffers, direct I/O on the stacks) or may be (? behind: RDMA, vfio), and the\n"
+        "registered buffers, direct I/O on the stacks) or may be (with ?: RDMA, vfio), and the\n"
         "tasks that wait for them in a DAX layout break (truncate, hole punch, unmount)."
     ),
     arguments=(
@@ -36,7 +36,7 @@ from drgn_pmem.spec import Answer, Argument, command
         Field("OFFSET", lambda p: [f"{o.offset:#x}" for o in p.owners.owners],
               "in each file, bytes", right=True),
         Field("HELD_BY",
-              lambda p: [f"{h.task.tgid}/{h.task.comm} {h.kind}{'' if h.certain else '?'}"
+              lambda p: [f"{h.task.tgid}/{h.task.comm} {h.kind.value}{'' if h.certain else '?'}"
                          for h in p.holders],
               "process and how"),
         Field("WAITED_BY", lambda p: [f"{w.task.pid}/{w.task.comm}" for w in p.waiters],
@@ -53,12 +53,13 @@ from drgn_pmem.spec import Answer, Argument, command
     ),
     code=lambda args: (
         "from drgn_pmem import find_pins\n\n"
-        "pages = [p for p in find_pins(prog).pages"
+        "answer = find_pins(prog)  # answer.problems: what it lacks\n"
+        "pages = [p for p in answer.value.pages"
         f"{' if p.waiters' if args.waited else ''}]\n"
         "for page in pages:\n"
         "    print(hex(page.pfn), page.owners.page.pins, [o.path for o in page.owners.owners])\n"
         "    for holder in page.holders:\n"
-        "        print('    held by', holder.task.tgid, holder.kind, holder.evidence)\n"
+        "        print('    held by', holder.task.tgid, holder.kind.value, holder.evidence)\n"
         "    for waiter in page.waiters:\n"
         "        print('    waited for by', waiter.task.pid, waiter.function)\n"
     ),
@@ -69,8 +70,8 @@ def pmem_pins(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.findings.pins import find_pins
 
     answer = find_pins(prog)
-    pages = [p for p in answer.pages if p.waiters or not args.waited]
-    notes = list(answer.notes)
+    pages = [p for p in answer.value.pages if p.waiters or not args.waited]
+    notes = list(answer.value.notes)
     if not pages:
         notes.append("no page of a DAX file or device is known to be held")
-    return Answer(pages, notes=notes, lacks=list(answer.lacks), complete=answer.complete)
+    return Answer(pages, notes=notes, problems=answer.problems)

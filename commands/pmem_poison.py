@@ -29,7 +29,7 @@ from drgn_pmem.spec import Answer, Argument, command
         Field("PHYSICAL", lambda p: f"{p.physical:#x}", "first bad byte of it", right=True),
         Field("SOURCES", lambda p: p.sources, "who knows of it"),
         Field("NAMESPACE", lambda p: p.namespace and p.namespace.dev, "namespace"),
-        Field("PLACE", lambda p: p.place, "data, info block, struct pages, raw, outside"),
+        Field("PLACE", lambda p: p.place.value, "data, info block, struct pages, raw, outside"),
         Field("OFFSET", lambda p: None if p.namespace_offset is None
               else f"{p.namespace_offset:#x}",
               "bytes from the start of the namespace (inject-error counts 512-byte blocks of it)",
@@ -55,9 +55,10 @@ from drgn_pmem.spec import Answer, Argument, command
     ),
     code=(
         "from drgn_pmem import find_poison\n\n"
-        "pages = find_poison(prog).pages\n"
+        "answer = find_poison(prog)  # answer.problems: what it lacks\n"
+        "pages = answer.value.pages\n"
         "for page in pages:\n"
-        "    print(hex(page.pfn), page.sources, page.place, page.hits, page.processes)\n"
+        "    print(hex(page.pfn), page.sources, page.place.value, page.hits, page.processes)\n"
         "    for step in page.arithmetic:\n"
         "        print('   ', step)\n"
     ),
@@ -67,13 +68,12 @@ def pmem_poison(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.findings.poison import find_poison
 
     answer = find_poison(prog)
-    notes = list(answer.notes)
+    pages = answer.value.pages
+    notes = list(answer.value.notes)
     if args.verbose:
-        for page in answer.pages:
+        for page in pages:
             notes += [f"PFN {page.pfn:#x}: {step}" for step in page.arithmetic]
             notes += [f"PFN {page.pfn:#x}: log: {line.text}" for line in page.lines]
-    if not answer.pages:
+    if not pages:
         notes.append("no bad memory is known: no bad range, badblock, poisoned page or log line")
-    return Answer(
-        list(answer.pages), notes=notes, lacks=list(answer.lacks), complete=answer.complete
-    )
+    return Answer(list(pages), notes=notes, problems=answer.problems)

@@ -11,7 +11,6 @@ from drgn import Program
 from drgn_pmem.commands.common import OWNER_MODULES
 from drgn_pmem.errors import NotFound, PmemError, UsageError
 from drgn_pmem.output.table import Field
-from drgn_pmem.partial import Incomplete
 from drgn_pmem.spec import Answer, Argument, command
 
 if TYPE_CHECKING:
@@ -59,10 +58,12 @@ def _code(args: argparse.Namespace) -> str:
         words, imports = f"{words} + sys.stdin.read().split()", "import sys\n\n"
     return (
         f"{imports}from drgn_pmem import owners_of, parse_page\n\n"
-        f"pages = [owners_of(prog, parse_page(prog, x)) for x in {words}]\n"
+        f"answers = [owners_of(prog, parse_page(prog, x)) for x in {words}]\n"
+        "pages = [answer.value for answer in answers]  # answer.problems: what each lacks\n"
         "for page in pages:\n"
+        "    print(hex(page.pfn), page.namespace, page.notes)\n"
         "    for owner in page.owners:\n"
-        "        print(hex(page.pfn), page.namespace, owner.path, owner.offset, owner.sources)\n"
+        "        print(owner.path, owner.offset, owner.sources)\n"
         "        for mapping in owner.mappings:\n"
         "            print(mapping.task.tgid, mapping.task.comm, hex(mapping.address),\n"
         "                  mapping.proof.value)\n"
@@ -122,53 +123,43 @@ def _code(args: argparse.Namespace) -> str:
 )  # fmt: skip
 def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.owners.search import owners_of
-    from drgn_pmem.analysis.pages.words import Reading, resolve_page
-    from drgn_pmem.kernel.walk import until_interrupted
+    from drgn_pmem.kernel.page import resolve_page
+    from drgn_pmem.partial import Cause, Problem, Problems
+    from drgn_pmem.spec import SPECS
 
     words = list(_words(args.page))
     notes: list[str] = []
-    told: dict[str, list[int]] = {}
-    missed: dict[str, list[int]] = {}
-    lacks: list[str] = []
-    complete = True
-
-    def pages_of(words: list[str]) -> "Iterator[PageOwners]":
-        nonlocal complete
+    explained: dict[str, list[int]] = {}
+    missing: dict[Problem, list[int]] = {}
+    problems = Problems()
+    pages: list[PageOwners] = []
+    try:
         for word in words:
             try:
-                place = resolve_page(prog, word)
-                where = place.value
-                lacks.extend(map(str, place.problems))
-                complete &= place.complete
-                page = owners_of(prog, where.pfn)
-            except (UsageError, NotFound, Incomplete) as error:
+                where = resolve_page(prog, word)
+                page = Problems().take(owners_of(prog, where.pfn))
+            except (UsageError, NotFound) as error:
                 if len(words) == 1:
                     raise
-                lacks.append(str(error))
-                complete = False
+                problems.add(error)
                 continue
-            complete &= bool(page.owners) or page.complete
-            notes.extend([where.note] if where.note and where.kind is not Reading.PFN else [])
+            pages.append(page)
+            notes.extend([where.note] if where.note and where.kind != "pfn" else [])
             for note in page.notes:
-                told.setdefault(note, []).append(page.pfn)
-            for line in page.lacks:
-                missed.setdefault(line, []).append(page.pfn)
-            yield page
-
-    pages, whole = until_interrupted(pages_of(words))
-    if not whole:
-        complete = False
-        lacks.append(f"interrupted: {len(pages)} of {len(words)} pages were looked at")
-    rows = list(_rows(pages))
-    notes += [f"{_pfns_text(pfns)}: {note}" for note, pfns in told.items()]
-    from drgn_pmem.spec import SPECS
-
+                explained.setdefault(note, []).append(page.pfn)
+            for problem in page.problems:
+                missing.setdefault(problem, []).append(page.pfn)
+    except KeyboardInterrupt:
+        why = f"interrupted: {len(pages)} of {len(words)} pages were looked at"
+        problems.add(Problem(cause=Cause.INTERRUPTED, why=why))
+    notes += [f"{_pfns_text(pfns)}: {note}" for note, pfns in explained.items()]
+    for problem, pfns in missing.items():
+        problems.add(problem, _pfns_text(pfns))
     return Answer(
         pages,
         notes=list(dict.fromkeys(notes)),
-        lacks=[*lacks, *(f"{_pfns_text(pfns)}: {line}" for line, pfns in missed.items())],
-        complete=complete,
-        sections=[("", rows, SPECS["pmem-rmap"].fields)],
+        problems=problems,
+        sections=[("", list(_rows(pages)), SPECS["pmem-rmap"].fields)],
     )
 
 

@@ -238,6 +238,21 @@ class Partial(Generic[T_co]):
         return Partial(function(self.value), self.problems)
 
 
+_MAX_PROBLEMS = 50
+"""Problems of one answer that are named one by one: a dump may lack a million inodes."""
+
+
+def _few(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """The first problems, those that make the answer incomplete before the others, and how many
+    more there are."""
+    if len(problems) <= _MAX_PROBLEMS:
+        return problems
+    ordered = sorted(problems, key=lambda problem: not problem.degrades)
+    rest = ordered[_MAX_PROBLEMS:]
+    more = Problem(cause=rest[0].cause, why=f"and {len(rest)} more problems")
+    return (*ordered[:_MAX_PROBLEMS], more)
+
+
 @dataclass
 class Problems:
     """What an answer lacks, gathered while the answer is made. A problem counts once."""
@@ -333,4 +348,4 @@ class Problems:
 
     def partial(self, value: T) -> "Partial[T]":
         """The answer: a value and the problems gathered so far."""
-        return Partial(value, tuple(self._problems))
+        return Partial(value, _few(tuple(self._problems)))

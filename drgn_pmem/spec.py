@@ -314,7 +314,7 @@ def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
     except drgn.ObjectNotFoundError as error:
         raise PmemError(f"{spec.name}: {error}; debug info is missing (load it with -s)") from error
     except (AttributeError, LookupError) as error:
-        if not is_of_dump(error):
+        if isinstance(error, PmemError) or not is_of_dump(error):
             raise
         raise PmemError(f"{spec.name}: this kernel's {error}") from error
     answer.problems = (*guarded.problems, *answer.problems)

@@ -5,6 +5,6 @@ import sys
 from drgn_pmem import list_files
 
 count = int(sys.argv[1]) if sys.argv[1:] else 3
-files = list_files(prog, None, all_files=False).files  # noqa: F821 (prog is set by drgn-pmem)
+files = list_files(prog).value  # noqa: F821 (prog is set by drgn-pmem)
 for file in sorted(files, key=lambda file: -(file.pages or 0))[:count]:
     print(f"{file.pages:>6}  {file.path}")

@@ -10,24 +10,21 @@ drivers/dax/device.c, drivers/dax/dax-private.h, fs/char_dev.c (``cdev.list`` li
 that were ever opened).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 from drgn import Program
 
 from drgn_pmem.kernel.dax import DaxDevice, for_each_dax_device
 from drgn_pmem.kernel.daxfs import DaxInode, read_inode
 from drgn_pmem.kernel.memory import Layout, list_nodes, memory_of
 from drgn_pmem.kernel.paths import paths_of_inode
-from drgn_pmem.partial import WalkError
+from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("DaxChar", "for_each_dax_char")
 
 _MAX_NODES = 1 << 12
 
 
-@dataclass(frozen=True)
-class DaxChar:
+class DaxChar(Record):
     """One DAX character device."""
 
     name: str
@@ -36,10 +33,12 @@ class DaxChar:
     """Of its device nodes, from their dentries; ``/dev/NAME`` if none was ever opened."""
     node: DaxInode | None
     """The device node (devtmpfs); None if none was ever opened."""
+    nodes: tuple[DaxInode, ...] = shown(Show.HIDDEN)
+    """All device nodes that were ever opened, also those of other mounts."""
     inode: DaxInode
     """Of the device itself: what its mappings hang on."""
     device: DaxDevice
-    page_shift: int
+    page_shift: int = shown(Show.HIDDEN)
 
     def index_of(self, pfn: int) -> int | None:
         """
@@ -69,43 +68,42 @@ class DaxChar:
         return None
 
 
-def _nodes(prog: Program, dax_device: int, problems: list[str]) -> Iterator[DaxInode]:
+def _nodes(prog: Program, dax_device: int, problems: Problems) -> list[DaxInode]:
     memory = memory_of(prog)
     head = dax_device + Layout(memory, "struct dax_device", "dax").offset("cdev.list")
     link = Layout(memory, "struct inode").offset("i_devices")
-    try:
-        for node in list_nodes(memory, head, "cdev.list", _MAX_NODES):
-            yield read_inode(prog, node - link)
-    except WalkError as error:
-        problems.append(str(error))
+    found: dict[int, DaxInode] = {}
+    for node in problems.collect(list_nodes(memory, head, "cdev.list", _MAX_NODES)):
+        with problems.trying(f"device node {node - link:#x}"):
+            found[node] = read_inode(prog, node - link)
+    return list(found.values())
 
 
-def for_each_dax_char(prog: Program, problems: list[str]) -> Iterator[DaxChar]:
-    """
-    DAX character devices; those that are System RAM now (kmem) left out.
+def for_each_dax_char(prog: Program) -> Partial[tuple[DaxChar, ...]]:
+    """DAX character devices; those that are System RAM now (kmem) left out."""
+    problems = Problems()
+    found: list[DaxChar] = []
+    for device in problems.collect(for_each_dax_device(prog)):
+        if device.mode == "system-ram":
+            continue
+        with problems.trying(device.chardev):
+            dax_device = device.object.dax_dev.value_()
+            if dax_device:
+                found.append(_read_char(prog, device, dax_device, problems))
+    return problems.partial(tuple(found))
 
-    :param problems: Gets a line for each that cannot be read.
-    :raises MissingDebugInfo: without debug info of device_dax
-    :raises WalkError: after what could be read
-    """
+
+def _read_char(prog: Program, device: DaxDevice, dax_device: int, problems: Problems) -> DaxChar:
     offset = Layout(memory_of(prog), "struct dax_device", "dax").offset("inode")
-    page_shift = int(prog["PAGE_SHIFT"])
-    for device in for_each_dax_device(prog):
-        dax_device = device.object.dax_dev.value_()
-        if device.mode == "system-ram" or not dax_device:
-            continue
-        try:
-            inode = read_inode(prog, dax_device + offset)
-        except WalkError as error:
-            problems.append(f"{device.chardev}: {error}")
-            continue
-        nodes = list(_nodes(prog, dax_device, problems))
-        paths = [path for node in nodes for path in paths_of_inode(prog, node).paths]
-        yield DaxChar(
-            device.chardev,
-            tuple(dict.fromkeys(paths)) or (f"/dev/{device.chardev}",),
-            nodes[0] if nodes else None,
-            inode,
-            device,
-            page_shift,
-        )
+    inode = read_inode(prog, dax_device + offset)
+    nodes = _nodes(prog, dax_device, problems)
+    paths = [path for node in nodes for path in problems.take(paths_of_inode(prog, node)).paths]
+    return DaxChar(
+        name=device.chardev,
+        paths=tuple(dict.fromkeys(paths)) or (f"/dev/{device.chardev}",),
+        node=nodes[0] if nodes else None,
+        nodes=tuple(nodes),
+        inode=inode,
+        device=device,
+        page_shift=int(prog["PAGE_SHIFT"]),
+    )

@@ -7,7 +7,7 @@ DAX entries
 What ``address_space.i_pages`` of a DAX file holds: no pages but value entries with a PFN and flags.
 They are in RAM, so they are in a dump that has no struct page of the persistent memory. Sources:
 fs/dax.c (``DAX_SHIFT`` and the flags), lib/xarray.c and include/linux/xarray.h (nodes, siblings,
-marks).
+marks); before v4.20 lib/radix-tree.c and include/linux/radix-tree.h (see :class:`_Radix`).
 
 The nodes are read raw, level by level, and decoded with numpy: a hundred thousand entries are a
 matter of milliseconds. A node is accepted only at the place that its own ``parent`` and ``offset``
@@ -15,21 +15,20 @@ name, so that a tree with cycles or aliases ends.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-from drgn import Program, offsetof
+from drgn import Object, Program, offsetof
 import numpy as np
 import numpy.typing as npt
 
-from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.debuginfo import find_type
-from drgn_pmem.kernel.memory import Memory, cached, memory_of
-from drgn_pmem.partial import NotSaved
+from drgn_pmem.kernel.debuginfo import find_type, has_type
+from drgn_pmem.kernel.memory import Layout, Memory, address_of, cached, memory_of
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
+from drgn_pmem.record import Record
 
-__all__ = ("DaxEntries", "DaxEntry", "decode_value", "read_dax_entries")
+__all__ = ("DaxEntries", "DaxEntry", "read_dax_entries")
 
-# fs/dax.c. Macros, so not in the debug info; the same since v4.20 (when i_pages became an XArray).
+# fs/dax.c. Macros, so not in the debug info; the same since v4.17, where a value entry begins.
 _DAX_SHIFT = 4
 _DAX_LOCKED = 1 << 0
 _DAX_PMD = 1 << 1
@@ -42,6 +41,7 @@ _FLAGS = _DAX_LOCKED | _DAX_PMD | _DAX_ZERO_PAGE | _DAX_EMPTY
 _DIRTY = 1 << 4
 _WRITEBACK = 1 << 5
 _TOWRITE = 1 << 6
+_MARKS_UNKNOWN = 1 << 7
 
 _MARKS = (_DIRTY, _WRITEBACK, _TOWRITE)
 """PAGECACHE_TAG_DIRTY, _WRITEBACK and _TOWRITE are XA_MARK_0 to XA_MARK_2."""
@@ -50,8 +50,11 @@ _XA_FLAGS_BITS = 6
 """Bits of ``xa_flags`` below its marks. ``XA_FLAGS_MARK(n)`` is ``1 << (__GFP_BITS_SHIFT + n)``,
 and that shift is a macro that differs by kernel and configuration."""
 
+_GFP_OF_ROOT = 4
+"""Bits set in ``gfp_mask`` of a radix tree of pages, below its tags: ``GFP_ATOMIC |
+__GFP_ACCOUNT`` (fs/inode.c), which are macros, too."""
+
 _MAX_NODES = 1 << 22
-_MAX_PROBLEMS = 20
 
 ENTRY = np.dtype(
     [("index", np.uint64), ("pfn", np.uint64), ("order", np.uint8), ("flags", np.uint8)]
@@ -59,8 +62,7 @@ ENTRY = np.dtype(
 """One entry of a table: page index of its first page in the file, first PFN, order, flags."""
 
 
-@dataclass(frozen=True)
-class DaxEntry:
+class DaxEntry(Record):
     """One DAX entry of ``i_pages``."""
 
     index: int
@@ -75,9 +77,10 @@ class DaxEntry:
     """A hole that was read: the zero page is mapped."""
     empty: bool
     """A placeholder: a fault was about to fill it in."""
-    dirty: bool
-    writeback: bool
-    towrite: bool
+    dirty: bool | None
+    """None, as the two below: the marks of the tree could not be read."""
+    writeback: bool | None
+    towrite: bool | None
 
     def pfn_at(self, index: int) -> int | None:
         """
@@ -98,27 +101,18 @@ class DaxEntry:
         }
 
 
-def decode_value(entry: int) -> tuple[int, int]:
-    """
-    Decode a value entry.
-
-    :param entry: The slot's word, bit 0 set.
-    :return: PFN; flags (``DAX_LOCKED`` ...).
-    """
-    value = entry >> 1
-    return value >> _DAX_SHIFT, value & _FLAGS
-
-
-@dataclass(frozen=True)
 class DaxEntries:
-    """All DAX entries of one address space."""
+    """
+    All DAX entries of one address space.
 
-    table: "npt.NDArray[np.void]" = field(repr=False, compare=False)
-    """Rows of :data:`ENTRY`, ordered by index."""
-    problems: tuple[str, ...] = ()
-    """Why the table may lack entries; none if it is complete."""
-    others: int = 0
-    """Entries that are no DAX entries: struct pages or shadow entries of a file without DAX."""
+    :param table: Rows of :data:`ENTRY`, ordered by index.
+    """
+
+    def __init__(self, table: "npt.NDArray[np.void]") -> None:
+        self.table = table
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} DAX entries>"
 
     def __len__(self) -> int:
         return len(self.table)
@@ -126,17 +120,18 @@ class DaxEntries:
     def _entry(self, position: int) -> DaxEntry:
         index, pfn, order, flags = (int(v) for v in self.table[position].tolist())
         none = bool(flags & (_DAX_ZERO_PAGE | _DAX_EMPTY))
+        unknown = bool(flags & _MARKS_UNKNOWN)
         return DaxEntry(
-            index,
-            None if none else pfn,
-            order,
-            bool(flags & _DAX_LOCKED),
-            bool(flags & _DAX_PMD),
-            bool(flags & _DAX_ZERO_PAGE),
-            bool(flags & _DAX_EMPTY),
-            bool(flags & _DIRTY),
-            bool(flags & _WRITEBACK),
-            bool(flags & _TOWRITE),
+            index=index,
+            pfn=None if none else pfn,
+            order=order,
+            locked=bool(flags & _DAX_LOCKED),
+            pmd=bool(flags & _DAX_PMD),
+            zero=bool(flags & _DAX_ZERO_PAGE),
+            empty=bool(flags & _DAX_EMPTY),
+            dirty=None if unknown else bool(flags & _DIRTY),
+            writeback=None if unknown else bool(flags & _WRITEBACK),
+            towrite=None if unknown else bool(flags & _TOWRITE),
         )
 
     def __iter__(self) -> Iterator[DaxEntry]:
@@ -163,12 +158,13 @@ class DaxEntries:
         rows: npt.NDArray[np.void] = self.table[(self.table["flags"] & none) == 0]
         return rows
 
-    def pages(self, flag: str | None = None) -> int:
+    def pages(self, flag: str | None = None) -> int | None:
         """
         Pages that the entries cover.
 
         :param flag: Only of entries that are ``"dirty"``, ``"towrite"``, ``"locked"``, ``"pmd"``,
             ``"zero"`` or ``"empty"``; None for those that name a PFN.
+        :return: None if it is not known of all of them.
         """
         bits = {
             "dirty": _DIRTY,
@@ -178,19 +174,35 @@ class DaxEntries:
             "zero": _DAX_ZERO_PAGE,
             "empty": _DAX_EMPTY,
         }
-        rows = (
-            self.with_pfn() if flag is None else self.table[(self.table["flags"] & bits[flag]) != 0]
-        )
+        flags = self.table["flags"]
+        if flag in ("dirty", "towrite") and (flags & _MARKS_UNKNOWN).any():
+            return None
+        rows = self.with_pfn() if flag is None else self.table[(flags & bits[flag]) != 0]
         return int((np.uint64(1) << rows["order"].astype(np.uint64)).sum()) if len(rows) else 0
 
 
-class _NodeLayout:
-    """``struct xa_node`` as a numpy record, from the debug info."""
+class _XArray:
+    """
+    How an XArray stores nodes, values and siblings.
 
-    def __init__(self, prog: Program, memory: Memory) -> None:
-        type_ = find_type(prog, "struct xa_node", "vmlinux")
-        slots = type_.member("slots").type
-        marks = type_.member("marks").type
+    :param prog: The crashed kernel.
+    """
+
+    root_type, root, root_flags = "struct xarray", "xa_head", "xa_flags"
+    node_type, marks = "struct xa_node", "marks"
+    node_tag = 2
+    """Low bits of a pointer to a node."""
+    value_shift = 1
+    gfp_bits = 0
+
+    def __init__(self, prog: Program) -> None:
+        memory = memory_of(prog)
+        self.root_layout = Layout(memory, self.root_type, root=self.root)
+        self.flags_layout = Layout(memory, self.root_type, flags=self.root_flags)
+        type_ = find_type(prog, self.node_type, "vmlinux")
+        node = Layout(memory, self.node_type, shift="shift", offset="offset", parent="parent")
+        node.offset(self.marks)
+        slots, marks = type_.member("slots").type, type_.member(self.marks).type
         words = marks.type.length
         assert slots.length is not None
         assert marks.length is not None
@@ -198,6 +210,7 @@ class _NodeLayout:
         assert words is not None
         self.size = type_.size
         self.slots = slots.length
+        self.slots_offset = node.offset("slots")
         self.chunk_shift = slots.length.bit_length() - 1
         self.mark_bits = 8 * memory.word_size
         word = f"{memory.order}u{memory.word_size}"
@@ -212,37 +225,80 @@ class _NodeLayout:
                 (word, (marks.length, words)),
             ],
             "offsets": [
-                offsetof(type_, name) for name in ("shift", "offset", "parent", "slots", "marks")
+                offsetof(type_, name) for name in ("shift", "offset", "parent", "slots", self.marks)
             ],
             "itemsize": type_.size,
         }
         self.dtype = np.dtype(members)
 
+    def is_value(self, entry: Any) -> Any:
+        """Of words or arrays of them."""
+        return (entry & 1) == 1
 
-def _node_layout(prog: Program) -> _NodeLayout:
-    layout: _NodeLayout = cached(prog, "xa_node", lambda: _NodeLayout(prog, memory_of(prog)))
+    def is_node(self, entry: Any) -> Any:
+        """``xa_is_node()``"""
+        return ((entry & 3) == 2) & (entry > 4096)
+
+    def siblings(
+        self, slots: "npt.NDArray[np.uint64]", addresses: "npt.NDArray[np.uint64]"
+    ) -> "tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64]]":
+        """
+        Slots that belong to a larger entry in another slot.
+
+        :param slots: Of each node.
+        :param addresses: Of the nodes.
+        :return: Which slots; the slot that each of them points to.
+        """
+        # xa_mk_sibling(offset): an internal entry below XA_CHUNK_SIZE.
+        internal = (slots & np.uint64(3)) == 2
+        return internal & (slots < np.uint64(4 * self.slots)), slots >> np.uint64(2)
+
+
+class _Radix(_XArray):
+    """
+    The same of the radix tree before Linux kernel commit 3159f943aafd ("xarray: Replace exceptional
+    entries") and its neighbours (in v4.20). A value is an exceptional entry (bit 1) with the same
+    flags, one bit higher; a sibling points to the slot that has the entry.
+    """
+
+    root_type, root, root_flags = "struct radix_tree_root", "rnode", "gfp_mask"
+    node_type, marks = "struct radix_tree_node", "tags"
+    node_tag = 1
+    value_shift = 2
+    gfp_bits = _GFP_OF_ROOT
+
+    def is_value(self, entry: Any) -> Any:
+        return (entry & 3) == 2
+
+    def is_node(self, entry: Any) -> Any:
+        return ((entry & 3) == 1) & (entry > 4096)
+
+    def siblings(
+        self, slots: "npt.NDArray[np.uint64]", addresses: "npt.NDArray[np.uint64]"
+    ) -> "tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64]]":
+        start = (addresses + np.uint64(self.slots_offset))[:, None]
+        inside = (slots >= start) & (slots < start + np.uint64(8 * self.slots))
+        return inside & ((slots & np.uint64(3)) == 1), (slots - start) >> np.uint64(3)
+
+
+def _tree_layout(prog: Program) -> _XArray:
+    def make() -> _XArray:
+        # RHEL 8 has the XArray under both names.
+        return _XArray(prog) if has_type(prog, "struct xarray") else _Radix(prog)
+
+    layout: _XArray = cached(prog, "i_pages", make)
     return layout
-
-
-def _is_node(entry: Any) -> Any:
-    """``xa_is_node()``, of words or arrays of them."""
-    return ((entry & 3) == 2) & (entry > 4096)
 
 
 class _Walk:
     """One walk of a tree, level by level."""
 
-    def __init__(self, prog: Program) -> None:
-        self.memory = memory_of(prog)
-        self.layout = _node_layout(prog)
+    def __init__(self, memory: Memory, layout: _XArray, problems: Problems) -> None:
+        self.memory = memory
+        self.layout = layout
         self.found: list[npt.NDArray[np.void]] = []
-        self.problems: list[str] = []
-        self.others = 0
+        self.problems = problems
         self.nodes = 0
-
-    def problem(self, text: str) -> None:
-        if len(self.problems) < _MAX_PROBLEMS:
-            self.problems.append(text)
 
     def read_level(
         self, level: "list[tuple[int, int, int, int]]", shift: int | None
@@ -258,96 +314,90 @@ class _Walk:
         layout = self.layout
         for address, index, parent, offset in level:
             if self.nodes >= _MAX_NODES:
-                self.problem(f"stopped after {_MAX_NODES} nodes: too many to be sound")
+                why = f"stopped after {_MAX_NODES} nodes: too many to be sound"
+                self.problems.add(Problem(cause=Cause.LIMIT, why=why))
                 break
             self.nodes += 1
-            try:
+            with self.problems.trying(f"{layout.node_type[7:]} {address:#x}"):
                 data = self.memory.read(address, layout.size)
-            except NotSaved as error:
-                self.problem(f"xa_node {address:#x}: {error}")
-                continue
-            node = np.frombuffer(data, layout.dtype)[0]
-            sound = int(node["parent"]) == parent and (not parent or int(node["offset"]) == offset)
-            if not sound:
-                self.problem(
-                    f"xa_node {address:#x} is not the child that its place in the tree says"
-                )
-                continue
-            if shift is None:
-                top = 8 * self.memory.word_size
-                if int(node["shift"]) % layout.chunk_shift or int(node["shift"]) >= top:
-                    self.problem(f"xa_node {address:#x}: shift {int(node['shift'])} is not sound")
-                    continue
-            elif int(node["shift"]) != shift:
-                self.problem(
-                    f"xa_node {address:#x}: shift {int(node['shift'])} where {shift} belongs"
-                )
-                continue
-            parts.append(data)
-            where.append((address, index))
+                self._check(np.frombuffer(data, layout.dtype)[0], parent, offset, shift)
+                parts.append(data)
+                where.append((address, index))
         return np.frombuffer(b"".join(parts), layout.dtype), where
+
+    def _check(self, node: Any, parent: int, offset: int, shift: int | None) -> None:
+        if int(node["parent"]) != parent or (parent and int(node["offset"]) != offset):
+            raise WalkError("it is not the child that its place in the tree says")
+        own = int(node["shift"])
+        if shift is None:
+            if own % self.layout.chunk_shift or own >= 8 * self.memory.word_size:
+                raise WalkError(f"shift {own} is implausible")
+        elif own != shift:
+            raise WalkError(f"shift {own} where {shift} belongs")
 
     def values(
         self, nodes: "npt.NDArray[np.void]", where: "list[tuple[int, int]]", shift: int
     ) -> None:
         """Decode the value entries of a level's nodes."""
+        layout = self.layout
         slots = nodes["slots"].astype(np.uint64)
-        rows, columns = np.nonzero(slots & np.uint64(1))
+        rows, columns = np.nonzero(layout.is_value(slots))
         if not len(rows):
             return
-        values = slots[rows, columns] >> np.uint64(1)
+        values = slots[rows, columns] >> np.uint64(layout.value_shift)
         table = np.zeros(len(rows), ENTRY)
         bases = np.array([index for _, index in where], np.uint64)
         table["index"] = bases[rows] + (columns.astype(np.uint64) << np.uint64(shift))
         table["pfn"] = values >> np.uint64(_DAX_SHIFT)
         flags = (values & np.uint64(_FLAGS)).astype(np.uint8)
         marks = nodes["marks"].astype(np.uint64)
-        bits = self.layout.mark_bits
+        bits = layout.mark_bits
         for mark, bit in enumerate(_MARKS[: marks.shape[1]]):
             word = marks[rows, mark, columns // bits]
             is_set = (word >> (columns % bits).astype(np.uint64)) & np.uint64(1)
             flags |= (is_set * np.uint64(bit)).astype(np.uint8)
         table["flags"] = flags
-        table["order"] = shift + self._sibling_orders(slots, rows, columns)
+        addresses = np.array([address for address, _ in where], np.uint64)
+        table["order"] = shift + self._sibling_orders(slots, addresses, rows, columns)
         self.found.append(table)
 
     def _sibling_orders(
         self,
         slots: "npt.NDArray[np.uint64]",
+        addresses: "npt.NDArray[np.uint64]",
         rows: "npt.NDArray[np.intp]",
         columns: "npt.NDArray[np.intp]",
     ) -> "npt.NDArray[np.uint8]":
         """log2 of the slots that each entry takes: itself and the siblings that point to it."""
         orders = np.zeros(len(rows), np.uint8)
-        # xa_mk_sibling(offset): an internal entry below XA_CHUNK_SIZE.
-        internal = (slots & np.uint64(3)) == 2
-        sibling = internal & (slots < np.uint64(4 * self.layout.slots))
+        sibling, targets = self.layout.siblings(slots, addresses)
         if not sibling.any():
             return orders
-        for position in np.nonzero(sibling.any(axis=1)[rows])[0]:
+        some: npt.NDArray[np.bool_] = np.any(sibling, axis=1)
+        for position in np.nonzero(some[rows])[0]:
             row, column = rows[position], columns[position]
-            count = 1 + int((sibling[row] & ((slots[row] >> np.uint64(2)) == column)).sum())
+            count = 1 + int(np.count_nonzero(sibling[row] & (targets[row] == column)))
             orders[position] = max(count.bit_length() - 1, 0)
         return orders
 
     def children(
         self, nodes: "npt.NDArray[np.void]", where: "list[tuple[int, int]]", shift: int
     ) -> "list[tuple[int, int, int, int]]":
+        layout = self.layout
         slots = nodes["slots"].astype(np.uint64)
-        rows, columns = np.nonzero(_is_node(slots))
-        # Neither a value nor internal: a page in the page cache of a file without DAX.
-        self.others += int((((slots & np.uint64(3)) == 0) & (slots != 0)).sum())
+        addresses = np.array([address for address, _ in where], np.uint64)
+        rows, columns = np.nonzero(layout.is_node(slots) & ~layout.siblings(slots, addresses)[0])
         if len(rows) and not shift:
-            self.problem(f"{len(rows)} nodes below the last level")
+            self.problems.add(WalkError(f"{len(rows)} nodes below the last level"))
             return []
-        pointers = (slots[rows, columns] - np.uint64(2)).tolist()
+        pointers = (slots[rows, columns] - np.uint64(layout.node_tag)).tolist()
         return [
             (pointer, where[row][1] + (column << shift), where[row][0], column)
             for pointer, row, column in zip(pointers, rows.tolist(), columns.tolist(), strict=True)
         ]
 
     def run(self, head: int) -> None:
-        level = [(head - 2, 0, 0, 0)]
+        level = [(head - self.layout.node_tag, 0, 0, 0)]
         shift: int | None = None
         while level:
             nodes, where = self.read_level(level, shift)
@@ -359,53 +409,51 @@ class _Walk:
             shift = current - self.layout.chunk_shift
 
 
-def read_dax_entries(prog: Program, i_pages: int) -> DaxEntries:
+def read_dax_entries(prog: Program, i_pages: "Object | int") -> Partial[DaxEntries]:
     """
-    All DAX entries of an address space. Never raises for what the dump lacks: see
-    :attr:`DaxEntries.problems`.
+    All DAX entries of an address space.
 
-    :param i_pages: Address of its ``struct xarray``.
-    :raises MissingDebugInfo: if ``i_pages`` is no XArray (kernels before 4.20)
+    :param i_pages: ``struct xarray *`` (``struct radix_tree_root *`` before v4.20), or its address.
+    :raises MissingDebugInfo: if this kernel's tree is neither of the two
     """
-    memory = memory_of(prog)
-    xarray = find_type(prog, "struct xarray", "vmlinux")
-    empty = np.zeros(0, ENTRY)
-    if not xarray.has_member("xa_head"):
-        raise MissingDebugInfo(
-            "struct xarray has no xa_head: DAX entries of this kernel are unknown"
-        )
-    try:
-        head = memory.word(i_pages + offsetof(xarray, "xa_head"))
-    except NotSaved as error:
-        return DaxEntries(empty, (f"i_pages {i_pages:#x}: {error}",))
-    if not head:
-        return DaxEntries(empty)
-    if head & 1:
-        return DaxEntries(_single(memory, i_pages + offsetof(xarray, "xa_flags"), head))
-    if not _is_node(head):
-        return DaxEntries(empty, others=1)
-    walk = _Walk(prog)
-    walk.run(head)
-    table = np.concatenate(walk.found) if walk.found else empty
-    table = table[np.argsort(table["index"], kind="stable")]
-    return DaxEntries(table, tuple(walk.problems), walk.others)
+    problems = Problems()
+    memory, layout, address = memory_of(prog), _tree_layout(prog), address_of(i_pages)
+    table = np.zeros(0, ENTRY)
+    with problems.trying(f"i_pages {address:#x}"):
+        head = layout.root_layout.read(address)["root"]
+        if head and layout.is_value(head):
+            table = _single(layout, address, head, problems)
+        elif layout.is_node(head):
+            walk = _Walk(memory, layout, problems)
+            walk.run(head)
+            table = np.concatenate([table, *walk.found])
+            table = table[np.argsort(table["index"], kind="stable")]
+    return problems.partial(DaxEntries(table))
 
 
-def _single(memory: Memory, flags_address: int, head: int) -> "npt.NDArray[np.void]":
-    """The only entry of a tree without nodes: page 0; its marks are in ``xa_flags``."""
-    pfn, flags = decode_value(head)
-    try:
-        marks = int.from_bytes(
-            memory.read(flags_address, 4), "little" if memory.order == "<" else "big"
-        )
-    except NotSaved:
-        marks = 0
-    marks >>= _XA_FLAGS_BITS
-    if marks:
-        # Only dirty entries are marked for writing (fs/dax.c clears DIRTY last), so the lowest bit
-        # is PAGECACHE_TAG_DIRTY.
-        marks //= marks & -marks
+def _single(layout: _XArray, address: int, head: int, problems: Problems) -> "npt.NDArray[np.void]":
+    """The only entry of a tree without nodes: page 0; its marks are in the flags of the root."""
+    value = head >> layout.value_shift
+    pfn, flags = value >> _DAX_SHIFT, value & _FLAGS
+    with problems.trying("marks of the only entry"):
+        flags |= _MARKS_UNKNOWN
+        marks = _marks(layout, layout.flags_layout.read(address)["flags"])
+        flags &= ~_MARKS_UNKNOWN
         for mark, bit in enumerate(_MARKS):
             if marks >> mark & 1:
                 flags |= bit
     return np.array([(0, pfn, 0, flags)], ENTRY)
+
+
+def _marks(layout: _XArray, flags: int) -> int:
+    """Marks in the flags of a root, PAGECACHE_TAG_DIRTY the lowest bit."""
+    if layout.gfp_bits:
+        bits = [bit for bit in range(32) if flags >> bit & 1]
+        if len(bits) < layout.gfp_bits:
+            raise WalkError(f"gfp_mask {flags:#x} is implausible")
+        marks = sum(1 << bit for bit in bits[layout.gfp_bits :])
+    else:
+        marks = flags >> _XA_FLAGS_BITS
+    # Only dirty entries are marked for writing (fs/dax.c clears DIRTY last), so the lowest bit is
+    # PAGECACHE_TAG_DIRTY.
+    return marks // (marks & -marks) if marks else 0

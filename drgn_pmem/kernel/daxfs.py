@@ -14,8 +14,7 @@ owners.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+import itertools
 
 from drgn import Object, Program
 from drgn.helpers.linux.block import for_each_disk
@@ -23,9 +22,17 @@ from drgn.helpers.linux.xarray import xa_for_each
 
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_variable, has_type, no_debug_info
-from drgn_pmem.kernel.memory import Layout, Memory, cached, hlist_nodes, list_nodes, memory_of
+from drgn_pmem.kernel.memory import (
+    Layout,
+    address_of,
+    cached,
+    hlist_nodes,
+    list_nodes,
+    memory_of,
+)
 from drgn_pmem.kernel.walk import LIMIT, bounded
-from drgn_pmem.partial import NotSaved, WalkError
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "DaxInode",
@@ -34,7 +41,7 @@ __all__ = (
     "device_number",
     "for_each_dax_inode",
     "for_each_dax_super",
-    "for_each_super",
+    "host_of_mapping",
     "read_inode",
 )
 
@@ -54,44 +61,43 @@ def device_number(dev: int) -> str:
     return f"{dev >> _MINOR_BITS}:{dev & ((1 << _MINOR_BITS) - 1)}"
 
 
-@dataclass(frozen=True)
-class DaxSuper:
+class DaxSuper(Record):
     """``struct super_block`` of a file system on a DAX device."""
 
-    address: int
+    address: int = shown(Show.ADDRESS)
     type: str
     """``"ext4"``, ``"xfs"``"""
     id: str
     """``s_id``: the block device's name."""
     dev: int
     """``dev_t``, as the inodes' ``st_dev``."""
-    root: int
+    root: int = shown(Show.ADDRESS)
     """Address of the root ``struct dentry``."""
     disks: tuple[str, ...]
-    """Names of the DAX disks under it: ``"pmem0"``, ``"dm-0"``."""
+    """Names of the DAX disks under it: ``"pmem0"``, ``"dm-0"``. If it cannot be known which disks
+    have DAX, all disks under it."""
     start_sector: int
     """Of its block device on the disk: 0 unless it is a partition."""
-    object: Object = field(repr=False, compare=False)
+    object: Object = shown(Show.HIDDEN)
     """``struct super_block *``"""
 
 
-@dataclass(frozen=True)
-class DaxInode:
+class DaxInode(Record):
     """``struct inode`` with DAX on, in memory."""
 
-    address: int
+    address: int = shown(Show.ADDRESS)
     ino: int
     mode: int
     size: int
     """bytes"""
     nlink: int
-    mapping: int
+    mapping: int = shown(Show.ADDRESS)
     """Address of its ``struct address_space``."""
     super: DaxSuper | None
     """Its file system; None for the inode of a DAX device itself."""
     rdev: int
     """``dev_t`` of a device node."""
-    object: Object = field(repr=False, compare=False)
+    object: Object = shown(Show.HIDDEN)
     """``struct inode *``"""
 
 
@@ -142,14 +148,15 @@ class Inodes:
         self.disk_name = self.disk.offset("disk_name")
 
 
-def start_sector(prog: Program, bdev: int) -> int:
+def start_sector(prog: Program, bdev: "Object | int") -> int:
     """
     First sector of a block device on its disk: 0 unless it is a partition.
 
-    :param bdev: Address of its ``struct block_device``.
+    :param bdev: ``struct block_device *``, or its address.
     :raises NotSaved: if the dump does not hold it
     """
     layouts = inodes_of(prog)
+    bdev = address_of(bdev)
     if layouts.part is not None:
         bdev = layouts.part.read(bdev)["part"]
     # NULL: nobody has it open
@@ -166,56 +173,63 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
-def disk_name(prog: Program, disk: int) -> str:
+def disk_name(prog: Program, disk: "Object | int") -> str:
     """
     Name of a disk as it stands in the dump: ``"pmem0"``.
 
-    :param disk: Address of its ``struct gendisk``.
+    :param disk: ``struct gendisk *``, or its address.
     :raises NotSaved: if the dump does not hold it
     """
     layouts = inodes_of(prog)
-    return _text(layouts.memory.string(disk + layouts.disk_name, 32))
+    return _text(layouts.memory.string(address_of(disk) + layouts.disk_name, 32))
 
 
-def dax_disks(prog: Program) -> dict[int, int] | None:
+def dax_disks(prog: Program) -> Partial[dict[int, int]]:
     """
-    Disks with DAX: address of the ``struct gendisk`` -> of its ``struct dax_device``.
-
-    :return: None if it cannot be known: the debug info of the dax module is not loaded.
+    Disks with DAX: address of the ``struct gendisk`` -> of its ``struct dax_device``. Read once per
+    program; incomplete without debug info of the dax module.
     """
-    try:
-        # An xarray by disk; 5.10 has a hash table by name instead (dax_host_list).
-        hosts = find_variable(prog, "dax_hosts", "dax")
-    except MissingDebugInfo:
-        return _dax_disks_by_name(prog)
-    disks: dict[int, int] = {}
-    for count, (index, entry) in enumerate(xa_for_each(hosts.address_of_())):
-        if count >= LIMIT:
-            break
-        disks[index] = entry.value_()
+    disks: Partial[dict[int, int]] = cached(prog, "dax_disks", lambda: _read_dax_disks(prog))
     return disks
 
 
-def _dax_disks_by_name(prog: Program) -> dict[int, int] | None:
-    """Of kernels with ``dax_host_list``, a hash table of DAX devices by the names of their
-    disks."""
-    try:
-        table = find_variable(prog, "dax_host_list", "dax")
-        device = Layout(memory_of(prog), "struct dax_device", "dax", host="host")
-    except MissingDebugInfo:
-        return None
+def _read_dax_disks(prog: Program) -> Partial[dict[int, int]]:
+    problems = Problems()
+    disks: dict[int, int] = {}
+    with problems.trying("disks with DAX"):
+        try:
+            # An array by disk since Linux kernel commit fb08a1908cb1 ("dax: simplify the dax_device
+            # <-> gendisk association") (in v5.17); before, a hash table of DAX devices by the names
+            # of their disks.
+            hosts = find_variable(prog, "dax_hosts", "dax")
+        except MissingDebugInfo:
+            _read_dax_disks_by_name(prog, disks, problems)
+        else:
+            entries = itertools.islice(xa_for_each(hosts.address_of_()), LIMIT + 1)
+            found = problems.collect(entries, "dax_hosts")
+            if len(found) > LIMIT:
+                why = f"dax_hosts: stopped after {LIMIT} entries: too many to be sound"
+                problems.add(Problem(cause=Cause.LIMIT, why=why))
+            disks.update((index, entry.value_()) for index, entry in found)
+    return problems.partial(disks)
+
+
+def _read_dax_disks_by_name(prog: Program, disks: dict[int, int], problems: Problems) -> None:
+    table = find_variable(prog, "dax_host_list", "dax")
+    device = Layout(memory_of(prog), "struct dax_device", "dax", host="host")
     link, size = device.offset("list"), table[0].type_.size or 0
     named: dict[bytes, int] = {}
-    try:
-        for number in range(len(table)):
-            head = (table.address_ or 0) + number * size
-            for node in hlist_nodes(device.memory, head, "dax_host_list"):
+    for number in range(len(table)):
+        head = (table.address_ or 0) + number * size
+        for node in problems.collect(hlist_nodes(device.memory, head, "dax_host_list")):
+            with problems.trying(f"dax_device {node - link:#x}"):
                 host = device.read(node - link)["host"]
                 named[device.memory.string(host, 32)] = node - link
-        disks = {d.value_(): d.disk_name.string_() for d in bounded(for_each_disk(prog), "disks")}
-    except WalkError:
-        return None  # file systems on any disk are looked at then
-    return {disk: named[name] for disk, name in disks.items() if name in named}
+    for disk in problems.collect(bounded(for_each_disk(prog), "disks")):
+        with problems.trying(f"gendisk {disk.value_():#x}"):
+            name = disk.disk_name.string_()
+            if name in named:
+                disks[disk.value_()] = named[name]
 
 
 def _xfs_disks(prog: Program, layouts: Inodes, mount: int) -> Iterator[int]:
@@ -237,6 +251,7 @@ def _xfs_disks(prog: Program, layouts: Inodes, mount: int) -> Iterator[int]:
 def _read_super(
     prog: Program, layouts: Inodes, address: int, disks: "dict[int, int] | None"
 ) -> DaxSuper | None:
+    """:param disks: None if it cannot be known which disks have DAX."""
     memory = layouts.memory
     values = layouts.super.read(address)
     type_name = _text(memory.string(layouts.fs_type.read(values["type"])["name"], 64))
@@ -246,137 +261,112 @@ def _read_super(
     if type_name == "xfs" and has_type(prog, "struct xfs_mount"):
         below += _xfs_disks(prog, layouts, values["fs_info"])
     elif type_name == "xfs" and disks is not None and not disks.keys() & set(below):
-        raise WalkError(f"XFS whose realtime device is unknown: {no_debug_info('xfs')}")
+        raise MissingDebugInfo(
+            f"XFS whose realtime device is unknown: {no_debug_info('xfs')}", "xfs"
+        )
     on_dax = [disk for disk in dict.fromkeys(below) if disks is None or disk in disks]
     if not on_dax:
         return None
     return DaxSuper(
-        address,
-        type_name,
-        _text(memory.string(address + layouts.super_id, layouts.super_id_size)),
-        values["dev"],
-        values["root"],
-        tuple(disk_name(prog, disk) for disk in on_dax),
-        start_sector(prog, values["bdev"]) if values["bdev"] else 0,
-        layouts.super.object(address),
+        address=address,
+        type=type_name,
+        id=_text(memory.string(address + layouts.super_id, layouts.super_id_size)),
+        dev=values["dev"],
+        root=values["root"],
+        disks=tuple(disk_name(prog, disk) for disk in on_dax),
+        start_sector=start_sector(prog, values["bdev"]) if values["bdev"] else 0,
+        object=layouts.super.object(address),
     )
 
 
-def for_each_super(prog: Program) -> Iterator[int]:
-    """
-    Addresses of all superblocks.
-
-    :raises WalkError: after what could be read
-    """
-    layouts = inodes_of(prog)
-    head = find_variable(prog, "super_blocks", "vmlinux").address_
-    assert head is not None
-    for node in list_nodes(layouts.memory, head, "super_blocks"):
-        yield node - layouts.super_list
-
-
-def for_each_dax_super(prog: Program, problems: "list[str] | None" = None) -> Iterator[DaxSuper]:
+def for_each_dax_super(prog: Program) -> Partial[tuple[DaxSuper, ...]]:
     """
     Superblocks of file systems on DAX devices. If it cannot be known which disks have DAX, those on
-    any disk.
+    any disk: only their inodes with DAX on count.
 
-    :param problems: Gets a line for each superblock that cannot be read; without it, it is skipped.
-    :raises WalkError: after what could be read
+    :raises MissingDebugInfo: without debug info of vmlinux
     """
+    problems = Problems()
     layouts = inodes_of(prog)
-    disks = dax_disks(prog)
-    for address in for_each_super(prog):
-        try:
-            record = _read_super(prog, layouts, address, disks)
-        except WalkError as error:
-            if problems is not None:
-                problems.append(f"super_block {address:#x}: {error}")
-            continue
-        if record is not None:
-            yield record
+    partial = dax_disks(prog)
+    disks = problems.take(partial)
+    head = find_variable(prog, "super_blocks", "vmlinux").address_
+    assert head is not None
+    found: dict[int, DaxSuper] = {}
+    for node in problems.collect(list_nodes(layouts.memory, head, "super_blocks")):
+        address = node - layouts.super_list
+        with problems.trying(f"super_block {address:#x}"):
+            record = _read_super(prog, layouts, address, disks if partial.complete else None)
+            if record is not None:
+                found[address] = record
+    return problems.partial(tuple(found.values()))
 
 
 def _inode_record(
     layouts: Inodes, address: int, values: dict[str, int], super_: DaxSuper | None
 ) -> DaxInode:
     return DaxInode(
-        address,
-        values["ino"],
-        values["mode"],
-        values["size"],
-        values["nlink"],
-        values["mapping"],
-        super_,
-        values["rdev"],
-        layouts.inode.object(address),
+        address=address,
+        ino=values["ino"],
+        mode=values["mode"],
+        size=values["size"],
+        nlink=values["nlink"],
+        mapping=values["mapping"],
+        super=super_,
+        rdev=values["rdev"],
+        object=layouts.inode.object(address),
     )
 
 
-def read_inode(prog: Program, address: int, super_: DaxSuper | None = None) -> DaxInode:
+def read_inode(prog: Program, inode: "Object | int", super_: DaxSuper | None = None) -> DaxInode:
     """
     Record of an inode.
 
-    :param address: Of the ``struct inode``.
+    :param inode: ``struct inode *``, or its address.
     :raises NotSaved: if the dump does not hold it
     """
     layouts = inodes_of(prog)
+    address = address_of(inode)
     return _inode_record(layouts, address, layouts.inode.read(address), super_)
 
 
-def for_each_dax_inode(
-    prog: Program, super_: DaxSuper, problems: "list[str] | None" = None
-) -> Iterator[DaxInode]:
+def for_each_dax_inode(prog: Program, super_: DaxSuper, problems: Problems) -> Iterator[DaxInode]:
     """
-    Inodes of a file system that have DAX on.
+    Inodes of a file system that have DAX on, one at a time: there may be very many.
 
-    :param problems: Gets a line for each inode that cannot be read; without it, it is skipped.
-    :raises WalkError: after what could be read
+    :param problems: Gets what could not be read.
     """
     layouts = inodes_of(prog)
     what = f"s_inodes of {super_.id}"
     head = super_.address + layouts.super_inodes
-    for node in list_nodes(layouts.memory, head, what, _MAX_INODES):
-        address = node - layouts.inode_list
-        try:
-            values = layouts.inode.read(address)
-        except NotSaved as error:
-            if problems is not None:
-                problems.append(f"{what}: inode {address:#x}: {error}")
-            continue
-        if values["flags"] & S_DAX and values["super"] == super_.address:
-            yield _inode_record(layouts, address, values, super_)
+    seen: set[int] = set()
+    with problems.trying(""):
+        for node in list_nodes(layouts.memory, head, what, _MAX_INODES):
+            address = node - layouts.inode_list
+            with problems.trying(f"{what}: inode {address:#x}"):
+                values = layouts.inode.read(address)
+                of_us = values["flags"] & S_DAX and values["super"] == super_.address
+                # A cyclic list comes to some of its entries twice.
+                if of_us and address not in seen:
+                    seen.add(address)
+                    yield _inode_record(layouts, address, values, super_)
 
 
-def host_of_mapping(prog: Program, mapping: int) -> DaxInode:
+def host_of_mapping(prog: Program, mapping: "Object | int") -> DaxInode | None:
     """
     The inode of an address space, which must point back to it.
 
-    :param mapping: Address of a ``struct address_space``.
-    :raises WalkError: if it is none, or the dump does not hold it
+    :param mapping: ``struct address_space *``, or its address.
+    :return: None if it is no address space of an inode.
+    :raises NotSaved: if the dump does not hold it
     """
     layouts = inodes_of(prog)
+    mapping = address_of(mapping)
     host = layouts.mapping.read(mapping)["host"]
     inode = read_inode(prog, host) if host else None
-    if inode is None or inode.mapping != mapping:
-        raise WalkError(f"{mapping:#x} is no address_space of an inode")
-    return inode
+    return inode if inode is not None and inode.mapping == mapping else None
 
 
 def i_pages_of(prog: Program, inode: DaxInode) -> int:
     """Address of an inode's ``i_pages``."""
     return inode.mapping + inodes_of(prog).i_pages
-
-
-def memory_of_inodes(prog: Program) -> Memory:
-    """Shorthand for walkers beside this one."""
-    return inodes_of(prog).memory
-
-
-def json_of_inode(inode: DaxInode) -> dict[str, Any]:
-    """The keys that every answer about a file has."""
-    super_ = inode.super
-    return {
-        "inode": inode.ino,
-        "device": super_.id if super_ else None,
-        "dev": device_number(super_.dev) if super_ else device_number(inode.rdev),
-    }

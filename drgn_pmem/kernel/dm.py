@@ -10,15 +10,15 @@ sector that the file system on the dm disk counts. Sources: drivers/md/dm-core.h
 include/linux/device-mapper.h.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 from drgn import Program
 
-from drgn_pmem.errors import MissingDebugInfo, NotInKernel
 from drgn_pmem.kernel.daxfs import dax_disks, disk_name, start_sector
+from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.memory import Layout, Memory, cached, memory_of
-from drgn_pmem.partial import WalkError
+from drgn_pmem.partial import Partial, Problems, WalkError
+from drgn_pmem.record import Record
 
 __all__ = ("DmPiece", "dm_pieces", "sector_below", "sectors_above")
 
@@ -26,8 +26,7 @@ _MAX_TARGETS = 1 << 16
 _MAX_DEPTH = 16
 
 
-@dataclass(frozen=True)
-class DmPiece:
+class DmPiece(Record):
     """One linear target of a dm disk. Sectors are 512 bytes."""
 
     disk: str
@@ -39,15 +38,6 @@ class DmPiece:
     """Disk that it lies on: ``"pmem6.1"``, or another dm disk."""
     below_start: int
     """First sector there (of the whole disk, also if it lies on a partition)."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "disk": self.disk,
-            "start": self.start,
-            "sectors": self.sectors,
-            "below": self.below,
-            "below_start": self.below_start,
-        }
 
 
 class _Tables:
@@ -74,59 +64,65 @@ class _Tables:
         self.dev = Layout(memory, "struct dm_dev", "dm_mod", bdev="bdev")
         self.bdev = Layout(memory, "struct block_device", disk="bd_disk")
 
-    def pieces(self, disk: int) -> list[DmPiece]:
+    def pieces(self, disk: int, problems: Problems) -> Iterator[DmPiece]:
         values = self.disk.read(disk)
         name = disk_name(self.prog, disk)
         table = self.device.read(values["private"])["map"]
         if not table:
-            return []
+            return
         head = self.table.read(table)
         if head["count"] > _MAX_TARGETS:
             raise WalkError(f"table of {name}: {head['count']} targets are too many")
         size = self.target.type.size or 0
-        found = []
         for number in range(head["count"]):
-            target = self.target.read(head["targets"] + number * size)
-            if self.memory.string(self.type.read(target["type"])["name"], 64) != b"linear":
-                continue
-            linear = self.linear.read(target["private"])
-            bdev = self.dev.read(linear["dev"])["bdev"]
-            below = disk_name(self.prog, self.bdev.read(bdev)["disk"])
-            start = linear["start"] + start_sector(self.prog, bdev)
-            found.append(DmPiece(name, target["begin"], target["length"], below, start))
-        return found
+            with problems.trying(f"target {number} of {name}"):
+                target = self.target.read(head["targets"] + number * size)
+                if self.memory.string(self.type.read(target["type"])["name"], 64) != b"linear":
+                    continue
+                linear = self.linear.read(target["private"])
+                bdev = self.dev.read(linear["dev"])["bdev"]
+                yield DmPiece(
+                    disk=name,
+                    start=target["begin"],
+                    sectors=target["length"],
+                    below=disk_name(self.prog, self.bdev.read(bdev)["disk"]),
+                    below_start=linear["start"] + start_sector(self.prog, bdev),
+                )
 
 
-def _read(prog: Program) -> tuple[list[DmPiece], list[str]]:
+def _fops(prog: Program) -> set[int | None]:
+    """Addresses of the ``struct block_device_operations`` of dm disks."""
+    found = {find_variable(prog, "dm_blk_dops", "dm_mod").address_}
+    # Since Linux kernel commit 681cc5e8667e ("dm: fix request-based swap device") and its
+    # neighbours (in v5.12) request-based disks have their own.
+    if "dm_rq_blk_dops" in prog:
+        found.add(prog["dm_rq_blk_dops"].address_)
+    return found
+
+
+def _read(prog: Program) -> Partial[tuple[DmPiece, ...]]:
+    problems = Problems()
     pieces: list[DmPiece] = []
-    problems: list[str] = []
-    try:
+    with problems.trying("device mapper"):
+        fops = _fops(prog)
         tables = _Tables(prog)
-        dm_fops = {prog[name].address_ for name in ("dm_blk_dops", "dm_rq_blk_dops")}
-    except NotInKernel:
-        return [], []
-    except (MissingDebugInfo, LookupError) as error:
-        return [], [str(error)]
-    for disk in dax_disks(prog) or ():
-        try:
-            if tables.disk.read(disk)["fops"] in dm_fops:
-                pieces += tables.pieces(disk)
-        except WalkError as error:
-            problems.append(f"dm disk {disk:#x}: {error}")
-    return pieces, problems
+        for disk in problems.take(dax_disks(prog)):
+            with problems.trying(f"dm disk {disk:#x}"):
+                if tables.disk.read(disk)["fops"] in fops:
+                    pieces += tables.pieces(disk, problems)
+    return problems.partial(tuple(pieces))
 
 
-def dm_pieces(prog: Program) -> tuple[list[DmPiece], list[str]]:
+def dm_pieces(prog: Program) -> Partial[tuple[DmPiece, ...]]:
     """
-    Linear pieces of all dm disks with DAX; read once per program.
-
-    :return: The pieces; why there may be more (no debug info of dm_mod, tables not in the dump).
+    Linear pieces of all dm disks with DAX; read once per program. Incomplete without debug info of
+    dm_mod and dax.
     """
-    pieces: tuple[list[DmPiece], list[str]] = cached(prog, "dm", lambda: _read(prog))
+    pieces: Partial[tuple[DmPiece, ...]] = cached(prog, "dm", lambda: _read(prog))
     return pieces
 
 
-def sectors_above(prog: Program, disk: str, sector: int) -> dict[str, int]:
+def sectors_above(prog: Program, disk: str, sector: int) -> Partial[dict[str, int]]:
     """
     Where a sector of a disk appears: on the disk itself and on the dm disks that lie on it.
 
@@ -134,23 +130,25 @@ def sectors_above(prog: Program, disk: str, sector: int) -> dict[str, int]:
     :param sector: 512-byte sector
     :return: Disk -> sector on it.
     """
+    problems = Problems()
+    pieces = problems.take(dm_pieces(prog))
     found = {disk: sector}
     todo = [(disk, sector)]
     for _ in range(_MAX_DEPTH):
         todo = [
             (piece.disk, piece.start + at - piece.below_start)
             for name, at in todo
-            for piece in dm_pieces(prog)[0]
+            for piece in pieces
             if piece.below == name and 0 <= at - piece.below_start < piece.sectors
         ]
         todo = [(name, at) for name, at in todo if name not in found]
         found.update(todo)
         if not todo:
             break
-    return found
+    return problems.partial(found)
 
 
-def sector_below(prog: Program, disk: str, sector: int) -> tuple[str, int] | None:
+def sector_below(prog: Program, disk: str, sector: int) -> Partial[tuple[str, int] | None]:
     """
     Where a sector of a disk lies at the bottom: of a disk that is no dm disk, there.
 
@@ -158,12 +156,14 @@ def sector_below(prog: Program, disk: str, sector: int) -> tuple[str, int] | Non
     :param sector: 512-byte sector
     :return: Disk and sector on it; None if it lies on no linear target.
     """
+    problems = Problems()
+    all_pieces = problems.take(dm_pieces(prog))
     for _ in range(_MAX_DEPTH):
-        pieces = [piece for piece in dm_pieces(prog)[0] if piece.disk == disk]
+        pieces = [piece for piece in all_pieces if piece.disk == disk]
         if not pieces:
-            return disk, sector
+            return problems.partial((disk, sector))
         piece = next((p for p in pieces if 0 <= sector - p.start < p.sectors), None)
         if piece is None:
             break
         disk, sector = piece.below, piece.below_start + sector - piece.start
-    return None
+    return problems.partial(None)

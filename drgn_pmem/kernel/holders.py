@@ -4,26 +4,25 @@
 Page holders
 ------------
 
-Kernel objects behind file descriptors that hold references on user pages: pipes (vmsplice, splice)
-and io_uring's registered buffers, each with the exact pages; and descriptors of devices that may
-(RDMA, vfio). Sources: include/linux/pipe_fs_i.h, fs/splice.c, io_uring/rsrc.c.
+Open files that hold references on user pages: pipes (vmsplice, splice) and io_uring's registered
+buffers, each with the exact pages; and descriptors of devices that may (RDMA, vfio). Sources:
+include/linux/pipe_fs_i.h, fs/splice.c, io_uring/rsrc.c (fs/io_uring.c before v6.0).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import enum
 
-from drgn import Program
+from drgn import Program, TypeKind
 
-from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.debuginfo import has_type
-from drgn_pmem.kernel.memory import Layout, Memory, memory_of
+from drgn_pmem.kernel.debuginfo import find_variable, has_type
+from drgn_pmem.kernel.memory import Layout, Memory, cached, memory_of
 from drgn_pmem.kernel.page_layout import PageLayout, page_layout
 from drgn_pmem.kernel.paths import path_of_file
 from drgn_pmem.kernel.tasks import OpenFile, for_each_open_file
-from drgn_pmem.partial import WalkError
+from drgn_pmem.partial import Partial, Problems, WalkError
+from drgn_pmem.record import Record, shown
 
-__all__ = ("HeldPages", "for_each_held", "for_each_pinning_device")
+__all__ = ("HeldPages", "Hold", "PinningDevice", "for_each_held", "for_each_pinning_device")
 
 _S_IFMT = 0o170000
 _S_IFIFO = 0o010000
@@ -32,43 +31,98 @@ _S_IFCHR = 0o020000
 _MAX_BUFFERS = 1 << 16
 _MAX_VECS = 1 << 20
 
-_PINNING_DEVICES = (("/dev/vfio/", "vfio"), ("/dev/infiniband/", "rdma"), ("/dev/iommu", "vfio"))
+
+class Hold(enum.Enum):
+    """How a page is held."""
+
+    VMSPLICE = "vmsplice"
+    SPLICE = "splice"
+    PIPE = "pipe"
+    """vmsplice or splice: this kernel does not show which."""
+    IO_URING = "io_uring"
+    DIRECT_IO = "direct I/O"
+    RDMA = "RDMA"
+    VFIO = "vfio"
+    USER_PAGES = "user pages"
+    """get_user_pages() or the like."""
+    STACK = "stack"
+    """Its struct page is on the stack of a task whose functions do not show why."""
 
 
-@dataclass(frozen=True)
-class HeldPages:
-    """Pages that an object behind a descriptor holds."""
+_PINNING_DEVICES = (
+    ("/dev/vfio/", Hold.VFIO),
+    ("/dev/infiniband/", Hold.RDMA),
+    ("/dev/iommu", Hold.VFIO),
+)
 
-    kind: str
-    """``"vmsplice"``, ``"splice"``, ``"io_uring"``"""
+
+class HeldPages(Record):
+    """Pages that an open file holds."""
+
+    kind: Hold
     pfn: int
     """First PFN."""
     count: int
     """Pages."""
-    opener: OpenFile
+    opener: OpenFile = shown(json=False)
     detail: str
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "pfn": self.pfn, "count": self.count, "detail": self.detail}
+
+class PinningDevice(Record):
+    """A descriptor of a device that pins user pages."""
+
+    kind: Hold
+    path: str
+    opener: OpenFile
 
 
-class _Walker:
-    def __init__(self, prog: Program, problems: list[str]) -> None:
-        self.prog = prog
-        self.problems = problems
-        self.memory: Memory = memory_of(prog)
+class _Held:
+    """Builds a record from a bio_vec-like triple."""
+
+    def __init__(self, prog: Program) -> None:
         self.pages: PageLayout = page_layout(prog)
-        memory = self.memory
-        self.inode = Layout(memory, "struct inode", mode="i_mode", pipe="i_pipe")
-        self.file = Layout(memory, "struct file", op="f_op", private="private_data")
-        self.pipe = Layout(
-            memory,
-            "struct pipe_inode_info",
-            head="head",
-            tail="tail",
-            size="ring_size",
-            bufs="bufs",
-        )
+
+    def of(
+        self, kind: Hold, page: int, offset: int, length: int, opener: OpenFile, detail: str
+    ) -> HeldPages:
+        pfn = self.pages.pfn(page)
+        if pfn is None:
+            raise WalkError(f"{detail}: {page:#x} is no struct page")
+        page_size = 1 << self.pages.page_shift
+        first = pfn + offset // page_size
+        last = pfn + (offset + max(length, 1) - 1) // page_size
+        count = min(last - first + 1, _MAX_VECS)
+        return HeldPages(kind=kind, pfn=first, count=count, opener=opener, detail=detail)
+
+
+class _Pipes:
+    """Reader of ``struct pipe_inode_info``."""
+
+    def __init__(self, prog: Program, problems: Problems) -> None:
+        memory: Memory = memory_of(prog)
+        self.held = _Held(prog)
+        self.problems = problems
+        # Since Linux kernel commit 8cefc107ca54 ("pipe: Use head and tail pointers for the ring,
+        # not cursor and length") (in v5.5).
+        pipe = Layout(memory, "struct pipe_inode_info", bufs="bufs")
+        if pipe.has("nrbufs"):
+            self.pipe = Layout(
+                memory,
+                "struct pipe_inode_info",
+                used="nrbufs",
+                tail="curbuf",
+                size="buffers",
+                bufs="bufs",
+            )
+        else:
+            self.pipe = Layout(
+                memory,
+                "struct pipe_inode_info",
+                head="head",
+                tail="tail",
+                size="ring_size",
+                bufs="bufs",
+            )
         self.buffer = Layout(
             memory,
             "struct pipe_buffer",
@@ -78,137 +132,167 @@ class _Walker:
             ops="ops",
         )
         self.buffer_size = self.buffer.type.size or 0
-        self.user_ops = self._address("user_page_pipe_buf_ops")
-        self.ring_op = self._address("io_uring_fops")
+        self.user_ops: int | None = None
+        with problems.trying("pages of vmsplice"):
+            self.user_ops = find_variable(prog, "user_page_pipe_buf_ops", "vmlinux").address_
+
+    def _kind(self, ops: int) -> Hold:
+        if self.user_ops is None:
+            return Hold.PIPE
+        return Hold.VMSPLICE if ops == self.user_ops else Hold.SPLICE
+
+    def pages(self, address: int, opener: OpenFile) -> Iterator[HeldPages]:
+        pipe = self.pipe.read(address)
+        size = pipe["size"]
+        used = pipe["used"] if "used" in pipe else (pipe["head"] - pipe["tail"]) & 0xFFFFFFFF
+        # A power of two; the ring is never fuller than it is large.
+        if not 0 < size <= _MAX_BUFFERS or size & (size - 1) or used > size:
+            raise WalkError(
+                f"pipe {address:#x}: its ring is implausible: {used} of {size} buffers used"
+            )
+        for number in range(pipe["tail"], pipe["tail"] + used):
+            index = number & (size - 1)
+            detail = f"pipe buffer {index} of fd {opener.fd}"
+            with self.problems.trying(f"{detail} of {opener.task.tgid}"):
+                buffer = self.buffer.read(pipe["bufs"] + index * self.buffer_size)
+                yield self.held.of(
+                    self._kind(buffer["ops"]),
+                    buffer["page"],
+                    buffer["offset"],
+                    buffer["length"],
+                    opener,
+                    detail,
+                )
+
+
+class _Rings:
+    """Reader of io_uring's registered buffers."""
+
+    def __init__(self, prog: Program, problems: Problems) -> None:
+        memory: Memory = memory_of(prog)
+        self.memory = memory
+        self.held = _Held(prog)
+        self.problems = problems
+        self.operations = find_variable(prog, "io_uring_fops", "vmlinux").address_
+        # Since Linux kernel commit 50cf5f3842af ("io_uring/rsrc: add an empty io_rsrc_node for
+        # sparse buffer entries") and its neighbours (in v6.13), a table of nodes.
+        self.ring = Layout(
+            memory,
+            "struct io_ring_ctx",
+            count=("buf_table.nr", "nr_user_bufs"),
+            table=("buf_table.nodes", "user_bufs"),
+        )
+        self.node: Layout | None = None
+        self.inline = False
+        if self.ring.has("buf_table.nodes"):
+            self.node = Layout(memory, "struct io_rsrc_node", buf="buf")
+        else:
+            # Before Linux kernel commit 41edf1a5ec96 ("io_uring: keep table of pointers to ubufs")
+            # (in v5.13), an array of the structures themselves.
+            table = self.ring.type.member("user_bufs").type.unaliased()
+            self.inline = table.type.unaliased_kind() == TypeKind.STRUCT
+        self.buffer = Layout(memory, "struct io_mapped_ubuf", ubuf="ubuf", count="nr_bvecs")
+        self.buffer_size = self.buffer.type.size or 0
+        self.vecs = self.buffer.offset("bvec")
+        kind = self.buffer.type.member("bvec").type.unaliased_kind()
+        self.vecs_are_inside = kind == TypeKind.ARRAY
         self.vec = Layout(
             memory, "struct bio_vec", page="bv_page", length="bv_len", offset="bv_offset"
         )
         self.vec_size = self.vec.type.size or 0
-        self.ring: Layout | None = None
-        if self.ring_op and has_type(prog, "struct io_mapped_ubuf"):
-            self._ring_layouts()
 
-    def _address(self, name: str) -> int | None:
-        try:
-            return self.prog[name].address_
-        except LookupError:
-            return None
+    def _buffer_address(self, table: int, number: int) -> int:
+        """Address of a ``struct io_mapped_ubuf``; 0 for an empty slot."""
+        if self.inline:
+            return table + number * self.buffer_size
+        pointer = self.memory.word(table + number * self.memory.word_size)
+        return self.node.read(pointer)["buf"] if pointer and self.node else pointer
 
-    def _ring_layouts(self) -> None:
-        memory = self.memory
-        try:
-            # Since Linux kernel commit 50cf5f3842af ("io_uring/rsrc: add an empty io_rsrc_node for
-            # sparse buffer entries") and its neighbours (in v6.13), a table of nodes; before, an
-            # array of buffers.
-            self.ring = Layout(
-                memory,
-                "struct io_ring_ctx",
-                "vmlinux",
-                count=("buf_table.nr", "nr_user_bufs"),
-                table=("buf_table.nodes", "user_bufs"),
-            )
-            self.through_nodes = self.ring.has("buf_table.nodes")
-            self.node = (
-                Layout(memory, "struct io_rsrc_node", buf="buf") if self.through_nodes else None
-            )
-            self.ubuf = Layout(memory, "struct io_mapped_ubuf", ubuf="ubuf", count="nr_bvecs")
-            self.ubuf_vecs = self.ubuf.offset("bvec")
-        except MissingDebugInfo as error:
-            self.ring = None
-            self.problems.append(f"io_uring buffers: {error}")
-
-    def walk(self) -> Iterator[HeldPages]:
-        seen: dict[int, OpenFile] = {}
-        for opener in for_each_open_file(self.prog, self.problems):
-            try:
-                inode = self.inode.read(opener.inode)
-                if inode["mode"] & _S_IFMT == _S_IFIFO and inode["pipe"]:
-                    target, read = inode["pipe"], self._of_pipe
-                else:
-                    file = self.file.read(opener.file)
-                    if self.ring is None or file["op"] != self.ring_op:
-                        continue
-                    target, read = file["private"], self._of_ring
-                if target in seen:
-                    continue
-                seen[target] = opener
-                yield from read(target, opener)
-            except WalkError as error:
-                self.problems.append(f"descriptor {opener.fd} of {opener.task.tgid}: {error}")
-
-    def _held(
-        self, kind: str, page: int, offset: int, length: int, opener: OpenFile, detail: str
-    ) -> Iterator[HeldPages]:
-        pfn = self.pages.pfn(page)
-        if pfn is None:
-            return
-        page_size = 1 << self.pages.page_shift
-        first = pfn + offset // page_size
-        last = pfn + (offset + max(length, 1) - 1) // page_size
-        yield HeldPages(kind, first, min(last - first + 1, _MAX_VECS), opener, detail)
-
-    def _of_pipe(self, address: int, opener: OpenFile) -> Iterator[HeldPages]:
-        pipe = self.pipe.read(address)
-        size = pipe["size"]
-        used = (pipe["head"] - pipe["tail"]) & 0xFFFFFFFF
-        # A power of two; the ring is never fuller than it is large.
-        if not 0 < size <= _MAX_BUFFERS or size & (size - 1) or used > size:
-            raise WalkError(f"pipe {address:#x}: its ring is not sound")
-        for number in range(pipe["tail"], pipe["tail"] + used):
-            slot = pipe["bufs"] + (number & (size - 1)) * self.buffer_size
-            buffer = self.buffer.read(slot)
-            kind = "vmsplice" if buffer["ops"] == self.user_ops else "splice"
-            detail = f"pipe buffer {number & (size - 1)} of fd {opener.fd}"
-            yield from self._held(
-                kind, buffer["page"], buffer["offset"], buffer["length"], opener, detail
-            )
-
-    def _of_ring(self, address: int, opener: OpenFile) -> Iterator[HeldPages]:
-        assert self.ring is not None
+    def pages(self, address: int, opener: OpenFile) -> Iterator[HeldPages]:
         ring = self.ring.read(address)
         if ring["count"] > _MAX_BUFFERS:
             raise WalkError(f"io_ring_ctx {address:#x}: {ring['count']} buffers are too many")
         for number in range(ring["count"]):
-            pointer = self.memory.word(ring["table"] + number * self.memory.word_size)
-            if pointer and self.node is not None:
-                pointer = self.node.read(pointer)["buf"]
-            if not pointer:
-                continue
-            ubuf = self.ubuf.read(pointer)
-            if ubuf["count"] > _MAX_VECS:
-                raise WalkError(f"io_mapped_ubuf {pointer:#x}: {ubuf['count']} parts are too many")
-            detail = f"registered buffer {number} at {ubuf['ubuf']:#x}, ring fd {opener.fd}"
-            for index in range(ubuf["count"]):
-                vec = self.vec.read(pointer + self.ubuf_vecs + index * self.vec_size)
-                yield from self._held(
-                    "io_uring", vec["page"], vec["offset"], vec["length"], opener, detail
-                )
+            with self.problems.trying(f"registered buffer {number} of {opener.task.tgid}"):
+                pointer = self._buffer_address(ring["table"], number)
+                if pointer:
+                    yield from self._of_buffer(pointer, number, opener)
+
+    def _of_buffer(self, address: int, number: int, opener: OpenFile) -> Iterator[HeldPages]:
+        buffer = self.buffer.read(address)
+        if buffer["count"] > _MAX_VECS:
+            raise WalkError(f"io_mapped_ubuf {address:#x}: {buffer['count']} parts are too many")
+        start = address + self.vecs
+        if not self.vecs_are_inside:
+            start = self.memory.word(start)
+        detail = f"registered buffer {number} at {buffer['ubuf']:#x}, ring fd {opener.fd}"
+        for index in range(buffer["count"]):
+            vec = self.vec.read(start + index * self.vec_size)
+            yield self.held.of(
+                Hold.IO_URING, vec["page"], vec["offset"], vec["length"], opener, detail
+            )
 
 
-def for_each_held(prog: Program, problems: list[str]) -> Iterator[HeldPages]:
+def _walk(prog: Program, problems: Problems) -> Iterator[HeldPages]:
+    memory = memory_of(prog)
+    inode = Layout(memory, "struct inode", mode="i_mode", pipe="i_pipe")
+    file = Layout(memory, "struct file", operations="f_op", private="private_data")
+    pipes = problems.attempt("pipes", lambda: _Pipes(prog, problems))
+    rings: _Rings | None = None
+    # Since v5.1, if configured.
+    if has_type(prog, "struct io_ring_ctx"):
+        rings = problems.attempt("io_uring's buffers", lambda: _Rings(prog, problems))
+    seen: set[int] = set()
+    for opener in problems.take(for_each_open_file(prog)):
+        with problems.trying(f"descriptor {opener.fd} of {opener.task.tgid}"):
+            values = inode.read(opener.inode)
+            reader: _Pipes | _Rings | None = None
+            if values["mode"] & _S_IFMT == _S_IFIFO and values["pipe"]:
+                target, reader = values["pipe"], pipes
+            elif rings is not None:
+                own = file.read(opener.file)
+                if own["operations"] == rings.operations:
+                    target, reader = own["private"], rings
+            if reader is not None and target not in seen:
+                seen.add(target)
+                yield from reader.pages(target, opener)
+
+
+def for_each_held(prog: Program) -> Partial[tuple[HeldPages, ...]]:
     """
     Pages held by pipes and by io_uring rings that some process has open.
 
-    :param problems: Gets a line for what cannot be read.
     :raises MissingDebugInfo: without debug info of vmlinux
     """
-    yield from _Walker(prog, problems).walk()
+    problems = Problems()
+    found = tuple(_walk(prog, problems))
+    return problems.partial(found)
 
 
-def for_each_pinning_device(prog: Program) -> Iterator[tuple[str, str, OpenFile]]:
-    """
-    Descriptors of devices that pin user pages.
-
-    :return: (``"vfio"`` or ``"rdma"``, path, descriptor)
-    """
+def _pinning_devices(prog: Program) -> Partial[tuple[PinningDevice, ...]]:
+    problems = Problems()
     inode = Layout(memory_of(prog), "struct inode", mode="i_mode")
-    for opener in for_each_open_file(prog):
-        try:
+    found: list[PinningDevice] = []
+    for opener in problems.take(for_each_open_file(prog)):
+        with problems.trying(f"descriptor {opener.fd} of {opener.task.tgid}"):
             if inode.read(opener.inode)["mode"] & _S_IFMT != _S_IFCHR:
                 continue
-            path = path_of_file(prog, opener.file)[0] or ""
-        except WalkError:
-            continue
-        for start, kind in _PINNING_DEVICES:
-            if path.startswith(start):
-                yield kind, path, opener
+            path = path_of_file(prog, opener.file)[0]
+            found += [
+                PinningDevice(kind=kind, path=path, opener=opener)
+                for start, kind in _PINNING_DEVICES
+                if path.startswith(start)
+            ]
+    return problems.partial(tuple(found))
+
+
+def for_each_pinning_device(prog: Program) -> Partial[tuple[PinningDevice, ...]]:
+    """
+    Descriptors of devices that pin user pages (vfio, RDMA); read once per program.
+
+    :raises MissingDebugInfo: without debug info of vmlinux
+    """
+    devices: Partial[tuple[PinningDevice, ...]] = cached(
+        prog, "pinning_devices", lambda: _pinning_devices(prog)
+    )
+    return devices

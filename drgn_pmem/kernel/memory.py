@@ -30,7 +30,7 @@ from drgn_pmem.kernel.debuginfo import find_type
 from drgn_pmem.kernel.walk import LIMIT
 from drgn_pmem.partial import NotSaved, WalkError
 
-__all__ = ("Layout", "Memory", "cached", "hlist_nodes", "list_nodes", "memory_of")
+__all__ = ("Layout", "Memory", "address_of", "cached", "hlist_nodes", "list_nodes", "memory_of")
 
 _CACHE_KEY = "drgn_pmem.memory"
 
@@ -109,6 +109,22 @@ def memory_of(prog: Program) -> Memory:
     if memory is None:
         memory = prog.cache[_CACHE_KEY] = Memory(prog)
     return memory
+
+
+def address_of(value: "Object | int") -> int:
+    """
+    Address of a structure.
+
+    :param value: A pointer to it, the structure itself as a drgn object, or its address.
+    """
+    if not isinstance(value, Object):
+        return value
+    if value.type_.unaliased_kind() in (TypeKind.STRUCT, TypeKind.UNION):
+        address = value.address_
+        if address is None:
+            raise ValueError(f"the {value.type_.type_name()} is a value without an address")
+        return address
+    return int(value.value_())
 
 
 def _strip(type_: Type) -> Type:
@@ -206,10 +222,18 @@ class Layout:
         return Object(self.memory.prog, self.memory.prog.pointer_type(self.type), address)
 
 
+def _named(nodes: Iterable[int], what: str) -> Iterator[int]:
+    """Say what was walked where it could not be read."""
+    try:
+        yield from nodes
+    except NotSaved as error:
+        raise NotSaved(f"{what}: {error}", address=error.address, state=error.state) from None
+
+
 def _bounded(nodes: Iterable[int], what: str, limit: int) -> Iterator[int]:
     """Brent's algorithm: end a cyclic list without remembering its nodes."""
     mark, steps, window = 0, 0, 1
-    for count, node in enumerate(nodes):
+    for count, node in enumerate(_named(nodes, what)):
         if node == mark:
             raise WalkError(
                 f"{what}: stopped after {count} entries: the list is cyclic at {node:#x}"
@@ -244,11 +268,14 @@ def list_nodes(memory: Memory, head: int, what: str, limit: int = LIMIT) -> Iter
     return _bounded(walk(), what, limit)
 
 
-def hlist_nodes(memory: Memory, head: int, what: str, limit: int = LIMIT) -> Iterator[int]:
+def hlist_nodes(
+    memory: Memory, head: int, what: str, limit: int = LIMIT, *, link: int = 0
+) -> Iterator[int]:
     """
-    Addresses of the ``struct hlist_node`` of every entry of a list.
+    Addresses of every entry of a list that ends with a NULL pointer: of the ``struct hlist_node``.
 
-    :param head: Address of the ``struct hlist_head``.
+    :param head: Address of the ``struct hlist_head``, or of a pointer to the first entry.
+    :param link: Offset in an entry of its pointer to the next, bytes.
     :raises WalkError: after the entries that could be read
     """
 
@@ -256,7 +283,7 @@ def hlist_nodes(memory: Memory, head: int, what: str, limit: int = LIMIT) -> Ite
         node = memory.word(head)
         while node:
             yield node
-            node = memory.word(node)
+            node = memory.word(node + link)
 
     return _bounded(walk(), what, limit)
 

@@ -10,14 +10,23 @@ mount, the plain one first. Sources: include/linux/dcache.h, fs/mount.h, fs/d_pa
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from drgn import FaultError, Program, TypeKind
-from drgn.helpers.linux.pid import find_task
+from drgn import Object, Program, TypeKind
 
-from drgn_pmem.kernel.daxfs import DaxInode, inodes_of
-from drgn_pmem.kernel.memory import Layout, Memory, cached, hlist_nodes, list_nodes, memory_of
-from drgn_pmem.partial import WalkError
+from drgn_pmem.kernel.daxfs import DaxInode, inodes_of, read_inode
+from drgn_pmem.kernel.debuginfo import find_variable
+from drgn_pmem.kernel.memory import (
+    Layout,
+    Memory,
+    address_of,
+    cached,
+    hlist_nodes,
+    list_nodes,
+    memory_of,
+)
+from drgn_pmem.kernel.tasks import tasks_of
+from drgn_pmem.partial import Partial, Problems, WalkError
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("InodePaths", "path_of_file", "paths_of_inode")
 
@@ -31,16 +40,15 @@ _MAX_MOUNTS = 1 << 14
 _NAME_MAX = 255
 
 
-@dataclass(frozen=True)
-class InodePaths:
+class InodePaths(Record):
     """Where a file is to be found."""
 
     paths: tuple[str, ...]
     """As every mount shows every hard link of it; the plain mount of the initial mount namespace
     first. Not escaped."""
-    deleted: bool
-    """No name leads to it any more: it lives because it is open or mapped."""
-    problems: tuple[str, ...] = ()
+    deleted: bool | None
+    """No name leads to it any more: it lives because it is open or mapped. None if the dentries
+    that tell could not be read."""
 
     @property
     def path(self) -> str | None:
@@ -50,14 +58,13 @@ class InodePaths:
         return f"{self.paths[0]} (deleted)" if self.deleted else self.paths[0]
 
 
-@dataclass(frozen=True)
-class _Mount:
-    address: int
-    parent: int
-    mountpoint: int
-    root: int
+class _Mount(Record):
+    address: int = shown(Show.ADDRESS)
+    parent: int = shown(Show.ADDRESS)
+    mountpoint: int = shown(Show.ADDRESS)
+    root: int = shown(Show.ADDRESS)
     internal: bool
-    namespace: int
+    namespace: int = shown(Show.ADDRESS)
 
 
 class _Layouts:
@@ -99,23 +106,27 @@ class _Layouts:
             memory, "struct file", mount="f_path.mnt", dentry="f_path.dentry", inode="f_inode"
         )
         self.namespace = _first_namespace(prog)
-        self.mounts: dict[int, tuple[list[_Mount], list[str]]] = {}
+        self.mounts: dict[int, Partial[list[_Mount]]] = {}
         self.prefixes: dict[int, bytes] = {}
 
 
-def _first_namespace(prog: Program) -> int:
-    """Mount namespace of PID 1 (init_task's own is an empty one since v7.3)."""
-    try:
-        task = find_task(prog, 1)
-        if task:
-            return int(task.nsproxy.mnt_ns)
-    except (FaultError, LookupError):
-        pass
-    try:
-        return int(prog["init_task"].nsproxy.mnt_ns)
-    except (FaultError, LookupError):
-        pass
-    return 0
+def _first_namespace(prog: Program) -> Partial[int]:
+    """Mount namespace of PID 1; 0 if it cannot be read."""
+    problems = Problems()
+    memory = memory_of(prog)
+    task = Layout(memory, "struct task_struct", nsproxy="nsproxy")
+    proxy = Layout(memory, "struct nsproxy", namespace="mnt_ns")
+    partial = tasks_of(prog)
+    first = next((t.address for t in problems.take(partial).tasks if t.pid == 1), None)
+    if first is None and partial.complete:
+        # init_task's own is an empty one since v7.3.
+        first = find_variable(prog, "init_task", "vmlinux").address_
+    namespace = 0
+    with problems.trying("mount namespace of PID 1"):
+        if first is not None:
+            nsproxy = task.read(first)["nsproxy"]
+            namespace = proxy.read(nsproxy)["namespace"] if nsproxy else 0
+    return problems.partial(namespace)
 
 
 def _layouts(prog: Program) -> _Layouts:
@@ -126,52 +137,48 @@ def _layouts(prog: Program) -> _Layouts:
 def _read_mount(layouts: _Layouts, address: int) -> _Mount:
     values = layouts.mount.read(address)
     return _Mount(
-        address,
-        values["parent"],
-        values["mountpoint"],
-        values["root"],
+        address=address,
+        parent=values["parent"],
+        mountpoint=values["mountpoint"],
+        root=values["root"],
         # A mount in no namespace (0 or an error pointer) is the kernel's own, or lazily unmounted.
-        bool(values["flags"] & _MNT_INTERNAL)
+        internal=bool(values["flags"] & _MNT_INTERNAL)
         or not values["namespace"]
         or values["namespace"] > layouts.memory.word_mask - _MAX_ERRNO,
-        values["namespace"],
+        namespace=values["namespace"],
     )
 
 
 def _mount_addresses(layouts: _Layouts, super_address: int) -> Iterator[int]:
-    head = super_address + layouts.s_mounts
+    head, memory = super_address + layouts.s_mounts, layouts.memory
     if layouts.mounts_are_list:
-        for node in list_nodes(layouts.memory, head, "s_mounts", _MAX_MOUNTS):
+        for node in list_nodes(memory, head, "s_mounts", _MAX_MOUNTS):
             yield node - layouts.mount_link
-        return
-    seen: set[int] = set()
-    mount = layouts.memory.word(head)
-    while mount:
-        if mount in seen or len(seen) >= _MAX_MOUNTS:
-            raise WalkError("s_mounts: the list is cyclic or too long")
-        seen.add(mount)
-        yield mount
-        mount = layouts.memory.word(mount + layouts.mount_link)
+    else:
+        yield from hlist_nodes(memory, head, "s_mounts", _MAX_MOUNTS, link=layouts.mount_link)
 
 
-def _mounts_of(
-    layouts: _Layouts, super_address: int, root: int
-) -> "tuple[list[_Mount], list[str]]":
-    """Mounts of a superblock, those a user means first; what could not be read."""
-    if super_address in layouts.mounts:
-        return layouts.mounts[super_address]
-    mounts: list[_Mount] = []
-    problems: list[str] = []
-    try:
-        for address in _mount_addresses(layouts, super_address):
-            mounts.append(_read_mount(layouts, address))
-    except WalkError as error:
-        problems.append(f"mounts of super_block {super_address:#x}: {error}")
-    # Those that nobody sees (devtmpfs has one at "/") only if there is no other.
-    mounts = [m for m in mounts if not m.internal] or mounts
-    mounts.sort(key=lambda m: (m.namespace != layouts.namespace, m.root != root))
-    layouts.mounts[super_address] = mounts, problems
-    return mounts, problems
+def _read_mounts(layouts: _Layouts, super_address: int, root: int) -> Partial[list[_Mount]]:
+    problems = Problems()
+    mounts: dict[int, _Mount] = {}
+    what = f"mounts of super_block {super_address:#x}"
+    for address in problems.collect(_mount_addresses(layouts, super_address), what):
+        with problems.trying(f"mount {address:#x}"):
+            mounts[address] = _read_mount(layouts, address)
+    chosen = [m for m in mounts.values() if not m.internal]
+    if not chosen and not problems:
+        # Those that nobody sees (devtmpfs has one at "/") only if there is no other.
+        chosen = list(mounts.values())
+    namespace = problems.take(layouts.namespace) if len(chosen) > 1 else None
+    chosen.sort(key=lambda m: (m.namespace != namespace, m.root != root))
+    return problems.partial(chosen)
+
+
+def _mounts_of(layouts: _Layouts, super_address: int, root: int) -> Partial[list[_Mount]]:
+    """Mounts of a superblock, those a user means first."""
+    if super_address not in layouts.mounts:
+        layouts.mounts[super_address] = _read_mounts(layouts, super_address, root)
+    return layouts.mounts[super_address]
 
 
 def _name(layouts: _Layouts, values: dict[str, int]) -> bytes:
@@ -217,57 +224,70 @@ class _NotBelow(WalkError):
     """A dentry that a (bind) mount does not show."""
 
 
-def _dentry_paths(layouts: _Layouts, dentry: int, mounts: list[_Mount]) -> Iterator[bytes]:
+def _dentry_paths(
+    layouts: _Layouts, dentry: int, mounts: list[_Mount], problems: Problems
+) -> Iterator[bytes]:
     for mount in mounts:
         try:
             components = _ascend(layouts, dentry, mount.root)
+            yield _mount_prefix(layouts, mount) + b"".join(b"/" + c for c in components) or b"/"
         except _NotBelow:
-            continue
-        yield _mount_prefix(layouts, mount) + b"".join(b"/" + c for c in components) or b"/"
+            continue  # a bind mount of another folder
+        except WalkError as error:
+            problems.add(error, f"dentry {dentry:#x} in mount {mount.address:#x}")
 
 
-def paths_of_inode(prog: Program, inode: DaxInode) -> InodePaths:
+def paths_of_inode(prog: Program, inode: "DaxInode | Object | int") -> Partial[InodePaths]:
     """
-    Every path of an inode. Never raises for what the dump lacks: see
-    :attr:`InodePaths.problems`.
+    Every path of an inode.
 
-    :param inode: As the walkers of :mod:`drgn_pmem.kernel.daxfs` give it.
+    :param inode: As the walkers of :mod:`drgn_pmem.kernel.daxfs` give it, ``struct inode *``, or
+        its address.
     """
+    problems = Problems()
     layouts = _layouts(prog)
-    try:
+    paths: dict[bool, list[bytes]] = {True: [], False: []}
+    seen: set[bool] = set()
+    deleted: bool | None = None
+    if not isinstance(inode, DaxInode):
+        inode = read_inode(prog, inode)
+    with problems.trying(f"path of inode {inode.ino}"):
         super_address = inodes_of(prog).inode.read(inode.address)["super"]
         root = inodes_of(prog).super.read(super_address)["root"]
-    except WalkError as error:
-        return InodePaths((), False, (str(error),))
-    mounts, mount_problems = _mounts_of(layouts, super_address, root)
-    problems = list(mount_problems)
-    linked: list[bytes] = []
-    unlinked: list[bytes] = []
-    try:
-        for node in hlist_nodes(
+        mounts = problems.take(_mounts_of(layouts, super_address, root))
+        nodes = hlist_nodes(
             layouts.memory, inode.address + layouts.i_dentry, "i_dentry", _MAX_ALIASES
-        ):
+        )
+        all_dentries = Problems()
+        for node in dict.fromkeys(all_dentries.collect(nodes)):
             dentry = node - layouts.alias
-            hashed = layouts.dentry.read(dentry)["hashed"] or dentry == root
-            (linked if hashed else unlinked).extend(_dentry_paths(layouts, dentry, mounts))
-    except WalkError as error:
-        problems.append(f"path of inode {inode.ino}: {error}")
-    deleted = not linked and (bool(unlinked) or inode.nlink == 0)
-    paths = dict.fromkeys(linked or unlinked)
-    return InodePaths(
-        tuple(path.decode("utf-8", "backslashreplace") for path in paths), deleted, tuple(problems)
+            with all_dentries.trying(f"dentry {dentry:#x}"):
+                linked = bool(layouts.dentry.read(dentry)["hashed"]) or dentry == root
+                seen.add(linked)
+                paths[linked] += _dentry_paths(layouts, dentry, mounts, problems)
+        problems.extend(all_dentries, f"path of inode {inode.ino}")
+        if True in seen:
+            deleted = False
+        elif inode.nlink == 0 or not all_dentries:
+            deleted = False in seen or inode.nlink == 0
+    shown_paths = dict.fromkeys(paths[True] if True in seen or deleted is None else paths[False])
+    return problems.partial(
+        InodePaths(
+            paths=tuple(path.decode("utf-8", "backslashreplace") for path in shown_paths),
+            deleted=deleted,
+        )
     )
 
 
-def path_of_file(prog: Program, file: int) -> tuple[str | None, bool]:
+def path_of_file(prog: Program, file: "Object | int") -> tuple[str, bool]:
     """
     Path of an open file as its opener sees it, and whether it is unlinked.
 
-    :param file: Address of a ``struct file``.
+    :param file: ``struct file *``, or its address.
     :raises WalkError: if the dump does not hold it
     """
     layouts = _layouts(prog)
-    values = layouts.file.read(file)
+    values = layouts.file.read(address_of(file))
     mount = _read_mount(layouts, values["mount"] - layouts.vfsmount)
     components = _ascend(layouts, values["dentry"], mount.root)
     path = _mount_prefix(layouts, mount) + b"".join(b"/" + c for c in components) or b"/"

@@ -10,23 +10,24 @@ Sources: include/linux/fs.h (``address_space``), include/linux/mm_types.h (``vm_
 mm/interval_tree.c.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 import enum
 from typing import Any
 
 from drgn import FaultError, Object, Program
 from drgn.helpers.linux.mm import follow_phys
 
-from drgn_pmem.kernel.memory import Layout, cached, memory_of
+from drgn_pmem.kernel.memory import Layout, address_of, cached, memory_of
 from drgn_pmem.kernel.tasks import Task, tasks_of
-from drgn_pmem.partial import NotSaved
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, WalkError
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "Mapping",
     "Proof",
     "Vma",
-    "Vmas",
     "mapped_pfn",
+    "mappers_of",
     "mappings_of_page",
     "vmas_of_mapping",
 )
@@ -47,25 +48,27 @@ class Proof(enum.Enum):
     COW = "cow"
     """They map another page: the process has a private copy."""
     UNREADABLE = "unreadable"
-    """They are not in the dump, or drgn cannot walk them on this architecture."""
+    """They are not in the dump, or cannot be walked on this architecture: the answer's problems say
+    why."""
 
 
-@dataclass(frozen=True)
-class Vma:
+class Vma(Record):
     """``struct vm_area_struct`` of a file mapping."""
 
-    address: int
-    start: int
+    address: int = shown(Show.ADDRESS)
+    start: int = shown(Show.ADDRESS)
     """First virtual address."""
-    end: int
+    end: int = shown(Show.ADDRESS)
     """Virtual address after the last."""
     pgoff: int
     """Page index in the file of the first page."""
     shared: bool
-    mm: int
-    file: int
-    page_shift: int
-    object: Object = field(repr=False, compare=False)
+    mm: int = shown(Show.ADDRESS)
+    """Address of its ``struct mm_struct``."""
+    file: int = shown(Show.ADDRESS)
+    """Address of its ``struct file``."""
+    page_shift: int = shown(Show.HIDDEN)
+    object: Object = shown(Show.HIDDEN)
     """``struct vm_area_struct *``"""
 
     def address_of(self, index: int) -> int | None:
@@ -78,21 +81,12 @@ class Vma:
         return address if index >= self.pgoff and address < self.end else None
 
 
-@dataclass(frozen=True)
-class Vmas:
-    """The VMAs of an address space."""
-
-    vmas: tuple[Vma, ...]
-    problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Mapping:
+class Mapping(Record):
     """One process that maps (or may map) a page."""
 
     task: Task | None
-    """Leader of the thread group; None if no task uses the address space any more."""
-    address: int
+    """Leader of the thread group; None if no task that could be read uses the address space."""
+    address: int = shown(Show.ADDRESS)
     """Virtual address of the page."""
     proof: Proof
     pfn: int | None
@@ -139,71 +133,70 @@ def _layouts(prog: Program) -> _Layouts:
     return layouts
 
 
-def _walk_tree(layouts: _Layouts, root: int) -> Vmas:
-    vmas: list[Vma] = []
-    problems: list[str] = []
+def _walk_tree(layouts: _Layouts, root: int, problems: Problems) -> Iterator[Vma]:
     # A node is accepted only below the parent that it names itself: so each comes up once, and a
     # tree with cycles ends.
     stack = [(root, 0)]
+    count = 0
     while stack:
         node, parent = stack.pop()
         address = node - layouts.node
-        try:
+        with problems.trying(f"vm_area_struct {address:#x}"):
             values = layouts.vma.read(address)
-        except NotSaved as error:
-            problems.append(f"vm_area_struct {address:#x}: {error}")
-            continue
-        if values["parent"] & ~3 != parent:
-            problems.append(
-                f"vm_area_struct {address:#x} is not the child that its place in i_mmap says"
+            if values["parent"] & ~3 != parent:
+                raise WalkError("it is not the child that its place in i_mmap says")
+            if count >= _MAX_VMAS:
+                why = f"i_mmap: stopped after {_MAX_VMAS} VMAs"
+                problems.add(Problem(cause=Cause.LIMIT, why=why))
+                return
+            count += 1
+            yield Vma(
+                address=address,
+                start=values["start"],
+                end=values["end"],
+                pgoff=values["pgoff"],
+                shared=bool(values["flags"] & _VM_SHARED),
+                mm=values["mm"],
+                file=values["file"],
+                page_shift=layouts.page_shift,
+                object=layouts.vma.object(address),
             )
-            continue
-        if len(vmas) >= _MAX_VMAS:
-            problems.append(f"i_mmap: stopped after {_MAX_VMAS} VMAs")
-            break
-        vmas.append(
-            Vma(
-                address,
-                values["start"],
-                values["end"],
-                values["pgoff"],
-                bool(values["flags"] & _VM_SHARED),
-                values["mm"],
-                values["file"],
-                layouts.page_shift,
-                layouts.vma.object(address),
-            )
-        )
-        stack += [(child, node) for child in (values["right"], values["left"]) if child]
-    return Vmas(tuple(vmas), tuple(problems))
+            stack += [(child, node) for child in (values["right"], values["left"]) if child]
 
 
-def vmas_of_mapping(prog: Program, mapping: int) -> Vmas:
+def _read_vmas(layouts: _Layouts, mapping: int) -> Partial[tuple[Vma, ...]]:
+    problems = Problems()
+    vmas: list[Vma] = []
+    with problems.trying(f"i_mmap of address_space {mapping:#x}"):
+        root = layouts.memory.word(mapping + layouts.root)
+        vmas += _walk_tree(layouts, root, problems) if root else ()
+    return problems.partial(tuple(vmas))
+
+
+def vmas_of_mapping(prog: Program, mapping: "Object | int") -> Partial[tuple[Vma, ...]]:
     """
-    VMAs that map an address space, read once per program. Never raises for what the dump lacks: see
-    :attr:`Vmas.problems`.
+    VMAs that map an address space, read once per program.
 
-    :param mapping: Address of the ``struct address_space``.
+    :param mapping: ``struct address_space *``, or its address.
     """
-    layouts = _layouts(prog)
-    done: dict[int, Vmas] = cached(prog, "rmap.vmas", dict)
-    if mapping not in done:
-        try:
-            root = layouts.memory.word(mapping + layouts.root)
-            done[mapping] = _walk_tree(layouts, root) if root else Vmas(())
-        except NotSaved as error:
-            done[mapping] = Vmas((), (f"i_mmap of {mapping:#x}: {error}",))
-    return done[mapping]
+    address = address_of(mapping)
+    done: dict[int, Partial[tuple[Vma, ...]]] = cached(prog, "rmap.vmas", dict)
+    if address not in done:
+        done[address] = _read_vmas(_layouts(prog), address)
+    return done[address]
 
 
-def mapped_pfn(prog: Program, mm: int, address: int) -> int | None:
+def mapped_pfn(prog: Program, mm: "Object | int", address: int) -> int | None:
     """
     PFN that a process's page tables map at an address.
 
-    :param mm: Address of its ``struct mm_struct``.
+    :param mm: ``struct mm_struct *``, or its address.
+    :param address: Virtual address.
     :return: None if they map nothing.
-    :raises NotSaved: if they are not in the dump or cannot be walked
+    :raises NotSaved: if they are not in the dump
+    :raises WalkError: if they cannot be walked: drgn does not know how on this architecture
     """
+    mm = address_of(mm)
     # Its first use makes drgn fault on page tables that an ELF dump left out: zeroes would read as
     # "nothing is mapped".
     memory_of(prog)
@@ -215,14 +208,24 @@ def mapped_pfn(prog: Program, mm: int, address: int) -> int | None:
             return None
         raise NotSaved(f"page tables of mm {mm:#x}: {error}", address=error.address) from None
     except (NotImplementedError, ValueError) as error:
-        raise NotSaved(f"page tables of mm {mm:#x}: {error}", address=address) from None
+        raise _CannotWalk(f"page tables of mm {mm:#x}: {error}") from None
     return int(physical) >> _layouts(prog).page_shift
 
 
-def _prove(prog: Program, vma: Vma, address: int, pfn: int | None) -> tuple[Proof, int | None]:
+class _CannotWalk(WalkError):
+    """Page tables that drgn cannot walk on this architecture."""
+
+
+def _prove(
+    prog: Program, vma: Vma, address: int, pfn: int | None, problems: Problems
+) -> tuple[Proof, int | None]:
     try:
         found = mapped_pfn(prog, vma.mm, address)
-    except NotSaved:
+    except _CannotWalk as error:
+        problems.add(Problem(cause=Cause.UNSUPPORTED, why=str(error)))
+        return Proof.UNREADABLE, None
+    except NotSaved as error:
+        problems.add(error)
         return Proof.UNREADABLE, None
     if found is None:
         return Proof.VMA, None
@@ -231,22 +234,42 @@ def _prove(prog: Program, vma: Vma, address: int, pfn: int | None) -> tuple[Proo
     return (Proof.VMA if vma.shared else Proof.COW), found
 
 
-def mappings_of_page(prog: Program, mapping: int, index: int, pfn: int | None) -> list[Mapping]:
+def mappings_of_page(
+    prog: Program, mapping: "Object | int", index: int, pfn: int | None
+) -> Partial[tuple[Mapping, ...]]:
     """
     Processes whose VMAs cover a page of a file.
 
-    :param mapping: Address of the file's ``struct address_space``.
+    :param mapping: The file's ``struct address_space *``, or its address.
     :param index: Page index in the file.
     :param pfn: The page that is to be proven there; None if it is not known.
     :return: In order of pid and address.
     """
-    tasks = tasks_of(prog)
+    problems = Problems()
+    by_mm = problems.take(tasks_of(prog)).by_mm
     found: list[Mapping] = []
-    for vma in vmas_of_mapping(prog, mapping).vmas:
+    for vma in problems.take(vmas_of_mapping(prog, mapping)):
         address = vma.address_of(index)
         if address is None:
             continue
-        proof, there = _prove(prog, vma, address, pfn)
-        users: tuple[Task | None, ...] = tasks.by_mm.get(vma.mm, (None,))
-        found += [Mapping(task, address, proof, there, vma) for task in users]
-    return sorted(found, key=lambda m: (m.task.tgid if m.task else -1, m.address))
+        proof, there = _prove(prog, vma, address, pfn, problems)
+        users: tuple[Task | None, ...] = by_mm.get(vma.mm, (None,))
+        found += [
+            Mapping(task=task, address=address, proof=proof, pfn=there, vma=vma) for task in users
+        ]
+    found.sort(key=lambda m: (m.task.tgid if m.task else -1, m.address))
+    return problems.partial(tuple(found))
+
+
+def mappers_of(prog: Program, mapping: "Object | int") -> Partial[tuple[Task, ...]]:
+    """
+    Processes with a VMA of an address space.
+
+    :param mapping: ``struct address_space *``, or its address.
+    :return: Leaders of thread groups, in order of pid.
+    """
+    problems = Problems()
+    vmas = problems.take(vmas_of_mapping(prog, mapping))
+    by_mm = problems.take(tasks_of(prog)).by_mm
+    users = {task.tgid: task for vma in vmas for task in by_mm.get(vma.mm, ())}
+    return problems.partial(tuple(users[pid] for pid in sorted(users)))

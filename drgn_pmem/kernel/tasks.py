@@ -9,7 +9,7 @@ include/linux/sched/signal.h, include/linux/fdtable.h.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+import struct
 from typing import Any
 
 from drgn import Object, Program
@@ -17,7 +17,8 @@ from drgn import Object, Program
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.memory import Layout, cached, list_nodes, memory_of
 from drgn_pmem.kernel.walk import LIMIT
-from drgn_pmem.partial import WalkError
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "OpenFile",
@@ -34,49 +35,43 @@ _PF_KTHREAD = 0x00200000
 _MAX_FDS = 1 << 20
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(Record):
     """``struct task_struct``."""
 
-    address: int
+    address: int = shown(Show.ADDRESS)
     pid: int
     tgid: int
     comm: str
     """As it stands in the dump: not escaped."""
-    mm: int
+    mm: int = shown(Show.ADDRESS)
     """Address of its ``struct mm_struct``; 0 for kernel threads and tasks that exited."""
-    files: int
+    files: int = shown(Show.ADDRESS)
+    """Address of its ``struct files_struct``; 0 for tasks that exited."""
     kernel_thread: bool
-    object: Object = field(repr=False, compare=False)
+    object: Object = shown(Show.HIDDEN)
     """``struct task_struct *``"""
 
     def to_json(self) -> dict[str, Any]:
         return {"pid": self.tgid, "comm": self.comm}
 
 
-@dataclass(frozen=True)
-class Tasks:
+class Tasks(Record):
     """All tasks of the dump."""
 
     tasks: tuple[Task, ...]
-    problems: tuple[str, ...]
-    by_mm: dict[int, tuple[Task, ...]] = field(repr=False)
+    by_mm: dict[int, tuple[Task, ...]] = shown(Show.HIDDEN)
     """Address of a ``struct mm_struct`` -> the thread group leaders that use it."""
 
-    def leader(self, task: Task) -> Task:
-        """Leader of a task's thread group; the task itself if it is gone."""
-        return next((t for t in self.tasks if t.pid == task.tgid), task)
 
-
-@dataclass(frozen=True)
-class OpenFile:
+class OpenFile(Record):
     """One descriptor of one process."""
 
     task: Task
     fd: int
-    file: int
+    file: int = shown(Show.ADDRESS)
     """Address of the ``struct file``."""
-    inode: int
+    inode: int = shown(Show.ADDRESS)
+    """Address of the ``struct inode``."""
 
     def to_json(self) -> dict[str, Any]:
         return {"pid": self.task.tgid, "comm": self.task.comm, "fd": self.fd}
@@ -114,111 +109,121 @@ def _read(layouts: _Layouts, address: int) -> tuple[Task, int]:
     values = layouts.task.read(address)
     comm = layouts.memory.read(address + layouts.comm, layouts.comm_size).partition(b"\0")[0]
     task = Task(
-        address,
-        values["pid"],
-        values["tgid"],
-        comm.decode("utf-8", "backslashreplace"),
-        values["mm"],
-        values["files"],
-        bool(values["flags"] & _PF_KTHREAD),
-        layouts.task.object(address),
+        address=address,
+        pid=values["pid"],
+        tgid=values["tgid"],
+        comm=comm.decode("utf-8", "backslashreplace"),
+        mm=values["mm"],
+        files=values["files"],
+        kernel_thread=bool(values["flags"] & _PF_KTHREAD),
+        object=layouts.task.object(address),
     )
     return task, values["signal"]
 
 
-def _walk(prog: Program, problems: list[str]) -> Iterator[Task]:
+def _walk(prog: Program, problems: Problems) -> Iterator[Task]:
     layouts = _layouts(prog)
     init = find_variable(prog, "init_task", "vmlinux").address_
     assert init is not None
-    for node in list_nodes(layouts.memory, init + layouts.tasks, "the task list"):
+    nodes = list_nodes(layouts.memory, init + layouts.tasks, "the task list")
+    for node in problems.collect(nodes):
         address = node - layouts.tasks
-        try:
+        with problems.trying(f"task_struct {address:#x}"):
             leader, signal = _read(layouts, address)
             yield leader
             threads = list_nodes(
                 layouts.memory, signal + layouts.thread_head, f"threads of {leader.pid}"
             )
-            for thread in threads:
-                if thread - layouts.thread_node != address:
+            for thread in problems.collect(threads):
+                if thread - layouts.thread_node == address:
+                    continue
+                with problems.trying(f"thread of {leader.pid}"):
                     yield _read(layouts, thread - layouts.thread_node)[0]
-        except WalkError as error:
-            problems.append(f"task_struct {address:#x}: {error}")
 
 
-def _collect(prog: Program) -> Tasks:
-    problems: list[str] = []
+def _collect(prog: Program) -> Partial[Tasks]:
+    problems = Problems()
     tasks: dict[int, Task] = {}
-    try:
-        for task in _walk(prog, problems):
-            tasks.setdefault(task.address, task)
-            if len(tasks) >= LIMIT:
-                problems.append(f"the task list: stopped after {LIMIT} tasks")
-                break
-    except WalkError as error:
-        problems.append(str(error))
+    for task in _walk(prog, problems):
+        tasks.setdefault(task.address, task)
+        if len(tasks) >= LIMIT:
+            problems.add(Problem(cause=Cause.LIMIT, why=f"the task list: stopped after {LIMIT}"))
+            break
     leaders = {t.pid: t for t in tasks.values() if t.pid == t.tgid}
     by_mm: dict[int, dict[int, Task]] = {}
     for task in tasks.values():
         # A kernel thread may borrow an address space for a while; it owns none.
         if task.mm and not task.kernel_thread:
             by_mm.setdefault(task.mm, {})[task.tgid] = leaders.get(task.tgid, task)
-    return Tasks(
-        tuple(tasks.values()),
-        tuple(problems),
-        {mm: tuple(group.values()) for mm, group in by_mm.items()},
+    return problems.partial(
+        Tasks(
+            tasks=tuple(tasks.values()),
+            by_mm={mm: tuple(group.values()) for mm, group in by_mm.items()},
+        )
     )
 
 
-def tasks_of(prog: Program) -> Tasks:
-    """All tasks, read once per program."""
-    tasks: Tasks = cached(prog, "tasks", lambda: _collect(prog))
+def tasks_of(prog: Program) -> Partial[Tasks]:
+    """
+    All tasks, read once per program.
+
+    :raises MissingDebugInfo: without debug info of vmlinux
+    """
+    tasks: Partial[Tasks] = cached(prog, "tasks", lambda: _collect(prog))
     return tasks
 
 
-def for_each_open_file(prog: Program, problems: "list[str] | None" = None) -> Iterator[OpenFile]:
-    """
-    Every descriptor of every process; a table that threads share is read once.
-
-    :param problems: Gets a line for each table that cannot be read.
-    """
-    layouts = _layouts(prog)
+def _descriptors(layouts: _Layouts, task: Task, problems: Problems) -> Iterator[OpenFile]:
     memory = layouts.memory
+    table = layouts.fdtable.read(layouts.files.read(task.files)["fdt"])
+    count = min(table["max_fds"], _MAX_FDS)
+    if count < table["max_fds"]:
+        why = f"{table['max_fds']} descriptors are too many to be sound; {count} were read"
+        problems.add(Problem(cause=Cause.LIMIT, why=why), f"descriptors of {task.pid}")
+    words = f"{memory.order}{count}{'Q' if memory.word_size == 8 else 'I'}"
+    slots = struct.unpack(words, memory.read(table["fd"], count * memory.word_size))
+    for fd, file in enumerate(slots):
+        if not file:
+            continue
+        with problems.trying(f"descriptor {fd} of {task.pid}"):
+            inode = layouts.file.read(file)["inode"]
+            yield OpenFile(task=task, fd=fd, file=file, inode=inode)
+
+
+def _open_files(prog: Program) -> Partial[tuple[OpenFile, ...]]:
+    problems = Problems()
+    layouts = _layouts(prog)
     seen: set[int] = set()
-    for task in tasks_of(prog).tasks:
+    found: list[OpenFile] = []
+    for task in problems.take(tasks_of(prog)).tasks:
         if not task.files or task.files in seen:
             continue
         seen.add(task.files)
-        try:
-            table = layouts.fdtable.read(layouts.files.read(task.files)["fdt"])
-            count = min(table["max_fds"], _MAX_FDS)
-            data = memory.read(table["fd"], count * memory.word_size)
-        except WalkError as error:
-            if problems is not None:
-                problems.append(f"descriptors of {task.pid}: {error}")
-            continue
-        for fd in range(count):
-            start = fd * memory.word_size
-            raw = data[start : start + memory.word_size]
-            file = int.from_bytes(raw, "little" if memory.order == "<" else "big")
-            if not file:
-                continue
-            try:
-                inode = layouts.file.read(file)["inode"]
-            except WalkError as error:
-                if problems is not None:
-                    problems.append(f"descriptor {fd} of {task.pid}: {error}")
-                continue
-            yield OpenFile(task, fd, file, inode)
+        what = f"descriptors of {task.pid}"
+        found += problems.collect(_descriptors(layouts, task, problems), what)
+    return problems.partial(tuple(found))
 
 
-def openers_of(prog: Program) -> "dict[int, list[OpenFile]]":
-    """Address of a ``struct inode`` -> who has it open; built once per program."""
+def for_each_open_file(prog: Program) -> Partial[tuple[OpenFile, ...]]:
+    """
+    Every descriptor of every process; a table that threads share counts once. Read once per
+    program.
 
-    def build() -> "dict[int, list[OpenFile]]":
+    :raises MissingDebugInfo: without debug info of vmlinux
+    """
+    files: Partial[tuple[OpenFile, ...]] = cached(prog, "open_files", lambda: _open_files(prog))
+    return files
+
+
+def openers_of(prog: Program) -> Partial[dict[int, tuple[OpenFile, ...]]]:
+    """Address of a ``struct inode`` -> who has it open; made once per program."""
+
+    def make() -> Partial[dict[int, tuple[OpenFile, ...]]]:
+        problems = Problems()
         openers: dict[int, list[OpenFile]] = {}
-        for open_file in for_each_open_file(prog):
+        for open_file in problems.take(for_each_open_file(prog)):
             openers.setdefault(open_file.inode, []).append(open_file)
-        return openers
+        return problems.partial({inode: tuple(files) for inode, files in openers.items()})
 
-    index: dict[int, list[OpenFile]] = cached(prog, "openers", build)
+    index: Partial[dict[int, tuple[OpenFile, ...]]] = cached(prog, "openers", make)
     return index

@@ -119,19 +119,22 @@ class Candidates:
         from drgn_pmem.kernel.paths import paths_of_inode
         from drgn_pmem.kernel.rmap import vmas_of_mapping
         from drgn_pmem.kernel.tasks import tasks_of
+        from drgn_pmem.partial import Problems
 
-        by_mm = tasks_of(self._prog).by_mm
+        # Words to complete: what could not be read only shortens the list.
+        problems = Problems()
+        by_mm = problems.take(tasks_of(self._prog)).by_mm
         yield
-        for super_ in for_each_dax_super(self._prog, []):
-            for inode in itertools.islice(for_each_dax_inode(self._prog, super_, []), _LIMIT):
-                names = paths_of_inode(self._prog, inode)
+        for super_ in problems.take(for_each_dax_super(self._prog)):
+            inodes = for_each_dax_inode(self._prog, super_, problems)
+            for inode in itertools.islice(inodes, _LIMIT):
+                names = problems.take(paths_of_inode(self._prog, inode))
                 if inode.mode & 0o170000 == 0o100000:
                     for path in names.paths:
                         self.add("path", path, f"{_size(inode.size)}, inode {inode.ino}")
                 yield
-                for vma in itertools.islice(
-                    vmas_of_mapping(self._prog, inode.mapping).vmas, _LIMIT
-                ):
+                vmas = problems.take(vmas_of_mapping(self._prog, inode.mapping))
+                for vma in vmas[:_LIMIT]:
                     for task in by_mm.get(vma.mm, ()):
                         self._add_task(task)
                     yield

@@ -10,6 +10,7 @@ import pytest
 
 from drgn_pmem.commands import load_commands
 from drgn_pmem.errors import NotFound
+from drgn_pmem.partial import Cause, Partial, Problem
 from drgn_pmem.spec import SPECS, parse_arguments
 
 from ..samples import Case, program, run_json, run_text
@@ -203,7 +204,7 @@ def test_a_page_of_ram_in_a_dax_mapping_is_said_to_be_none_of_the_file(case: Cas
             assert "page" not in owner["sources"]
 
 
-def test_nothing_is_told_of_a_struct_page_that_is_not_in_the_dump(case: Case) -> None:
+def test_nothing_is_said_of_a_struct_page_that_is_not_in_the_dump(case: Case) -> None:
     for answer in mapped(case).values():
         if answer["state"] == "saved" and answer["reason"] is None:
             continue
@@ -214,7 +215,7 @@ def test_nothing_is_told_of_a_struct_page_that_is_not_in_the_dump(case: Case) ->
         assert any("come from i_pages" in note for note in answer["notes"])
 
 
-def test_both_roads_agree_where_both_are_there(case: Case) -> None:
+def test_both_sources_agree_where_both_were_saved(case: Case) -> None:
     """Every file's page whose struct page is in the dump and that is not shared."""
     blocks = data_starts(case)
     for answer in mapped(case).values():
@@ -259,7 +260,7 @@ def test_the_list_of_files_is_that_of_the_processes_maps(case: Case) -> None:
         assert {task["pid"] for task in files[number]["mapped_by"]} == pids
 
 
-def test_an_unlinked_file_is_told_with_who_holds_it(case: Case) -> None:
+def test_an_unlinked_file_is_shown_with_who_holds_it(case: Case) -> None:
     listed = {path: f for f in run_json(case.prog, "pmem-files -a") for path in f["paths"]}
     for event in events(case, "MAP", "OPEN"):
         file = listed[event.values["path"]]
@@ -300,7 +301,7 @@ def test_a_sector_of_a_device_leads_to_the_file_that_fiemap_names(case: Case) ->
             try:
                 (answer,) = run_json(case.prog, f"pmem-rmap {device}:{sector}")
             except NotFound:
-                continue  # behind the end of this device
+                continue  # after the end of this device
             assert answer["pfn"] == physical // PAGE
             for owner in answer["owners"]:
                 if owner["path"] == path:
@@ -378,14 +379,21 @@ def test_files_are_found_without_the_debug_info_of_dax_and_xfs(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a distribution with vmlinux alone: VFS structures and i_pages lead to every file."""
-    from drgn_pmem.analysis.owners.daxfiles import DaxFiles
+    from drgn_pmem.analysis.owners import daxfiles
     from drgn_pmem.kernel import daxfs
 
-    def names(files: DaxFiles) -> set[tuple[str | None, int]]:
-        return {(f.path, f.entries.pages()) for f in files.files if len(f.entries)}
+    def names() -> set[tuple[str | None, int | None]]:
+        monkeypatch.delitem(case.prog.cache, "drgn_pmem.dax_files", raising=False)
+        files = daxfiles.dax_files_of(case.prog).value.files
+        return {(f.names.value.path, f.entries.value.pages()) for f in files if f.entries.value}
 
-    everything = names(DaxFiles(case.prog))
-    monkeypatch.setattr(daxfs, "dax_disks", lambda prog: None)
-    monkeypatch.setattr(daxfs, "has_type", lambda prog, name: False)
-    assert names(DaxFiles(case.prog)) == everything
+    unknown: Partial[dict[int, int]] = Partial(
+        {}, (Problem(cause=Cause.NO_DEBUG_INFO, why="no debug info", module="dax"),)
+    )
+    everything = names()
+    with monkeypatch.context() as patch:
+        patch.setattr(daxfs, "dax_disks", lambda prog: unknown)
+        patch.setattr(daxfs, "has_type", lambda prog, name: False)
+        assert names() == everything
+    monkeypatch.delitem(case.prog.cache, "drgn_pmem.dax_files")
     assert everything

@@ -321,8 +321,7 @@ class _Reader:
     ) -> MemmapCheck | None:
         if pages is None or not pages.saved:
             return None
-        pgmaps = pages_pgmap(self.prog)
-        known = pgmaps.value if pgmap is not None and pgmaps.complete else None
+        known = pages_pgmap(self.prog)[0] if pgmap is not None else None
         end = pages.first_pfn + pages.npfns
         try:
             check = check_memmap(self.prog, pages.first_pfn, end, known)

@@ -4,29 +4,28 @@
 Pins
 ----
 
-Pages of persistent memory that someone holds beyond idle and their mappings, who holds them, and
-who waits for them. A truncate, a hole punch or an unmount of a DAX file system waits for every
+Pages of persistent memory with extra references (beyond idle and their mappings), who holds them,
+and who waits for them. A truncate, a hole punch or an unmount of a DAX file system waits for every
 reference on the file's pages (layout break): this names the page, the file, the waiting task and
 the holder.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from drgn import Program
 
-from drgn_pmem.analysis.findings.stacks import StackFinding, search_stacks
-from drgn_pmem.analysis.owners.daxfiles import DaxFiles, dax_files_of
+from drgn_pmem.analysis.findings.stacks import Lead, StackFinding, search_stacks
+from drgn_pmem.analysis.owners.daxfiles import dax_files_of
 from drgn_pmem.analysis.owners.search import PageOwners, owners_of
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.states import page_report
-from drgn_pmem.errors import PmemError
-from drgn_pmem.kernel.holders import for_each_held, for_each_pinning_device
-from drgn_pmem.kernel.page import pages_pgmap, read_page
+from drgn_pmem.kernel.holders import Hold, PinningDevice, for_each_held, for_each_pinning_device
+from drgn_pmem.kernel.page import read_page
+from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.tasks import Task
-from drgn_pmem.kernel.walk import collect, until_interrupted
-from drgn_pmem.partial import Problems
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.record import Record, shown
 
 __all__ = ("Holder", "PinnedPage", "Pins", "Waiter", "find_pins")
 
@@ -34,18 +33,13 @@ _DAX_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DE
 """``enum memory_type`` of persistent memory; DEVDAX became GENERIC in v5.7."""
 
 _MAX_PAGES = 1 << 14
-_MAX_TOLD = 10
-"""Pinned pages that are shown."""
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(Record):
     """Who holds a page, or may."""
 
     task: Task
-    kind: str
-    """``"vmsplice"``, ``"splice"``, ``"io_uring"``, ``"direct I/O"``, ``"RDMA"``, ``"vfio"``,
-    ``"user pages"``, ``"stack"``"""
+    kind: Hold
     pfn: int
     """The very page (of a large folio)."""
     evidence: str
@@ -56,15 +50,14 @@ class Holder:
         return {
             "pid": self.task.tgid,
             "comm": self.task.comm,
-            "kind": self.kind,
+            "kind": self.kind.value,
             "pfn": self.pfn,
             "evidence": self.evidence,
             "certain": self.certain,
         }
 
 
-@dataclass(frozen=True)
-class Waiter:
+class Waiter(Record):
     """A task that waits in a layout break."""
 
     task: Task
@@ -84,8 +77,7 @@ class Waiter:
         }
 
 
-@dataclass(frozen=True)
-class PinnedPage:
+class PinnedPage(Record):
     """A page that someone holds or waits for."""
 
     pfn: int
@@ -116,56 +108,53 @@ class PinnedPage:
         }
 
 
-@dataclass(frozen=True)
-class Pins:
-    """All pinned pages and waiting tasks, and what the list may lack."""
+class Pins(Record):
+    """All pinned pages and waiting tasks."""
 
     pages: tuple[PinnedPage, ...]
     waiters: tuple[Waiter, ...]
     """All of them, also those whose page is not known."""
-    notes: tuple[str, ...]
-    lacks: tuple[str, ...]
-    """What could not be read, so that there may be more."""
-    complete: bool
-    """Whether everything that could know of a pin could be read."""
+    notes: tuple[str, ...] = shown(json=False)
 
 
 class _Search:
     def __init__(self, prog: Program) -> None:
         self.prog = prog
-        self.files: DaxFiles = dax_files_of(prog)
+        self.problems = Problems()
+        self.files = self.problems.take(dax_files_of(prog))
         self.notes: list[str] = []
-        self.lacks: list[str] = []
-        self.problems: list[str] = list(self.files.problems)
         self.holders: dict[int, list[Holder]] = {}
         self.waiters: list[Waiter] = []
         self.heads: dict[int, int] = {}
-        self.pgmaps = [g for g in collect(pages_pgmap(prog))[0] if g.type in _DAX_TYPES]
+        page_maps = self.problems.collect(for_each_pgmap(prog))
+        self.pgmaps = [g for g in page_maps if g.type in _DAX_TYPES]
+        self.devices: dict[int, list[PinningDevice]] = {}
+        """Process -> the devices that pin user pages it has open."""
 
-    def run(self) -> Pins:
+    def run(self) -> Partial[Pins]:
         pinned = set(self._busy())
         self._read_objects()
         self._read_stacks(pinned)
         wanted = pinned | set(self.holders)
         wanted |= {self._head(w.pfn) for w in self.waiters if w.pfn is not None}
         if len(wanted) > _MAX_PAGES:
-            self.notes.append(f"{len(wanted)} pages are held; the first {_MAX_PAGES} are shown")
-        pages, whole = until_interrupted(self._page(pfn) for pfn in sorted(wanted)[:_MAX_PAGES])
-        if not whole:
-            self.problems.append(f"interrupted: {len(pages)} of {len(wanted)} pages are shown")
+            why = f"{len(wanted)} pages are held; the first {_MAX_PAGES} are shown"
+            self.problems.add(Problem(cause=Cause.LIMIT, why=why))
+        pages: list[PinnedPage] = []
+        try:
+            for pfn in sorted(wanted)[:_MAX_PAGES]:
+                pages.append(self._page(pfn))
+        except KeyboardInterrupt:
+            why = f"interrupted: {len(pages)} of {len(wanted)} pages are shown"
+            self.problems.add(Problem(cause=Cause.INTERRUPTED, why=why))
         for waiter in self.waiters:
             if waiter.pfn is None:
                 self.notes.append(
                     f"{waiter.task.pid}/{waiter.task.comm} waits in {waiter.function}"
                     f" for {waiter.file or 'a file that its stack does not name'}"
                 )
-        problems = list(dict.fromkeys(self.problems))
-        return Pins(
-            tuple(pages),
-            tuple(self.waiters),
-            tuple(self.notes),
-            (*self.lacks, *(f"there may be more: {line}" for line in problems[:_MAX_TOLD])),
-            not self.lacks and not self.problems,
+        return self.problems.partial(
+            Pins(pages=tuple(pages), waiters=tuple(self.waiters), notes=tuple(self.notes))
         )
 
     def _is_pmem(self, pfn: int) -> bool:
@@ -174,20 +163,18 @@ class _Search:
     def _head(self, pfn: int) -> int:
         """The page that counts the references: the head of a large folio."""
         if pfn not in self.heads:
-            page = read_page(self.prog, pfn).value
+            page = read_page(self.prog, pfn)
             self.heads[pfn] = pfn if page.head_pfn is None else page.head_pfn
         return self.heads[pfn]
 
     def _busy(self) -> Iterator[int]:
         """Pages whose struct page counts more references than idle and mappings explain."""
-        gathered = Problems()
-        report = gathered.take(
-            page_report(self.prog, chosen=Filter(busy=True), ranges=True, keep=_MAX_PAGES)
-        )
+        report = page_report(self.prog, chosen=Filter(busy=True), ranges=True, keep=_MAX_PAGES)
         self.notes += report.notes
-        self.lacks += map(str, gathered)
-        if gathered:
-            self.lacks.append(
+        for line in report.lacks:
+            self.problems.add(Problem(cause=Cause.NOT_SAVED, why=line))
+        if not report.complete:
+            self.notes.append(
                 "where struct pages are missing, only pins that holders or waiters show are known"
             )
         for found in report.ranges:
@@ -200,76 +187,90 @@ class _Search:
             held.append(holder)
 
     def _read_objects(self) -> None:
-        """Pipes and rings: they have the page in their hands."""
-        try:
-            for held in for_each_held(self.prog, self.problems):
-                for pfn in range(held.pfn, held.pfn + held.count):
-                    if self._is_pmem(pfn):
-                        self._hold(Holder(held.opener.task, held.kind, pfn, held.detail, True))
-        except PmemError as error:
-            self.problems.append(str(error))
+        """Pipes and io_uring rings name the exact page."""
+        for held in self.problems.take(for_each_held(self.prog), "there may be more holders"):
+            for pfn in range(held.pfn, held.pfn + held.count):
+                if self._is_pmem(pfn):
+                    self._hold(
+                        Holder(
+                            task=held.opener.task,
+                            kind=held.kind,
+                            pfn=pfn,
+                            evidence=held.detail,
+                            certain=True,
+                        )
+                    )
+        devices = self.problems.take(
+            for_each_pinning_device(self.prog), "there may be more holders"
+        )
+        for device in devices:
+            self.devices.setdefault(device.opener.task.tgid, []).append(device)
 
     def _read_stacks(self, pinned: set[int]) -> None:
-        try:
-            findings = search_stacks(self.prog, self.problems)
-        except PmemError as error:
-            self.problems.append(str(error))
-            return
-        for finding in findings:
-            if finding.kind == "layout break":
-                self._wait(finding)
-            else:
-                self._hold_by_stack(finding, pinned)
+        with self.problems.trying("stacks"):
+            for finding in self.problems.take(search_stacks(self.prog)):
+                if finding.layout_break:
+                    self._wait(finding)
+                else:
+                    self._hold_by_stack(finding, pinned)
 
     def _wait(self, finding: StackFinding) -> None:
         file = None
         if finding.inode is not None:
             known = [f for f in self.files.files if f.inode.address == finding.inode]
-            file = known[0].text() if known else f"inode at {finding.inode:#x}"
-        waited = [p for p in finding.pages if p.how.startswith("wait")] or finding.pages
+            file = known[0].text(self.problems) if known else f"inode at {finding.inode:#x}"
+        waited = [p for p in finding.pages if p.how is Lead.WAIT] or finding.pages
         pfns: list[int | None] = [p.pfn for p in waited]
         for pfn in pfns or [None]:
             name = file
             if name is None and pfn is not None:
-                owners = owners_of(self.prog, pfn).owners
+                owners = self.problems.take(owners_of(self.prog, pfn)).owners
                 name = owners[0].path if owners else None
-            self.waiters.append(Waiter(finding.task, finding.function or "?", pfn, name))
+            self.waiters.append(
+                Waiter(task=finding.task, function=finding.function or "?", pfn=pfn, file=name)
+            )
 
     def _hold_by_stack(self, finding: StackFinding, pinned: set[int]) -> None:
         for page in finding.pages:
             known = self._head(page.pfn) in pinned or self._head(page.pfn) in self.holders
             # A struct page on a stack whose functions say nothing may be left over: it counts only
             # for a page that is held anyway.
-            if finding.kind is None and not known:
+            if finding.hold is None and not known:
                 continue
+            function = finding.function or (finding.functions or ("?",))[0]
             self._hold(
                 Holder(
-                    finding.task,
-                    finding.kind or "stack",
-                    page.pfn,
-                    f"{page.how}, in {finding.function or (finding.functions or ('?',))[0]}",
-                    finding.kind is not None,
+                    task=finding.task,
+                    kind=finding.hold or Hold.STACK,
+                    pfn=page.pfn,
+                    evidence=f"{page.how.value}, in {function}",
+                    certain=finding.hold is not None,
                 )
             )
 
     def _page(self, pfn: int) -> PinnedPage:
-        owners = owners_of(self.prog, pfn)
+        owners = self.problems.take(owners_of(self.prog, pfn))
         holders = list(self.holders.get(pfn, ()))
         if not any(h.certain for h in holders):
             holders += self._suspects(owners)
         waiters = [w for w in self.waiters if w.pfn is not None and self._head(w.pfn) == pfn]
-        return PinnedPage(pfn, owners, tuple(holders), tuple(waiters))
+        return PinnedPage(pfn=pfn, owners=owners, holders=tuple(holders), waiters=tuple(waiters))
 
     def _suspects(self, owners: PageOwners) -> Iterator[Holder]:
         """Processes that map the page and have a device open that pins user pages."""
         mappers = {m.task.tgid for o in owners.owners for m in o.mappings if m.task}
-        for kind, path, opener in for_each_pinning_device(self.prog):
-            if opener.task.tgid in mappers:
-                detail = f"has {path} open (fd {opener.fd}) and maps the page"
-                yield Holder(opener.task, kind, owners.pfn, detail, False)
+        for pid in sorted(mappers):
+            for device in self.devices.get(pid, ()):
+                yield Holder(
+                    task=device.opener.task,
+                    kind=device.kind,
+                    pfn=owners.pfn,
+                    evidence=f"has {device.path} open (fd {device.opener.fd}) and maps the page",
+                    certain=False,
+                )
 
 
-def find_pins(prog: Program) -> Pins:
+def find_pins(prog: Program) -> Partial[Pins]:
     """
     Find every page of persistent memory that is held, and who waits for it; after Ctrl-C, those
     that were looked at until then.

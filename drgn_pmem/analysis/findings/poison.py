@@ -10,15 +10,14 @@ processes that a read of it kills, or to the metadata that it hit.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+import enum
 from typing import Any
 
-from drgn import FaultError, Program
+from drgn import Program
 
-from drgn_pmem.analysis.owners.search import PageOwners, owners_of
+from drgn_pmem.analysis.owners.search import PageOwners, namespaces_of, owners_of
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.states import page_report
-from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.badblocks import (
     SECTOR,
     BadRange,
@@ -26,13 +25,14 @@ from drgn_pmem.kernel.badblocks import (
     for_each_failure_line,
     read_bad_ranges,
 )
-from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
-from drgn_pmem.kernel.page import page_layout, pages_pgmap
+from drgn_pmem.kernel.namespace import Namespace
+from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pagetable import for_each_extent
-from drgn_pmem.kernel.walk import collect, until_interrupted
-from drgn_pmem.partial import Problems
+from drgn_pmem.kernel.pgmap import for_each_pgmap
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, State
+from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("Poison", "PoisonedPage", "find_poison")
+__all__ = ("Place", "Poison", "PoisonedPage", "find_poison")
 
 _MAX_PAGES = 1 << 16
 """Pages that are looked at one by one."""
@@ -41,21 +41,33 @@ _INFO_BLOCK = 8192
 """Bytes that the kernel sets aside for the info block (SZ_8K in drivers/nvdimm/pfn_devs.c)."""
 
 
-@dataclass(frozen=True)
-class PoisonedPage:
+class Place(enum.Enum):
+    """What a byte of persistent memory holds."""
+
+    DATA = "data"
+    INFO_BLOCK = "info block"
+    STRUCT_PAGES = "struct pages"
+    METADATA = "metadata"
+    """Of the namespace; nothing more is known."""
+    RAW = "raw"
+    """A namespace without struct pages."""
+    OUTSIDE = "outside"
+    """Of any namespace."""
+    UNKNOWN = "unknown"
+
+
+class PoisonedPage(Record):
     """One bad page and what it hits."""
 
     pfn: int
-    physical: int
+    physical: int = shown(Show.ADDRESS)
     """Of the first bad byte that is known, else of the page."""
     ranges: tuple[BadRange, ...]
     """What libnvdimm says of it."""
     lines: tuple[FailureLine, ...]
     """What the kernel log says of it."""
     namespace: Namespace | None
-    place: str
-    """``"data"``, ``"info block"``, ``"struct pages"``, ``"metadata"`` (of the namespace, nothing
-    more is known), ``"raw"`` (a namespace without struct pages), ``"outside"`` any namespace."""
+    place: Place
     describes: tuple[int, int] | None
     """First PFN and number of the pages whose struct pages it holds, if it holds any."""
     owners: PageOwners
@@ -111,14 +123,15 @@ class PoisonedPage:
     def hits(self) -> str:
         """What is lost, in words."""
         owners = self.owners.owners
-        if self.place == "struct pages" and self.describes:
+        if self.place is Place.STRUCT_PAGES and self.describes:
             first, count = self.describes
             return f"struct pages of PFN {first:#x} to {first + count - 1:#x}"
         if owners:
             return ", ".join(str(o.path or f"inode {o.inode}") for o in owners)
-        if self.place == "data":
-            return "data that no DAX file in memory has"
-        return self.place
+        if self.place is Place.DATA:
+            lacking = any(problem.degrades for problem in self.owners.problems)
+            return "data" if lacking else "data that no DAX file in memory has"
+        return self.place.value
 
     @property
     def processes(self) -> "list[tuple[int, str, str]]":
@@ -141,7 +154,7 @@ class PoisonedPage:
             "messages": [line.text for line in self.lines],
             "namespace": self.namespace.dev if self.namespace else None,
             "device": owners["device"],
-            "place": self.place,
+            "place": self.place.value,
             "struct_pages_of": (
                 {"first_pfn": self.describes[0], "npfns": self.describes[1]}
                 if self.describes
@@ -162,16 +175,11 @@ class PoisonedPage:
         }
 
 
-@dataclass(frozen=True)
-class Poison:
-    """All bad pages and what the list may lack."""
+class Poison(Record):
+    """All bad pages."""
 
     pages: tuple[PoisonedPage, ...]
-    notes: tuple[str, ...]
-    lacks: tuple[str, ...]
-    """Why there may be more."""
-    complete: bool
-    """Whether everything that could know of a bad page could be read."""
+    notes: tuple[str, ...] = shown(json=False)
 
 
 class _Search:
@@ -179,76 +187,67 @@ class _Search:
         self.prog = prog
         self.shift = int(prog["PAGE_SHIFT"])
         self.notes: list[str] = []
-        self.lacks: list[str] = []
-        self.problems: list[str] = []
+        self.problems = Problems()
         self.ranges: dict[int, list[BadRange]] = {}
         self.lines: dict[int, list[FailureLine]] = {}
         self.namespaces: list[Namespace] = []
 
-    def run(self) -> Poison:
-        self.namespaces, problems = collect(for_each_namespace(self.prog))
-        self.problems += problems
+    def run(self) -> Partial[Poison]:
+        self.namespaces = self.problems.take(namespaces_of(self.prog))
         self._read_ranges()
         self._read_log()
         pfns = set(self.ranges) | set(self._hwpoison()) | self._logged()
-        found, whole = until_interrupted(self._page(pfn) for pfn in sorted(pfns))
-        if not whole:
-            self.problems.append(f"interrupted: {len(found)} of {len(pfns)} bad pages are shown")
-        else:
+        found: list[PoisonedPage] = []
+        try:
+            for pfn in sorted(pfns):
+                found.append(self._page(pfn))
             self._count(found)
-        return Poison(
-            tuple(found),
-            tuple(self.notes),
-            (*self.lacks, *(f"there may be more: {line}" for line in dict.fromkeys(self.problems))),
-            not self.lacks and not self.problems,
-        )
+        except KeyboardInterrupt:
+            why = f"interrupted: {len(found)} of {len(pfns)} bad pages are shown"
+            self.problems.add(Problem(cause=Cause.INTERRUPTED, why=why))
+        return self.problems.partial(Poison(pages=tuple(found), notes=tuple(self.notes)))
 
     def _read_ranges(self) -> None:
-        try:
-            ranges, problems = read_bad_ranges(self.prog)
-        except PmemError as error:
-            self.problems.append(str(error))
-            return
-        self.problems += problems
-        left = _MAX_PAGES
-        for bad in ranges:
-            first, last = bad.start >> self.shift, (bad.end - 1) >> self.shift
-            if last - first >= left:
-                self.notes.append(
-                    f"{bad.arithmetic}: too long to look at every page; the first {left} are shown"
-                )
-                last = first + left - 1
-            left -= max(last - first + 1, 0)
-            for pfn in range(first, last + 1):
-                self.ranges.setdefault(pfn, []).append(bad)
+        with self.problems.trying("bad ranges and badblocks"):
+            left = _MAX_PAGES
+            for bad in self.problems.take(read_bad_ranges(self.prog), "there may be more"):
+                left = self._add_range(bad, left)
+
+    def _add_range(self, bad: BadRange, left: int) -> int:
+        first, last = bad.start >> self.shift, (bad.end - 1) >> self.shift
+        if last - first >= left:
+            why = f"{bad.arithmetic}: too long to look at every page; the first {left} are shown"
+            self.problems.add(Problem(cause=Cause.LIMIT, why=why))
+            last = first + left - 1
+        for pfn in range(first, last + 1):
+            self.ranges.setdefault(pfn, []).append(bad)
+        return left - max(last - first + 1, 0)
 
     def _read_log(self) -> None:
-        lines, problems = collect(for_each_failure_line(self.prog))
-        self.problems += problems
-        for line in lines:
+        for line in self.problems.collect(for_each_failure_line(self.prog), "kernel log"):
             self.lines.setdefault(line.pfn, []).append(line)
 
     def _logged(self) -> set[int]:
         """PFNs in the log that are persistent memory."""
-        pgmaps = collect(pages_pgmap(self.prog))[0]
+        pgmaps = self.problems.collect(for_each_pgmap(self.prog))
         known = {
             pfn
             for pfn in self.lines
             if any(g.has_pfn(pfn) for g in pgmaps) or self._namespace(pfn << self.shift)
         }
         others = len(self.lines) - len(known)
-        if others:
+        if others and not self.problems:
             self.notes.append(f"the kernel log has {others} failed pages that are not pmem")
+        elif others:
+            self.notes.append(f"the kernel log has {others} failed pages that may not be pmem")
         return known
 
     def _hwpoison(self) -> Iterator[int]:
         """PFNs whose struct page is marked."""
-        gathered = Problems()
-        report = gathered.take(
-            page_report(self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES)
-        )
+        report = page_report(self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES)
         self.notes += report.notes
-        self.lacks += map(str, gathered)
+        for line in report.lacks:
+            self.problems.add(Problem(cause=Cause.NOT_SAVED, why=line))
         for found in report.ranges:
             group = found.group
             if (group.folio_pages or 1) > 1:
@@ -268,32 +267,32 @@ class _Search:
         namespace = self._namespace(physical)
         place, describes = self._place(namespace, physical)
         return PoisonedPage(
-            pfn,
-            physical,
-            tuple(ranges),
-            tuple(self.lines.get(pfn, ())),
-            namespace,
-            place,
-            describes,
-            owners_of(self.prog, pfn),
+            pfn=pfn,
+            physical=physical,
+            ranges=tuple(ranges),
+            lines=tuple(self.lines.get(pfn, ())),
+            namespace=namespace,
+            place=place,
+            describes=describes,
+            owners=self.problems.take(owners_of(self.prog, pfn)),
         )
 
     def _place(
         self, namespace: Namespace | None, physical: int
-    ) -> "tuple[str, tuple[int, int] | None]":
+    ) -> "tuple[Place, tuple[int, int] | None]":
         if namespace is None:
-            return "outside", None
+            return (Place.OUTSIDE if namespaces_of(self.prog).complete else Place.UNKNOWN), None
         if namespace.mode == "raw":
-            return "raw", None
+            return Place.RAW, None
         if namespace.data_offset is None:
-            return "unknown", None
+            return Place.UNKNOWN, None
         offset = physical - namespace.resource
         if offset >= namespace.data_offset:
-            return "data", None
+            return Place.DATA, None
         if offset < _INFO_BLOCK:
-            return "info block", None
+            return Place.INFO_BLOCK, None
         describes = self._struct_pages(namespace, physical)
-        return ("struct pages" if describes else "metadata"), describes
+        return (Place.STRUCT_PAGES if describes else Place.METADATA), describes
 
     def _struct_pages(self, namespace: Namespace, physical: int) -> "tuple[int, int] | None":
         """(first PFN, number) of the pages whose struct pages are in a physical page."""
@@ -301,7 +300,14 @@ class _Search:
         first = namespace.resource >> self.shift
         last = (namespace.resource + namespace.raw_size) >> self.shift
         page = physical >> self.shift << self.shift
-        for extent in for_each_extent(self.prog, layout.address(first), layout.address(last)):
+        extents = for_each_extent(self.prog, layout.address(first), layout.address(last))
+        for extent in self.problems.collect(extents, f"struct pages of {namespace.dev}"):
+            if extent.physical is None and extent.state is not State.UNMAPPED:
+                why = extent.reason or extent.state.value
+                self.problems.add(
+                    Problem(cause=Cause.NOT_SAVED, why=why, state=extent.state),
+                    f"struct pages of {namespace.dev}",
+                )
             if extent.physical is None or not (
                 extent.physical <= page < extent.physical + extent.size
             ):
@@ -313,19 +319,19 @@ class _Search:
         return None
 
     def _count(self, pages: list[PoisonedPage]) -> None:
-        try:
+        if "num_poisoned_pages" not in self.prog:
+            return  # without CONFIG_MEMORY_FAILURE
+        with self.problems.trying("num_poisoned_pages"):
             counted = self.prog["num_poisoned_pages"].counter.value_()
-        except (LookupError, FaultError, AttributeError):
-            return
-        marked = sum(1 for page in pages if page.owners.page.hwpoison)
-        if counted != marked:
-            self.notes.append(
-                f"num_poisoned_pages is {counted}; {marked} poisoned struct pages of pmem are known"
-                " here (pages of RAM count too, and a write that clears poison does not count down)"
-            )
+            marked = sum(1 for page in pages if page.owners.page.hwpoison)
+            if counted != marked:
+                self.notes.append(
+                    f"num_poisoned_pages is {counted}, {marked} poisoned pmem pages were found; the"
+                    " counter includes RAM and does not go down when a write clears poison"
+                )
 
 
-def find_poison(prog: Program) -> Poison:
+def find_poison(prog: Program) -> Partial[Poison]:
     """
     Find every bad page of persistent memory; after Ctrl-C, those that were looked at until then.
 

@@ -13,46 +13,49 @@ All stacks are searched raw with numpy first; only those with a hit are unwound.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+import enum
 import re
 
 from drgn import FaultError, Program, StackTrace
 import numpy as np
 import numpy.typing as npt
 
-from drgn_pmem.analysis.owners.daxfiles import dax_files_of
-from drgn_pmem.kernel.daxfs import inodes_of
+from drgn_pmem.analysis.owners.daxfiles import dax_chars_of, dax_files_of
+from drgn_pmem.kernel.holders import Hold
 from drgn_pmem.kernel.memory import Layout, memory_of
-from drgn_pmem.kernel.page import page_layout, pages_pgmap
+from drgn_pmem.kernel.page import page_layout
+from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.rmap import Vma, mapped_pfn, vmas_of_mapping
 from drgn_pmem.kernel.tasks import Task, tasks_of
-from drgn_pmem.kernel.walk import collect
-from drgn_pmem.partial import NotSaved, WalkError
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, State
+from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("StackFinding", "StackPage", "search_stacks")
+__all__ = ("Lead", "StackFinding", "StackPage", "search_stacks")
 
 _DEFAULT_STACK = 16384
 _MAX_STACK = 1 << 18
 _MAX_VECS = 256
 
-_KINDS: tuple[tuple[str, "re.Pattern[str]"], ...] = (
+_LAYOUT_BREAK = re.compile(
+    r"break_layout|break_dax_layouts|dax_break|wait_page_idle|dax_layout_busy"
+)
+"""Functions of a DAX layout break."""
+
+_HOLDS: tuple[tuple[Hold, "re.Pattern[str]"], ...] = (
     (
-        "layout break",
-        re.compile(r"break_layout|break_dax_layouts|dax_break|wait_page_idle|dax_layout_busy"),
-    ),
-    (
-        "direct I/O",
+        Hold.DIRECT_IO,
         re.compile(r"direct_IO|iomap_dio|_dio_|dio_await|direct_(read|write)|blk_io_schedule"),
     ),
-    ("vmsplice", re.compile(r"vmsplice")),
-    ("RDMA", re.compile(r"ib_umem|uverbs")),
-    ("vfio", re.compile(r"vfio_|iopt_pin")),
-    ("io_uring", re.compile(r"io_sqe_buffer|io_rsrc|io_uring_register")),
+    (Hold.VMSPLICE, re.compile(r"vmsplice")),
+    (Hold.RDMA, re.compile(r"ib_umem|uverbs")),
+    (Hold.VFIO, re.compile(r"vfio_|iopt_pin")),
+    (Hold.IO_URING, re.compile(r"io_sqe_buffer|io_rsrc|io_uring_register")),
     (
-        "user pages",
+        Hold.USER_PAGES,
         re.compile(r"(pin|get)_user_pages|iov_iter_(get|extract)_pages|process_vm_rw"),
     ),
 )
+"""How a page is held -> the functions that hold it so."""
 
 # Functions that sleep while they wait for or hold user pages: their callers' return addresses bring
 # a stack into the search although no page is on it.
@@ -73,34 +76,41 @@ _FUNCTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class StackPage:
+class Lead(enum.Enum):
+    """How a stack leads to a page."""
+
+    STRUCT_PAGE = "struct page on its stack"
+    WAIT = "wait address on its stack"
+    BIO = "bio on its stack"
+    BUFFER = "user buffer"
+
+
+class StackPage(Record):
     """A page of persistent memory that a stack leads to."""
 
     pfn: int
-    how: str
-    """``"struct page on its stack"``, ``"wait address on its stack"``, ``"bio on its stack"``,
-    ``"user buffer"``"""
+    how: Lead
 
 
-@dataclass(frozen=True)
-class StackFinding:
+class StackFinding(Record):
     """A task whose stack has to do with pages of persistent memory."""
 
     task: Task
-    kind: str | None
-    """``"layout break"``, ``"direct I/O"``, ...; None if its functions do not tell."""
+    layout_break: bool
+    """Whether it waits in a DAX layout break."""
+    hold: Hold | None
+    """How it holds pages; None if its functions do not show that."""
     function: str | None
-    """The function that told."""
+    """The function that shows it."""
     functions: tuple[str, ...]
     """Innermost first."""
     pages: tuple[StackPage, ...]
-    inode: int | None
+    inode: int | None = shown(Show.ADDRESS)
     """Address of the ``struct inode`` that a layout break works on, from the frames' variables."""
 
 
 class _Searcher:
-    def __init__(self, prog: Program, problems: list[str]) -> None:
+    def __init__(self, prog: Program, problems: Problems) -> None:
         self.prog = prog
         self.problems = problems
         self.memory = memory_of(prog)
@@ -113,9 +123,18 @@ class _Searcher:
                 self.memory, "struct task_struct", stack="stack", area="stack_vm_area"
             )
             self.area = Layout(self.memory, "struct vm_struct", pages="nr_pages")
+        self.pointer: Layout | None = None
+        with problems.trying("stack pointers"):
+            self.pointer = Layout(
+                self.memory,
+                "struct task_struct",
+                # x86_64, arm64, ppc64
+                sp=("thread.sp", "thread.cpu_context.sp", "thread.ksp"),
+                running="on_cpu",
+            )
         self.ranges = [
             (r.start >> self.layout.page_shift, r.end >> self.layout.page_shift)
-            for pgmap in collect(pages_pgmap(prog))[0]
+            for pgmap in problems.collect(for_each_pgmap(prog))
             for r in pgmap.ranges
         ]
         self.code = self._function_ranges()
@@ -138,30 +157,41 @@ class _Searcher:
 
     def _dax_vmas(self) -> dict[int, list[Vma]]:
         """mm -> its VMAs of DAX files and devices."""
-        files = dax_files_of(self.prog)
-        mappings = [f.inode.mapping for f in files.files] + [c.inode.mapping for c in files.chars]
+        take = self.problems.take
+        mappings = [f.inode.mapping for f in take(dax_files_of(self.prog)).files]
+        mappings += [c.inode.mapping for c in take(dax_chars_of(self.prog))]
         by_mm: dict[int, list[Vma]] = {}
         for mapping in mappings:
-            for vma in vmas_of_mapping(self.prog, mapping).vmas:
+            for vma in take(vmas_of_mapping(self.prog, mapping)):
                 by_mm.setdefault(vma.mm, []).append(vma)
         return by_mm
 
     def search(self) -> Iterator[StackFinding]:
-        for task in tasks_of(self.prog).tasks:
-            try:
+        for task in self.problems.take(tasks_of(self.prog)).tasks:
+            with self.problems.trying(f"stack of {task.pid}"):
                 base, words = self._words(task)
-            except WalkError as error:
-                self.problems.append(f"stack of {task.pid}: {error}")
-                continue
-            if len(self._pages(words)) or self._has_code(words):
-                finding = self._finding(task, base, words)
-                if finding is not None:
-                    yield finding
+                if len(self._pages(words)) or self._has_code(words):
+                    finding = self._finding(task, base, words)
+                    if finding is not None:
+                        yield finding
+
+    def _stack_pointer(self, task: Task) -> int | None:
+        """Where the used part of a task's stack begins; None if that is not known."""
+        if self.pointer is None:
+            return None
+        values = self.pointer.read(task.address)
+        if not values["running"]:
+            return values["sp"]
+        try:
+            trace = self.prog.stack_trace(task.object)
+        except (FaultError, ValueError, LookupError):
+            return None  # what its registers were is not in the dump
+        return trace[0].sp if len(trace) else None
 
     def _words(self, task: Task) -> "tuple[int, npt.NDArray[np.uint64]]":
         """
-        Address and words of a task's kernel stack, without the pages at its far end that it never
-        grew into: makedumpfile leaves out pages of zeroes.
+        Address and words of a task's kernel stack, without the pages at its far end that it does
+        not use: makedumpfile leaves out pages of zeroes.
         """
         values = self.task.read(task.address)
         size = _DEFAULT_STACK
@@ -174,9 +204,10 @@ class _Searcher:
         while at > values["stack"]:
             try:
                 parts.append(self.memory.read(at - page, page))
-            except NotSaved:
-                if not parts:
-                    raise
+            except NotSaved as error:
+                pointer = self._stack_pointer(task)
+                if not parts or (pointer is not None and values["stack"] <= pointer < at):
+                    self.problems.add(error, f"stack of {task.pid}")
                 break
             at -= page
         data = b"".join(reversed(parts))
@@ -199,11 +230,11 @@ class _Searcher:
             hit = (numbers >= np.uint64(start)) & (numbers < np.uint64(end))
             # wait_var_event() waits on &page->_refcount before v6.15, on the page since.
             for offset, how in (
-                (layout.refcount, "wait address on its stack"),
-                (0, "struct page on its stack"),
+                (layout.refcount, Lead.WAIT),
+                (0, Lead.STRUCT_PAGE),
             ):
                 for pfn in numbers[hit & (rest == np.uint64(offset))].tolist():
-                    found.setdefault(pfn, StackPage(pfn, how))
+                    found.setdefault(pfn, StackPage(pfn=pfn, how=how))
         return list(found.values())
 
     def _finding(
@@ -214,27 +245,30 @@ class _Searcher:
         live = words
         try:
             trace = self.prog.stack_trace(task.object)
+        except (FaultError, ValueError, LookupError) as error:
+            why = f"it cannot be unwound: {error}"
+            self.problems.add(Problem(cause=Cause.NOT_SAVED, why=why), f"stack of {task.pid}")
+        else:
             functions = tuple(f.name for f in trace if f.name)
             if len(trace) and base <= trace[0].sp < base + 8 * len(words):
-                # Below the stack pointer is what earlier calls left behind.
+                # Below the stack pointer is what earlier calls left.
                 live = words[(trace[0].sp - base) // 8 :]
-            inode = _inode_of_frames(trace)
-        except (FaultError, ValueError, LookupError) as error:
-            self.problems.append(f"stack of {task.pid} cannot be unwound: {error}")
-        kind, function = _classify(functions)
+            inode = self._inode_of_frames(task, trace)
+        layout_break, hold, function = _classify(functions)
         pages = self._pages(live)
-        if kind not in (None, "layout break"):
+        if hold is not None:
             pages += self._of_bios(live) + self._of_buffers(task, live)
-        if kind is None and not pages:
+        if not layout_break and hold is None and not pages:
             return None
         unique = {page.pfn: page for page in reversed(pages)}
         return StackFinding(
-            task,
-            kind,
-            function,
-            functions,
-            tuple(unique[pfn] for pfn in sorted(unique)),
-            inode if kind == "layout break" else None,
+            task=task,
+            layout_break=layout_break,
+            hold=hold,
+            function=function,
+            functions=functions,
+            pages=tuple(unique[pfn] for pfn in sorted(unique)),
+            inode=inode if layout_break else None,
         )
 
     def _is_pmem(self, pfn: int | None) -> bool:
@@ -253,9 +287,11 @@ class _Searcher:
                     page = self.vec.read(bio["vecs"] + index * self.vec_size)["page"]
                     pfn = self.layout.pfn(page)
                     if pfn is not None and self._is_pmem(pfn):
-                        found.append(StackPage(pfn, "bio on its stack"))
-            except NotSaved:
-                continue
+                        found.append(StackPage(pfn=pfn, how=Lead.BIO))
+            except NotSaved as error:
+                # Most words are no pointers; memory that the kernel had may have held a bio.
+                if error.state not in (None, State.UNMAPPED):
+                    self.problems.add(error, f"what a stack points to at {pointer:#x}")
         return found
 
     def _of_buffers(self, task: Task, words: "npt.NDArray[np.uint64]") -> list[StackPage]:
@@ -264,45 +300,45 @@ class _Searcher:
         for vma in self.vmas.get(task.mm, ()):
             inside = words[(words >= np.uint64(vma.start)) & (words < np.uint64(vma.end))]
             for address in np.unique(inside).tolist():
-                try:
+                with self.problems.trying(f"user buffer of {task.pid}"):
                     pfn = mapped_pfn(self.prog, task.mm, address)
-                except NotSaved:
-                    continue
-                if pfn is not None and self._is_pmem(pfn):
-                    found.append(StackPage(pfn, "user buffer"))
+                    if pfn is not None and self._is_pmem(pfn):
+                        found.append(StackPage(pfn=pfn, how=Lead.BUFFER))
         return found
 
-
-def _classify(functions: tuple[str, ...]) -> tuple[str | None, str | None]:
-    for kind, pattern in _KINDS:
-        matching = [function for function in functions if pattern.search(function)]
-        if matching:
-            # The file system's function tells more than what it waits in.
-            return kind, matching[-1 if kind == "layout break" else 0]
-    return None, None
-
-
-def _inode_of_frames(trace: StackTrace) -> int | None:
-    """The inode that a layout break is about: a variable of its frames, where the debug info
-    knows where it is."""
-    for frame in trace:
-        if not _KINDS[0][1].search(frame.name or ""):
-            continue
-        try:
-            inode = frame["inode"]
-            if not inode.absent_:
-                return int(inode)
-        except (LookupError, FaultError, TypeError):
-            continue
-    return None
+    def _inode_of_frames(self, task: Task, trace: StackTrace) -> int | None:
+        """The inode that a layout break is about: a variable of its frames, where the debug info
+        knows where it is."""
+        for frame in trace:
+            if not _LAYOUT_BREAK.search(frame.name or "") or "inode" not in frame:
+                continue
+            with self.problems.trying(f"stack of {task.pid}"):
+                inode = frame["inode"]
+                if not inode.absent_:
+                    return int(inode.value_())
+        return None
 
 
-def search_stacks(prog: Program, problems: list[str]) -> list[StackFinding]:
+def _classify(functions: tuple[str, ...]) -> tuple[bool, Hold | None, str | None]:
+    """Whether a stack waits in a layout break, how it holds pages, and the function that shows
+    it."""
+    waiting = [function for function in functions if _LAYOUT_BREAK.search(function)]
+    if waiting:
+        # The file system's function says more than what it waits in.
+        return True, None, waiting[-1]
+    for hold, pattern in _HOLDS:
+        holding = [function for function in functions if pattern.search(function)]
+        if holding:
+            return False, hold, holding[0]
+    return False, None, None
+
+
+def search_stacks(prog: Program) -> Partial[tuple[StackFinding, ...]]:
     """
     Tasks whose kernel stacks have to do with pages of persistent memory.
 
-    :param problems: Gets a line for each stack that cannot be read.
     :raises MissingDebugInfo: without debug info of vmlinux
     """
-    inodes_of(prog)
-    return list(_Searcher(prog, problems).search())
+    problems = Problems()
+    found = tuple(_Searcher(prog, problems).search())
+    return problems.partial(found)

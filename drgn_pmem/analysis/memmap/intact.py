@@ -199,10 +199,10 @@ class _Check:
     def _entries(self) -> tuple[int, int]:
         """Pages that DAX entries name and whose struct page is there; idle ones among them."""
         try:
-            files = dax_files_of(self.prog).files
+            files = dax_files_of(self.prog).value.files
         except PmemError:
             return 0, 0
-        rows = [file.entries.with_pfn()["pfn"] for file in files]
+        rows = [file.entries.value.with_pfn()["pfn"] for file in files]
         pfns = np.unique(np.concatenate(rows)) if rows else np.zeros(0, np.uint64)
         pfns = pfns[(pfns >= np.uint64(self.first)) & (pfns < np.uint64(self.end))]
         pfns = pfns[:: max(1, len(pfns) // _MAX_ENTRIES)]

@@ -4,20 +4,18 @@
 DAX files
 ---------
 
-Every DAX file of the machine with its DAX entries: the road from ``i_pages`` to the owner of a
-page. It reads RAM only, so it answers also where no struct page of the persistent memory is in the
-dump, and it is the only road for extents that several files share.
+Every DAX file of the machine with its DAX entries, and an index from PFN to file. Only RAM is read,
+so it answers also where no struct page of the persistent memory was saved, and it is the only
+source for extents that several files share.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from drgn import Program
 import numpy as np
 import numpy.typing as npt
 
-from drgn_pmem.errors import MissingDebugInfo, NotInKernel
 from drgn_pmem.kernel.daxchar import DaxChar, for_each_dax_char
 from drgn_pmem.kernel.daxentry import DaxEntries, DaxEntry, read_dax_entries
 from drgn_pmem.kernel.daxfs import (
@@ -29,32 +27,32 @@ from drgn_pmem.kernel.daxfs import (
 )
 from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.paths import InodePaths, paths_of_inode
-from drgn_pmem.kernel.rmap import vmas_of_mapping
-from drgn_pmem.kernel.tasks import OpenFile, Task, openers_of, tasks_of
-from drgn_pmem.partial import WalkError
+from drgn_pmem.kernel.rmap import mappers_of
+from drgn_pmem.kernel.tasks import OpenFile, Task, openers_of
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
 
-__all__ = ("DaxFile", "DaxFiles", "dax_files_of")
-
-_MAX_PROBLEMS = 50
+__all__ = ("DaxFile", "DaxFiles", "dax_chars_of", "dax_files_of", "openers_of_char")
 
 
-@dataclass(frozen=True)
 class DaxFile:
-    """One DAX file that is in memory."""
+    """
+    One DAX file that is in memory.
 
-    inode: DaxInode
-    entries: DaxEntries
-    prog: Program = field(repr=False, compare=False)
+    :param entries: Its DAX entries, and why there may be more.
+    """
+
+    def __init__(self, prog: Program, inode: DaxInode, entries: Partial[DaxEntries]) -> None:
+        self.prog = prog
+        self.inode = inode
+        self.entries = entries
+
+    def __repr__(self) -> str:
+        return f"<DAX file, inode {self.inode.ino} of {self.device}>"
 
     @cached_property
-    def names(self) -> InodePaths:
+    def names(self) -> Partial[InodePaths]:
         """Its paths."""
         return paths_of_inode(self.prog, self.inode)
-
-    @property
-    def path(self) -> str | None:
-        """As the plain mount shows it; None if no dentry of it is in memory."""
-        return self.names.path
 
     @property
     def device(self) -> str:
@@ -67,24 +65,19 @@ class DaxFile:
         return device_number(self.inode.super.dev if self.inode.super else self.inode.rdev)
 
     @property
-    def mapped_by(self) -> list[Task]:
+    def mapped_by(self) -> Partial[tuple[Task, ...]]:
         """Processes with a VMA of the file, in order of pid."""
-        by_mm = tasks_of(self.prog).by_mm
-        users = {
-            task.tgid: task
-            for vma in vmas_of_mapping(self.prog, self.inode.mapping).vmas
-            for task in by_mm.get(vma.mm, ())
-        }
-        return [users[pid] for pid in sorted(users)]
+        return mappers_of(self.prog, self.inode.mapping)
 
     @property
-    def open_by(self) -> list[OpenFile]:
+    def open_by(self) -> Partial[tuple[OpenFile, ...]]:
         """Descriptors of the file."""
-        return openers_of(self.prog).get(self.inode.address, [])
+        return openers_of(self.prog).map(lambda openers: openers.get(self.inode.address, ()))
 
-    def text(self) -> str:
+    def text(self, problems: Problems) -> str:
         """``"/mnt/a/alpha (ino 14)"``"""
-        where = self.path or f"a file of {self.device} whose name is not in the dump"
+        path = problems.take(self.names).path
+        where = path or f"a file of {self.device} whose name is not in memory"
         return f"{where} (ino {self.inode.ino})"
 
 
@@ -95,67 +88,20 @@ class DaxFiles:
     :param prog: The crashed kernel.
     """
 
-    def __init__(self, prog: Program) -> None:
+    def __init__(self, prog: Program, files: Sequence[DaxFile], problems: Problems) -> None:
         self.prog = prog
-        self.files: list[DaxFile] = []
-        self.chars: list[DaxChar] = []
-        self.problems: list[str] = []
-        """Why the answer may lack owners; empty if it is complete."""
-        self.char_problem: str | None = None
-        """Why device DAX could not be read."""
-        self.interrupted = False
-        """Whether Ctrl-C ended the walk: there may be more."""
-        self._read_files()
-        self._read_chars()
+        self.files = files
+        # The problems of their entries are those of the whole: see dax_files_of().
+        self._tables = [problems.take(file.entries, _what(file)) for file in files]
         self._index = self._build_index()
         self._by_mapping = {file.inode.mapping: file for file in self.files}
-        self._chars_by_mapping = {char.inode.mapping: char for char in self.chars}
-
-    def _problem(self, text: str) -> None:
-        if len(self.problems) < _MAX_PROBLEMS:
-            self.problems.append(text)
-
-    def _read_files(self) -> None:
-        problems: list[str] = []
-        try:
-            for super_ in for_each_dax_super(self.prog, problems):
-                try:
-                    for inode in for_each_dax_inode(self.prog, super_, problems):
-                        self._read_file(inode)
-                except WalkError as error:
-                    problems.append(str(error))
-        except WalkError as error:
-            problems.append(str(error))
-        except KeyboardInterrupt:
-            self.interrupted = True
-            problems.insert(0, f"interrupted: {len(self.files)} files were read")
-        for problem in problems:
-            self._problem(problem)
-
-    def _read_file(self, inode: DaxInode) -> None:
-        entries = read_dax_entries(self.prog, i_pages_of(self.prog, inode))
-        self.files.append(DaxFile(inode, entries, self.prog))
-        assert inode.super is not None
-        for problem in entries.problems:
-            self._problem(f"DAX entries of inode {inode.ino} on {inode.super.id}: {problem}")
-
-    def _read_chars(self) -> None:
-        problems: list[str] = []
-        try:
-            self.chars += for_each_dax_char(self.prog, problems)
-        except NotInKernel:
-            pass
-        except (MissingDebugInfo, WalkError) as error:
-            self.char_problem = str(error)
-        if problems:
-            self.char_problem = problems[0]
 
     def _build_index(self) -> "dict[int, tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]]":
         """Order -> (first PFNs in order, which row of ``_rows`` each is)."""
         numbers: list[npt.NDArray[np.int64]] = []
         tables = []
-        for number, file in enumerate(self.files):
-            rows = file.entries.with_pfn()
+        for number, entries in enumerate(self._tables):
+            rows = entries.with_pfn()
             tables.append(rows)
             numbers.append(np.full(len(rows), number, np.int64))
         if not tables:
@@ -170,11 +116,6 @@ class DaxFiles:
             index[order] = (pfns[sort], which[sort])
         return index
 
-    @property
-    def complete(self) -> bool:
-        """Whether every DAX file with every entry could be read."""
-        return not self.problems
-
     def owners(self, pfn: int) -> Iterator[tuple[DaxFile, DaxEntry, int]]:
         """
         Files whose DAX entries name a page.
@@ -188,22 +129,14 @@ class DaxFiles:
             low = np.searchsorted(firsts, np.uint64(max(pfn - (1 << order) + 1, 0)), side="left")
             high = np.searchsorted(firsts, np.uint64(pfn), side="right")
             for row in which[int(low) : int(high)].tolist():
-                file = self.files[int(self._file_numbers[row])]
-                entry = file.entries.find(int(self._rows["index"][row]))
+                number = int(self._file_numbers[row])
+                entry = self._tables[number].find(int(self._rows["index"][row]))
                 if entry is not None and entry.pfn is not None:
-                    yield file, entry, entry.index + (pfn - entry.pfn)
-
-    def char_of(self, pfn: int) -> DaxChar | None:
-        """The DAX character device that a page belongs to."""
-        return next((char for char in self.chars if char.index_of(pfn) is not None), None)
+                    yield self.files[number], entry, entry.index + (pfn - entry.pfn)
 
     def by_mapping(self, mapping: int) -> DaxFile | None:
         """The file of an address space."""
         return self._by_mapping.get(mapping)
-
-    def char_by_mapping(self, mapping: int) -> DaxChar | None:
-        """The DAX character device of an address space."""
-        return self._chars_by_mapping.get(mapping)
 
     @cached_property
     def _owner_counts(self) -> "tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]":
@@ -216,59 +149,79 @@ class DaxFiles:
         ]
         return np.unique(np.concatenate(pages), return_counts=True)
 
-    def shared_pages(self, file: DaxFile) -> int:
+    def shared_pages(self, entries: DaxEntries) -> int:
         """Pages of a file that other files' (or the same file's) entries name too."""
         pfns, counts = self._owner_counts
         shared = pfns[counts > 1]
         if not len(shared):
             return 0
         total = 0
-        for order in np.unique(file.entries.table["order"]).tolist():
-            rows = file.entries.with_pfn()
+        rows = entries.with_pfn()
+        for order in np.unique(rows["order"]).tolist():
             firsts = rows["pfn"][rows["order"] == order]
             pages = (firsts[:, None] + np.arange(1 << order, dtype=np.uint64)).ravel()
             total += int(np.isin(pages, shared).sum())
         return total
 
-    def find(self, path: str) -> "list[DaxFile | DaxChar]":
-        """
-        Files by path, as any mount shows it, with or without ``" (deleted)"``.
 
-        :param path: Absolute path, or ``ino:NUMBER``.
-        """
-        if path.startswith("ino:") and path[4:].isdigit():
-            return [file for file in self.files if file.inode.ino == int(path[4:])]
-        bare = path.removesuffix(" (deleted)")
-        found: list[DaxFile | DaxChar] = [file for file in self.files if bare in file.names.paths]
-        return found + [char for char in self.chars if bare in char.paths]
+def _what(file: DaxFile) -> str:
+    return f"DAX entries of inode {file.inode.ino} on {file.device}"
 
 
-def dax_files_of(prog: Program, *, partial: bool = False) -> DaxFiles:
+def _read(prog: Program, files: list[DaxFile], problems: Problems) -> None:
+    for super_ in problems.take(for_each_dax_super(prog)):
+        for inode in for_each_dax_inode(prog, super_, problems):
+            files.append(DaxFile(prog, inode, read_dax_entries(prog, i_pages_of(prog, inode))))
+
+
+def _read_all(prog: Program) -> Partial[DaxFiles]:
+    problems = Problems()
+    files: list[DaxFile] = []
+    try:
+        _read(prog, files, problems)
+    except KeyboardInterrupt:
+        why = f"interrupted: {len(files)} files were read"
+        problems.add(Problem(cause=Cause.INTERRUPTED, why=why))
+        raise _Interrupted(problems, DaxFiles(prog, files, problems)) from None
+    answer = DaxFiles(prog, files, problems)
+    return problems.partial(answer)
+
+
+def dax_files_of(prog: Program, *, until_interrupted: bool = False) -> Partial[DaxFiles]:
     """
     The DAX files of a program, read once.
 
-    :param partial: After Ctrl-C, return those that were read until then; they are not kept for
-        the next call.
+    :param until_interrupted: After Ctrl-C, return those that were read until then; they are not
+        kept for the next call.
     :raises KeyboardInterrupt: if it is not wanted that way
+    :raises MissingDebugInfo: without debug info of vmlinux
     """
-
-    def make() -> DaxFiles:
-        files = DaxFiles(prog)
-        if files.interrupted:
-            raise _Interrupted(files)
-        return files
-
     try:
-        return cached(prog, "dax_files", make)
+        files: Partial[DaxFiles] = cached(prog, "dax_files", lambda: _read_all(prog))
+        return files
     except _Interrupted as interrupt:
-        if partial:
-            return interrupt.files
+        if until_interrupted:
+            return interrupt.problems.partial(interrupt.files)
         raise
 
 
 class _Interrupted(KeyboardInterrupt):
     """Ctrl-C, with what was read before."""
 
-    def __init__(self, files: DaxFiles) -> None:
+    def __init__(self, problems: Problems, files: DaxFiles) -> None:
         super().__init__()
+        self.problems = problems
         self.files = files
+
+
+def dax_chars_of(prog: Program) -> Partial[tuple[DaxChar, ...]]:
+    """The DAX character devices of a program, read once."""
+    chars: Partial[tuple[DaxChar, ...]] = cached(prog, "dax_chars", lambda: for_each_dax_char(prog))
+    return chars
+
+
+def openers_of_char(prog: Program, char: DaxChar) -> Partial[tuple[OpenFile, ...]]:
+    """Descriptors of a DAX character device, by any of its device nodes."""
+    return openers_of(prog).map(
+        lambda openers: tuple(o for node in char.nodes for o in openers.get(node.address, ()))
+    )

@@ -9,42 +9,47 @@ to the PFN.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import contextlib
 
-from drgn import Program
+from drgn import Object, Program
 import numpy as np
 
-from drgn_pmem.analysis.owners.daxfiles import DaxFile, DaxFiles, dax_files_of
-from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.analysis.owners.daxfiles import (
+    DaxFile,
+    DaxFiles,
+    dax_chars_of,
+    dax_files_of,
+    openers_of_char,
+)
+from drgn_pmem.analysis.owners.search import namespaces_of
+from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.daxchar import DaxChar
 from drgn_pmem.kernel.daxfs import device_number
-from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace
-from drgn_pmem.kernel.rmap import vmas_of_mapping
-from drgn_pmem.kernel.tasks import OpenFile, Task, openers_of, tasks_of
-from drgn_pmem.kernel.walk import collect, until_interrupted
+from drgn_pmem.kernel.memory import address_of
+from drgn_pmem.kernel.namespace import find_namespace
+from drgn_pmem.kernel.rmap import mappers_of, vmas_of_mapping
+from drgn_pmem.kernel.tasks import OpenFile, Task
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
+from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("FileList", "FilePage", "FileSummary", "list_files", "pages_of_file", "split_offset")
+__all__ = ("FilePage", "FileSummary", "list_files", "pages_of_file", "split_offset")
 
 
-@dataclass(frozen=True)
-class FileSummary:
+class FileSummary(Record):
     """One DAX file, or one DAX character device."""
 
-    path: str | None
-    paths: tuple[str, ...]
-    deleted: bool
     inode: int | None
     device: str
     dev: str | None
-    size: int
+    path: str | None
+    paths: tuple[str, ...]
+    deleted: bool | None
+    """None if the dentries that tell could not be read."""
+    size: int = shown(Show.SIZE)
     """bytes"""
-    namespaces: tuple[str, ...]
-    mapped_by: tuple[Task, ...]
-    open_by: tuple[OpenFile, ...]
-    file: DaxFile | DaxChar = field(repr=False, compare=False)
     pages: int | None = None
-    """Pages that its DAX entries name; None for device DAX, which has none."""
+    """Pages that its DAX entries name. None, as all counts, for device DAX, which has none, and if
+    not all entries could be read."""
     huge: int | None = None
     """Of those, in PMD entries."""
     dirty: int | None = None
@@ -53,40 +58,14 @@ class FileSummary:
     zero: int | None = None
     """Pages of holes that were read."""
     shared: int | None = None
-    """Pages that other files have too."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "inode": self.inode,
-            "device": self.device,
-            "dev": self.dev,
-            "path": self.path,
-            "paths": list(self.paths),
-            "deleted": self.deleted,
-            "size": self.size,
-            "pages": self.pages,
-            "huge": self.huge,
-            "dirty": self.dirty,
-            "towrite": self.towrite,
-            "locked": self.locked,
-            "zero": self.zero,
-            "shared": self.shared,
-            "namespaces": list(self.namespaces),
-            "mapped_by": [t.to_json() for t in self.mapped_by],
-            "open_by": [o.to_json() for o in self.open_by],
-        }
+    """Pages that other files have too; None also if not all entries of all files could be read."""
+    namespaces: tuple[str, ...]
+    mapped_by: tuple[Task, ...]
+    open_by: tuple[OpenFile, ...]
+    file: DaxFile | DaxChar = shown(Show.HIDDEN)
 
 
-@dataclass(frozen=True)
-class FileList:
-    """DAX files and what the list may lack."""
-
-    files: tuple[FileSummary, ...]
-    problems: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class FilePage:
+class FilePage(Record):
     """One page, or one DAX entry, of a file."""
 
     inode: int | None
@@ -98,47 +77,26 @@ class FilePage:
     """None for a hole (zero page) or a placeholder."""
     order: int
     dirty: bool | None
-    """None for device DAX, which has no DAX entries."""
+    """None for device DAX, which has no DAX entries, and if the marks could not be read."""
     towrite: bool | None
     locked: bool | None
     zero: bool = False
     empty: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "inode": self.inode,
-            "device": self.device,
-            "path": self.path,
-            "offset": self.offset,
-            "pfn": self.pfn,
-            "order": self.order,
-            "dirty": self.dirty,
-            "towrite": self.towrite,
-            "locked": self.locked,
-            "zero": self.zero,
-            "empty": self.empty,
-        }
-
 
 class _Places:
     """Which namespaces a file's pages are in."""
 
-    def __init__(self, prog: Program) -> None:
+    def __init__(self, prog: Program, problems: Problems) -> None:
         self.shift = int(prog["PAGE_SHIFT"])
-        self.namespaces: list[Namespace] = []
-        self.problems: list[str] = []
-        try:
-            self.namespaces, self.problems = collect(for_each_namespace(prog))
-        except PmemError as error:
-            self.problems = [str(error)]
+        self.namespaces = problems.take(namespaces_of(prog))
         self.ranges = [
             (n.dev, n.resource >> self.shift, (n.resource + n.raw_size) >> self.shift)
             for n in self.namespaces
             if n.resource and n.raw_size
         ]
 
-    def of_file(self, file: DaxFile) -> tuple[str, ...]:
-        pfns = file.entries.with_pfn()["pfn"]
+    def of_file(self, file: DaxFile, pfns: "np.typing.NDArray[np.uint64]") -> tuple[str, ...]:
         found = [
             dev
             for dev, start, end in self.ranges
@@ -154,81 +112,95 @@ class _Places:
         )
 
 
-def _summary(files: DaxFiles, places: _Places, file: DaxFile) -> FileSummary:
-    entries = file.entries
+def _summary(
+    files: Partial[DaxFiles], places: _Places, file: DaxFile, problems: Problems
+) -> FileSummary:
+    take = problems.take
+    names = take(file.names)
+    entries = take(file.entries)
+    counts: dict[str, int | None] = {}
+    if file.entries.complete:
+        flags = ("dirty", "towrite", "locked", "zero")
+        counts = {flag: entries.pages(flag) for flag in flags}
+        counts |= {"pages": entries.pages(), "huge": entries.pages("pmd")}
+        if files.complete:
+            counts["shared"] = take(files).shared_pages(entries)
     return FileSummary(
-        file.path,
-        file.names.paths,
-        file.names.deleted,
-        file.inode.ino,
-        file.device,
-        file.dev,
-        file.inode.size,
-        places.of_file(file),
-        tuple(file.mapped_by),
-        tuple(file.open_by),
-        file,
-        pages=entries.pages(),
-        huge=entries.pages("pmd"),
-        dirty=entries.pages("dirty"),
-        towrite=entries.pages("towrite"),
-        locked=entries.pages("locked"),
-        zero=entries.pages("zero"),
-        shared=files.shared_pages(file),
+        inode=file.inode.ino,
+        device=file.device,
+        dev=file.dev,
+        path=names.path,
+        paths=names.paths,
+        deleted=names.deleted,
+        size=file.inode.size,
+        namespaces=places.of_file(file, entries.with_pfn()["pfn"]),
+        mapped_by=take(file.mapped_by),
+        open_by=take(file.open_by),
+        file=file,
+        **counts,
     )
 
 
-def _char_summary(prog: Program, places: _Places, char: DaxChar) -> FileSummary:
-    by_mm = tasks_of(prog).by_mm
-    users = {
-        task.tgid: task
-        for vma in vmas_of_mapping(prog, char.inode.mapping).vmas
-        for task in by_mm.get(vma.mm, ())
-    }
+def _char_summary(prog: Program, places: _Places, char: DaxChar, problems: Problems) -> FileSummary:
     node = char.node
     return FileSummary(
-        char.paths[0],
-        char.paths,
-        False,
-        node.ino if node else None,
-        char.name,
-        device_number(node.rdev) if node else None,
-        char.device.size,
-        places.of_char(char),
-        tuple(users[pid] for pid in sorted(users)),
-        tuple(openers_of(prog).get(node.address, ())) if node else (),
-        char,
+        inode=node.ino if node else None,
+        device=char.name,
+        dev=device_number(node.rdev) if node else None,
+        path=char.paths[0],
+        paths=char.paths,
+        deleted=False,
+        size=char.device.size,
+        namespaces=places.of_char(char),
+        mapped_by=problems.take(mappers_of(prog, char.inode.mapping)),
+        open_by=problems.take(openers_of_char(prog, char)),
+        file=char,
     )
 
 
-def list_files(prog: Program, namespace: str | None = None, *, all_files: bool = False) -> FileList:
+def list_files(
+    prog: Program, namespace: str | None = None, *, all_files: bool = False
+) -> Partial[tuple[FileSummary, ...]]:
     """
-    DAX files, by device and inode; DAX character devices after them.
+    DAX files, by device and inode; DAX character devices after them. After Ctrl-C, those that were
+    read until then.
 
     :param namespace: Only files with pages in it.
     :param all_files: Also files that have no DAX entry and that nobody maps.
-    :return: The files; after Ctrl-C those that were read until then, and a problem that says so.
     :raises NotFound: if there is no such namespace
     """
-    if namespace is not None:
-        find_namespace(prog, namespace)
-    files = dax_files_of(prog, partial=True)
-    places = _Places(prog)
-    found, whole = until_interrupted(
-        _summary(files, places, file) for file in _wanted(files, all_files)
-    )
-    problems = [] if whole else [f"interrupted: {len(found)} of {len(files.files)} files are shown"]
+    problems = Problems()
+    wanted = None if namespace is None else find_namespace(prog, namespace).dev
+    files = dax_files_of(prog, until_interrupted=True)
+    places = _Places(prog, problems)
+    found: list[FileSummary] = []
+    all_of_them = problems.take(files).files
+    try:
+        for file in _wanted(prog, all_of_them, all_files, problems):
+            found.append(_summary(files, places, file, problems))
+    except KeyboardInterrupt:
+        why = f"interrupted: {len(found)} of {len(all_of_them)} files are shown"
+        problems.add(Problem(cause=Cause.INTERRUPTED, why=why))
     found.sort(key=lambda f: (f.device, f.inode or 0))
-    found += [_char_summary(prog, places, char) for char in files.chars]
-    if namespace is not None:
-        found = [f for f in found if namespace in f.namespaces]
-    problems += files.problems + ([files.char_problem] if files.char_problem else [])
-    return FileList(tuple(found), tuple(problems + places.problems))
+    found += [
+        _char_summary(prog, places, char, problems)
+        for char in problems.take(dax_chars_of(prog), "device DAX")
+    ]
+    if wanted is not None:
+        found = [f for f in found if wanted in f.namespaces]
+    return problems.partial(tuple(found))
 
 
-def _wanted(files: DaxFiles, all_files: bool) -> Iterator[DaxFile]:
-    for file in files.files:
-        if all_files or len(file.entries) or vmas_of_mapping(files.prog, file.inode.mapping).vmas:
+def _wanted(
+    prog: Program, files: Sequence[DaxFile], all_files: bool, problems: Problems
+) -> Iterator[DaxFile]:
+    for file in files:
+        if (
+            all_files
+            or len(problems.take(file.entries))
+            or not file.entries.complete
+            or problems.take(vmas_of_mapping(prog, file.inode.mapping))
+        ):
             yield file
 
 
@@ -240,97 +212,131 @@ def split_offset(text: str) -> tuple[str, int | None]:
     """
     path, colon, number = text.rpartition(":")
     if colon and path:
-        try:
+        with contextlib.suppress(ValueError):
             return path, int(number, 0)
-        except ValueError:
-            pass
     return text, None
 
 
+def _named(prog: Program, path: str, problems: Problems) -> "list[DaxFile | DaxChar]":
+    """
+    Files by path, as any mount shows it, with or without ``" (deleted)"``.
+
+    :param path: Absolute path, or ``ino:NUMBER``.
+    """
+    files = problems.take(dax_files_of(prog)).files
+    if path.startswith("ino:") and path[4:].isdigit():
+        return [file for file in files if file.inode.ino == int(path[4:])]
+    bare = path.removesuffix(" (deleted)")
+    found: list[DaxFile | DaxChar] = [
+        file for file in files if bare in problems.take(file.names).paths
+    ]
+    chars = problems.take(dax_chars_of(prog))
+    return found + [char for char in chars if bare in char.paths]
+
+
 def _find(prog: Program, text: str) -> tuple[Sequence[DaxFile | DaxChar], int | None]:
-    files = dax_files_of(prog)
+    # What could not be read matters only if nothing is found.
+    problems = Problems()
     # A path may end in ":8" itself.
-    found: Sequence[DaxFile | DaxChar] = files.find(text)
+    found = _named(prog, text, problems)
     if found:
         return found, None
     path, offset = split_offset(text)
-    found = files.find(path)
+    found = _named(prog, path, problems)
+    if not found and problems:
+        why = next(str(problem) for problem in problems if problem.degrades)
+        raise WalkError(f"no DAX file {path} among those that could be read; {why}")
     if not found:
-        why = f"; {files.problems[0]}" if files.problems else ""
         raise NotFound(
             f"no DAX file {path} in memory (pmem-files lists those there are; one that nobody"
-            f" mapped or opened since the last mount is not){why}"
+            " mapped or opened since the last mount is not)"
         )
     if offset is not None and offset < 0:
         raise UsageError(f"{text}: an offset cannot be negative")
     return found, offset
 
 
-def pages_of_file(prog: Program, text: str) -> list[FilePage]:
+def _of_inode(prog: Program, inode: Object) -> tuple[Sequence[DaxFile | DaxChar], None]:
+    address = address_of(inode)
+    problems = Problems()
+    files = problems.take(dax_files_of(prog)).files
+    found: list[DaxFile | DaxChar] = [f for f in files if f.inode.address == address]
+    found += [c for c in problems.take(dax_chars_of(prog)) if c.inode.address == address]
+    if not found:
+        raise NotFound(f"the inode at {address:#x} is no DAX file's in memory")
+    return found, None
+
+
+def pages_of_file(prog: Program, file: "str | Object") -> Partial[tuple[FilePage, ...]]:
     """
     From a file to its pages.
 
-    :param text: ``PATH``, every DAX entry of the file; ``PATH:OFFSET``, the page at a byte offset;
-        ``ino:NUMBER`` for a file without a name.
+    :param file: ``PATH``, every DAX entry of the file; ``PATH:OFFSET``, the page at a byte offset;
+        ``ino:NUMBER`` for a file without a name; ``struct inode *``.
     :raises NotFound: if no such file is in memory, or it has no DAX entry at the offset
+    :raises WalkError: if it cannot be known whether there is one
     :raises UsageError: if the offset is no offset
     """
-    files, offset = _find(prog, text)
+    problems = Problems()
+    files, offset = _of_inode(prog, file) if isinstance(file, Object) else _find(prog, file)
     shift = int(prog["PAGE_SHIFT"])
     pages: list[FilePage] = []
-    for file in files:
-        if isinstance(file, DaxChar):
-            pages += _char_pages(file, offset, shift)
+    for one in files:
+        if isinstance(one, DaxChar):
+            pages += _char_pages(one, offset, shift)
         else:
-            pages += _file_pages(file, offset, shift)
-    if not pages and offset is not None:
-        problems = [p for f in files if isinstance(f, DaxFile) for p in f.entries.problems]
+            pages += _file_pages(one, offset, shift, problems)
+    if not pages and offset is not None and not problems:
         raise NotFound(
-            f"{text}: no DAX entry there: a hole, or not touched through a mapping since the file"
-            " came into memory" + (f"; but {problems[0]}" if problems else "")
+            f"{file}: no DAX entry there: a hole, or not touched through a mapping since the file"
+            " came into memory"
         )
-    return pages
+    return problems.partial(tuple(pages))
 
 
 def _char_pages(char: DaxChar, offset: int | None, shift: int) -> Iterator[FilePage]:
     order = max(char.device.align.bit_length() - 1 - shift, 0)
     index = 0 if offset is None else offset >> shift
     end = char.device.size >> shift if offset is None else index + 1
+    node = char.node
     while index < end:
         pfn = char.pfn_of(index)
         if pfn is not None:
-            node = char.node
             yield FilePage(
-                node.ino if node else None,
-                char.name,
-                char.paths[0],
-                index << shift,
-                pfn,
-                order,
-                None,
-                None,
-                None,
+                inode=node.ino if node else None,
+                device=char.name,
+                path=char.paths[0],
+                offset=index << shift,
+                pfn=pfn,
+                order=order,
+                dirty=None,
+                towrite=None,
+                locked=None,
             )
         index += 1 << order
 
 
-def _file_pages(file: DaxFile, offset: int | None, shift: int) -> Iterator[FilePage]:
+def _file_pages(
+    file: DaxFile, offset: int | None, shift: int, problems: Problems
+) -> Iterator[FilePage]:
+    path = problems.take(file.names).path
+    table = problems.take(file.entries)
     if offset is None:
-        entries = [(entry.index, entry) for entry in file.entries]
+        entries = [(entry.index, entry) for entry in table]
     else:
-        entry = file.entries.find(offset >> shift)
+        entry = table.find(offset >> shift)
         entries = [(offset >> shift, entry)] if entry else []
     for index, entry in entries:
         yield FilePage(
-            file.inode.ino,
-            file.device,
-            file.path,
-            index << shift,
-            entry.pfn_at(index),
-            entry.order,
-            entry.dirty,
-            entry.towrite,
-            entry.locked,
-            entry.zero,
-            entry.empty,
+            inode=file.inode.ino,
+            device=file.device,
+            path=path,
+            offset=index << shift,
+            pfn=entry.pfn_at(index),
+            order=entry.order,
+            dirty=entry.dirty,
+            towrite=entry.towrite,
+            locked=entry.locked,
+            zero=entry.zero,
+            empty=entry.empty,
         )

@@ -7,7 +7,6 @@ Records of owners
 What :func:`drgn_pmem.analysis.owners.search.owners_of` answers: a page, its files, their processes.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from drgn_pmem.dumpfile import State
@@ -15,12 +14,13 @@ from drgn_pmem.kernel.daxentry import DaxEntry
 from drgn_pmem.kernel.page import PageState
 from drgn_pmem.kernel.rmap import Mapping, Proof
 from drgn_pmem.kernel.tasks import OpenFile
+from drgn_pmem.partial import Problem
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("Owner", "PageOwners")
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(Record):
     """A file that a page belongs to, and who maps the page through it."""
 
     inode: int | None
@@ -32,7 +32,8 @@ class Owner:
     path: str | None
     paths: tuple[str, ...]
     """As every mount shows every link of it."""
-    deleted: bool
+    deleted: bool | None
+    """No name leads to it any more; None if that could not be read."""
     offset: int
     """Of the page in the file, bytes."""
     sector: int | None
@@ -43,39 +44,21 @@ class Owner:
     sources: tuple[str, ...]
     """``"page"``: the struct page names it; ``"i_pages"``: a DAX entry does; ``"range"``: the page
     is in the range of the DAX device; ``"pte"``: only page tables do (a private copy in RAM)."""
-    mappings: tuple[Mapping, ...]
-    open_by: tuple[OpenFile, ...] = ()
-    """Who has it open; filled in for unlinked files."""
-    private_copy: bool = False
-    """The page is a process's private copy (copy on write) of the file's page, in RAM."""
-    hole: bool = False
+    private_copy: bool | None = False
+    """The page is a process's private copy (copy on write) of the file's page, in RAM. None, as
+    below: it is one of the two, and the DAX entries that tell could not be read."""
+    hole: bool | None = False
     """The page is the zero page, mapped where the file has a hole."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "inode": self.inode,
-            "device": self.device,
-            "dev": self.dev,
-            "path": self.path,
-            "paths": list(self.paths),
-            "deleted": self.deleted,
-            "offset": self.offset,
-            "sector": self.sector,
-            "entry": self.entry.to_json() if self.entry else None,
-            "sources": list(self.sources),
-            "private_copy": self.private_copy,
-            "hole": self.hole,
-            "open_by": [o.to_json() for o in self.open_by],
-            "mappings": [m.to_json() for m in self.mappings],
-        }
+    open_by: tuple[OpenFile, ...] = ()
+    """Who has it open."""
+    mappings: tuple[Mapping, ...]
 
 
-@dataclass(frozen=True)
-class PageOwners:
+class PageOwners(Record):
     """Everything that is known of who owns a page."""
 
     pfn: int
-    physical: int
+    physical: int = shown(Show.ADDRESS)
     namespace: str | None
     device: str | None
     page: PageState
@@ -83,10 +66,8 @@ class PageOwners:
     """Belongs to several files (reflink): as the struct page marks it, or as i_pages prove it."""
     owners: tuple[Owner, ...]
     notes: tuple[str, ...]
-    lacks: tuple[str, ...]
-    """What could not be read, so that there may be more."""
-    complete: bool
-    """Whether every DAX file could be looked at."""
+    problems: tuple[Problem, ...]
+    """Which of the answer's problems concern this page, in answers about several."""
     page_shift: int
 
     @property
@@ -132,5 +113,5 @@ class PageOwners:
             "pinned": page.pinned if trusted else None,
             "shared": self.shared,
             "owners": [o.to_json() for o in self.owners],
-            "notes": [*self.notes, *self.lacks],
+            "notes": [*self.notes, *map(str, self.problems)],
         }

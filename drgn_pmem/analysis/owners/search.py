@@ -5,67 +5,50 @@ Owners
 ------
 
 Page to file to process. Two sources name the file of a page: its struct page (mapping and index)
-and the DAX entries of every DAX file (:mod:`drgn_pmem.analysis.owners.daxfiles`); both are asked
-where the dump has them, and where they differ the answer says so. Device DAX has no entries; there
-the second source is the device's own ranges.
+and the DAX entries of every DAX file (:mod:`drgn_pmem.analysis.owners.daxfiles`). Both are read
+where they were saved, and where they differ the answer says so. Device DAX has no entries: there
+the second source is the range of the device.
 """
 
 from collections.abc import Iterator
 
-from drgn import Program
+from drgn import Object, Program
 
-from drgn_pmem.analysis.owners.daxfiles import DaxFile, DaxFiles, dax_files_of
+from drgn_pmem.analysis.owners.daxfiles import (
+    DaxFile,
+    dax_chars_of,
+    dax_files_of,
+    openers_of_char,
+)
+from drgn_pmem.analysis.owners.rampages import ram_pages_of
 from drgn_pmem.analysis.owners.records import Owner, PageOwners
-from drgn_pmem.dumpfile.coverage import State
+from drgn_pmem.errors import UsageError
 from drgn_pmem.kernel.badblocks import SECTOR
 from drgn_pmem.kernel.daxchar import DaxChar
 from drgn_pmem.kernel.daxentry import DaxEntry
 from drgn_pmem.kernel.daxfs import device_number, host_of_mapping
-from drgn_pmem.kernel.dm import dm_pieces, sectors_above
-from drgn_pmem.kernel.memory import cached
+from drgn_pmem.kernel.dm import sectors_above
+from drgn_pmem.kernel.memory import address_of, cached
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
-from drgn_pmem.kernel.page import pages_pgmap, read_page
-from drgn_pmem.kernel.rmap import (
-    Mapping,
-    Proof,
-    Vma,
-    mapped_pfn,
-    mappings_of_page,
-    vmas_of_mapping,
-)
+from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
+from drgn_pmem.kernel.rmap import Mapping, Proof, mappings_of_page
 from drgn_pmem.kernel.tasks import tasks_of
-from drgn_pmem.kernel.walk import collect
-from drgn_pmem.partial import NotSaved, WalkError
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, State
 
-__all__ = ("Owner", "PageOwners", "describe_mapping", "owners_of")
+__all__ = ("Owner", "PageOwners", "describe_mapping", "namespaces_of", "owners_of")
 
-_MAX_RAM_PAGES = 1 << 20
-"""Pages of DAX mappings that are looked at for a page of RAM."""
+_FS_DAX = "MEMORY_DEVICE_FS_DAX"
 
 
-class _StandIns:
-    """Pages of RAM that DAX mappings have in their page tables, found once per program."""
+def namespaces_of(prog: Program) -> Partial[list[Namespace]]:
+    """The namespaces of a program, read once."""
 
-    def __init__(self, prog: Program) -> None:
-        self.places: dict[int, list[tuple[DaxFile, Vma, int]]] = {}
-        self.complete = True
-        pgmaps = collect(pages_pgmap(prog))[0]
-        shift = int(prog["PAGE_SHIFT"])
-        left = _MAX_RAM_PAGES
-        for file in dax_files_of(prog).files:
-            for vma in vmas_of_mapping(prog, file.inode.mapping).vmas:
-                left -= max(vma.end - vma.start, 0) >> shift
-                if left < 0:
-                    self.complete = False
-                    return
-                for address in range(vma.start, vma.end, 1 << shift):
-                    try:
-                        pfn = mapped_pfn(prog, vma.mm, address)
-                    except NotSaved:
-                        self.complete = False
-                        break
-                    if pfn is not None and not any(g.has_pfn(pfn) for g in pgmaps):
-                        self.places.setdefault(pfn, []).append((file, vma, address))
+    def read() -> Partial[list[Namespace]]:
+        problems = Problems()
+        return problems.partial(problems.collect(for_each_namespace(prog)))
+
+    namespaces: Partial[list[Namespace]] = cached(prog, "namespaces", read)
+    return namespaces
 
 
 class _Question:
@@ -74,11 +57,11 @@ class _Question:
     def __init__(self, prog: Program, pfn: int) -> None:
         self.prog = prog
         self.pfn = pfn
-        self.files: DaxFiles = dax_files_of(prog)
-        self.page = read_page(prog, pfn).value  # its state says what is not known
+        self.problems = Problems()
+        self.page = read_page(prog, pfn)
         self.page_shift = int(prog["PAGE_SHIFT"])
         self.notes: list[str] = []
-        self.lacks: list[str] = []
+        self.namespace = self._namespace()
 
     @property
     def known(self) -> bool:
@@ -86,56 +69,50 @@ class _Question:
         page = self.page
         return page.state is State.SAVED and page.reason is None and page.pgmap_known is not False
 
-    def answer(self) -> PageOwners:
-        namespace = self._namespace()
-        owners = list(self._owners())
+    def answer(self) -> Partial[PageOwners]:
+        namespace = self.namespace
+        owners = tuple(self._owners())
+        shared = self._shared(owners)
         self._explain(owners)
         device = None
         if namespace is not None:
             device = namespace.blockdev or namespace.chardev
-        return PageOwners(
-            self.pfn,
-            self.pfn << self.page_shift,
-            namespace.dev if namespace else None,
-            device,
-            self.page,
-            self._shared(owners),
-            tuple(owners),
-            tuple(dict.fromkeys(self.notes)),
-            tuple(dict.fromkeys(self.lacks)),
-            self.files.complete,
-            self.page_shift,
+        record = PageOwners(
+            pfn=self.pfn,
+            physical=self.pfn << self.page_shift,
+            namespace=namespace.dev if namespace else None,
+            device=device,
+            page=self.page,
+            shared=shared,
+            owners=owners,
+            notes=tuple(dict.fromkeys(self.notes)),
+            problems=tuple(self.problems),
+            page_shift=self.page_shift,
         )
-
-    def _shared(self, owners: list[Owner]) -> bool | None:
-        if not self._is_pmem():
-            return None
-        files = [o for o in owners if "i_pages" in o.sources]
-        if len(files) > 1:
-            return True
-        if self.known and self.page.shared is not None:
-            return self.page.shared
-        return False if files and self.files.complete else None
+        return self.problems.partial(record)
 
     def _namespace(self) -> Namespace | None:
-        namespaces, problems = cached(
-            self.prog, "namespaces", lambda: collect(for_each_namespace(self.prog))
-        )
         physical = self.pfn << self.page_shift
-        found = next((n for n in namespaces if physical in n.range), None)
-        if found is None and problems and self._is_pmem():
-            self.lacks.append(f"namespace unknown: {problems[0]}")
-        return found
+        # One that is found is certain; the problems of the others matter where none is.
+        return self.problems.attempt(
+            "namespace of the page",
+            lambda: next((n for n in namespaces_of(self.prog) if physical in n.range), None),
+        )
+
+    @property
+    def _is_pmem(self) -> bool:
+        """Whether a page map covers the page."""
+        return self.page.type is not None
 
     def _owners(self) -> Iterator[Owner]:
         claim = self._claim()
-        char = self.files.char_of(self.pfn)
-        if char is not None:
-            yield self._of_char(char, claim)
-            return
-        entries = sorted(
-            self.files.owners(self.pfn), key=lambda o: (o[0].device, o[0].inode.ino, o[2])
-        )
+        if self._is_pmem and self.page.type != _FS_DAX:
+            char = self._char()
+            if char is not None:
+                yield self._of_char(char, claim)
+                return
+        files = self.problems.take(dax_files_of(self.prog), "there may be more owners")
+        entries = sorted(files.owners(self.pfn), key=lambda o: (o[0].device, o[0].inode.ino, o[2]))
         named = False
         for file, entry, index in entries:
             by_page = claim is not None and claim == (file.inode.mapping, index)
@@ -145,16 +122,22 @@ class _Question:
             )
         if claim is not None and not named:
             yield from self._of_claim(*claim, bool(entries))
-        if claim is None and not entries and not self._is_pmem():
-            yield from self._stand_ins()
+        if claim is None and not entries and not self._is_pmem:
+            yield from self._ram_page()
 
-    def _is_pmem(self) -> bool:
-        return self.page.type is not None
+    def _char(self) -> DaxChar | None:
+        """The DAX character device that the page belongs to."""
+        return self.problems.attempt(
+            "device DAX",
+            lambda: next(
+                (c for c in dax_chars_of(self.prog) if c.index_of(self.pfn) is not None), None
+            ),
+        )
 
     def _claim(self) -> "tuple[int, int] | None":
         """(mapping, index) that the struct page names."""
         page = self.page
-        if not self.known or not self._is_pmem():
+        if not self.known or not self._is_pmem:
             return None
         if page.mapping_address is None or page.index is None:
             return None
@@ -163,149 +146,159 @@ class _Question:
     def _of_file(
         self, file: DaxFile, entry: DaxEntry | None, index: int, sources: tuple[str, ...]
     ) -> Owner:
-        mapping = file.inode.mapping
-        self.lacks += [f"{file.text()}: {p}" for p in file.names.problems]
-        self.lacks += [f"{file.text()}: {p}" for p in vmas_of_mapping(self.prog, mapping).problems]
+        take, what = self.problems.take, file.text(self.problems)
+        names = take(file.names, what)
+        mapped = mappings_of_page(self.prog, file.inode.mapping, index, self.pfn)
         return Owner(
-            file.inode.ino,
-            file.device,
-            file.dev,
-            file.path,
-            file.names.paths,
-            file.names.deleted,
-            index << self.page_shift,
-            self._sector(file),
-            entry,
-            sources,
-            tuple(mappings_of_page(self.prog, mapping, index, self.pfn)),
-            tuple(file.open_by) if file.names.deleted else (),
+            inode=file.inode.ino,
+            device=file.device,
+            dev=file.dev,
+            path=names.path,
+            paths=names.paths,
+            deleted=names.deleted,
+            offset=index << self.page_shift,
+            sector=self._sector(file),
+            entry=entry,
+            sources=sources,
+            mappings=take(mapped, what),
+            open_by=take(file.open_by),
         )
 
     def _sector(self, file: DaxFile) -> int | None:
         """Sector of the page on the file system's device, through dm-linear if it lies on that."""
-        namespace, super_ = self._namespace(), file.inode.super
+        namespace, super_ = self.namespace, file.inode.super
         if namespace is None or namespace.blockdev is None or super_ is None:
             return None
         if namespace.data_offset is None or len(super_.disks) != 1:
             return None
         offset = (self.pfn << self.page_shift) - namespace.resource - namespace.data_offset
-        on = sectors_above(self.prog, namespace.blockdev, offset // SECTOR)
-        sector = on.get(super_.disks[0])
-        if sector is None:
-            problems = dm_pieces(self.prog)[1]
-            self.lacks.append(
-                f"sector on {super_.disks[0]} not known: its table on {namespace.blockdev}"
-                f" {f'cannot be read: {problems[0]}' if problems else 'is not linear'}"
-            )
-            return None
-        return sector - super_.start_sector
+        partial = sectors_above(self.prog, namespace.blockdev, offset // SECTOR)
+        disk = super_.disks[0]
+        sector = partial.value.get(disk)
+        if sector is not None:
+            return sector - super_.start_sector
+        what = f"sector on {disk}"
+        self.problems.take(partial, what)
+        if partial.complete:
+            why = f"its table on {namespace.blockdev} is not linear"
+            self.problems.add(Problem(cause=Cause.UNSUPPORTED, why=why), what)
+        return None
 
     def _of_char(self, char: DaxChar, claim: "tuple[int, int] | None") -> Owner:
         index = char.index_of(self.pfn)
         assert index is not None
         sources = ["range"]
         mapping = char.inode.mapping
+        take = self.problems.take
         if claim is not None and not self.page.aliased:
             if claim == (mapping, index):
                 sources.insert(0, "page")
             else:
                 self.notes.append(
-                    f"the struct page names {describe_mapping(self.prog, claim[0])} page"
+                    f"the struct page names {take(describe_mapping(self.prog, claim[0]))} page"
                     f" {claim[1]:#x}, the device's range {char.name} page {index:#x}"
                 )
-        self.lacks += vmas_of_mapping(self.prog, mapping).problems
         node = char.node
+        mapped = mappings_of_page(self.prog, mapping, index, self.pfn)
         return Owner(
-            node.ino if node else None,
-            char.name,
-            device_number(node.rdev) if node else None,
-            char.paths[0],
-            char.paths,
-            False,
-            index << self.page_shift,
-            None,
-            None,
-            tuple(sources),
-            tuple(mappings_of_page(self.prog, mapping, index, self.pfn)),
+            inode=node.ino if node else None,
+            device=char.name,
+            dev=device_number(node.rdev) if node else None,
+            path=char.paths[0],
+            paths=char.paths,
+            deleted=False,
+            offset=index << self.page_shift,
+            sector=None,
+            entry=None,
+            sources=tuple(sources),
+            mappings=take(mapped, char.name),
+            open_by=take(openers_of_char(self.prog, char)),
         )
 
     def _of_claim(self, mapping: int, index: int, others: bool) -> Iterator[Owner]:
         """What the struct page alone claims."""
-        file = self.files.by_mapping(mapping)
+        partial = dax_files_of(self.prog)  # its problems are taken already
+        file = partial.value.by_mapping(mapping)
         if file is None:
+            what = self.problems.take(describe_mapping(self.prog, mapping))
+            known = "which belongs to no DAX file" if partial.complete else "whose file is unknown"
             self.notes.append(
-                f"the struct page names the address space {mapping:#x}"
-                f" ({describe_mapping(self.prog, mapping)}), which is no DAX file's that was found"
+                f"the struct page names the address space {mapping:#x} ({what}), {known}"
             )
             return
-        entry = file.entries.find(index)
-        if entry is None and file.entries.problems:
-            self.lacks.append(
-                f"only the struct page names {file.text()}: its DAX entries cannot be read in full"
+        what = file.text(self.problems)
+        entry = self.problems.take(file.entries, what).find(index)
+        if entry is not None or file.entries.complete:
+            there = None if entry is None else entry.pfn_at(index)
+            says = "no DAX entry" if there is None else f"PFN {there:#x}"
+            self.notes.append(
+                f"the two sources disagree: the struct page names {what} offset"
+                f" {index << self.page_shift:#x}, whose i_pages has {says} there"
+                + ("; other files' i_pages name this page" if others else "")
             )
-            yield self._of_file(file, None, index, ("page",))
-            return
-        says = "no DAX entry" if entry is None else f"PFN {entry.pfn_at(index) or 0:#x}"
-        self.notes.append(
-            f"the roads disagree: the struct page names {file.text()} offset"
-            f" {index << self.page_shift:#x}, whose i_pages has {says} there"
-            + ("; other files' i_pages name this page" if others else "")
-        )
         yield self._of_file(file, None, index, ("page",))
 
-    def _stand_ins(self) -> Iterator[Owner]:
-        """DAX mappings whose page tables map this page of RAM instead of the file's page: private
+    def _ram_page(self) -> Iterator[Owner]:
+        """DAX mappings whose page tables map this page of RAM in place of the file's page: private
         copies, and the zero page of holes."""
-        index: _StandIns = cached(self.prog, "stand_ins", lambda: _StandIns(self.prog))
-        if not index.complete:
-            self.lacks.append("not all DAX mappings were looked at for this page of RAM")
-        for file, vma, address in index.places.get(self.pfn, ()):
+        take = self.problems.take
+        places = take(ram_pages_of(self.prog), "RAM pages mapped in place of DAX pages")
+        for file, vma, address in places.get(self.pfn, ()):
             page = vma.pgoff + ((address - vma.start) >> self.page_shift)
-            entry = file.entries.find(page)
-            hole = entry is not None and entry.zero
-            users = tasks_of(self.prog).by_mm.get(vma.mm, ())
+            entry = take(file.entries).find(page)
+            # A shared mapping has no private copies.
+            hole: bool | None = vma.shared or (entry is not None and entry.zero)
+            if not hole and entry is None and not file.entries.complete:
+                hole = None
+            names = take(file.names)
+            users = take(tasks_of(self.prog)).by_mm.get(vma.mm, ())
             yield Owner(
-                file.inode.ino,
-                file.device,
-                file.dev,
-                file.path,
-                file.names.paths,
-                file.names.deleted,
-                page << self.page_shift,
-                None,
-                entry if hole else None,
-                ("i_pages", "pte") if hole else ("pte",),
-                tuple(Mapping(t, address, Proof.PTE, self.pfn, vma) for t in users),
-                private_copy=not hole,
+                inode=file.inode.ino,
+                device=file.device,
+                dev=file.dev,
+                path=names.path,
+                paths=names.paths,
+                deleted=names.deleted,
+                offset=page << self.page_shift,
+                sector=None,
+                entry=entry if hole else None,
+                sources=("i_pages", "pte") if hole and entry is not None else ("pte",),
+                mappings=tuple(
+                    Mapping(task=t, address=address, proof=Proof.PTE, pfn=self.pfn, vma=vma)
+                    for t in users
+                ),
+                open_by=take(file.open_by),
+                private_copy=None if hole is None else not hole,
                 hole=hole,
             )
 
+    def _shared(self, owners: tuple[Owner, ...]) -> bool | None:
+        if not self._is_pmem:
+            return None
+        files = [o for o in owners if "i_pages" in o.sources]
+        if len(files) > 1:
+            return True
+        if self.known and self.page.shared is not None:
+            return self.page.shared
+        return False if files and dax_files_of(self.prog).complete else None
+
     def _why(self) -> str:
-        """Why the struct page tells nothing: short, the same for all pages of its kind."""
+        """Why the struct page says nothing: short, the same for all pages of its kind."""
         if not self.page.initialised:
             return "reserved for the memmap, never initialised"
         if self.page.state is State.SAVED:
             return self.page.reason or "overwritten: it points to no page map of this kernel"
         return f"it is {self.page.state.value} in the dump"
 
-    def _explain(self, owners: list[Owner]) -> None:
+    def _explain(self, owners: tuple[Owner, ...]) -> None:
         """Say what the answer rests on."""
-        page, files = self.page, self.files
-        if not self._is_pmem():
-            what = ""
-            if any(o.private_copy for o in owners):
-                what = ": a private copy (copy on write) of a DAX page"
-            elif owners:
-                what = ": the zero page, which stands for holes of DAX files"
-            namespace = self._namespace()
-            kind = "no page of persistent memory"
-            if namespace is not None:
-                kind = f"a page of {namespace.dev} without a page map: System RAM (kmem) or raw"
-            self.notes.append(kind + what)
+        page = self.page
+        if not self._is_pmem:
+            self._explain_ram(owners)
             return
         if not self.known:
             self.notes.append(
-                f"the struct page tells nothing ({self._why()});"
+                f"the struct page says nothing ({self._why()});"
                 " owners come from i_pages and the page tables alone"
             )
         sharers = len([o for o in owners if "i_pages" in o.sources])
@@ -314,47 +307,74 @@ class _Question:
                 f"shared extent: {sharers} files have this page;"
                 " a struct page can name one of them at most"
             )
-        if files.problems:
-            self.lacks.append(
-                f"there may be more owners: {files.problems[0]}"
-                + (f" (and {len(files.problems) - 1} more)" if len(files.problems) > 1 else "")
-            )
-        if files.char_problem and page.type != "MEMORY_DEVICE_FS_DAX":
-            self.lacks.append(f"device DAX could not be read: {files.char_problem}")
-        if tasks_of(self.prog).problems:
-            self.lacks.append(f"there may be more processes: {tasks_of(self.prog).problems[0]}")
-        if not owners and page.initialised:
+        # Only where every file with every entry was read.
+        if not owners and page.initialised and not self.problems:
             self.notes.append(
                 "no DAX file in memory has this page: not touched through a mapping since its file"
                 " came into memory, free, or metadata of the file system"
             )
 
+    def _explain_ram(self, owners: tuple[Owner, ...]) -> None:
+        problems = pages_pgmap(self.prog)[1]
+        if problems:
+            why = f"whether it is persistent memory is unknown: {problems[0]}"
+            self.problems.add(Problem(cause=Cause.NOT_SAVED, why=why))
+            return
+        what = ""
+        if any(o.private_copy for o in owners):
+            what = ": a private copy (copy on write) of a DAX page"
+        elif owners:
+            what = ": the zero page, which is mapped for holes of DAX files"
+        kind = "no page of persistent memory"
+        if self.namespace is not None:
+            kind = f"a page of {self.namespace.dev} without a page map: System RAM (kmem) or raw"
+        self.notes.append(kind + what)
 
-def owners_of(prog: Program, pfn: int) -> PageOwners:
+
+def owners_of(prog: Program, page: "Object | int") -> Partial[PageOwners]:
     """
     Files that a page belongs to and processes that map it.
 
-    :param pfn: PFN
+    :param page: PFN, or ``struct page *``.
     :raises MissingDebugInfo: without debug info of vmlinux
     """
-    return _Question(prog, pfn).answer()
+    return _Question(prog, _pfn(prog, page)).answer()
 
 
-def describe_mapping(prog: Program, mapping: int) -> str:
+def _pfn(prog: Program, page: "Object | int") -> int:
+    if not isinstance(page, Object):
+        return page
+    address = address_of(page)
+    pfn = page_layout(prog).pfn(address)
+    if pfn is None:
+        raise UsageError(f"{address:#x} is not the address of a struct page")
+    return pfn
+
+
+def describe_mapping(prog: Program, mapping: "Object | int") -> Partial[str]:
     """
-    Short text for an address space: ``"/mnt/a/alpha (ino 14)"``, ``"/dev/dax0.1"``. Never raises
-    for what the dump lacks.
+    Short text for an address space: ``"/mnt/a/alpha (ino 14)"``, ``"/dev/dax0.1"``.
 
-    :param mapping: Address of a ``struct address_space``.
+    :param mapping: ``struct address_space *``, or its address.
     """
-    files = dax_files_of(prog)
-    file = files.by_mapping(mapping)
+    problems = Problems()
+    mapping = address_of(mapping)
+    files, chars = dax_files_of(prog), dax_chars_of(prog)
+    file = files.value.by_mapping(mapping)
     if file is not None:
-        return file.text()
-    char = files.char_by_mapping(mapping)
+        return problems.partial(file.text(problems))
+    char = next((char for char in chars.value if char.inode.mapping == mapping), None)
     if char is not None:
-        return char.paths[0]
-    try:
-        return f"inode {host_of_mapping(prog, mapping).ino}, no DAX file"
-    except WalkError:
-        return "no address space of an inode"
+        return problems.partial(char.paths[0])
+    problems.take(files)
+    problems.take(chars)
+    text = f"address space {mapping:#x}"
+    with problems.trying(text):
+        inode = host_of_mapping(prog, mapping)
+        if inode is None:
+            text = "no address space of an inode"
+        elif not problems:
+            text = f"inode {inode.ino}, no DAX file"
+        else:
+            text = f"inode {inode.ino}"
+    return problems.partial(text)

@@ -1,0 +1,52 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+RAM pages mapped in place of DAX pages
+--------------------------------------
+
+Private copies (copy on write) and the zero page of holes: only the page tables of the processes
+that map a DAX file lead to them.
+"""
+
+from drgn import Program
+
+from drgn_pmem.analysis.owners.daxfiles import DaxFile, dax_files_of
+from drgn_pmem.kernel.memory import cached
+from drgn_pmem.kernel.pgmap import for_each_pgmap
+from drgn_pmem.kernel.rmap import Vma, mapped_pfn, vmas_of_mapping
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
+
+__all__ = ("ram_pages_of",)
+
+_MAX_PAGES = 1 << 20
+"""Pages of DAX mappings that are looked at."""
+
+Places = dict[int, list[tuple[DaxFile, Vma, int]]]
+"""PFN -> the file, the VMA and the virtual address that it is mapped at."""
+
+
+def _find(prog: Program) -> Partial[Places]:
+    problems = Problems()
+    places: Places = {}
+    pgmaps = problems.collect(for_each_pgmap(prog))
+    shift = int(prog["PAGE_SHIFT"])
+    left = _MAX_PAGES
+    for file in problems.take(dax_files_of(prog)).files:
+        for vma in problems.take(vmas_of_mapping(prog, file.inode.mapping)):
+            left -= max(vma.end - vma.start, 0) >> shift
+            if left < 0:
+                why = f"DAX mappings: stopped after {_MAX_PAGES} pages"
+                problems.add(Problem(cause=Cause.LIMIT, why=why))
+                return problems.partial(places)
+            with problems.trying(f"mapping of inode {file.inode.ino} on {file.device}"):
+                for address in range(vma.start, vma.end, 1 << shift):
+                    pfn = mapped_pfn(prog, vma.mm, address)
+                    if pfn is not None and not any(g.has_pfn(pfn) for g in pgmaps):
+                        places.setdefault(pfn, []).append((file, vma, address))
+    return problems.partial(places)
+
+
+def ram_pages_of(prog: Program) -> Partial[Places]:
+    """Pages of RAM that DAX mappings have in their page tables, found once per program."""
+    places: Partial[Places] = cached(prog, "ram_pages", lambda: _find(prog))
+    return places
