@@ -41,7 +41,8 @@ test: lint
 # Debian's own kernels: fetched, booted and crashed (as root on Debian), then the tests of real dumps on each.
 test-distro: $(VENV)/.installed
 	vmcores/lab/x86_64/distro.sh $(DISTRO) $(SUITES)
-	DRGN_PMEM_SAMPLES=$(DISTRO) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests/dumps \
+	DRGN_PMEM_SAMPLES=$(DISTRO) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup \
+		tests/dumps tests/taken/test_modules.py \
 		-k "$(subst $(SPACE), or ,$(strip $(SUITES)))"
 
 lint: $(VENV)/.installed typecheck layers

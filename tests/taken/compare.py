@@ -39,6 +39,8 @@ class Rules:
     page: int
     counts: frozenset[str] = frozenset()
     """Keys of numbers that count what was found: fewer in an answer that is not complete."""
+    cuts: frozenset[str] = frozenset()
+    """Keys of numbers of pieces into which something is cut: what is missing cuts once more."""
     pages_by_state: frozenset[str] = frozenset()
     """Keys of numbers that count pages or bytes of the dump by state: within a page of the full
     answer's, whether the answer is complete or not."""
@@ -75,6 +77,10 @@ class _Comparison:
                 return []
             if key in self._rules.counts and not self._whole and part < full:
                 return []
+            if key in self._rules.cuts and not self._whole and part > 0:
+                return []
+        if key in ("state", "status") and part in NOT_SAVED and not self._whole:
+            return []
         if key == "state" and full == State.SAVED.value and part in NOT_SAVED:
             return []
         if _is_unknown(part) and not self._whole:

@@ -6,8 +6,12 @@ import os
 
 import pytest
 
+from ..dumps.conftest import DISTRIBUTION
+
 # Commands are asked for one page after the other only where someone asks for it (make fuzz).
 collect_ignore = [] if os.environ.get("DRGN_PMEM_TAKEN") else ["test_taken_away.py"]
+if not DISTRIBUTION:
+    collect_ignore.append("test_modules.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in its own

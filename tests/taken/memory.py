@@ -87,15 +87,22 @@ def virtual_aliases(prog: Program, physical: int, size: int) -> list[tuple[int, 
     return found
 
 
+_GENERIC = ("dumpfile/", "kernel/debuginfo", "kernel/memory", "kernel/walk", "partial", "ranges")
+"""Modules through which everything is read: who called them is of interest."""
+
+
 def _reader() -> str:
-    """The innermost function of drgn_pmem that is running."""
+    """The innermost function of drgn_pmem that is running and knows what it reads."""
     frame = sys._getframe(1)
+    found = "drgn"
     while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(_PACKAGE):
-            return f"{file[len(_PACKAGE) + 1 : -3]}:{frame.f_code.co_name}"
+        code = frame.f_code
+        if code.co_filename.startswith(_PACKAGE):
+            found = f"{code.co_filename[len(_PACKAGE) + 1 : -3]}:{code.co_name}"
+            if not found.startswith(_GENERIC) and not code.co_name.startswith("<"):
+                return found
         frame = frame.f_back  # type: ignore[assignment]
-    return "drgn"
+    return found
 
 
 def record_reads(prog: Program, other: Program) -> Reads:

@@ -10,7 +10,7 @@ from .compare import Rules, contradictions
 from .trial import Outcome, verdict
 
 PAGE = 4096
-RULES = Rules(PAGE, frozenset({"pages"}), frozenset({"remaining"}))
+RULES = Rules(PAGE, frozenset({"pages"}), frozenset({"ranges"}), frozenset({"remaining"}))
 FILE = {"inode": 12, "path": "/a", "open_by": [{"pid": 1, "fd": 5}, {"pid": 2, "fd": 5}]}
 
 
@@ -109,6 +109,12 @@ def test_counts_of_what_was_found_may_be_fewer() -> None:
     assert wrong({"dirty": 5}, {"dirty": 4})
 
 
+def test_what_is_cut_once_more_is_in_more_pieces() -> None:
+    assert not wrong({"ranges": 1}, {"ranges": 2})
+    assert wrong({"ranges": 1}, {"ranges": 0})
+    assert wrong({"ranges": 1}, {"ranges": 2}, whole=True)
+
+
 def test_pages_of_the_dump_differ_by_one() -> None:
     assert not wrong({"remaining": 5}, {"remaining": 4}, whole=True)
     assert wrong({"remaining": 5 * PAGE}, {"remaining": 3 * PAGE}, whole=True)
@@ -136,19 +142,16 @@ def test_traceback_or_no_answer_is_a_fault() -> None:
     assert verdict("pmem-files", PAGE, FULL, Outcome(fault="Traceback")) == ["Traceback"]
 
 
-def report(**states: str) -> Outcome:
-    return Outcome(
-        {
-            "sections": [
-                {"command": "pmem-files", "state": state, "error": None, "answer": answer}
-                for state, answer in [("complete", [FILE]), *((s, []) for s in states.values())][
-                    -1:
-                ]
-            ]
-        }
-    )
+def report(state: str, answer: list[Any], whole: bool) -> Outcome:
+    section = {"command": "pmem-files -u", "state": state, "error": None, "answer": answer}
+    return Outcome({"crash": {"release": "6.1"}, "sections": [section]}, whole=whole)
 
 
 def test_report_is_compared_section_by_section() -> None:
-    assert not verdict("pmem-report", PAGE, report(), report(pmem_files="degraded"))
-    assert verdict("pmem-report", PAGE, report(), report(pmem_files="complete"))
+    full = report("complete", [FILE], True)
+    assert not verdict("pmem-report", PAGE, full, full)
+    assert not verdict("pmem-report", PAGE, full, report("degraded", [], False))
+    assert verdict("pmem-report", PAGE, full, report("complete", [], False))
+    assert verdict("pmem-report", PAGE, full, report("degraded", [], True))
+    assert not verdict("pmem-report", PAGE, full, Outcome({"crash": {}, "sections": []}))
+    assert verdict("pmem-report", PAGE, full, Outcome({"crash": {"release": ""}, "sections": []}))

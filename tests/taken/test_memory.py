@@ -113,6 +113,59 @@ def test_every_page_that_drgn_reads_is_recorded(trial: Trial) -> None:
     in_a_fork(check)
 
 
+def objects_of(prog: drgn.Program) -> Iterator[tuple[str, int]]:
+    """(kind, virtual address) of what answers about files and processes stand on."""
+    from drgn.helpers.linux.fs import for_each_file, for_each_mount
+    from drgn.helpers.linux.pid import for_each_task
+
+    from drgn_pmem.kernel.namespace import for_each_namespace
+    from drgn_pmem.kernel.nvdimm import for_each_bus
+    from drgn_pmem.kernel.pgmap import for_each_pgmap
+
+    for task in for_each_task(prog):
+        if task.comm.string_().startswith(b"lab-"):
+            yield "mm_struct", task.mm.value_()
+    task = next(task for task in for_each_task(prog) if task.comm.string_() == b"lab-alpha")
+    file = next(
+        file for _, file in for_each_file(task)
+        if file.f_inode.i_mapping.nrpages and file.f_path.dentry.d_name.name.string_() == b"alpha"
+    )  # fmt: skip
+    yield from (
+        ("task_struct", task.value_()),
+        ("fd table", task.files.fdt.fd.value_()),
+        ("file", file.value_()),
+        ("dentry", file.f_path.dentry.value_()),
+        ("inode", file.f_inode.value_()),
+        ("xarray node", file.f_mapping.i_pages.xa_head.value_() & ~3),
+        ("mount", next(for_each_mount(prog)).value_()),
+        ("resource", prog["iomem_resource"].child.value_()),
+        ("bus", next(iter(for_each_bus(prog))).object.value_()),
+    )
+    for kind, found in (("namespace", for_each_namespace(prog)), ("pgmap", for_each_pgmap(prog))):
+        for record in found:
+            yield kind, record.object.value_()
+
+
+def test_reads_of_every_kind_of_object_are_recorded() -> None:
+    """Of what the commands walk; page tables, which have no object, by the root of them."""
+    from drgn.helpers.linux.mm import follow_phys
+
+    trial = Trial(CASES[0])
+    _, reads = trial.reads("pmem-report")
+
+    def check() -> None:
+        prog = trial.prog
+        size = page_size_of(prog)
+        found: dict[str, bool] = {}
+        for kind, virtual in (*objects_of(prog), ("page tables", prog["init_mm"].pgd.value_())):
+            physical = follow_phys(prog["init_mm"].address_of_(), virtual).value_()
+            found[kind] = found.get(kind, False) or physical // size * size in reads
+        assert len(found) == 13
+        assert all(found.values()), found
+
+    in_a_fork(check)
+
+
 def test_nothing_taken_away_changes_nothing(trial: Trial) -> None:
     for line in ("pmem-segments", "pmem-list -BDRNXi -vv", "fadump"):
         full = trial.full(line)

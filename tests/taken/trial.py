@@ -38,10 +38,11 @@ SECONDS = 120
 """After which an answer counts as one that never comes."""
 
 _COUNTS = {
-    "pmem-pages": {"pages", "size", "ranges"},
+    "pmem-pages": {"pages", "size"},
     "pmem-coverage": {"total", "looked_at", "zero", "heads", "foreign", "used", "entries",
                       "entries_idle"},
 }  # fmt: skip
+_CUTS = {"pmem-pages": {"ranges"}}
 _PAGES_BY_STATE = {
     "pmem-usage": {"original", "excluded", "remaining", "truncated", "memory_hole", "overlap"},
     "pmem-memmap": {"saved"},
@@ -166,6 +167,7 @@ def _rules(command: str, page: int) -> Rules:
     return Rules(
         page,
         frozenset(_COUNTS.get(command, ())),
+        frozenset(_CUTS.get(command, ())),
         frozenset(_PAGES_BY_STATE.get(command, ())),
     )
 
@@ -185,30 +187,40 @@ def verdict(command: str, page: int, full: Outcome, part: Outcome) -> list[str]:
     if full.error is not None:
         return [] if not part.whole else [f"answers what the full dump does not: {full.error}"]
     if command == "pmem-report":
-        return _sections(page, full.json, part.json)
+        return _sections(page, full, part)
     rules = Rules(
         page,
         frozenset(_COUNTS.get(command, ())),
+        frozenset(_CUTS.get(command, ())),
         frozenset(_PAGES_BY_STATE.get(command, ())),
     )
     found = contradictions(full.json, part.json, part.whole, rules)
     return [f"SILENT {line}" for line in found] if part.whole else found
 
 
-def _sections(page: int, full: Any, part: Any) -> list[str]:
+def _sections(page: int, full: Outcome, part: Outcome) -> list[str]:
     """A report is complete section by section."""
-    found = []
-    sections = {section["command"]: section for section in part["sections"]}
-    assert len(sections) == len(part["sections"])
-    for section in full["sections"]:
-        command = section["command"]
-        old, new = (
-            Outcome(item["answer"], whole=item["state"] == "complete", error=item["error"])
-            for item in (section, sections.pop(command))
-        )
+    found = contradictions(full.json["crash"], part.json["crash"], part.whole, Rules(page))
+    sections = {section["command"]: section for section in part.json["sections"]}
+    for section in full.json["sections"]:
+        if section["command"] not in sections:
+            continue
+        command = section["command"].split()[0]
+        old, new = map(_of_section, (section, sections.pop(section["command"])))
         found += [f"{command}: {line}" for line in verdict(command, page, old, new)]
+        if part.whole and not new.whole and old.whole:
+            found.append(f"{command}: not complete, and the report is")
     found += [f"{command} is new" for command in sections]
     return found
+
+
+def _of_section(section: dict[str, Any]) -> Outcome:
+    return Outcome(
+        section["answer"],
+        whole=section["state"] == "complete",
+        error=section["error"],
+        denies=section["state"] == "not there",
+    )
 
 
 def outcome(prog: Program, line: str) -> Outcome:
