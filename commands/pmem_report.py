@@ -239,7 +239,6 @@ def _facts(crash: Crash) -> list[tuple[str, str]]:
 
 def _text(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
     from drgn_pmem.output.table import Field, table
-    from drgn_pmem.output.text import escape
     from drgn_pmem.spec import paragraph
 
     contents = (
@@ -257,7 +256,7 @@ def _text(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
         text, notes = "", section.notes
         if section.answer is not None:
             text, notes = render(section.spec, _limited(section, limit), section.answer)
-        lines = "\n".join(paragraph(f"note: {escape(note)}") for note in notes)
+        lines = "\n".join(paragraph(f"note: {note}") for note in notes)
         blocks += [block for block in (text, lines) if block]
     return "\n\n".join(blocks)
 
@@ -279,7 +278,7 @@ def _html(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
                 section.state,
                 section.found,
                 body,
-                [escape(note) for note in notes],
+                notes,
             )
         )
     name = escape(os.path.basename(crash.file or "the running kernel"))

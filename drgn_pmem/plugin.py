@@ -60,13 +60,18 @@ class DrgnCommand:
     def run(self, prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
         from drgn.commands import CommandArgumentError
 
-        from drgn_pmem.errors import UsageError
+        from drgn_pmem.errors import PmemError, UsageError
+        from drgn_pmem.output.text import escape
         from drgn_pmem.spec import run
 
         try:
             answer = run(self._spec, prog, words)
         except UsageError as error:
-            raise CommandArgumentError(str(error)) from error
+            raise CommandArgumentError(escape(str(error))) from error
+        except PmemError as error:
+            # drgn prints it as it is, and it may name what the dump holds.
+            error.args = (escape(str(error)),)
+            raise
         return None if answer is None else answer.records
 
 

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.output.records import Records, Table
 from drgn_pmem.output.table import Field
+from drgn_pmem.output.text import escape, escape_lines
 from drgn_pmem.partial import Cause, Partial, Problem, is_of_dump
 
 if TYPE_CHECKING:
@@ -374,24 +375,25 @@ def print_answer(spec: Spec, args: argparse.Namespace, answer: Answer) -> None:
 
 def render(spec: Spec, args: argparse.Namespace, answer: Answer) -> tuple[str, list[str]]:
     """
-    Text of an answer and its notes.
+    Text of an answer and its notes, safe on a terminal.
 
     :raises UsageError: if ``-o`` or ``-s`` name no field
     """
     from drgn_pmem.output import json, table
 
     if args.json:
-        return json.dumps(json_value(args, answer)), answer.all_notes()
+        return json.dumps(json_value(args, answer)), [*map(escape, answer.all_notes())]
     if answer.text is not None:
-        return answer.text, answer.all_notes()
+        return escape_lines(answer.text), [*map(escape, answer.all_notes())]
     sections, notes = tables(spec, args, answer)
     blocks = []
     for title, rows, chosen in sections:
         if args.no_header:
             blocks.append(table.scripted(rows, chosen) if chosen else "")
         elif rows and chosen:
-            blocks.append((f"{title}\n" if title else "") + layout(rows, chosen))
-    return ("\n" if args.no_header else "\n\n").join(block for block in blocks if block), notes
+            blocks.append((f"{escape(title)}\n" if title else "") + layout(rows, chosen))
+    text = ("\n" if args.no_header else "\n\n").join(block for block in blocks if block)
+    return text, [*map(escape, notes)]
 
 
 def json_value(args: argparse.Namespace, answer: Answer) -> Any:

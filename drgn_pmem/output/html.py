@@ -5,8 +5,7 @@ HTML
 ----
 
 A report as one page that stands alone: no script, nothing loaded from elsewhere, so that it can go
-into a ticket. Text out of a dump is escaped as for a terminal first (:meth:`.table.Field.text`),
-then for HTML by :mod:`xml.etree`.
+into a ticket. All text is escaped as for a terminal first, then for HTML by :mod:`xml.etree`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from drgn_pmem.output.table import Field
+from drgn_pmem.output.text import escape_lines
 
 __all__ = ("Section", "page")
 
@@ -137,5 +137,5 @@ def _add(
     parent: ET.Element, tag: str, text: str, attributes: "dict[str, str] | None" = None, **more: str
 ) -> ET.Element:
     element = ET.SubElement(parent, tag, attributes or {}, **more)
-    element.text = text
+    element.text = escape_lines(text)
     return element

@@ -5,15 +5,15 @@ Text
 ----
 
 How single values reach a reader. Text out of a dump (``comm``, paths, uuids, provider names) is
-untrusted: :func:`escape` makes it safe for a terminal, a table and a log before anything else
-touches it.
+untrusted. Records, notes and errors have it as it is; where it leaves for a terminal, a page or a
+log, :func:`escape` makes it safe. What is safe stays as it is, so escaping twice does no harm.
 """
 
 from collections.abc import Sequence
 from typing import Any
 import unicodedata
 
-__all__ = ("cell", "escape", "hexadecimal", "human_size", "plural")
+__all__ = ("cell", "escape", "escape_lines", "hexadecimal", "human_size", "plural")
 
 _KIB = 1024
 _MIB = 1024 * _KIB
@@ -34,6 +34,13 @@ def escape(text: "str | bytes") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escape_character(c) for c in text)
+
+
+def escape_lines(text: str) -> str:
+    """:func:`escape` for text of more than one line: its line breaks stay."""
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return "\n".join(map(escape, text.split("\n")))
 
 
 def _escape_character(c: str) -> str:

@@ -13,6 +13,7 @@ import traceback
 import drgn
 
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
+from drgn_pmem.output.text import escape_lines
 from drgn_pmem.session import Target
 from drgn_pmem.shell.failures import explain
 from drgn_pmem.shell.log import logger
@@ -87,11 +88,11 @@ def run_script(target: Target, words: Sequence[str]) -> int:
     except OSError as error:
         if error.filename == path:
             raise
-        traceback.print_exc()
+        sys.stderr.write(escape_lines(traceback.format_exc()))
         return 1
     except Exception:
         # The script is the user's own: its traceback is what they need.
-        traceback.print_exc()
+        sys.stderr.write(escape_lines(traceback.format_exc()))
         return 1
     return 0
 

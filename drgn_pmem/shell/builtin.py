@@ -8,6 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.output.text import escape
 from drgn_pmem.shell.failures import Leave
 from drgn_pmem.shell.help import print_help
 from drgn_pmem.shell.journal import Journal
@@ -72,7 +73,7 @@ def _symbols(session: "Session", rest: str) -> None:
     if not paths:
         raise UsageError("\\symbols takes files with debug info: a vmlinux, modules")
     session.load_symbols([str(Path(path).expanduser()) for path in paths])
-    print(session.target.missing or "all debug info is loaded")
+    print(escape(session.target.missing) or "all debug info is loaded")
 
 
 def _favourite(session: "Session", rest: str) -> None:

@@ -31,6 +31,7 @@ from drgn.commands import (
 )
 
 from drgn_pmem.errors import UsageError
+from drgn_pmem.output.text import escape, escape_lines
 from drgn_pmem.session import Target, check_symbols, load_debug_info
 from drgn_pmem.shell.builtin import BUILTINS
 from drgn_pmem.shell.failures import Leave, did_you_mean, explain
@@ -163,7 +164,7 @@ class Session:
     def error(self, message: str) -> None:
         """Tell the user, in one line, what went wrong."""
         sys.stdout.flush()
-        print(self.output.paint("error", message), file=sys.stderr)
+        print(self.output.paint("error", escape(message)), file=sys.stderr)
 
     def _run(self, line: Line, text: str) -> None:
         programs = line.kind is Kind.SYSTEM or (line.kind is not Kind.PYTHON and "|" in line.rest)
@@ -245,7 +246,7 @@ class Session:
         for each in errors:
             if isinstance(each, _PythonError):
                 sys.stdout.flush()
-                sys.stderr.write(str(each))
+                sys.stderr.write(escape_lines(str(each)))
                 continue
             if isinstance(each, CommandExitStatusError):
                 # grep found nothing, the user left a pager early: it is theirs to tell. What sh
@@ -265,7 +266,7 @@ class Session:
         """Traceback of what failed last; empty if nothing has."""
         if self.last_error is None:
             return ""
-        return "".join(traceback.format_exception(self.last_error))
+        return escape_lines("".join(traceback.format_exception(self.last_error)))
 
 
 class _PythonError(Exception):

@@ -123,7 +123,7 @@ class Summary:
             lines.append(f"panic   {self.panic}")
         if self.pmem:
             lines.append(f"pmem    {self.pmem}")
-        return lines + [f"warning {warning}" for warning in self.warnings]
+        return lines + [f"warning {escape(warning)}" for warning in self.warnings]
 
 
 def _metadata(answer: "MemmapAnswer") -> str:

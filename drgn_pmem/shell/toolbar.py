@@ -7,6 +7,7 @@ from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.utils import get_cwidth
 
+from drgn_pmem.output.text import escape
 from drgn_pmem.shell.session import Session
 from drgn_pmem.shell.summary import Summary
 
@@ -44,7 +45,7 @@ def _warning(summary: Summary, columns: int) -> str:
     if not summary.warnings:
         return ""
     more = f" (+{len(summary.warnings) - 1})" if len(summary.warnings) > 1 else ""
-    text = summary.warnings[0].removeprefix(f"{summary.name}: ")
+    text = escape(summary.warnings[0]).removeprefix(f"{summary.name}: ")
     room = max(10, columns - len(more) - 2)
     return f" {text if len(text) <= room else text[: room - 3] + '...'}{more} "
 

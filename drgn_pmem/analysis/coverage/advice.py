@@ -8,6 +8,7 @@ What to change to get the struct pages of a namespace into the next dump, for th
 what is missing, how it was made and what that kernel can do.
 """
 
+import shlex
 from typing import TYPE_CHECKING
 
 from drgn import FaultError, Program
@@ -96,8 +97,9 @@ def _excluded(dump: DumpFile) -> str:
 def _absent(prog: Program, dump: DumpFile, item: "NamespaceCoverage") -> str:
     """No program header covers them."""
     ram = f"{item.memmap_size} bytes of RAM"
+    name = shlex.quote(item.namespace or "")  # this is for copying
     remake = (
-        f"make the namespace anew with ndctl create-namespace -f -e {item.namespace} --map=mem: "
+        f"make the namespace anew with ndctl create-namespace -f -e {name} --map=mem: "
         f"its struct pages then take {ram} and are in every dump (the data moves: restore it from "
         "a backup)"
     )
