@@ -42,7 +42,7 @@ def names_in(prog: Program) -> set[bytes]:
     for namespace in drgn_pmem.for_each_namespace(prog):
         names |= {namespace.dev, namespace.name, namespace.blockdev, namespace.chardev}
     names |= {bus.provider for bus in drgn_pmem.for_each_bus(prog)}
-    for file in drgn_pmem.list_files(prog).files:
+    for file in drgn_pmem.list_files(prog).value:
         names |= set((file.path or "").split("/"))
         names |= {task.comm for task in file.mapped_by}
     return {name.encode() for name in names if name and len(name) > 3}
@@ -67,6 +67,13 @@ def places(dump: DumpFile, prog: Program) -> Iterator[tuple[int, int, bytes]]:
                     yield part.start, segment.virtual - segment.physical, data
 
 
+def replace(prog: Program, address: int, data: bytes, physical: bool) -> None:
+    def read(_: int, count: int, offset: int, physical: bool) -> bytes:
+        return data[offset : offset + count]
+
+    prog.add_memory_segment(address, len(data), read, physical)
+
+
 def spoil(prog: Program) -> int:
     """Put the marker into every name, wherever memory has one; how often."""
     found = 0
@@ -74,23 +81,20 @@ def spoil(prog: Program) -> int:
     for start, shift, data in list(places(dump_of(prog), prog)):
         for name in names:
             bad = spoiled(name)
-            at = data.find(b"\0" + name + b"\0")
+            at = data.find(name + b"\0")
             while at >= 0:
-                for address, physical in ((start, True), (start + shift, False)):
-                    prog.add_memory_segment(
-                        address + at + 1,
-                        len(bad),
-                        lambda _, count, offset, physical, bad=bad: bad[offset : offset + count],
-                        physical,
-                    )
-                found += 1
-                at = data.find(b"\0" + name + b"\0", at + 1)
+                # The end of a longer word is none of them.
+                if not 0x20 < data[at - 1] < 0x7F or data[at - 1] == ord("/"):
+                    for address, physical in ((start, True), (start + shift, False)):
+                        replace(prog, address + at, bad, physical)
+                    found += 1
+                at = data.find(name + b"\0", at + 1)
     prog.cache.clear()
     return found
 
 
 def comms(prog: Program) -> list[str]:
-    return [task.comm.string_().decode() for task in for_each_task(prog)]
+    return [task.comm.string_().decode(errors="replace") for task in for_each_task(prog)]
 
 
 @pytest.fixture(scope="module")
