@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from drgn_pmem.partial import Problems
 from drgn_pmem.spec import Answer, Argument, Field, command
 
 if TYPE_CHECKING:
@@ -39,8 +40,12 @@ _FIELDS = (
 )
 
 _DIFFERENCE_FIELDS = (
-    Field("CAUSE", lambda item: item.cause, "why, in a word"),
-    Field("BETWEEN", lambda item: "/".join(item.between), "which two headers differ"),
+    Field("CAUSE", lambda item: item.cause.value, "why, in a word"),
+    Field(
+        "BETWEEN",
+        lambda item: "/".join(source.value for source in item.between),
+        "which two headers differ",
+    ),
     Field("DIFFERENCE", lambda item: item.difference.words, "what one of them has"),
     Field("EXPLANATION", lambda item: item.explanation, "why"),
 )
@@ -58,42 +63,41 @@ _DIFFERENCE_FIELDS = (
     ),
     arguments=(
         Argument(
-            "-o",
-            "--output",
+            "--write",
             kind="file",
             metavar="FILE",
             help="write the rebuilt header to FILE, as an ELF file that readelf accepts",
         ),
-        Argument("-F", "--fields", kind="field", metavar="FIELDS", help="show these fields"),
     ),
     fields=_FIELDS,
     examples=(
         ("elfcorehdr", "the three headers side by side, differences explained"),
         ("elfcorehdr --json", "the same, for scripts"),
-        ("elfcorehdr -o /tmp/elfcorehdr", "write the rebuilt header, for readelf -lW"),
+        ("elfcorehdr --write /tmp/elfcorehdr", "write the rebuilt header, for readelf -lW"),
     ),
     code=(
         "from drgn_pmem import crash_headers\n\n"
-        "headers = crash_headers(prog)\n"
+        "answer = crash_headers(prog)\n"
+        "headers = answer.value\n"
         "for header in (headers.found, headers.rebuilt, headers.implied):\n"
         "    for phdr in header.phdrs if header is not None else ():\n"
-        "        print(header.source, phdr)\n"
-        "for difference in headers.differences:\n    print(difference)"
+        "        print(header.source.value, phdr)\n"
+        "for difference in headers.differences:\n    print(difference)\n"
+        "for problem in answer.problems:\n    print(problem)"
     ),
 )
 def elfcorehdr(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.headers.compare import crash_headers
 
-    headers = crash_headers(prog)
+    problems = Problems()
+    headers = problems.take(crash_headers(prog))
     notes = _notes(headers)
-    if args.output is not None:
-        notes.append(_write(prog, headers, args.output))
+    if args.write is not None:
+        notes.append(_write(prog, headers, args.write, problems))
     return Answer(
         [headers],
         notes=notes,
-        lacks=[
-            f"{name}: {headers.why[name]}" for name in _HEADERS if getattr(headers, name) is None
-        ],
+        problems=problems,
         json=headers.to_json(),
         sections=(
             ("", _rows(headers), _FIELDS),
@@ -105,14 +109,16 @@ def elfcorehdr(prog: Program, args: argparse.Namespace) -> Answer:
 def _notes(headers: CrashHeaders) -> list[str]:
     notes = list(headers.notes)
     if headers.loader is not None:
-        notes.append(f"the crash kernel was loaded by {headers.loader}")
+        notes.append(f"the crash kernel was loaded by {headers.loader.value}")
+    elif headers.hotplug is not None:
+        notes.append("no crash kernel is loaded")
     if headers.reservations:
         reserved = (f"{item.name} {item.start:#x}-{item.end:#x}" for item in headers.reservations)
         notes.append(f"reserved for the crash kernel: {', '.join(reserved)}")
     if headers.hotplug is not None and headers.image is not None:
         notes.append(f"hotplug: {headers.hotplug.words}")
         notes += [
-            f"{item.path} would read {'nothing' if item.value is None else item.value} ({item.why})"
+            f"{item.path} would read {item.value} ({item.why})"
             for item in headers.hotplug.sysfs
             if item.value is not None
         ]
@@ -125,7 +131,7 @@ def _same(headers: CrashHeaders) -> str:
     if headers.identical:
         return "is the rebuilt one, byte for byte"
     if headers.identical_but_for_differences:
-        return "is the rebuilt one, byte for byte, but for the differences above"
+        return "is the rebuilt one, byte for byte, except for the differences above"
     return "is not the rebuilt one, byte for byte"
 
 
@@ -158,30 +164,34 @@ def _key(phdr: ProgramHeader) -> tuple[Any, ...]:
 def _elsewhere(header: CrashHeader | None, phdr: ProgramHeader) -> str | None:
     """What a header has of a program header that is not its own."""
     from drgn_pmem.formats.elfcompare import memory_covered
-    from drgn_pmem.formats.elfcorehdr import PT_LOAD
+    from drgn_pmem.formats.elfcorehdr import PT_LOAD, HeaderSource, Role
 
     if header is None:
         return None
     if phdr.type != PT_LOAD:
-        implied = header.source == "implied"
-        return "merged" if implied and header.notes else None if phdr.what == "notes" else "no"
+        implied = header.source is HeaderSource.IMPLIED
+        if implied and header.notes:
+            return "merged"
+        return None if phdr.role is Role.NOTES else "no"
     covered = memory_covered(header, phdr.physical, phdr.end)
     if not covered:
         return "no"
     return "covered" if covered == phdr.memory_size else "partly"
 
 
-def _write(prog: Program, headers: CrashHeaders, path: str) -> str:
+def _write(prog: Program, headers: CrashHeaders, path: str, problems: Problems) -> str:
     from drgn_pmem.analysis.headers.compare import note_contents
     from drgn_pmem.errors import NotFound, UsageError
-    from drgn_pmem.formats.elfcorehdr import to_elf_file
+    from drgn_pmem.formats.elfcorehdr import HeaderSource, to_elf_file
     from drgn_pmem.output.files import write_file
 
     header = headers.rebuilt
     if header is None:
-        raise NotFound(f"there is no rebuilt header to write: {headers.why['rebuilt']}")
+        why = headers.why[HeaderSource.REBUILT]
+        raise NotFound(f"there is no rebuilt header to write: {why}")
+    contents = problems.take(note_contents(prog, header), path)
     try:
-        write_file(path, to_elf_file(header, note_contents(prog, header)))
+        write_file(path, to_elf_file(header, contents))
     except OSError as error:
         raise UsageError(f"elfcorehdr: {path}: {error.strerror}") from error
     return f"the rebuilt header is in {path}"

@@ -8,20 +8,27 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from drgn_pmem.partial import Problems
 from drgn_pmem.spec import Answer, Argument, Field, command
 
 if TYPE_CHECKING:
     from drgn import Program
 
-    from drgn_pmem.analysis.fadump.examine import Fadump
+    from drgn_pmem.analysis.fadump.examine import Fadump, FadumpField
 
 _Section = tuple[str, Sequence[Any], Sequence[Field]]
 """Title, records, fields."""
 
 _FIELDS = (
     Field("FIELD", lambda item: item.name, "field of the crash info header"),
-    Field("VALUE", lambda item: _value(item.name, item.value), "its value"),
+    Field("VALUE", lambda item: _value(item, item.value), "its value"),
     Field("FROM", lambda item: item.source, "where the value was taken from"),
+    Field(
+        "EXPECTED",
+        lambda item: None if item.differs is None else _value(item, item.expected),
+        "of a header that was found: what the value should be, by the state of the kernel",
+    ),
+    Field("DIFFERS", lambda item: item.differs, "whether it is not what it should be"),
 )
 
 _REGION_FIELDS = (
@@ -38,10 +45,10 @@ _PHDR_FIELDS = (
 )
 
 
-def _value(name: str, value: object) -> object:
-    if isinstance(value, int) and name.endswith("addr"):
+def _value(field: FadumpField, value: object) -> object:
+    if isinstance(value, int) and field.is_address:
         return f"{value:#x}"
-    if value is None and name == "crashing_cpu":
+    if value is None and field.name == "crashing_cpu":
         return "none yet"
     if isinstance(value, dict):  # registers
         return f"nip {value['nip']} {value.get('function', '')}, r1 {value['r1']}"
@@ -53,8 +60,9 @@ def _value(name: str, value: object) -> object:
     description="firmware-assisted dump: its header, the kernel's verdict, the reserve area",
     long_description=(
         "Why a firmware-assisted dump (POWER) failed, or would have: the crash info header, found\n"
-        "in memory or reconstructed where the dump leaves it out, with the source of each field;\n"
-        "what the kernel's own check says of it; the boot memory and where it is copied;\n"
+        "in memory (each field beside what it should be) or reconstructed where the dump leaves\n"
+        "it out, with the source of each field; the verdict of the kernel's own check; the boot\n"
+        "memory and where it is copied;\n"
         "the reserve area; the elfcorehdr rebuilt and compared with the dump's PT_LOADs."
     ),
     arguments=(
@@ -78,9 +86,11 @@ def _value(name: str, value: object) -> object:
         if args.stack
         else (
             "from drgn_pmem import examine_fadump\n\n"
-            "fadump = examine_fadump(prog)\n"
+            "answer = examine_fadump(prog)\n"
+            "fadump = answer.value\n"
             "print(fadump.state, fadump.verdict)\n"
-            "for field in fadump.fields:\n    print(field)"
+            "for field in fadump.fields:\n    print(field)\n"
+            "for problem in answer.problems:\n    print(problem)"
         )
     ),
 )
@@ -89,17 +99,18 @@ def fadump(prog: Program, args: argparse.Namespace) -> Answer:
         return _stack(prog)
     from drgn_pmem.analysis.fadump.examine import examine_fadump
 
-    found = examine_fadump(prog)
+    problems = Problems()
+    found = problems.take(examine_fadump(prog))
     sections: list[_Section] = [
-        (f"Crash info header {found.header.layout}, {found.source}:", found.fields, _FIELDS),
+        (f"Crash info header {found.header.layout}, {found.source.value}:", found.fields, _FIELDS),
         ("", found.boot_regions, _REGION_FIELDS),
     ]
     if found.elf is not None:
         sections.append(("", found.elf.rebuilt.phdrs, _PHDR_FIELDS))
     return Answer(
         [found],
-        lacks=list(found.lacks),
-        json=found.to_json(),
+        problems=problems,
+        json={**found.to_json(), "notes": [str(problem) for problem in problems]},
         sections=tuple(sections),
         text=None if args.fields or args.no_header else _text(args, found, sections),
     )
@@ -121,17 +132,19 @@ def _text(args: argparse.Namespace, found: Fadump, sections: list[_Section]) -> 
     if found.elf is not None and found.elf.identical is not None:
         same = "is" if found.elf.identical else "is NOT"
         blocks.append(f"The elfcorehdr in memory {same} the rebuilt one, byte for byte.")
-    if found.problems:
-        blocks.append("Wrong:\n" + "\n".join(f"  {problem}" for problem in found.problems))
+    if found.wrong:
+        blocks.append("Problems:\n" + "\n".join(f"  {line}" for line in found.wrong))
     return "\n\n".join(blocks)
 
 
 def _stack(prog: Program) -> Answer:
     from drgn_pmem.analysis.fadump.examine import crashed_stack
 
-    cpu, frames = crashed_stack(prog)
+    problems = Problems()
+    cpu, frames = problems.take(crashed_stack(prog))
     return Answer(
         frames,
+        problems=problems,
         text="\n".join((f"CPU {cpu}", *frames)),
         json={"cpu": cpu, "frames": frames},
     )

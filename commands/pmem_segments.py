@@ -7,6 +7,7 @@ import argparse
 from drgn import Program
 
 from drgn_pmem.output.table import Field, human_readable
+from drgn_pmem.partial import Problems
 from drgn_pmem.spec import SPECS, Answer, Argument, command
 
 _SIZES = ("SIZE", "IN_FILE")
@@ -23,12 +24,12 @@ def _range(start: int | None, size: int) -> str | None:
     long_description=(
         "Show each PT_LOAD of the dump: addresses, bytes in the file, the PF_DEV flag, what iomem\n"
         "and the namespaces say lies there, and what contradicts: pmem without PF_DEV, PF_DEV\n"
-        "without pmem, the crash kernel's own memory, RAM that is not in the dump. Tells by the\n"
-        "order of the headers whether kexec_file_load or kexec-tools wrote them. A\n"
-        "kdump-compressed dump has no headers: the ranges of its page bitmap stand for them.\n"
-        "Without debug info, what the file itself says."
+        "without pmem, the crash kernel's own memory, RAM that is not in the dump. The order of\n"
+        "the headers says whether kexec_file_load or kexec-tools wrote them. A kdump-compressed\n"
+        "dump has no headers: the ranges of its page bitmap are listed instead. Without debug\n"
+        "info, what the file itself says."
     ),
-    arguments=(Argument("-u", "--human", action="store_true", help="sizes for people"),),
+    arguments=(Argument("-u", "--human", action="store_true", help="human-readable sizes"),),
     fields=(
         Field("INDEX", lambda s: s.index, "number of the program header", right=True),
         Field("PHYSICAL", lambda s: _range(s.physical, s.memory_size), "physical addresses"),
@@ -49,29 +50,30 @@ def _range(start: int | None, size: int) -> str | None:
     ),
     examples=(
         ("pmem-segments", "all segments"),
-        ("pmem-segments -u -o +virtual", "sizes for people, virtual addresses added"),
+        ("pmem-segments -u -o +virtual", "human-readable sizes, virtual addresses added"),
         ("pmem-segments --json", "with every resource under each"),
     ),
     code=(
         "from drgn_pmem import read_segments\n\n"
-        "answer = read_segments(prog)\n"
+        "found = read_segments(prog)\n"
+        "answer = found.value\n"
         "print(answer.loader.text, *answer.notes, sep=\"\\n\")\n"
         "for segment in answer.segments:\n"
         "    print(segment.index, segment.physical, segment.memory_size, segment.pmem,\n"
         "          segment.iomem_names, segment.namespaces, *segment.notes)\n"
+        "for problem in found.problems:\n    print(problem)\n"
     ),
     modules={"libnvdimm": "namespaces in system-ram mode, regions that iomem does not have"},
 )  # fmt: skip
 def pmem_segments(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.coverage.segments import read_segments
 
-    answer = read_segments(prog)
+    problems = Problems()
+    answer = problems.take(read_segments(prog))
     fields = SPECS["pmem-segments"].fields
-    notes = [answer.loader.text, *answer.notes]
-    lacks = [*answer.lacks, *(f"without this, less is told: {p}" for p in answer.problems)]
     return Answer(
         answer.segments,
-        notes,
-        lacks,
+        [answer.loader.text, *answer.notes],
+        problems=problems,
         fields=human_readable(fields, _SIZES) if args.human else fields,
     )

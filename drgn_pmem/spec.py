@@ -310,6 +310,8 @@ def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
         if error.module not in spec.modules:
             raise
         raise MissingDebugInfo(f"{spec.name}: {_lacks(spec, prog)}", error.module) from error
+    except PmemError:
+        raise
     except drgn.FaultError as error:
         raise PmemError(f"{spec.name}: the dump does not hold what this needs: {error}") from error
     except drgn.ObjectNotFoundError as error:

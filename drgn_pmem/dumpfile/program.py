@@ -24,31 +24,9 @@ from drgn_pmem.dumpfile.opener import open_dump, set_dump
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 from drgn_pmem.errors import DumpFileError
+from drgn_pmem.formats.architecture import ARCHITECTURES, find_architecture
 
 __all__ = ("open_program",)
-
-# NT_PRSTATUS of a CPU, by the size of struct elf_prstatus (bytes; arch/*/include/asm/elf.h). x86
-# and s390 share one size.
-_PRSTATUS_SIZES = {392: "AARCH64", 504: "PPC64", 376: "RISCV64"}
-_MACHINES = {
-    "x86_64": "X86_64",
-    "aarch64": "AARCH64",
-    "ppc64": "PPC64",
-    "ppc64le": "PPC64",
-    "s390x": "S390X",
-    "i386": "I386",
-    "i686": "I386",
-    "arm": "ARM",
-    "armv7l": "ARM",
-    "riscv64": "RISCV64",
-    "EM_X86_64": "X86_64",
-    "EM_AARCH64": "AARCH64",
-    "EM_PPC64": "PPC64",
-    "EM_S390": "S390X",
-    "EM_386": "I386",
-    "EM_ARM": "ARM",
-    "EM_RISCV": "RISCV64",
-}
 
 _READER_KNOB = "DRGN_PREFER_PGTABLE_READER"
 _PPC64_DIRECT_MAP = 0xC000000000000000
@@ -224,10 +202,12 @@ def _architecture_name(dump: DumpFile, vmcoreinfo: bytes | None) -> str | None:
         name = guess_architecture(Vmcoreinfo.parse(vmcoreinfo or dump.vmcoreinfo or b""))
         if name is not None:
             return name
-    if dump.machine in _MACHINES:
-        return _MACHINES[dump.machine]
+    found = find_architecture(dump.machine)
+    if found is not None:
+        return found.drgn
+    # NT_PRSTATUS of a CPU
     sizes = {note.size for note in dump.notes if note.name == b"CORE" and note.type == 1}
-    return next((_PRSTATUS_SIZES[size] for size in sizes if size in _PRSTATUS_SIZES), None)
+    return next((item.drgn for item in ARCHITECTURES if item.prstatus_size in sizes), None)
 
 
 def _add_physical_memory(prog: drgn.Program, dump: DumpFile, lines: list[str]) -> None:

@@ -4,47 +4,53 @@
 Comparing crash headers
 -----------------------
 
-Two headers for one crash (found in memory, rebuilt from the kernel's state, implied by the dump)
-tell different stories where something went wrong. A difference says what only one of them has, in
-addresses and in words.
+Two headers of one crash (found in memory, rebuilt from the kernel's state, implied by the dump)
+differ where something went wrong. A difference names what only one of them has, by address and in
+words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import enum
 
-from drgn_pmem.formats.elfcorehdr import MACHINES, PF_DEV, CrashHeader, ProgramHeader
+from drgn_pmem.formats.elfcorehdr import PF_DEV, CrashHeader, HeaderSource, ProgramHeader, Role
 from drgn_pmem.ranges import Range, RangeSet
+from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("HeaderDifference", "compare_elfcorehdr", "memory_covered")
+__all__ = ("DifferenceKind", "HeaderDifference", "compare_elfcorehdr", "memory_covered")
 
 
-@dataclass(frozen=True)
-class HeaderDifference:
+class DifferenceKind(enum.Enum):
+    """In what two headers differ."""
+
+    MACHINE = "machine"
+    BYTEORDER = "byteorder"
+    CPU_NOTES = "cpu notes"
+    VMCOREINFO = "vmcoreinfo"
+    KERNEL_TEXT = "kernel text"
+    MEMORY = "memory"
+    PMEM = "pmem"
+    """Whether memory is marked with ``PF_DEV``."""
+    VIRTUAL = "virtual"
+    OFFSET = "offset"
+    FLAGS = "flags"
+    SPLIT = "split"
+    """The same memory in other pieces."""
+    ORDER = "order"
+    """The same pieces in another order."""
+
+
+class HeaderDifference(Record):
     """One difference between two headers."""
 
-    kind: str
-    """
-    ``machine``, ``byteorder``, ``cpu notes``, ``vmcoreinfo``, ``kernel text``, ``memory``,
-    ``pmem``, ``virtual``, ``offset``, ``flags``, ``split`` or ``order``.
-    """
+    kind: DifferenceKind
     words: str
-    only_in: str | None = None
-    """Source of the header that has it; ``None`` if both have it, with other values."""
-    start: int | None = None
-    end: int | None = None
+    only_in: HeaderSource | None = None
+    """The header that has it; ``None`` if both have it, with other values."""
+    start: int | None = shown(Show.ADDRESS, default=None)
+    end: int | None = shown(Show.ADDRESS, default=None)
     """Physical range, end exclusive."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "words": self.words,
-            "only_in": self.only_in,
-            "start": None if self.start is None else f"{self.start:#x}",
-            "end": None if self.end is None else f"{self.end:#x}",
-        }
 
 
 def _covered(phdrs: Iterable[ProgramHeader]) -> RangeSet:
@@ -62,17 +68,16 @@ def memory_covered(header: CrashHeader, start: int, end: int) -> int:
 
 
 def _memory(header: CrashHeader) -> list[ProgramHeader]:
-    return [phdr for phdr in header.loads if phdr.what != "kernel text"]
+    return [phdr for phdr in header.loads if phdr.role is not Role.KERNEL_TEXT]
 
 
 def compare_elfcorehdr(left: CrashHeader, right: CrashHeader) -> tuple[HeaderDifference, ...]:
     """
     All differences, what matters most first.
 
-    Notes and offsets are not compared with an ``implied`` header: ``/proc/vmcore`` does not keep
-    them.
+    Notes and offsets are not compared with an implied header: ``/proc/vmcore`` does not keep them.
     """
-    implied = "implied" in (left.source, right.source)
+    implied = HeaderSource.IMPLIED in (left.source, right.source)
     differences = list(_compare_identity(left, right))
     differences += _compare_memory(left, right)
     differences += _compare_text(left, right)
@@ -83,15 +88,16 @@ def compare_elfcorehdr(left: CrashHeader, right: CrashHeader) -> tuple[HeaderDif
 
 
 def _compare_identity(left: CrashHeader, right: CrashHeader) -> Iterator[HeaderDifference]:
-    if left.machine != right.machine:
-        names = [str(MACHINES.get(header.machine, header.machine)) for header in (left, right)]
+    one, other = left.source.value, right.source.value
+    if left.machine != right.machine and None not in (left.machine, right.machine):
         yield HeaderDifference(
-            "machine", f"{left.source} is for {names[0]}, {right.source} for {names[1]}"
+            kind=DifferenceKind.MACHINE,
+            words=f"{one} is for {left.machine_name}, {other} for {right.machine_name}",
         )
     if left.byteorder != right.byteorder:
         yield HeaderDifference(
-            "byteorder",
-            f"{left.source} is {left.byteorder}-endian, {right.source} {right.byteorder}-endian",
+            kind=DifferenceKind.BYTEORDER,
+            words=f"{one} is {left.byteorder}-endian, {other} {right.byteorder}-endian",
         )
 
 
@@ -103,20 +109,23 @@ def _compare_memory(left: CrashHeader, right: CrashHeader) -> Iterator[HeaderDif
         missing = covered[one].subtract(covered[other])
         for part in missing:
             yield HeaderDifference(
-                "memory",
-                f"{part} ({part.size} bytes) is in {has}, not in {lacks}",
-                has,
-                part.start,
-                part.end,
+                kind=DifferenceKind.MEMORY,
+                words=f"{part} ({part.size} bytes) is in {has.value}, not in {lacks.value}",
+                only_in=has,
+                start=part.start,
+                end=part.end,
             )
-        # Memory that one header lacks altogether is named above.
+        # Memory that one header lacks altogether is a difference of its own.
         for part in marked[one].subtract(marked[other]).subtract(missing):
             yield HeaderDifference(
-                "pmem",
-                f"{part} is marked as persistent memory (PF_DEV) in {has}, not in {lacks}",
-                has,
-                part.start,
-                part.end,
+                kind=DifferenceKind.PMEM,
+                words=(
+                    f"{part} is marked as persistent memory (PF_DEV) in {has.value}, "
+                    f"not in {lacks.value}"
+                ),
+                only_in=has,
+                start=part.start,
+                end=part.end,
             )
 
 
@@ -125,40 +134,42 @@ def _compare_text(left: CrashHeader, right: CrashHeader) -> Iterator[HeaderDiffe
         {
             (phdr.physical, phdr.virtual, phdr.memory_size)
             for phdr in header.loads
-            if phdr.what == "kernel text"
+            if phdr.role is Role.KERNEL_TEXT
         }
         for header in (left, right)
     ]
     for header, only in ((left, texts[0] - texts[1]), (right, texts[1] - texts[0])):
         for physical, virtual, size in sorted(only):
             yield HeaderDifference(
-                "kernel text",
-                f"{header.source} maps the kernel text at {physical:#x} to {virtual:#x},"
-                f" {size} bytes",
-                header.source,
-                physical,
-                physical + size,
+                kind=DifferenceKind.KERNEL_TEXT,
+                words=(
+                    f"{header.source.value} maps the kernel text at {physical:#x} to {virtual:#x}, "
+                    f"{size} bytes"
+                ),
+                only_in=header.source,
+                start=physical,
+                end=physical + size,
             )
 
 
 def _compare_notes(left: CrashHeader, right: CrashHeader) -> Iterator[HeaderDifference]:
-    for kind in ("cpu notes", "vmcoreinfo"):
+    for kind in (DifferenceKind.CPU_NOTES, DifferenceKind.VMCOREINFO):
         notes = [
             {
                 (phdr.physical, phdr.memory_size)
                 for phdr in header.notes
-                if (phdr.what == "vmcoreinfo") == (kind == "vmcoreinfo")
+                if (phdr.role is Role.VMCOREINFO) == (kind is DifferenceKind.VMCOREINFO)
             }
             for header in (left, right)
         ]
         for header, only in ((left, notes[0] - notes[1]), (right, notes[1] - notes[0])):
             for address, size in sorted(only):
                 yield HeaderDifference(
-                    kind,
-                    f"{header.source} has {kind} at {address:#x}, {size} bytes",
-                    header.source,
-                    address,
-                    address + size,
+                    kind=kind,
+                    words=f"{header.source.value} has {kind.value} at {address:#x}, {size} bytes",
+                    only_in=header.source,
+                    start=address,
+                    end=address + size,
                 )
 
 
@@ -172,29 +183,34 @@ def _compare_loads(
         if other is None:
             continue
         compared = [
-            ("virtual", mine.virtual, other.virtual),
-            ("flags", mine.flags & ~PF_DEV, other.flags & ~PF_DEV),
+            (DifferenceKind.VIRTUAL, mine.virtual, other.virtual),
+            (DifferenceKind.FLAGS, mine.flags & ~PF_DEV, other.flags & ~PF_DEV),
         ]
         if not implied:
-            compared.append(("offset", mine.offset, other.offset))
+            compared.append((DifferenceKind.OFFSET, mine.offset, other.offset))
         for kind, value, its in compared:
             if value != its:
                 yield HeaderDifference(
-                    kind,
-                    f"{mine.physical:#x} has {kind} {value:#x} in {left.source},"
-                    f" {its:#x} in {right.source}",
-                    None,
-                    mine.physical,
-                    mine.end,
+                    kind=kind,
+                    words=(
+                        f"{mine.physical:#x} has {kind.value} {value:#x} in {left.source.value}, "
+                        f"{its:#x} in {right.source.value}"
+                    ),
+                    start=mine.physical,
+                    end=mine.end,
                 )
     spans = [[(phdr.physical, phdr.end) for phdr in phdrs] for phdrs in (lefts, rights)]
     if spans[0] == spans[1] or _covered(lefts) != _covered(rights):
         return
     if sorted(spans[0]) == sorted(spans[1]):
-        yield HeaderDifference("order", "the same PT_LOADs are in another order")
+        yield HeaderDifference(
+            kind=DifferenceKind.ORDER, words="the same PT_LOADs are in another order"
+        )
     else:
         yield HeaderDifference(
-            "split",
-            f"the same memory is {len(lefts)} PT_LOADs in {left.source},"
-            f" {len(rights)} in {right.source}",
+            kind=DifferenceKind.SPLIT,
+            words=(
+                f"the same memory is {len(lefts)} PT_LOADs in {left.source.value}, "
+                f"{len(rights)} in {right.source.value}"
+            ),
         )

@@ -13,22 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
-from dataclasses import dataclass
+import enum
 import hashlib
 import struct
 from typing import Any
 
 from drgn_pmem.errors import FormatError
+from drgn_pmem.formats.architecture import find_architecture
 from drgn_pmem.formats.clayout import ByteOrder
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
-    "MACHINES",
     "PF_DEV",
     "PF_RWX",
     "PT_LOAD",
     "PT_NOTE",
     "CrashHeader",
+    "HeaderSource",
     "ProgramHeader",
+    "Role",
     "build_elfcorehdr",
     "imply_elfcorehdr",
     "parse_elfcorehdr",
@@ -40,16 +43,6 @@ PT_NOTE = 4
 PF_RWX = 7
 PF_DEV = 0x10
 """Persistent memory; a flag of the patches that never were merged, in no ``elf.h``."""
-
-MACHINES = {
-    21: "ppc64",
-    62: "x86_64",
-    183: "aarch64",
-    22: "s390x",
-    243: "riscv64",
-    258: "loongarch64",
-}
-"""``e_machine`` by name."""
 
 _MAGIC = b"\x7fELF"
 _ET_CORE = 4
@@ -68,22 +61,61 @@ _EHDR_SIZE, _PHDR_SIZE, _SHDR_SIZE = 64, 56, 64
 _ORDERS: dict[ByteOrder, str] = {"little": "<", "big": ">"}
 
 
-@dataclass(frozen=True)
-class ProgramHeader:
+class HeaderSource(enum.Enum):
+    """Where a crash header comes from."""
+
+    FOUND = "found"
+    """Read from memory."""
+    REBUILT = "rebuilt"
+    """Made anew from the state of the crashed kernel."""
+    IMPLIED = "implied"
+    """Derived from a dump file's own headers or page bitmap."""
+
+
+class Role(enum.Enum):
+    """What a program header is for."""
+
+    MEMORY = "memory"
+    KERNEL_TEXT = "kernel text"
+    PMEM = "pmem"
+    CPU_NOTES = "CPU notes"
+    VMCOREINFO = "vmcoreinfo"
+    NOTES = "notes"
+    """All notes in one, as in ``/proc/vmcore``."""
+    BOOT_MEMORY = "boot memory"
+    """Memory that the firmware of POWER moves (fadump)."""
+    EMPTY = "empty"
+    """Counted by ``e_phnum`` and never filled in (fadump)."""
+    PAGES = "pages"
+    """No program header: a range of a page bitmap."""
+    OTHER = ""
+
+
+def _type_name(value: int) -> str:
+    return {PT_LOAD: "PT_LOAD", PT_NOTE: "PT_NOTE"}.get(value, f"{value:#x}")
+
+
+class ProgramHeader(Record):
     """``Elf64_Phdr``; sizes and offset in bytes."""
 
-    type: int
-    flags: int
-    offset: int
-    """In an elfcorehdr the physical address where the bytes are to be read."""
-    virtual: int
-    physical: int
+    type: int = shown(json=_type_name)
+    physical: int = shown(Show.ADDRESS)
     """The address that the bytes had in the crashed kernel."""
-    file_size: int
-    memory_size: int
-    align: int = 0
-    what: str = dataclasses.field(default="", compare=False)
-    """What it is for: ``memory``, ``kernel text``, ``pmem``, ``CPU notes 0``, ``vmcoreinfo``."""
+    virtual: int = shown(Show.ADDRESS, default=0)
+    offset: int = shown(default=0)
+    """In an elfcorehdr the physical address where the bytes are to be read."""
+    file_size: int = shown(Show.SIZE, json=False)
+    memory_size: int = shown(Show.SIZE, key="size")
+    flags: int
+    align: int = shown(json=False, default=0)
+    role: Role = dataclasses.field(default=Role.OTHER, compare=False)
+    number: int | None = dataclasses.field(default=None, compare=False)
+    """Of CPU notes, which in their order."""
+
+    @property
+    def what(self) -> str:
+        """What it is for, in words: ``memory``, ``kernel text``, ``CPU notes 0``."""
+        return self.role.value if self.number is None else f"{self.role.value} {self.number}"
 
     @property
     def end(self) -> int:
@@ -95,26 +127,18 @@ class ProgramHeader:
         return self.type == PT_LOAD and bool(self.flags & PF_DEV)
 
     def to_json(self) -> dict[str, Any]:
-        names = {PT_LOAD: "PT_LOAD", PT_NOTE: "PT_NOTE"}
-        return {
-            "type": names.get(self.type, f"{self.type:#x}"),
-            "physical": f"{self.physical:#x}",
-            "virtual": f"{self.virtual:#x}",
-            "offset": self.offset,
-            "size": self.memory_size,
-            "flags": self.flags,
-            "what": self.what,
-        }
+        json = super().to_json()
+        del json["role"], json["number"]
+        return {**json, "what": self.what}
 
 
-@dataclass(frozen=True)
-class CrashHeader:
-    """An elfcorehdr, with where it comes from: ``found``, ``rebuilt`` or ``implied``."""
+class CrashHeader(Record):
+    """An elfcorehdr, with where it comes from."""
 
-    source: str
+    source: HeaderSource
     phdrs: tuple[ProgramHeader, ...]
-    machine: int
-    """``e_machine``."""
+    machine: int | None
+    """``e_machine``; None if it is not known."""
     byteorder: ByteOrder = "little"
     e_flags: int = 0
     raw: bytes | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -128,26 +152,48 @@ class CrashHeader:
     def notes(self) -> tuple[ProgramHeader, ...]:
         return tuple(phdr for phdr in self.phdrs if phdr.type == PT_NOTE)
 
+    @property
+    def of_bitmap(self) -> bool:
+        """Whether it stands for a page bitmap, which knows no notes, virtual addresses or flags."""
+        return any(phdr.role is Role.PAGES for phdr in self.phdrs)
+
+    @property
+    def machine_name(self) -> str | int | None:
+        """Name of the architecture, or its ``e_machine`` if that is in no table."""
+        found = find_architecture(self.machine)
+        return self.machine if found is None else found.name
+
+    @property
+    def size(self) -> int:
+        """bytes of the ELF header and the program headers, without padding"""
+        count = len(self.phdrs)
+        extended = _SHDR_SIZE if count >= _PN_XNUM else 0
+        return _EHDR_SIZE + count * _PHDR_SIZE + extended
+
     def to_json(self) -> dict[str, Any]:
         json: dict[str, Any] = {
-            "source": self.source,
-            "machine": MACHINES.get(self.machine, self.machine),
+            "source": self.source.value,
+            "machine": self.machine_name,
             "byteorder": self.byteorder,
             "phdrs": [phdr.to_json() for phdr in self.phdrs],
         }
         if self.raw is not None:
-            json["bytes_sha256"] = hashlib.sha256(self.raw).hexdigest()
+            # Without the padding: a segment is larger than the header in it.
+            json["bytes_sha256"] = hashlib.sha256(self.raw[: self.size]).hexdigest()
         return json
 
 
-def _program_header(members: tuple[int, ...], what: str) -> ProgramHeader:
-    kind, flags, offset, virtual, physical, file_size, memory_size, align = members
-    return ProgramHeader(
-        kind, flags, offset, virtual, physical, file_size, memory_size, align, what
-    )
+_MEMBERS = (
+    "type", "flags", "offset", "virtual", "physical", "file_size", "memory_size", "align",
+)  # fmt: skip
 
 
-def _name(phdrs: Iterable[tuple[int, ...]]) -> Iterator[str]:
+def _program_header(members: tuple[int, ...], use: tuple[Role, int | None]) -> ProgramHeader:
+    role, number = use
+    return ProgramHeader(**dict(zip(_MEMBERS, members, strict=True)), role=role, number=number)
+
+
+def _name(phdrs: Iterable[tuple[int, ...]]) -> Iterator[tuple[Role, int | None]]:
     """What each ``Elf64_Phdr`` is for, by the order and addresses that kernel and kexec use."""
     phdrs = list(phdrs)
     notes = sum(kind == PT_NOTE for kind, *_ in phdrs)
@@ -163,20 +209,22 @@ def _name(phdrs: Iterable[tuple[int, ...]]) -> Iterator[str]:
         if kind == PT_NOTE:
             note += 1
             if notes == 1:
-                yield "notes"
+                yield Role.NOTES, None
+            elif note < notes:
+                yield Role.CPU_NOTES, note - 1
             else:
-                yield f"CPU notes {note - 1}" if note < notes else "vmcoreinfo"
+                yield Role.VMCOREINFO, None
         elif kind != PT_LOAD:
-            yield ""
+            yield Role.OTHER, None
         elif flags & PF_DEV:
-            yield "pmem"
+            yield Role.PMEM, None
         elif virtual - physical != direct and virtual >> 63 and virtual != 2**64 - 1:
-            yield "kernel text"
+            yield Role.KERNEL_TEXT, None
         else:
-            yield "memory"
+            yield Role.MEMORY, None
 
 
-def parse_elfcorehdr(data: bytes, source: str = "found") -> CrashHeader:
+def parse_elfcorehdr(data: bytes, source: HeaderSource = HeaderSource.FOUND) -> CrashHeader:
     """
     Decode an elfcorehdr, or the headers of any 64-bit ELF core file.
 
@@ -214,12 +262,12 @@ def parse_elfcorehdr(data: bytes, source: str = "found") -> CrashHeader:
         )
     phdrs = list(struct.iter_unpack(order + _PHDR, data[phoff:end]))
     return CrashHeader(
-        source,
-        tuple(map(_program_header, phdrs, _name(phdrs))),
-        machine,
-        byteorder,
-        flags,
-        bytes(data),
+        source=source,
+        phdrs=tuple(map(_program_header, phdrs, _name(phdrs))),
+        machine=machine,
+        byteorder=byteorder,
+        e_flags=flags,
+        raw=bytes(data),
     )
 
 
@@ -231,11 +279,13 @@ def build_elfcorehdr(header: CrashHeader, size: int | None = None) -> bytes:
     """
     The bytes of a header, padded with zeroes.
 
-    From 65,535 program headers on, their count is in a section header behind them (``PN_XNUM``).
+    From 65,535 program headers on, their count is in a section header after them (``PN_XNUM``).
 
     :param size: Bytes in all; default: up to the next multiple of 4096.
-    :raises FormatError: if a field does not fit, or *size* is too small.
+    :raises FormatError: if a field does not fit, *size* is too small, or the machine is not known.
     """
+    if header.machine is None:
+        raise FormatError("the architecture is not known: no ELF header can be made")
     order = _ORDERS[header.byteorder]
     ident = _MAGIC + bytes((2, 1 if header.byteorder == "little" else 2, 1)) + bytes(9)
     count = len(header.phdrs)
@@ -284,8 +334,9 @@ def build_elfcorehdr(header: CrashHeader, size: int | None = None) -> bytes:
 
 def imply_elfcorehdr(dump: CrashHeader, *, join: bool = False) -> CrashHeader:
     """
-    The elfcorehdr behind a dump, as far as the dump's own program headers tell: ``/proc/vmcore``
-    merges all notes into one and replaces every ``p_offset``; makedumpfile shrinks ``p_filesz``.
+    The elfcorehdr that a dump was made from, as far as the dump's own program headers tell:
+    ``/proc/vmcore`` merges all notes into one and replaces every ``p_offset``; makedumpfile shrinks
+    ``p_filesz``.
 
     :param dump: The headers of an ELF dump.
     :param join: Join what follows on seamlessly: ``makedumpfile -E`` splits a program header where
@@ -307,11 +358,18 @@ def imply_elfcorehdr(dump: CrashHeader, *, join: bool = False) -> CrashHeader:
                 phdrs[-1] = dataclasses.replace(last, file_size=length, memory_size=length)
                 continue
         phdrs.append(phdr)
-    names = _name(dataclasses.astuple(phdr)[:8] for phdr in phdrs)
+    uses = _name(tuple(getattr(phdr, name) for name in _MEMBERS) for phdr in phdrs)
     named = tuple(
-        dataclasses.replace(phdr, what=what) for phdr, what in zip(phdrs, names, strict=True)
+        dataclasses.replace(phdr, role=role, number=number)
+        for phdr, (role, number) in zip(phdrs, uses, strict=True)
     )
-    return CrashHeader("implied", named, dump.machine, dump.byteorder, dump.e_flags)
+    return CrashHeader(
+        source=HeaderSource.IMPLIED,
+        phdrs=named,
+        machine=dump.machine,
+        byteorder=dump.byteorder,
+        e_flags=dump.e_flags,
+    )
 
 
 def to_elf_file(header: CrashHeader, notes: Mapping[int, bytes] | None = None) -> bytes:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
-from dataclasses import dataclass
 
+from drgn_pmem.formats.architecture import PPC64
 from drgn_pmem.formats.clayout import ByteOrder
 from drgn_pmem.formats.elfcorehdr import (
     PF_DEV,
@@ -22,9 +22,12 @@ from drgn_pmem.formats.elfcorehdr import (
     PT_LOAD,
     PT_NOTE,
     CrashHeader,
+    HeaderSource,
     ProgramHeader,
+    Role,
     build_elfcorehdr,
 )
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "CrashRange",
@@ -35,15 +38,14 @@ __all__ = (
 )
 
 
-@dataclass(frozen=True)
-class CrashRange:
+class CrashRange(Record):
     """Memory that a crash header offers."""
 
-    start: int
-    end: int
+    start: int = shown(Show.ADDRESS)
+    end: int = shown(Show.ADDRESS)
     """Physical, exclusive."""
     flags: int = PF_RWX
-    offset: int | None = None
+    offset: int | None = shown(Show.ADDRESS, default=None)
     """Where the bytes will be, if not at :attr:`start`: backup region, fadump destination."""
 
 
@@ -72,21 +74,32 @@ def crash_exclude_mem_range(
     return kept
 
 
-def _load(item: CrashRange, virtual: Callable[[int], int], what: str = "") -> ProgramHeader:
+def _load(
+    item: CrashRange, virtual: Callable[[int], int], role: Role | None = None
+) -> ProgramHeader:
     return ProgramHeader(
-        PT_LOAD,
-        item.flags,
-        item.start if item.offset is None else item.offset,
-        virtual(item.start),
-        item.start,
-        item.end - item.start,
-        item.end - item.start,
-        what=what or ("pmem" if item.flags & PF_DEV else "memory"),
+        type=PT_LOAD,
+        flags=item.flags,
+        offset=item.start if item.offset is None else item.offset,
+        virtual=virtual(item.start),
+        physical=item.start,
+        file_size=item.end - item.start,
+        memory_size=item.end - item.start,
+        role=role or (Role.PMEM if item.flags & PF_DEV else Role.MEMORY),
     )
 
 
-def _note(address: int, size: int, what: str) -> ProgramHeader:
-    return ProgramHeader(PT_NOTE, 0, address, 0, address, size, size, what=what)
+def _note(address: int, size: int, role: Role, number: int | None = None) -> ProgramHeader:
+    return ProgramHeader(
+        type=PT_NOTE,
+        flags=0,
+        offset=address,
+        physical=address,
+        file_size=size,
+        memory_size=size,
+        role=role,
+        number=number,
+    )
 
 
 def crash_prepare_elf64_headers(
@@ -112,14 +125,14 @@ def crash_prepare_elf64_headers(
     :param virtual: ``__va()``.
     :param size: Bytes of the buffer (:func:`elfcorehdr_size`).
     """
-    phdrs = [_note(*notes, f"CPU notes {cpu}") for cpu, notes in enumerate(cpu_notes)]
-    phdrs.append(_note(*vmcoreinfo, "vmcoreinfo"))
+    phdrs = [_note(*notes, Role.CPU_NOTES, cpu) for cpu, notes in enumerate(cpu_notes)]
+    phdrs.append(_note(*vmcoreinfo, Role.VMCOREINFO))
     if kernel_text:
         physical, address, length = kernel_text
-        text = CrashRange(physical, physical + length)
-        phdrs.append(_load(text, lambda _: address, "kernel text"))
+        text = CrashRange(start=physical, end=physical + length)
+        phdrs.append(_load(text, lambda _: address, Role.KERNEL_TEXT))
     phdrs += (_load(item, virtual) for item in ranges)
-    header = CrashHeader("rebuilt", tuple(phdrs), machine)
+    header = CrashHeader(source=HeaderSource.REBUILT, phdrs=tuple(phdrs), machine=machine)
     return dataclasses.replace(header, raw=build_elfcorehdr(header, size))
 
 
@@ -144,15 +157,21 @@ def fadump_create_elfcore_headers(
     :param boot_mem_dest_addr: Where it moves the first one; the others follow it.
     :param ranges: Start and end (exclusive) of all memory above, without the reserved dump area.
     """
-    phdrs = [_note(*cpu_notes, "CPU notes"), _note(*vmcoreinfo, "vmcoreinfo")]
+    phdrs = [_note(*cpu_notes, Role.CPU_NOTES), _note(*vmcoreinfo, Role.VMCOREINFO)]
     destination = boot_mem_dest_addr
     for start, length in boot_regions:
-        item = CrashRange(start, start + length, offset=destination)
-        phdrs.append(_load(item, virtual, "boot memory"))
+        item = CrashRange(start=start, end=start + length, offset=destination)
+        phdrs.append(_load(item, virtual, Role.BOOT_MEMORY))
         destination += length
-    phdrs += (_load(CrashRange(start, end), virtual) for start, end in ranges)
-    # e_flags is the ELF ABI; big-endian kernels are built for version 1 by default.
-    header = CrashHeader("rebuilt", tuple(phdrs), 21, byteorder, 2 if byteorder == "little" else 1)
+    phdrs += (_load(CrashRange(start=start, end=end), virtual) for start, end in ranges)
+    header = CrashHeader(
+        source=HeaderSource.REBUILT,
+        phdrs=tuple(phdrs),
+        machine=PPC64.e_machine,
+        byteorder=byteorder,
+        # the ELF ABI; big-endian kernels are built for version 1 by default
+        e_flags=2 if byteorder == "little" else 1,
+    )
     return dataclasses.replace(header, raw=build_elfcorehdr(header))
 
 

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import dataclasses
-from dataclasses import dataclass
+import enum
 from typing import Any
 
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.clayout import ByteOrder, CLayout
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "FADUMP_CPU_UNKNOWN",
     "LAYOUTS",
     "FadumpHeader",
     "FadumpVerdict",
+    "VerdictReason",
     "build_fadump_header",
     "fadump_header_problems",
     "find_fadump_headers",
@@ -74,8 +76,7 @@ LAYOUTS = {"FADMPINF": "FADMPINF", "FADMPSIG": "FADMPSIG", "FADMPSIG-v7": "FADMP
 """Layouts, with the name of the structure."""
 
 
-@dataclass(frozen=True)
-class FadumpHeader:
+class FadumpHeader(Record):
     """``struct fadump_crash_info_header``; ``None`` is a field that the layout does not have."""
 
     layout: str
@@ -83,9 +84,9 @@ class FadumpHeader:
     crashing_cpu: int
     """Logical CPU; on OPAL the PIR; :data:`FADUMP_CPU_UNKNOWN` before a crash."""
     version: int | None = None
-    elfcorehdr_addr: int | None = None
+    elfcorehdr_addr: int | None = shown(Show.ADDRESS, default=None)
     elfcorehdr_size: int | None = None
-    vmcoreinfo_raddr: int | None = None
+    vmcoreinfo_raddr: int | None = shown(Show.ADDRESS, default=None)
     """Physical address to which firmware moves the vmcoreinfo note."""
     vmcoreinfo_size: int | None = None
     pt_regs_sz: int | None = None
@@ -147,7 +148,11 @@ def _sizes_match(members: dict[str, Any], pt_regs_sz: int | None, cpu_mask_sz: i
 
 
 def parse_fadump_header(
-    data: bytes, *, pt_regs_sz: int | None = None, cpu_mask_sz: int | None = None
+    data: bytes,
+    *,
+    pt_regs_sz: int | None = None,
+    cpu_mask_sz: int | None = None,
+    lenient: bool = False,
 ) -> FadumpHeader:
     """
     Decode a header of any layout in either byte order.
@@ -159,6 +164,8 @@ def parse_fadump_header(
         registers and mask of a ``FADMPINF`` header stay empty, as that does not say how long they
         are.
     :param cpu_mask_sz: ``sizeof(struct cpumask)`` in bytes, likewise.
+    :param lenient: Where the sizes in the header reach beyond *data*, leave registers and mask
+        empty instead of refusing the header: one of the sizes is damaged.
     :raises FormatError: if the magic is none, or the bytes end too early.
     """
     magics = {int.from_bytes(data[:8], order): order for order in _ORDERS}
@@ -188,12 +195,14 @@ def parse_fadump_header(
     del members["magic_number"]
     start = _LAYOUT.size(LAYOUTS[layout])
     if len(data) < start + regs + mask:
+        if lenient:
+            return FadumpHeader(layout=layout, byteorder=byteorder, **members)
         raise FormatError(
             f"the fadump header is cut short: {len(data)} of {start + regs + mask} bytes"
         )
     return FadumpHeader(
-        layout,
-        byteorder,
+        layout=layout,
+        byteorder=byteorder,
         **members,
         regs=bytes(data[start : start + regs]),
         cpu_mask=bytes(data[start + regs : start + regs + mask]),
@@ -215,20 +224,27 @@ def build_fadump_header(header: FadumpHeader) -> bytes:
     return data + header.regs + header.cpu_mask
 
 
-@dataclass(frozen=True)
-class FadumpVerdict:
+class VerdictReason(enum.Enum):
+    """Why a capture kernel accepts a header, or does not."""
+
+    OK = "ok"
+    OLD_MAGIC = "old magic"
+    NEW_MAGIC = "new magic"
+    ENDIANNESS = "endianness"
+    CORRUPTED = "corrupted"
+    PT_REGS_SIZE = "pt_regs size"
+    CPU_MASK_SIZE = "cpu_mask size"
+
+
+class FadumpVerdict(Record):
     """Whether a capture kernel makes a dump of a header."""
 
-    compatible: bool
-    reason: str
-    """
-    ``ok``, ``old magic``, ``new magic``, ``endianness``, ``corrupted``, ``pt_regs size`` or
-    ``cpu_mask size``.
-    """
+    reason: VerdictReason
     words: str
 
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    @property
+    def compatible(self) -> bool:
+        return self.reason is VerdictReason.OK
 
 
 def is_fadump_header_compatible(
@@ -256,48 +272,59 @@ def is_fadump_header_compatible(
     swapped = int.from_bytes(magic.to_bytes(8, "little"), "big")
     if old_kernel:
         if magic == _MAGIC_OLD:
-            return FadumpVerdict(True, "ok", "the kernel takes the header")
+            return FadumpVerdict(reason=VerdictReason.OK, words="the kernel accepts the header")
         if magic == _MAGIC:
             return FadumpVerdict(
-                False, "new magic", "the header is of Linux 6.10 or later, the capture kernel older"
+                reason=VerdictReason.NEW_MAGIC,
+                words="the header is of Linux 6.10 or later, the capture kernel older",
             )
         if swapped in (_MAGIC_OLD, _MAGIC):
             return _endianness(byteorder)
-        return FadumpVerdict(False, "corrupted", f"the header is corrupted: magic {magic:#018x}")
+        return _corrupted(magic)
     if magic == _MAGIC_OLD:
         return FadumpVerdict(
-            False, "old magic", "old magic number: the crashed kernel is older than Linux 6.10"
+            reason=VerdictReason.OLD_MAGIC,
+            words="old magic number: the crashed kernel is older than Linux 6.10",
         )
     if magic != _MAGIC:
         if swapped == _MAGIC:
             return _endianness(byteorder)
-        return FadumpVerdict(False, "corrupted", f"the header is corrupted: magic {magic:#018x}")
-    for name, has, wants in (
-        ("pt_regs", members["pt_regs_sz"], pt_regs_sz),
-        ("cpu_mask", members["cpu_mask_sz"], cpu_mask_sz),
+        return _corrupted(magic)
+    for reason, has, wants in (
+        (VerdictReason.PT_REGS_SIZE, members["pt_regs_sz"], pt_regs_sz),
+        (VerdictReason.CPU_MASK_SIZE, members["cpu_mask_sz"], cpu_mask_sz),
     ):
         if has != wants:
             return FadumpVerdict(
-                False,
-                f"{name} size",
-                f"{name} size mismatch: {has} bytes in the header, {wants} in the capture kernel",
+                reason=reason,
+                words=(
+                    f"{reason.value} mismatch: {has} bytes in the header, {wants} in the capture "
+                    "kernel"
+                ),
             )
-    return FadumpVerdict(True, "ok", "the kernel takes the header")
+    return FadumpVerdict(reason=VerdictReason.OK, words="the kernel accepts the header")
 
 
 def _endianness(byteorder: ByteOrder) -> FadumpVerdict:
     other = "big" if byteorder == "little" else "little"
     return FadumpVerdict(
-        False,
-        "endianness",
-        f"endianness mismatch: the crashed kernel is {other}-endian,"
-        f" the capture kernel {byteorder}-endian",
+        reason=VerdictReason.ENDIANNESS,
+        words=(
+            f"endianness mismatch: the crashed kernel is {other}-endian, the capture kernel "
+            f"{byteorder}-endian"
+        ),
+    )
+
+
+def _corrupted(magic: int) -> FadumpVerdict:
+    return FadumpVerdict(
+        reason=VerdictReason.CORRUPTED, words=f"the header is corrupted: magic {magic:#018x}"
     )
 
 
 def fadump_header_problems(header: FadumpHeader, address: int | None = None) -> list[str]:
     """
-    What is wrong in a header although the kernel takes it, one sentence each.
+    What is wrong in a header although the kernel accepts it, one sentence each.
 
     :param address: Physical address of the header.
     """
@@ -333,11 +360,11 @@ def fadump_header_problems(header: FadumpHeader, address: int | None = None) -> 
                 f"vmcoreinfo_raddr {header.vmcoreinfo_raddr:#x} is in the header itself"
             )
     if address is not None and header.layout == "FADMPINF" and header.regs:
-        behind = address + header.size
-        if header.elfcorehdr_addr != behind:
+        after = address + header.size
+        if header.elfcorehdr_addr != after:
             problems.append(
-                f"elfcorehdr_addr {header.elfcorehdr_addr:#x} is not right behind the header,"
-                f" {behind:#x}"
+                f"elfcorehdr_addr {header.elfcorehdr_addr:#x} is not the end of the header, "
+                f"{after:#x}"
             )
     return problems
 
@@ -347,8 +374,8 @@ def find_fadump_headers(
 ) -> Iterator[tuple[int, FadumpHeader]]:
     """
     Scan physical memory for headers, with no debug info: the magics in both orders at each multiple
-    of 4096, and a layout that holds together (sizes that can be; for ``FADMPINF``, an ELF header
-    right behind).
+    of 4096, and a consistent layout (plausible sizes; for ``FADMPINF``, an ELF header right after
+    it).
 
     :param read: ``read(address, size)`` gives the bytes, or ``None`` (or fewer) where the dump does
         not hold them.
@@ -377,8 +404,8 @@ def _verified(read: Callable[[int, int], bytes | None], address: int) -> FadumpH
     except FormatError:
         return None
     if header.elfcorehdr_addr is not None and header.layout == "FADMPINF":
-        behind = header.elfcorehdr_addr - address
-        if not 24 + 352 < behind <= 24 + 2048 or read(header.elfcorehdr_addr, 4) != b"\x7fELF":
+        distance = header.elfcorehdr_addr - address
+        if not 24 + 352 < distance <= 24 + 2048 or read(header.elfcorehdr_addr, 4) != b"\x7fELF":
             return None
     elif not header.regs:
         return None

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
-from dataclasses import dataclass
+import enum
 from typing import Any
 
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.clayout import CLayout
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "MAX_CPUS",
@@ -24,6 +25,7 @@ __all__ = (
     "RegSaveArea",
     "RtasFadumpMem",
     "RtasSection",
+    "SectionType",
     "build_reg_save_area",
     "build_rtas_fadump_mem",
     "check_rtas_fadump_mem",
@@ -66,8 +68,24 @@ _MAX_SECTIONS = 10
 MAX_CPUS = 8192
 
 
-@dataclass(frozen=True)
-class RtasSection:
+class SectionType(enum.IntEnum):
+    """``source_data_type`` (``RTAS_FADUMP_*`` in the kernel)."""
+
+    CPU_STATE = 1
+    HPTE_REGION = 2
+    BOOT_MEMORY = 0x11
+    PARAMETER_AREA = 0x100
+
+
+_SECTION_WORDS = {
+    SectionType.CPU_STATE: "CPU state",
+    SectionType.HPTE_REGION: "HPTE region",
+    SectionType.BOOT_MEMORY: "boot memory",
+    SectionType.PARAMETER_AREA: "parameter area",
+}
+
+
+class RtasSection(Record):
     """
     ``struct rtas_fadump_section``: what firmware copies at a crash; addresses physical, lengths in
     bytes.
@@ -76,29 +94,24 @@ class RtasSection:
     request_flag: int
     source_data_type: int
     error_flags: int
-    source_address: int
-    source_len: int
-    bytes_dumped: int
-    destination_address: int
+    source_address: int = shown(Show.ADDRESS)
+    source_len: int = shown(Show.SIZE)
+    bytes_dumped: int = shown(Show.SIZE)
+    destination_address: int = shown(Show.ADDRESS)
 
     @property
     def what(self) -> str:
-        names = {1: "CPU state", 2: "HPTE region", 0x11: "boot memory", 0x100: "parameter area"}
-        return names.get(self.source_data_type, f"type {self.source_data_type:#x}")
+        """What it is, in words."""
+        try:
+            return _SECTION_WORDS[SectionType(self.source_data_type)]
+        except ValueError:
+            return f"type {self.source_data_type:#x}"
 
     def to_json(self) -> dict[str, Any]:
-        addresses = ("source_address", "destination_address")
-        return {
-            "what": self.what,
-            **{
-                name: f"{value:#x}" if name in addresses else value
-                for name, value in dataclasses.asdict(self).items()
-            },
-        }
+        return {"what": self.what, **super().to_json()}
 
 
-@dataclass(frozen=True)
-class RtasFadumpMem:
+class RtasFadumpMem(Record):
     """
     ``struct rtas_fadump_mem_struct``: with three fixed sections, or (from Linux 6.10 on) with up to
     ten.
@@ -113,12 +126,6 @@ class RtasFadumpMem:
     dd_num_blocks: int = 0
     dd_offset_disk_path: int = 0
     max_time_auto: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **dataclasses.asdict(self),
-            "sections": [section.to_json() for section in self.sections],
-        }
 
 
 def parse_rtas_fadump_mem(data: bytes) -> RtasFadumpMem:
@@ -138,7 +145,7 @@ def parse_rtas_fadump_mem(data: bytes) -> RtasFadumpMem:
         RtasSection(**_LAYOUT.unpack("rtas_fadump_section", data, first + index * size, "big"))
         for index in range(count)
     )
-    return RtasFadumpMem(sections, **members)
+    return RtasFadumpMem(sections=sections, **members)
 
 
 def build_rtas_fadump_mem(mem: RtasFadumpMem) -> bytes:
@@ -164,20 +171,23 @@ def build_rtas_fadump_mem(mem: RtasFadumpMem) -> bytes:
 
 def check_rtas_fadump_mem(mem: RtasFadumpMem) -> list[str]:
     """
-    Why a capture kernel does not take the dump: the checks of ``rtas_fadump_process()``, one
+    Why a capture kernel does not accept the dump: the checks of ``rtas_fadump_process()``, one
     sentence each.
     """
     problems = []
     if mem.dump_status_flag == _ERROR_FLAG:
         problems.append("the platform says that its dump failed (status 0x2000)")
     for section in mem.sections:
-        if section.source_data_type not in (1, 0x11):
+        if section.source_data_type not in (SectionType.CPU_STATE, SectionType.BOOT_MEMORY):
             continue
         if section.error_flags:
             problems.append(f"the {section.what} has error flags {section.error_flags:#x}")
-        if section.source_data_type == 1 and not section.bytes_dumped:
+        if section.source_data_type == SectionType.CPU_STATE and not section.bytes_dumped:
             problems.append("no CPU state was dumped")
-        if section.source_data_type == 0x11 and section.bytes_dumped != section.source_len:
+        if (
+            section.source_data_type == SectionType.BOOT_MEMORY
+            and section.bytes_dumped != section.source_len
+        ):
             problems.append(
                 f"{section.bytes_dumped} of {section.source_len} bytes of boot memory"
                 f" at {section.source_address:#x} were dumped"
@@ -185,38 +195,24 @@ def check_rtas_fadump_mem(mem: RtasFadumpMem) -> list[str]:
     return problems
 
 
-@dataclass(frozen=True)
-class CpuRegisters:
+class CpuRegisters(Record):
     """Registers of a CPU as firmware saved them."""
 
     cpu: int
-    """Logical CPU (RTAS) or PIR (OPAL)."""
-    registers: tuple[tuple[str, int], ...]
+    """Logical CPU."""
+    registers: tuple[tuple[str, int], ...] = shown(
+        json=lambda pairs: {name: f"{value:#x}" for name, value in pairs}
+    )
     """Name and value, in firmware's order."""
-    inactive: bool = False
-    """OPAL: the core was off, the registers mean nothing."""
-
-    def to_json(self) -> dict[str, Any]:
-        registers = {name: f"{value:#x}" for name, value in self.registers}
-        return {"cpu": self.cpu, "inactive": self.inactive, "registers": registers}
 
 
-@dataclass(frozen=True)
-class RegSaveArea:
+class RegSaveArea(Record):
     """Register save area of RTAS firmware; as many CPUs as could be read."""
 
     version: int
     num_cpu_offset: int
     cpus: tuple[CpuRegisters, ...]
     problems: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "version": self.version,
-            "num_cpu_offset": self.num_cpu_offset,
-            "cpus": [cpu.to_json() for cpu in self.cpus],
-            "problems": list(self.problems),
-        }
 
 
 def parse_reg_save_area(data: bytes) -> RegSaveArea:
@@ -252,11 +248,16 @@ def parse_reg_save_area(data: bytes) -> RegSaveArea:
             registers.append((name, value))
         else:
             problems.append(f"CPU {cpu & 0xFFFFFFFF} has no CPUEND")
-        cpus.append(CpuRegisters(cpu & 0xFFFFFFFF, tuple(registers)))
+        cpus.append(CpuRegisters(cpu=cpu & 0xFFFFFFFF, registers=tuple(registers)))
     else:
         if count > MAX_CPUS:
             problems.append(f"{count} CPUs; the kernel has at most {MAX_CPUS}")
-    return RegSaveArea(header["version"], offset, tuple(cpus), tuple(problems))
+    return RegSaveArea(
+        version=header["version"],
+        num_cpu_offset=offset,
+        cpus=tuple(cpus),
+        problems=tuple(problems),
+    )
 
 
 def _entries(data: bytes, offset: int) -> Iterator[tuple[str, int]]:

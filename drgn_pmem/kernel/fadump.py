@@ -12,28 +12,27 @@ arch/powerpc/kernel/fadump.c, arch/powerpc/platforms/pseries/rtas-fadump.c and
 arch/powerpc/platforms/powernv/opal-fadump.c.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+import enum
 
-from drgn import FaultError, Object, Program, Type, sizeof
+from drgn import FaultError, Object, Program, sizeof
 
-from drgn_pmem.errors import FormatError, MissingDebugInfo, NotFound
-from drgn_pmem.formats.fadump_opal import OpalFadumpMem, parse_opal_fadump_mem
+from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.formats.fadump_rtas import RtasFadumpMem, parse_rtas_fadump_mem
-from drgn_pmem.kernel.debuginfo import has_member, has_type
+from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_member, has_type
 from drgn_pmem.kernel.kexec import NamedRange, vmcoreinfo_note
-from drgn_pmem.partial import WalkError
+from drgn_pmem.partial import NotSaved, WalkError
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "BootRegion",
     "FadumpLayout",
+    "FadumpPlatform",
     "FwDump",
     "crashing_cpu",
     "fadump_layout",
     "fadump_relocate",
     "firmware_structure",
     "fw_dump",
-    "opal_structure",
     "relocated_vmcoreinfo",
 )
 
@@ -41,58 +40,58 @@ _MAX_REGIONS = 128
 """``FADUMP_MAX_MEM_REGS``"""
 
 
-@dataclass(frozen=True)
-class BootRegion:
+class FadumpPlatform(enum.Enum):
+    """The firmware that makes the dump."""
+
+    RTAS = "rtas"
+    """pseries"""
+    OPAL = "opal"
+    """powernv"""
+
+
+class BootRegion(Record):
     """Memory that the firmware copies away, for the capture kernel to boot in."""
 
-    start: int
-    size: int
+    start: int = shown(Show.ADDRESS)
+    size: int = shown(Show.SIZE)
     """bytes"""
-    destination: int
+    destination: int = shown(Show.ADDRESS)
     """Where it is copied to."""
 
     @property
     def end(self) -> int:
         return self.start + self.size
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "start": f"{self.start:#x}",
-            "size": self.size,
-            "destination": f"{self.destination:#x}",
-        }
 
-
-@dataclass(frozen=True)
-class FwDump:
+class FwDump(Record):
     """``struct fw_dump``, the kernel's own record of its dump. All addresses are physical, unless
     they are said to be virtual; all sizes bytes."""
 
-    platform: str | None
-    """``"rtas"`` (pseries), ``"opal"`` (powernv), None if the kernel has chosen none."""
+    platform: FadumpPlatform | None
+    """None if the kernel has chosen none."""
     supported: bool
     enabled: bool
     registered: bool
     active: bool
     """This is a capture kernel: the dump of the one before it is in memory."""
     nocma: bool
-    reserve_start: int
-    reserve_size: int
-    cpu_state_size: int
-    hpte_region_size: int
-    boot_memory_size: int
-    boot_mem_dest_addr: int
-    boot_mem_top: int
+    reserve_start: int = shown(Show.ADDRESS)
+    reserve_size: int = shown(Show.SIZE)
+    cpu_state_size: int = shown(Show.SIZE)
+    hpte_region_size: int = shown(Show.SIZE)
+    boot_memory_size: int = shown(Show.SIZE)
+    boot_mem_dest_addr: int = shown(Show.ADDRESS)
+    boot_mem_top: int = shown(Show.ADDRESS)
     boot_regions: tuple[BootRegion, ...]
-    fadumphdr_addr: int
-    cpu_notes_buf_vaddr: int
-    cpu_notes_buf_size: int
-    elfcorehdr_vaddr: int | None
+    fadumphdr_addr: int = shown(Show.ADDRESS)
+    cpu_notes_buf_vaddr: int = shown(Show.ADDRESS)
+    cpu_notes_buf_size: int = shown(Show.SIZE)
+    elfcorehdr_vaddr: int | None = shown(Show.ADDRESS)
     """Virtual, of the capture kernel; None on kernels that write it at registration (< 6.10)."""
-    elfcorehdr_size: int | None
-    param_area: int | None
+    elfcorehdr_size: int | None = shown(Show.SIZE)
+    param_area: int | None = shown(Show.ADDRESS)
     """More boot arguments for the capture kernel (since 6.10); 0 if there are none."""
-    object: Object = field(repr=False, compare=False)
+    object: Object = shown(Show.HIDDEN)
     """``struct fw_dump``"""
 
     @property
@@ -119,8 +118,7 @@ class FwDump:
         return "registered" if self.registered else "enabled, but not registered with the firmware"
 
 
-@dataclass(frozen=True)
-class FadumpLayout:
+class FadumpLayout(Record):
     """How this kernel lays out its crash info header."""
 
     name: str
@@ -145,12 +143,9 @@ def fw_dump(prog: Program) -> FwDump:
             f"{prog.platform.arch.name}"
         )
     if not has_type(prog, "struct fw_dump"):
-        if not has_type(prog, "struct task_struct"):
-            raise MissingDebugInfo(
-                "struct fw_dump is not known: no debug info of the kernel is loaded (-s VMLINUX)"
-            )
+        find_type(prog, "struct task_struct", "vmlinux")
         raise NotFound("this kernel is built without firmware-assisted dump (CONFIG_FA_DUMP)")
-    conf = prog["fw_dump"]
+    conf = find_variable(prog, "fw_dump", "vmlinux")
     if not has_member(conf, "reserve_dump_area_start"):
         raise NotFound("this kernel only preserves dumps for others (CONFIG_PRESERVE_FA_DUMP)")
     try:
@@ -189,26 +184,33 @@ def _optional(conf: Object, member: str) -> int | None:
     return int(conf.member_(member)) if has_member(conf, member) else None
 
 
-def _platform(prog: Program, ops: int) -> str | None:
-    for name in ("rtas", "opal"):
+def _platform(prog: Program, ops: int) -> FadumpPlatform | None:
+    if not ops:
+        return None
+    for platform in FadumpPlatform:
         try:
-            if ops and prog.symbol(f"{name}_fadump_ops").address == ops:
-                return name
+            if prog.symbol(f"{platform.value}_fadump_ops").address == ops:
+                return platform
         except LookupError:
             continue
-    return None
+    raise MissingDebugInfo(
+        f"fw_dump.ops {ops:#x} is neither rtas_fadump_ops nor opal_fadump_ops: the symbol table of "
+        "vmlinux is not loaded (-s VMLINUX), or it is of another kernel",
+        "vmlinux",
+    )
 
 
 def _boot_regions(conf: Object) -> tuple[BootRegion, ...]:
-    """Regions are copied one behind the other, whatever holes are between them."""
+    """Regions are copied one after the other, whatever holes are between them."""
     count = conf.boot_mem_regs_cnt.value_()
     if count > min(_MAX_REGIONS, conf.boot_mem_addr.type_.length or 0):
-        raise WalkError(f"fw_dump: {count} boot memory regions are more than it can hold")
+        raise WalkError(f"fw_dump: implausible count {count}: more boot regions than it can hold")
     destination = conf.boot_mem_dest_addr.value_()
     regions = []
     for index in range(count):
         size = conf.boot_mem_sz[index].value_()
-        regions.append(BootRegion(conf.boot_mem_addr[index].value_(), size, destination))
+        start = conf.boot_mem_addr[index].value_()
+        regions.append(BootRegion(start=start, size=size, destination=destination))
         destination += size
     return tuple(regions)
 
@@ -230,10 +232,11 @@ def relocated_vmcoreinfo(prog: Program, conf: FwDump) -> NamedRange:
     Where the vmcoreinfo note is after the firmware has copied the boot memory.
 
     :raises NotFound: if the kernel has not set it up
+    :raises NotSaved: if its place cannot be determined
     """
     note = vmcoreinfo_note(prog)
     start = fadump_relocate(conf, note.start)
-    return NamedRange(note.name, start, start + note.size)
+    return NamedRange(name=note.name, start=start, end=start + note.size)
 
 
 def fadump_layout(prog: Program) -> FadumpLayout:
@@ -242,13 +245,7 @@ def fadump_layout(prog: Program) -> FadumpLayout:
 
     :raises MissingDebugInfo: without debug info of vmlinux
     """
-    try:
-        header: Type = prog.type("struct fadump_crash_info_header")
-    except LookupError:
-        raise MissingDebugInfo(
-            "struct fadump_crash_info_header is not known: no debug info of the kernel is loaded "
-            "(-s VMLINUX)"
-        ) from None
+    header = find_type(prog, "struct fadump_crash_info_header", "vmlinux")
     if not header.has_member("version"):
         name = "FADMPINF"
     else:
@@ -256,7 +253,9 @@ def fadump_layout(prog: Program) -> FadumpLayout:
     regs = header.member("regs").type
     # "cpu_mask" was "online_mask" until "powerpc/fadump: consider all possible CPUs" (5.10)
     mask = header.member("cpu_mask" if header.has_member("cpu_mask") else "online_mask").type
-    return FadumpLayout(name, sizeof(header), sizeof(regs), sizeof(mask))
+    return FadumpLayout(
+        name=name, size=sizeof(header), pt_regs_size=sizeof(regs), cpu_mask_size=sizeof(mask)
+    )
 
 
 def crashing_cpu(prog: Program) -> int | None:
@@ -264,11 +263,14 @@ def crashing_cpu(prog: Program) -> int | None:
     The CPU that crashed, as the kernel itself noted it; None before a crash.
 
     Source: ``crashing_cpu`` in arch/powerpc/kexec/crash.c, set by ``crash_fadump()``.
+
+    :raises MissingDebugInfo: without debug info of vmlinux
+    :raises NotSaved: if it cannot be read
     """
     try:
-        cpu = int(prog["crashing_cpu"])
-    except (LookupError, FaultError):
-        return None
+        cpu = int(find_variable(prog, "crashing_cpu", "vmlinux"))
+    except FaultError as error:
+        raise NotSaved(f"crashing_cpu: {error}") from None
     return cpu if cpu >= 0 else None
 
 
@@ -278,34 +280,15 @@ def firmware_structure(prog: Program) -> RtasFadumpMem | None:
     kernel; None on powernv.
 
     :raises FormatError: if they make no sense
+    :raises NotSaved: if they cannot be read
     """
-    data = _structure(prog, "fdm", "struct rtas_fadump_mem_struct")
-    return None if data is None else parse_rtas_fadump_mem(data)
-
-
-def opal_structure(prog: Program) -> OpalFadumpMem | None:
-    """
-    The kernel's metadata that OPAL keeps; None on pseries.
-
-    :raises FormatError: if it makes no sense
-    """
-    data = _structure(prog, "opal_fdm", "struct opal_fadump_mem_struct")
-    return None if data is None else parse_opal_fadump_mem(data)
-
-
-def _structure(prog: Program, name: str, type_name: str) -> bytes | None:
-    if not has_type(prog, type_name):
+    if not has_type(prog, "struct rtas_fadump_mem_struct"):
         return None
+    variable = find_variable(prog, "fdm", "vmlinux")
     try:
-        variable = prog[name]
         # The capture kernel's own structure is empty: what counts is the one it was given.
-        active = prog[f"{name}_active"]
-        if active:
-            variable = active[0]
-        if variable.type_.kind.name == "POINTER":
-            if not variable:
-                return None
-            variable = variable[0]
-        return variable.to_bytes_()
-    except (LookupError, FaultError) as error:
-        raise FormatError(f"{name}: {error}") from None
+        active = find_variable(prog, "fdm_active", "vmlinux").read_()
+        data = (active[0] if active else variable).to_bytes_()
+    except FaultError as error:
+        raise NotSaved(f"fdm: {error}") from None
+    return parse_rtas_fadump_mem(data)

@@ -5,15 +5,15 @@ kexec
 -----
 
 The crash kernel as it was loaded, and everything of the crashed kernel that an elfcorehdr is built
-from: reservations, per-CPU notes, the vmcoreinfo note, the kernel's own place.
+from: reservations, per-CPU notes, the vmcoreinfo note, the place of the kernel image.
 
 Sources: ``struct kimage`` in include/linux/kexec.h, kernel/kexec_core.c, kernel/crash_core.c
-(before 6.9 kernel/kexec_file.c), arch/x86/kernel/crash.c. ``elf_headers`` is of no help: every
+(before 6.9 kernel/kexec_file.c), arch/x86/kernel/crash.c. ``elf_headers`` is not read: every
 architecture frees it after the load; what is left is ``elf_load_addr`` and the segments.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+import enum
 from typing import Any
 
 from drgn import FaultError, Object, Program, sizeof
@@ -21,29 +21,38 @@ from drgn.helpers.linux.cpumask import for_each_possible_cpu, for_each_present_c
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
 from drgn_pmem.dumpfile import State, coverage_of
-from drgn_pmem.errors import DumpFileError, MissingDebugInfo, NotFound
+from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_member
-from drgn_pmem.kernel.pagetable import kernel_coverage, translate
-from drgn_pmem.partial import NotSaved, WalkError
+from drgn_pmem.kernel.memory import memory_of
+from drgn_pmem.kernel.pagetable import translate
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, WalkError
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "PPC64_DIRECT_MAP",
+    "BackupRegion",
     "CrashImage",
     "CrashNote",
     "KernelText",
     "KexecSegment",
+    "LoadedBy",
     "NamedRange",
     "crash_image",
     "crash_notes",
     "crash_reservations",
     "elfcorehdr_segment",
+    "keeps_backup_region",
     "kernel_text",
+    "physical_of",
     "read_physical",
     "vmcoreinfo_note",
 )
 
 PPC64_DIRECT_MAP = 0xC000000000000000
 """``PAGE_OFFSET`` of 64-bit POWER, whichever MMU is in use."""
+
+_PPC64_BACKUP_SIZE = 1 << 16
+"""``BACKUP_SRC_SIZE``: the capture kernel needs the first 64 KiB, they are copied away."""
 
 _ELF_MAGIC = b"\x7fELF"
 _ET_CORE = 4
@@ -53,14 +62,13 @@ _VMCOREINFO_NAME = 12
 """``"VMCOREINFO\\0"``, padded to four."""
 
 
-@dataclass(frozen=True)
-class NamedRange:
+class NamedRange(Record):
     """A physical range with a name."""
 
     name: str
-    start: int
+    start: int = shown(Show.ADDRESS)
     """First byte."""
-    end: int
+    end: int = shown(Show.ADDRESS, json=False)
     """End, exclusive."""
 
     @property
@@ -69,101 +77,86 @@ class NamedRange:
         return self.end - self.start
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "start": f"{self.start:#x}", "size": self.size}
+        return {**super().to_json(), "size": self.size}
 
 
-@dataclass(frozen=True)
-class KexecSegment:
+class KexecSegment(Record):
     """One ``struct kexec_segment`` of the crash image."""
 
     index: int
-    physical: int
+    physical: int = shown(Show.ADDRESS)
     """Where it is loaded."""
-    size: int
+    size: int = shown(Show.SIZE)
     """``memsz``, bytes"""
-    content_size: int
+    content_size: int = shown(Show.SIZE)
     """``bufsz``: bytes that were copied, the rest is zero."""
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "index": self.index,
-            "physical": f"{self.physical:#x}",
-            "size": self.size,
-            "content_size": self.content_size,
-        }
+
+class BackupRegion(Record):
+    """Low memory that the crash kernel needs, so that it is copied away before it starts."""
+
+    start: int = shown(Show.ADDRESS)
+    """Where it was."""
+    size: int = shown(Show.SIZE)
+    """bytes"""
+    physical: int = shown(Show.ADDRESS)
+    """Where it is copied to."""
 
 
-@dataclass(frozen=True)
-class CrashImage:
+class LoadedBy(enum.Enum):
+    """Who wrote the crash header."""
+
+    FILE = "kexec_file_load"
+    """The kernel, in this system call."""
+    TOOLS = "kexec_load"
+    """kexec-tools, which handed it to this system call."""
+
+
+class CrashImage(Record):
     """``kexec_crash_image``: the crash kernel as it was loaded."""
 
-    file_mode: bool
-    """Loaded by kexec_file_load: the kernel wrote the elfcorehdr; else kexec-tools did."""
-    start: int
+    loader: LoadedBy
+    start: int = shown(Show.ADDRESS)
     """Entry point, physical."""
     segments: tuple[KexecSegment, ...]
-    elf_load_addr: int | None
+    elf_load_addr: int | None = shown(Show.ADDRESS)
     """Physical address of the elfcorehdr (kexec_file_load only)."""
     hotplug_support: bool | None
     """May the kernel update the elfcorehdr; None: it has no crash hotplug."""
-    hotplug_member: str | None
+    hotplug_member: str | None = shown(json=False)
     """What this kernel calls that bit: ``hotplug_support`` or ``update_elfcorehdr``."""
     elfcorehdr_index: int | None
     """Segment of the elfcorehdr; -1 if the kernel has not looked for it yet."""
     elfcorehdr_updated: bool | None
     """Whether a hotplug event has replaced the elfcorehdr since the load."""
-    backup_start: int | None
-    """ppc64: where the first 64 KiB of memory are saved."""
-    object: Object = field(repr=False, compare=False)
+    backup: BackupRegion | None = None
+    """ppc64, and x86_64 before 5.5 (kexec_file_load only)."""
+    object: Object = shown(Show.HIDDEN)
     """``struct kimage *``"""
 
     @property
-    def loader(self) -> str:
-        """The system call that loaded it."""
-        return "kexec_file_load" if self.file_mode else "kexec_load"
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "loader": self.loader,
-            "start": f"{self.start:#x}",
-            "segments": [segment.to_json() for segment in self.segments],
-            "elf_load_addr": None if self.elf_load_addr is None else f"{self.elf_load_addr:#x}",
-            "hotplug_support": self.hotplug_support,
-            "elfcorehdr_index": self.elfcorehdr_index,
-            "elfcorehdr_updated": self.elfcorehdr_updated,
-        }
+    def file_mode(self) -> bool:
+        """Whether the kernel wrote the elfcorehdr (else kexec-tools did)."""
+        return self.loader is LoadedBy.FILE
 
 
-@dataclass(frozen=True)
-class CrashNote:
+class CrashNote(Record):
     """Where the registers of a CPU are saved when it crashes."""
 
     cpu: int
-    physical: int | None
-    """None if the address could not be translated."""
-    size: int
+    physical: int = shown(Show.ADDRESS)
+    size: int = shown(Show.SIZE)
     """``sizeof(note_buf_t)``, bytes"""
     present: bool
     """In ``cpu_present_mask`` when the dump was taken."""
-    reason: str | None = None
-    """Why the address could not be translated."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "cpu": self.cpu,
-            "physical": None if self.physical is None else f"{self.physical:#x}",
-            "size": self.size,
-            "present": self.present,
-        }
 
 
-@dataclass(frozen=True)
-class KernelText:
+class KernelText(Record):
     """The kernel image in memory, ``_text`` to ``_end``."""
 
-    virtual: int
-    physical: int
-    size: int
+    virtual: int = shown(Show.ADDRESS)
+    physical: int = shown(Show.ADDRESS)
+    size: int = shown(Show.SIZE)
     """bytes"""
 
 
@@ -179,7 +172,7 @@ def crash_image(prog: Program) -> CrashImage | None:
         image = find_variable(prog, "kexec_crash_image", "vmlinux").read_()
         if not image:
             return None
-        _require_saved(prog, image.value_(), image.type_.type.size or 1, "kexec_crash_image")
+        memory_of(prog).read(image.value_(), sizeof(image.type_.type))
         return _image(image)
     except FaultError as error:
         raise WalkError(f"kexec_crash_image: {error}") from None
@@ -200,11 +193,8 @@ def _image(image: Object) -> CrashImage:
     if member == "update_elfcorehdr" and file_mode:
         # 6.6's crash_check_update_elfcorehdr() takes kexec_file_load as permission.
         hotplug = True
-    backup = None
-    if has_member(image, "arch") and has_member(image.arch, "backup_start"):
-        backup = image.arch.backup_start.value_()
     return CrashImage(
-        file_mode=file_mode,
+        loader=LoadedBy.FILE if file_mode else LoadedBy.TOOLS,
         start=image.start.value_(),
         segments=segments,
         elf_load_addr=_elf_load_addr(image) if file_mode else None,
@@ -212,7 +202,7 @@ def _image(image: Object) -> CrashImage:
         hotplug_member=member,
         elfcorehdr_index=_optional(image, "elfcorehdr_index"),
         elfcorehdr_updated=_optional_bool(image, "elfcorehdr_updated"),
-        backup_start=backup,
+        backup=_backup(image) if file_mode else None,
         object=image,
     )
 
@@ -225,8 +215,41 @@ def _segments(image: Object) -> Iterator[KexecSegment]:
     for index in range(count):
         segment = image.segment[index]
         yield KexecSegment(
-            index, segment.mem.value_(), segment.memsz.value_(), segment.bufsz.value_()
+            index=index,
+            physical=segment.mem.value_(),
+            size=segment.memsz.value_(),
+            content_size=segment.bufsz.value_(),
         )
+
+
+def _backup(image: Object) -> BackupRegion | None:
+    """Where a kernel that writes the elfcorehdr copies low memory to."""
+    if not has_member(image, "arch"):
+        return None
+    arch = image.arch
+    if has_member(arch, "backup_start"):  # ppc64
+        destination = arch.backup_start.value_()
+        return BackupRegion(start=0, size=_PPC64_BACKUP_SIZE, physical=destination)
+    # Until "x86/kdump: remove the backup region handling" (5.5, 7c321eb2b843).
+    if has_member(arch, "backup_src_start"):
+        return BackupRegion(
+            start=arch.backup_src_start.value_(),
+            size=arch.backup_src_sz.value_(),
+            physical=arch.backup_load_addr.value_(),
+        )
+    return None
+
+
+def keeps_backup_region(prog: Program) -> bool:
+    """
+    Whether kexec_file_load of this x86_64 kernel puts the first MiB of memory into the elfcorehdr,
+    with a backup region for it. Kernels since 5.5 ("x86/kdump: always reserve the low 1M when the
+    crashkernel option is specified", 6f599d84231f) leave it out.
+
+    :raises MissingDebugInfo: without debug info of vmlinux
+    """
+    kimage = find_type(prog, "struct kimage", "vmlinux")
+    return has_member(kimage, "arch") and has_member(kimage.member("arch").type, "backup_src_start")
 
 
 def _elf_load_addr(image: Object) -> int | None:
@@ -246,60 +269,81 @@ def _optional_bool(image: Object, member: str) -> bool | None:
     return bool(image.member_(member)) if has_member(image, member) else None
 
 
-def _require_saved(prog: Program, virtual: int, size: int, what: str) -> None:
-    """Refuse to decode what the dump left out: drgn reads that as zeroes."""
+def physical_of(prog: Program, virtual: int, what: str) -> int:
+    """
+    Physical address of a kernel virtual address, by the kernel's page tables.
+
+    :param what: What lies there, for the message.
+    :raises NotSaved: if nothing is mapped there or that cannot be determined; the message says
+        which
+    """
     try:
-        parts = kernel_coverage(prog, virtual, size)
-    except DumpFileError:
-        return  # memory that was given to drgn segment by segment: none of it is zero-filled
-    for start, _, state in parts:
-        if state is not State.SAVED:
-            message = f"{what}: {start:#x} is {state.value}"
-            raise NotSaved(message, address=start, state=state)
+        return translate(prog, virtual)
+    except NotSaved as error:
+        raise NotSaved(f"{what}: {error}", address=virtual, state=error.state) from None
 
 
 def read_physical(prog: Program, physical: int, size: int) -> bytes:
     """
     Bytes of physical memory, only if the dump holds all of them.
 
-    :raises NotFound: saying what of the range is missing and why
+    :raises NotSaved: with the state of the first byte that the dump does not hold
+    :raises NotFound: if there can be no such memory
     """
     if size <= 0 or physical < 0 or physical + size > 1 << 64:
         raise NotFound(f"physical {physical:#x}, {size} bytes: no such memory")
-    try:
-        for part in coverage_of(prog).ranges(physical, physical + size):
-            if part.state is not State.SAVED:
-                raise NotFound(f"physical {part.start:#x} is {part.state.value} in this dump")
-    except DumpFileError:
-        pass
+    for part in coverage_of(prog).ranges(physical, physical + size):
+        if part.state is not State.SAVED:
+            raise NotSaved(
+                f"physical {part.start:#x} is {part.state.value} in this dump",
+                address=part.start,
+                state=part.state,
+            )
     try:
         return prog.read(physical, size, physical=True)
     except (FaultError, ValueError, OverflowError) as error:
-        raise NotFound(f"physical {physical:#x}: {error}") from None
+        raise NotSaved(f"physical {physical:#x}: {error}", address=physical) from None
 
 
-def crash_reservations(prog: Program) -> list[NamedRange]:
+def crash_reservations(prog: Program) -> Partial[list[NamedRange]]:
     """
     Memory that is set aside for the crash kernel, in the order in which it is cut out of the
     elfcorehdr: ``crashk_res``, ``crashk_low_res`` and (since 6.17) the CMA ranges.
     """
-    found = []
-    for name in ("crashk_res", "crashk_low_res"):
-        try:
-            resource = prog[name]
-        except LookupError:
-            continue
-        if resource.end:
-            found.append(NamedRange(name, resource.start.value_(), resource.end.value_() + 1))
+    problems = Problems()
+    found: list[NamedRange] = []
+    what = "memory reserved for the crash kernel"
     try:
-        ranges, count = prog["crashk_cma_ranges"], prog["crashk_cma_cnt"].value_()
-    except LookupError:
-        return found
-    for index in range(min(count, ranges.type_.length or 0)):
-        cma = ranges[index]
-        name = f"crashk_cma_ranges[{index}]"
-        found.append(NamedRange(name, cma.start.value_(), cma.end.value_() + 1))
-    return found
+        find_variable(prog, "crashk_res", "vmlinux")
+    except MissingDebugInfo as error:
+        # A kernel without kexec reserves nothing; without debug info that cannot be determined.
+        if error.module is not None:
+            problems.add(error, what)
+        return problems.partial(found)
+    for name in ("crashk_res", "crashk_low_res"):
+        with problems.trying(what):
+            if name in prog and (resource := prog[name].read_()).end:
+                found.append(_named(name, resource))
+    with problems.trying(what):
+        # Without CONFIG_CMA the array is there, and its count is the constant 0.
+        if "crashk_cma_cnt" in prog:
+            found += _cma_ranges(prog, problems)
+    return problems.partial(found)
+
+
+def _cma_ranges(prog: Program, problems: Problems) -> Iterator[NamedRange]:
+    ranges = find_variable(prog, "crashk_cma_ranges", "vmlinux")
+    count = find_variable(prog, "crashk_cma_cnt", "vmlinux").value_()
+    room = ranges.type_.length or 0
+    if not 0 <= count <= room:
+        why = f"implausible crashk_cma_cnt {count}: there is room for {room}"
+        problems.add(Problem(cause=Cause.DAMAGED, why=why))
+    for index in range(min(count, room)):
+        yield _named(f"crashk_cma_ranges[{index}]", ranges[index].read_())
+
+
+def _named(name: str, resource: Object) -> NamedRange:
+    return NamedRange(name=name, start=resource.start.value_(), end=resource.end.value_() + 1)
 
 
 def crash_notes(prog: Program) -> list[CrashNote]:
@@ -307,21 +351,24 @@ def crash_notes(prog: Program) -> list[CrashNote]:
     Per-CPU note buffers of all possible CPUs, by CPU number.
 
     :raises MissingDebugInfo: without debug info of vmlinux
+    :raises WalkError: if the place of one of them cannot be determined
     """
     notes = find_variable(prog, "crash_notes", "vmlinux")
     size = sizeof(find_type(prog, "note_buf_t", "vmlinux"))
-    present = set(for_each_present_cpu(prog))
-    return [
-        _crash_note(prog, notes, cpu, size, cpu in present) for cpu in for_each_possible_cpu(prog)
-    ]
-
-
-def _crash_note(prog: Program, notes: Object, cpu: int, size: int, present: bool) -> CrashNote:
     try:
-        physical = translate(prog, per_cpu_ptr(notes, cpu).value_())
-    except (FaultError, WalkError) as error:
-        return CrashNote(cpu, None, size, present, str(error))
-    return CrashNote(cpu, physical, size, present)
+        present = set(for_each_present_cpu(prog))
+        places = [(cpu, per_cpu_ptr(notes, cpu).value_()) for cpu in for_each_possible_cpu(prog)]
+    except FaultError as error:
+        raise NotSaved(f"crash_notes: {error}") from None
+    return [
+        CrashNote(
+            cpu=cpu,
+            physical=physical_of(prog, place, f"crash_notes of CPU {cpu}"),
+            size=size,
+            present=cpu in present,
+        )
+        for cpu, place in places
+    ]
 
 
 def vmcoreinfo_note(prog: Program) -> NamedRange:
@@ -330,18 +377,18 @@ def vmcoreinfo_note(prog: Program) -> NamedRange:
     include/linux/vmcore_info.h), however little of it is used.
 
     :raises NotFound: if the kernel has not set it up
-    :raises NotSaved: if the pointer to it cannot be read or translated
+    :raises NotSaved: if its place cannot be determined
     """
-    variable = find_variable(prog, "vmcoreinfo_note", "vmlinux")
+    note = find_variable(prog, "vmcoreinfo_note", "vmlinux")
     try:
-        note = variable.value_()
+        place = note.value_()
     except FaultError as error:
-        raise NotSaved(f"vmcoreinfo_note: {error}", address=variable.address_) from None
-    if not note:
+        raise NotSaved(f"vmcoreinfo_note: {error}") from None
+    if not place:
         raise NotFound("vmcoreinfo_note: the kernel has not set it up")
-    physical = translate(prog, note)
-    size = 2 * _NOTE_HEAD + _VMCOREINFO_NAME + int(prog["PAGE_SIZE"])
-    return NamedRange("vmcoreinfo", physical, physical + size)
+    physical = physical_of(prog, place, "vmcoreinfo_note")
+    size = 2 * _NOTE_HEAD + _VMCOREINFO_NAME + int(find_variable(prog, "PAGE_SIZE", "vmlinux"))
+    return NamedRange(name="vmcoreinfo", start=physical, end=physical + size)
 
 
 def kernel_text(prog: Program) -> KernelText:
@@ -349,14 +396,15 @@ def kernel_text(prog: Program) -> KernelText:
     Where the kernel image is.
 
     :raises MissingDebugInfo: without the symbol table of vmlinux
-    :raises NotSaved: if its address cannot be translated
+    :raises NotSaved: if its place cannot be determined
     """
     start, end = _address(prog, "_text"), _kernel_end(prog)
     if start is None or end is None or end <= start:
         raise MissingDebugInfo(
-            "_text and _end are not known: no debug info of the kernel is loaded (-s VMLINUX)"
+            "_text and _end are not known: no debug info of the kernel is loaded (-s VMLINUX)",
+            "vmlinux",
         )
-    return KernelText(start, translate(prog, start), end - start)
+    return KernelText(virtual=start, physical=physical_of(prog, start, "_text"), size=end - start)
 
 
 def _address(prog: Program, name: str) -> int | None:
@@ -377,25 +425,23 @@ def _kernel_end(prog: Program) -> int | None:
         return None
     try:
         module = prog.main_module()
-        found, bias = module.address_range, module.debug_file_bias or 0
-    except LookupError:
+    except LookupError:  # a program without modules: nothing was relocated
         return end
+    found, bias = module.address_range, module.debug_file_bias or 0
     if found is None or found[0] <= end <= found[1]:
         return end
     return (end + bias) % (1 << 64)
 
 
-def elfcorehdr_segment(
-    prog: Program, image: CrashImage, *, search: bool = True
-) -> KexecSegment | None:
+def elfcorehdr_segment(prog: Program, image: CrashImage) -> KexecSegment | None:
     """
-    The segment of the crash image that holds the elfcorehdr.
+    The segment of the crash image that holds the elfcorehdr; None if none does.
 
     kexec_file_load leaves its address in the image; after kexec_load the kernel itself knows it
     only once a hotplug event made it look, so the segments are searched for an ELF core header,
     which needs a dump that holds the crash kernel's reservation.
 
-    :param search: Read the segments if nothing else tells.
+    :raises NotSaved: if a segment that may hold it cannot be read
     """
     if image.elf_load_addr:
         for segment in image.segments:
@@ -404,18 +450,22 @@ def elfcorehdr_segment(
         return None
     if image.elfcorehdr_index is not None and 0 <= image.elfcorehdr_index < len(image.segments):
         return image.segments[image.elfcorehdr_index]
-    if search:
-        for segment in image.segments:
+    unread: NotSaved | None = None
+    for segment in image.segments:
+        try:
             if _is_core_header(prog, segment):
                 return segment
+        except NotSaved as error:
+            unread = unread or error
+    if unread is not None:
+        raise unread
     return None
 
 
 def _is_core_header(prog: Program, segment: KexecSegment) -> bool:
-    try:
-        start = read_physical(prog, segment.physical, 20)
-    except NotFound:
+    if segment.size < 20:
         return False
+    start = read_physical(prog, segment.physical, 20)
     # The kernel image itself may be an ELF file too: the type tells.
     return start[:4] == _ELF_MAGIC and _ET_CORE in (
         int.from_bytes(start[16:18], "little"),

@@ -4,19 +4,18 @@
 memblock
 --------
 
-The boot-time map of memory. ppc64 and arm64 keep it for good and build their crash headers from it;
-x86_64 throws it away after boot. Source: ``struct memblock`` in include/linux/memblock.h.
+The boot-time map of memory. ppc64 and arm64 keep it and build their crash headers from it; x86_64
+frees it after boot. Source: ``struct memblock`` in include/linux/memblock.h.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from drgn import FaultError, Object, Program
 
-from drgn_pmem.errors import NotFound
-from drgn_pmem.kernel.debuginfo import find_variable, has_member
-from drgn_pmem.partial import WalkError
+from drgn_pmem.errors import MissingDebugInfo, NotFound
+from drgn_pmem.kernel.debuginfo import find_variable
+from drgn_pmem.partial import Partial, Problems, WalkError
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "MEMBLOCK_NOMAP",
@@ -32,13 +31,12 @@ MEMBLOCK_NOMAP = 0x4
 _MAX_REGIONS = 1 << 16
 
 
-@dataclass(frozen=True)
-class MemblockRegion:
+class MemblockRegion(Record):
     """One ``struct memblock_region``."""
 
-    start: int
+    start: int = shown(Show.ADDRESS)
     """First byte, physical."""
-    end: int
+    end: int = shown(Show.ADDRESS, json=False)
     """End, exclusive."""
     flags: int
     """``MEMBLOCK_*``"""
@@ -49,61 +47,72 @@ class MemblockRegion:
         return self.end - self.start
 
     def to_json(self) -> dict[str, Any]:
-        return {"start": f"{self.start:#x}", "size": self.size, "flags": self.flags}
+        return {**super().to_json(), "size": self.size}
 
 
 def memblock_is_kept(prog: Program) -> bool:
     """
     Whether ``memblock`` outlives the boot (``CONFIG_ARCH_KEEP_MEMBLOCK``): without that it lies in
-    the init section, whose pages the kernel has given away.
+    the init section, whose pages the kernel frees.
+
+    :raises MissingDebugInfo: without debug info or symbol table of vmlinux
     """
+    memblock = find_variable(prog, "memblock", "vmlinux").address_
     try:
-        memblock = prog["memblock"].address_
         start, end = prog.symbol("__init_begin").address, prog.symbol("__init_end").address
     except LookupError:
-        return False
+        raise MissingDebugInfo(
+            "whether the kernel kept memblock after boot is not known: the symbol table of vmlinux "
+            "is not loaded (-s VMLINUX)",
+            "vmlinux",
+        ) from None
     return memblock is not None and not start <= memblock < end
 
 
-def for_each_memblock_region(prog: Program, kind: str = "memory") -> Iterator[MemblockRegion]:
+def for_each_memblock_region(prog: Program) -> Partial[list[MemblockRegion]]:
     """
-    Regions of ``memblock.memory`` or ``memblock.reserved``, in address order.
+    Regions of ``memblock.memory``, in address order.
 
-    :param kind: ``"memory"`` or ``"reserved"``
-    :raises NotFound: if this kernel threw memblock away after boot
-    :raises WalkError: after what could be read
+    :raises NotFound: if this kernel freed memblock after boot
+    :raises MissingDebugInfo: without debug info or symbol table of vmlinux
     """
-    memblock = find_variable(prog, "memblock", "vmlinux")
+    problems = Problems()
     if not memblock_is_kept(prog):
-        raise NotFound("this kernel gave memblock away after boot; /proc/iomem has its memory map")
-    table = memblock.member_(kind)
-    try:
+        raise NotFound("this kernel freed memblock after boot; /proc/iomem has its memory map")
+    regions: list[MemblockRegion] = []
+    with problems.trying("memblock.memory"):
+        table = find_variable(prog, "memblock", "vmlinux").memory
         count = table.cnt.value_()
-    except FaultError as error:
-        raise WalkError(f"memblock.{kind}: {error}") from None
-    # cnt is checked against max too: one of the two may be what is damaged
-    if count > min(table.max.value_(), _MAX_REGIONS):
-        raise WalkError(f"memblock.{kind}: {count} regions are more than it can hold")
-    for index in range(count):
-        try:
-            region = table.regions[index].read_()
-        except FaultError as error:
-            raise WalkError(f"memblock.{kind}: stopped after {index} regions: {error}") from None
-        yield _region(region)
+        # cnt is checked against max too: one of the two may be what is damaged
+        if count > min(table.max.value_(), _MAX_REGIONS):
+            raise WalkError(f"implausible count {count}: more regions than it can hold")
+        for index in range(count):
+            try:
+                region = table.regions[index].read_()
+            except FaultError as error:
+                raise WalkError(f"stopped after {index} regions: {error}") from None
+            regions.append(_region(region))
+    return problems.partial(regions)
 
 
 def _region(region: Object) -> MemblockRegion:
     start = region.base.value_()
-    flags = region.flags.value_() if has_member(region, "flags") else 0
-    return MemblockRegion(start, start + region.size.value_(), flags)
+    return MemblockRegion(
+        start=start,
+        end=start + region.size.value_(),
+        flags=region.flags.value_(),
+    )
 
 
-def for_each_mem_range(prog: Program) -> Iterator[MemblockRegion]:
+def for_each_mem_range(prog: Program) -> Partial[list[MemblockRegion]]:
     """
     What the kernel's ``for_each_mem_range()`` yields: memory, without ``MEMBLOCK_NOMAP``.
 
     Source: mm/memblock.c, ``should_skip_region()``.
+
+    :raises NotFound: if this kernel freed memblock after boot
+    :raises MissingDebugInfo: without debug info or symbol table of vmlinux
     """
-    for region in for_each_memblock_region(prog):
-        if not region.flags & MEMBLOCK_NOMAP:
-            yield region
+    return for_each_memblock_region(prog).map(
+        lambda regions: [region for region in regions if not region.flags & MEMBLOCK_NOMAP]
+    )

@@ -21,7 +21,7 @@ from .test_every_command import ONE_OF_EACH_KERNEL, question
 
 EXAMPLES = [line for spec in load_commands() for line, _ in spec.examples]
 
-FILES = ("elfcorehdr -o", "pmem-report -o")
+FILES = ("elfcorehdr --write", "pmem-report -o")
 """Lines that write a file: only their code is run."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drgn_pmem.analysis.coverage.segments import read_segments
+from drgn_pmem.analysis.coverage.segments import Writer, read_segments
 from drgn_pmem.dumpfile import PF_DEV, State, coverage_of
 
 from ..samples import CASES, CUT_SHORT, Case, open_crash, run_json, run_text, without_debug_info
@@ -122,8 +122,8 @@ def sysfs(case: Case, device: str) -> Any:
 
 @pytest.mark.parametrize("case", KEXEC_CASES, ids=str)
 def test_loader_is_told_by_the_order_of_the_headers(case: Case) -> None:
-    recorded = {"kexec_file_load": "kexec_file_load", "kexec_load": "kexec-tools"}
-    loader = read_segments(case.prog).loader
+    recorded = {"kexec_file_load": Writer.FILE_LOAD, "kexec_load": Writer.TOOLS}
+    loader = read_segments(case.prog).value.loader
     assert loader.by_order == recorded[case.sample.loader]
     assert loader.by_kernel == loader.by_order
 
@@ -149,7 +149,7 @@ def test_ram_that_is_not_in_the_dump_is_named(case: Case) -> None:
     ram = page_set(iomem(case, "System RAM") + iomem(case, "System RAM (kmem)"))
     there = page_set([(start, start + size) for _, _, start, _, size in readelf(case)])
     missing = ram - page_set(iomem(case, "Crash kernel")) - there
-    answer = read_segments(case.prog)
+    answer = read_segments(case.prog).value
     low = {page for page in missing if page * PAGE < 1 << 20}
     assert page_set([(r.start, r.end) for r in answer.missing_ram]) == missing - low
     named = [note for note in answer.notes if re.match(r"RAM 0x", note)]
@@ -189,7 +189,7 @@ def test_pmem_of_a_bitmap_is_told_from_iomem_and_the_output_says_so(case: Case) 
     assert all(s["flags"] is None for s in ours)
     _, notes = run_text(case.prog, "pmem-segments")
     assert "p_flags are gone" in notes
-    assert "what is pmem is told from iomem and regions" in notes
+    assert "pmem is identified by iomem and regions" in notes
 
 
 def test_bytes_in_the_file_are_those_that_coverage_counts(case: Case) -> None:

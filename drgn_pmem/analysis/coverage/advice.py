@@ -151,7 +151,7 @@ def _loader(prog: Program) -> str | None:
         image = crash_image(prog)
     except (PmemError, FaultError):
         return None
-    return image.loader if image else None
+    return image.loader.value if image else None
 
 
 def _keep_drivers_out(prog: Program) -> str:

@@ -4,32 +4,34 @@
 Segments
 --------
 
-Each ``PT_LOAD`` of a dump beside what lay at its addresses, and what contradicts. A
-kdump-compressed dump has no program headers any more: its place is taken by the ranges of the
-bitmap that says which pages exist, and what of them was persistent memory is told from iomem and
-the regions.
+Each ``PT_LOAD`` of a dump, what lay at its addresses, and what contradicts. A kdump-compressed dump
+has no program headers: the ranges of its page bitmap are listed, and iomem and the regions say what
+of them was persistent memory.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import enum
 from functools import cached_property
-from typing import Any
 
-from drgn import FaultError, Program
+from drgn import Program
 
 from drgn_pmem.analysis.inventory.machine import MachineMap, namespace_names, read_machine
 from drgn_pmem.dumpfile import DumpFile, DumpFormat, Segment, State, dump_of
-from drgn_pmem.errors import PmemError
+from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
+from drgn_pmem.errors import MissingDebugInfo, NotFound
+from drgn_pmem.formats.architecture import X86_64, find_architecture
 from drgn_pmem.kernel.fadump import fw_dump
 from drgn_pmem.kernel.iomem import Resource
-from drgn_pmem.kernel.kexec import crash_image
-from drgn_pmem.partial import Problems
+from drgn_pmem.kernel.kexec import crash_image, keeps_backup_region
+from drgn_pmem.kernel.kmod import has_kernel_debug_info
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.ranges import Range, RangeSet
+from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("DumpSegment", "Loader", "SegmentsAnswer", "guess_loader", "read_segments")
+__all__ = ("DumpSegment", "Loader", "SegmentsAnswer", "Writer", "guess_loader", "read_segments")
 
 _LOW = 1 << 20
-"""x86_64 reserves the first MiB since 5.5, and kexec_file_load leaves it out."""
+"""x86_64 reserves the first MiB since 5.5, and kexec_file_load leaves it out since then."""
 
 _PAGE = 4096
 """Less than a page is never in a bitmap, and the kernel does not hand it out either."""
@@ -38,24 +40,23 @@ _MAX_ROWS = 1 << 17
 _MAX_PMEM = 1 << 10
 
 
-@dataclass(frozen=True)
-class DumpSegment:
+class DumpSegment(Record):
     """One ``PT_LOAD``, or one range of the bitmap, and what it holds."""
 
     index: int
     type: str
     """``"PT_LOAD"``, or ``"bitmap"`` for a range of pages of a kdump-compressed dump."""
-    physical: int | None
-    virtual: int | None
+    physical: int | None = shown(Show.ADDRESS)
+    virtual: int | None = shown(Show.ADDRESS)
     file_offset: int | None
-    file_size: int
+    file_size: int = shown(Show.SIZE)
     """bytes in the file; of a bitmap's range, bytes of the pages that are saved (uncompressed)"""
-    memory_size: int
+    memory_size: int = shown(Show.SIZE)
     flags: int | None
     """``p_flags``, raw; None where the format has none."""
     pmem: bool | None
-    """By ``PF_DEV``; told from iomem and the regions where there are no flags, None if they cannot
-    be read either."""
+    """By ``PF_DEV``; where there are no flags by iomem and the regions, None if they cannot be read
+    either."""
     iomem: tuple[Resource, ...]
     namespaces: tuple[str, ...]
     states: dict[State, int]
@@ -73,94 +74,90 @@ class DumpSegment:
         """Names of the outermost resources, each once."""
         return list(dict.fromkeys(r.name for r in self.iomem if r.depth == 0 and r.name))
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "index": self.index,
-            "type": self.type,
-            "physical": None if self.physical is None else f"{self.physical:#x}",
-            "virtual": None if self.virtual is None else f"{self.virtual:#x}",
-            "file_offset": self.file_offset,
-            "file_size": self.file_size,
-            "memory_size": self.memory_size,
-            "flags": self.flags,
-            "pmem": self.pmem,
-            "iomem": [r.to_json() for r in self.iomem],
-            "namespaces": list(self.namespaces),
-            "states": {state.value: size for state, size in self.states.items()},
-            "notes": list(self.notes),
-        }
+
+class Writer(enum.Enum):
+    """Who wrote the headers of a dump."""
+
+    FILE_LOAD = "kexec_file_load"
+    TOOLS = "kexec-tools"
+    HYPERVISOR = "QEMU"
+    FADUMP = "firmware-assisted dump"
 
 
-@dataclass(frozen=True)
-class Loader:
+class Loader(Record):
     """Who wrote the crash header that became the dump."""
 
-    by_order: str | None
-    """``"kexec_file_load"``, ``"kexec-tools"``, ``"QEMU"``; None if the headers do not tell."""
+    by_order: Writer | None
+    """None if the headers do not tell."""
     reason: str
     """What in the headers tells it, or why they do not."""
-    by_kernel: str | None
-    """The same by ``kexec_crash_image`` of the crashed kernel, or ``"firmware-assisted dump"``, had
-    it registered one; None if neither can be read."""
+    by_kernel: Writer | None
+    """The same by ``kexec_crash_image`` of the crashed kernel, or by its ``fw_dump`` if a
+    firmware-assisted dump was registered; None if there is neither, or it cannot be read."""
 
     @property
     def text(self) -> str:
         """One line for a reader."""
         if self.by_order is None and self.by_kernel is None:
             return f"who wrote the headers is unknown: {self.reason}"
-        line = f"headers written by {self.by_order} ({self.reason})"
-        if self.by_kernel is None or self.by_order == "QEMU":
-            return line
         if self.by_order is None:
-            return f"headers: {self.reason}; the crashed kernel says {self.by_kernel}"
-        if self.by_order == self.by_kernel:
-            return f"{line}; the crashed kernel says the same"
-        return f"{line}; but the crashed kernel says {self.by_kernel}"
+            return f"{self.reason}; the crashed kernel says {_word(self.by_kernel)}"
+        line = f"headers written by {_word(self.by_order)}: {self.reason}"
+        if self.by_kernel is None or self.by_order is Writer.HYPERVISOR:
+            return line
+        if self.by_order is self.by_kernel:
+            return f"{line}; the crashed kernel confirms it"
+        return f"{line}; but the crashed kernel says {_word(self.by_kernel)}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {"by_order": self.by_order, "reason": self.reason, "by_kernel": self.by_kernel}
+
+def _word(writer: Writer | None) -> str:
+    return "" if writer is None else writer.value
 
 
-@dataclass(frozen=True)
-class SegmentsAnswer:
+class SegmentsAnswer(Record):
     """All segments, and what is wrong beyond a single one."""
 
     segments: list[DumpSegment]
     loader: Loader
     missing_ram: list[Range]
-    """RAM that no segment covers and that no one left out on purpose."""
-    notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    """What could not be read."""
-    lacks: list[str] = field(default_factory=list)
-    """What the file does not have."""
+    """RAM that no segment covers and that was not left out on purpose."""
+    notes: list[str]
 
 
-def read_segments(prog: Program) -> SegmentsAnswer:
+def read_segments(prog: Program) -> Partial[SegmentsAnswer]:
     """
-    The segments of the dump behind a program. Works without debug info: then only with what the
-    file itself says.
+    The segments of the dump of a program. Works without debug info: then only with what the file
+    itself says.
 
     :raises DumpFileError: if the program has no dump file
     """
-    dump = dump_of(prog)
     problems = Problems()
-    machine = problems.take(read_machine(prog))
+    dump = dump_of(prog)
     if dump.format is DumpFormat.LIVE:
-        return SegmentsAnswer([], Loader(None, "live memory", None), [], ["live memory: no file"])
+        loader = Loader(by_order=None, reason="live memory, no file", by_kernel=None)
+        problems.add(Problem(cause=Cause.FORMAT, why="live memory: no file"))
+        return problems.partial(
+            SegmentsAnswer(segments=[], loader=loader, missing_ram=[], notes=[])
+        )
+    machine = problems.take(read_machine(prog))
     table = list(dump.segments[:_MAX_ROWS])
-    area = _fadump_area(prog)
-    loader = guess_loader(dump, _loader_of_kernel(prog, area), table)
-    reader = _Reader(dump, machine, loader.by_order == "QEMU", table)
+    area, by_kernel = None, None
+    if has_kernel_debug_info(prog):  # else the problems of the machine say so
+        what = "who wrote the headers"
+        area = problems.attempt(what, lambda: _fadump_area(prog))
+        by_kernel = problems.attempt(what, lambda: _writer_by_kernel(prog, area))
+    loader = guess_loader(dump, by_kernel, table, low_tells=_low_tells(prog, dump))
+    reader = _Reader(dump, machine, loader.by_order is Writer.HYPERVISOR, table)
     segments = list(reader.read())
     missing, notes = _missing_ram(dump, machine, loader, area)
-    return SegmentsAnswer(
-        segments,
-        loader,
-        missing,
-        [*reader.notes(), *notes],
-        list(map(str, problems)),
-        reader.lacks(),
+    problems.extend(reader.problems())
+    return problems.partial(
+        SegmentsAnswer(
+            segments=segments,
+            loader=loader,
+            missing_ram=missing,
+            notes=[*reader.notes(), *notes],
+        )
     )
 
 
@@ -191,22 +188,23 @@ class _Reader:
     def notes(self) -> list[str]:
         notes = []
         if self.cut:
-            notes.append(f"{self.cut} more segments are not shown: too many to be sound")
+            notes.append(f"{self.cut} more segments are not shown: an implausible number")
         if self.outside and self.dump.contained is not DumpFormat.KDUMP:
             notes.append("a hypervisor's dump: it never sets PF_DEV and leaves nothing out")
         return notes
 
-    def lacks(self) -> list[str]:
-        lacks = []
+    def problems(self) -> Iterator[Problem]:
         if self.dump.contained is DumpFormat.KDUMP:
-            told = " and ".join(self.machine.pmem_sources) or "nothing"
-            lacks.append(
-                "kdump-compressed: p_flags are gone; ranges are those of the page bitmap, "
-                f"what is pmem is told from {told}"
+            sources = " and ".join(self.machine.pmem_sources)
+            how = f"pmem is identified by {sources}" if sources else "pmem is not identified"
+            why = (
+                "kdump-compressed: p_flags are gone; ranges are those of the page bitmap, and "
+                f"{how}"
             )
+            yield Problem(cause=Cause.FORMAT, why=why)
         if self.dump.truncated:
-            lacks.append("the file is cut short or marked incomplete: see the truncated bytes")
-        return lacks
+            why = "file is truncated: it ends before the data its headers describe"
+            yield Problem(cause=Cause.NOT_SAVED, why=why, state=State.TRUNCATED)
 
     def _segment(self, segment: Segment) -> DumpSegment:
         physical = segment.physical
@@ -219,19 +217,19 @@ class _Reader:
         if segment.file_size > segment.memory_size:
             notes.append("p_filesz exceeds p_memsz")
         return DumpSegment(
-            segment.index,
-            segment.type,
-            physical,
-            segment.virtual,
-            segment.file_offset,
-            segment.file_size,
-            segment.memory_size,
-            segment.flags,
-            segment.pmem,
-            self._iomem(start, end) if use else (),
-            tuple(namespace_names(self.machine, start, end)) if use else (),
-            self._states(start, segment) if use else {},
-            tuple(notes),
+            index=segment.index,
+            type=segment.type,
+            physical=physical,
+            virtual=segment.virtual,
+            file_offset=segment.file_offset,
+            file_size=segment.file_size,
+            memory_size=segment.memory_size,
+            flags=segment.flags,
+            pmem=segment.pmem,
+            iomem=self._iomem(start, end) if use else (),
+            namespaces=tuple(namespace_names(self.machine, start, end)) if use else (),
+            states=self._states(start, segment) if use else {},
+            notes=tuple(notes),
         )
 
     @cached_property
@@ -284,87 +282,118 @@ class _Reader:
                     continue
                 states = self.dump.coverage.count(part.start, part.end)
                 yield DumpSegment(
-                    index,
-                    "bitmap",
-                    part.start,
-                    None,
-                    None,
-                    states.get(State.SAVED, 0),
-                    part.size,
-                    None,
-                    pmem if self.machine.pmem_sources else None,
-                    self._iomem(part.start, part.end),
-                    tuple(namespace_names(self.machine, part.start, part.end)),
-                    states,
-                    () if self.outside else tuple(self._reserved(part.start, part.end)),
+                    index=index,
+                    type="bitmap",
+                    physical=part.start,
+                    virtual=None,
+                    file_offset=None,
+                    file_size=states.get(State.SAVED, 0),
+                    memory_size=part.size,
+                    flags=None,
+                    pmem=pmem if self.machine.pmem_sources else None,
+                    iomem=self._iomem(part.start, part.end),
+                    namespaces=tuple(namespace_names(self.machine, part.start, part.end)),
+                    states=states,
+                    notes=() if self.outside else tuple(self._reserved(part.start, part.end)),
                 )
                 index += 1
 
 
-def _loader_of_kernel(prog: Program, area: Range | None) -> str | None:
+def _writer_by_kernel(prog: Program, area: Range | None) -> Writer | None:
+    """
+    Who wrote the headers, by the crashed kernel.
+
+    :raises PmemError: if that cannot be read
+    """
     if area is not None:
-        return "firmware-assisted dump"
-    try:
-        image = crash_image(prog)
-    except (PmemError, FaultError):
-        return None
+        return Writer.FADUMP
+    image = crash_image(prog)
     if image is None:
         return None
-    return "kexec_file_load" if image.file_mode else "kexec-tools"
+    return Writer.FILE_LOAD if image.file_mode else Writer.TOOLS
 
 
 def _fadump_area(prog: Program) -> Range | None:
-    """Where the firmware keeps the dump that the crashed kernel had registered; None if none."""
+    """
+    Where the firmware keeps the dump that the crashed kernel had registered; None if none.
+
+    :raises PmemError: if that cannot be read
+    """
     try:
         conf = fw_dump(prog)
-    except (PmemError, FaultError):
+    except NotFound:
         return None
     if not conf.registered or not 0 < conf.reserve_size < 1 << 64:
         return None
     return Range(conf.reserve_start, conf.reserve_end)
 
 
+def _low_tells(prog: Program, dump: DumpFile) -> bool:
+    """
+    Whether a segment in the first MiB excludes kexec_file_load: before 5.5 it wrote one too.
+    Without debug info, a line of vmcoreinfo that is younger tells: BUILD-ID (5.9), SYMBOL(prb)
+    (5.10).
+    """
+    try:
+        return not keeps_backup_region(prog)
+    except MissingDebugInfo:
+        info = Vmcoreinfo.parse(dump.vmcoreinfo or b"")
+        return info.build_id is not None or "prb" in info.symbols
+
+
 def guess_loader(
-    dump: DumpFile, by_kernel: str | None = None, segments: Sequence[Segment] | None = None
+    dump: DumpFile,
+    by_kernel: Writer | None = None,
+    segments: Sequence[Segment] | None = None,
+    *,
+    low_tells: bool = True,
 ) -> Loader:
     """
     Who wrote the headers, by their order.
 
-    Both put the kernel image first. kexec_file_load then has RAM (on x86_64 without the first MiB)
-    and appends persistent memory after all of it (``walk_pmem_res()`` runs last); kexec-tools
-    follows ``/proc/iomem``, so persistent memory stands between RAM, and it has the first MiB.
+    Both put the kernel image first. kexec_file_load then has RAM (on x86_64 without the first MiB,
+    since 5.5) and appends persistent memory after all of it (``walk_pmem_res()`` runs last);
+    kexec-tools follows ``/proc/iomem``, so persistent memory stands between RAM, and it has the
+    first MiB.
 
     :param by_kernel: What the crashed kernel says, to go with it.
     :param segments: Those of the dump, where they have been read.
+    :param low_tells: Whether kexec_file_load of this kernel leaves the first MiB out.
     """
 
-    def loader(who: str | None, reason: str) -> Loader:
-        return Loader(who, reason, by_kernel)
+    def loader(who: Writer | None, reason: str) -> Loader:
+        return Loader(by_order=who, reason=reason, by_kernel=by_kernel)
 
     if dump.hypervisor:
         if any(note.name == b"QEMU" for note in dump.notes):
-            return loader("QEMU", "the dump has QEMU's notes")
-        return loader("QEMU", "no segment has flags, as in QEMU's dumps")
+            return loader(Writer.HYPERVISOR, "the dump has QEMU's notes")
+        return loader(Writer.HYPERVISOR, "no segment has flags, as in QEMU's dumps")
     if dump.contained is DumpFormat.KDUMP:
         return loader(None, "kdump-compressed keeps no program headers")
     places = [s for s in segments or dump.segments if s.physical is not None and s.memory_size]
     direct = places[1:]  # the kernel image lies inside RAM, out of order
     order, why = _by_pmem(direct)
-    if dump.machine in ("EM_X86_64", "x86_64") and direct:
+    if find_architecture(dump.machine) == X86_64 and direct:
         low = any(s.physical is not None and s.physical < _LOW for s in direct)
-        who = "kexec-tools" if low else "kexec_file_load"
         reason = f"the first MiB of memory has {'a' if low else 'no'} segment"
-        if order == who:
+        if low and not low_tells:
+            if order is not None:
+                return loader(order, why)
+            older = f"{reason}, as of kexec-tools and of kexec_file_load before Linux 5.5"
+            return loader(None, f"the loader cannot be determined: {older}")
+        who = Writer.TOOLS if low else Writer.FILE_LOAD
+        if order is who:
             reason = f"{why}; {reason}"
         elif order is not None:
-            return loader(None, f"{reason}, as of {who}, but {why}, as of {order}")
+            contradiction = f"{reason}, as of {who.value}, but {why}, as of {order.value}"
+            return loader(None, contradiction)
         return loader(who, reason)
     if order is not None:
         return loader(order, why)
-    return loader(None, "their order does not tell who wrote them")
+    return loader(None, "the loader cannot be determined from the segment order")
 
 
-def _by_pmem(segments: list[Segment]) -> tuple[str | None, str]:
+def _by_pmem(segments: list[Segment]) -> tuple[Writer | None, str]:
     """Who wrote the headers, by where pmem stands among RAM and pmem."""
     pmem = [s for s in segments if s.pmem]
     if not pmem or len(pmem) > _MAX_PMEM:
@@ -376,9 +405,9 @@ def _by_pmem(segments: list[Segment]) -> tuple[str | None, str]:
     first = next((number for number, (_, flag) in enumerate(places) if flag), len(places))
     top = max((physical for physical, _ in places[:first]), default=0)
     if not all(flag for _, flag in places[first:]):
-        return "kexec-tools", "pmem stands between RAM, in the order of /proc/iomem"
+        return Writer.TOOLS, "pmem stands between RAM, in the order of /proc/iomem"
     if any(physical < top for physical, _ in places[first:]):
-        return "kexec_file_load", "pmem stands after RAM that lies above it"
+        return Writer.FILE_LOAD, "pmem stands after RAM that lies above it"
     return None, ""
 
 
@@ -398,8 +427,8 @@ def _missing_ram(
     """RAM of iomem that the dump does not cover, without what is left out on purpose."""
     kept = RangeSet([area] if area else [])
     reserved = RangeSet([*kept.ranges, *(Range(r.start, r.end) for r in machine.reservations)])
-    x86 = dump.machine in ("EM_X86_64", "x86_64")
-    by_file = "kexec_file_load" in (loader.by_order, loader.by_kernel)
+    x86 = find_architecture(dump.machine) == X86_64
+    by_file = Writer.FILE_LOAD in (loader.by_order, loader.by_kernel)
     missing, low, own = [], 0, 0
     for ram in machine.system_ram.ranges:
         for part in dump.coverage.ranges(ram.start, ram.end):

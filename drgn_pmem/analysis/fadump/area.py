@@ -11,45 +11,36 @@ Source: ``get_fadump_area_size()`` in arch/powerpc/kernel/fadump.c,
 ``rtas_fadump_init_mem_struct()`` and ``opal_fadump_init_mem_struct()``.
 """
 
-from dataclasses import dataclass
 import itertools
-from typing import Any
 
 from drgn import Program
 
 from drgn_pmem.analysis.headers.memory import rtas_range
-from drgn_pmem.errors import PmemError
-from drgn_pmem.formats.fadump_rtas import RtasFadumpMem
-from drgn_pmem.kernel.fadump import FwDump
+from drgn_pmem.formats.fadump_rtas import RtasFadumpMem, SectionType
+from drgn_pmem.kernel.debuginfo import find_variable
+from drgn_pmem.kernel.fadump import FadumpPlatform, FwDump
 from drgn_pmem.kernel.memblock import for_each_mem_range
+from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("AreaPart", "draw_reserve_area", "reserve_area", "reserve_area_problems")
 
 _PHDR, _EHDR = 56, 64
 
 
-@dataclass(frozen=True)
-class AreaPart:
+class AreaPart(Record):
     """A part of the reserve area."""
 
     what: str
-    start: int
-    size: int
+    start: int = shown(Show.ADDRESS)
+    size: int = shown(Show.SIZE)
     """bytes"""
-    source: int | None = None
+    source: int | None = shown(Show.ADDRESS, default=None)
     """For a copy of boot memory: where it was."""
 
     @property
     def end(self) -> int:
         return self.start + self.size
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "what": self.what,
-            "start": f"{self.start:#x}",
-            "size": self.size,
-            "source": None if self.source is None else f"{self.source:#x}",
-        }
 
 
 def reserve_area(conf: FwDump, header_size: int) -> list[AreaPart]:
@@ -59,20 +50,23 @@ def reserve_area(conf: FwDump, header_size: int) -> list[AreaPart]:
     :param header_size: Bytes of the crash info header.
     """
     parts = []
+
+    def add(what: str, start: int, size: int, source: int | None = None) -> None:
+        parts.append(AreaPart(what=what, start=start, size=size, source=source))
+
     start = conf.reserve_start
-    if conf.platform != "opal":
-        parts.append(AreaPart("CPU state", start, conf.cpu_state_size))
+    if conf.platform is not FadumpPlatform.OPAL:
+        add("CPU state", start, conf.cpu_state_size)
         start += conf.cpu_state_size
         if conf.hpte_region_size:
-            parts.append(AreaPart("HPTE region", start, conf.hpte_region_size))
+            add("HPTE region", start, conf.hpte_region_size)
     for index, region in enumerate(conf.boot_regions):
-        what = f"boot memory {index}"
-        parts.append(AreaPart(what, region.destination, region.size, region.start))
+        add(f"boot memory {index}", region.destination, region.size, region.start)
     if conf.fadumphdr_addr:
-        parts.append(AreaPart("crash info header", conf.fadumphdr_addr, header_size))
+        add("crash info header", conf.fadumphdr_addr, header_size)
         if not conf.built_by_capture_kernel:
             after = conf.fadumphdr_addr + header_size
-            parts.append(AreaPart("elfcorehdr", after, max(conf.reserve_end - after, 0)))
+            add("elfcorehdr", after, max(conf.reserve_end - after, 0))
     parts.sort(key=lambda part: part.start)
     return _fill(parts, conf)
 
@@ -82,11 +76,11 @@ def _fill(parts: list[AreaPart], conf: FwDump) -> list[AreaPart]:
     at = conf.reserve_start
     for part in parts:
         if at < part.start <= conf.reserve_end:
-            filled.append(AreaPart("unused", at, part.start - at))
+            filled.append(AreaPart(what="unused", start=at, size=part.start - at))
         filled.append(part)
         at = max(at, part.end)
     if at < conf.reserve_end:
-        filled.append(AreaPart("unused", at, conf.reserve_end - at))
+        filled.append(AreaPart(what="unused", start=at, size=conf.reserve_end - at))
     return filled
 
 
@@ -108,20 +102,23 @@ def draw_reserve_area(parts: list[AreaPart]) -> str:
 
 def reserve_area_problems(
     prog: Program, conf: FwDump, header_size: int, firmware: RtasFadumpMem | None
-) -> list[str]:
+) -> Partial[list[str]]:
     """
     What is wrong with the reserve area, one sentence each.
 
-    :param firmware: What was registered with RTAS.
+    :param firmware: What was registered with RTAS; None if nothing was, or it cannot be read.
     """
     if not conf.reserve_size:
-        return ["no memory is reserved for a dump"]
-    return [
-        *_sizes(prog, conf, header_size),
-        *_overlaps(conf),
-        *_memory(prog, conf),
-        *(_firmware(conf, firmware) if firmware is not None else ()),
-    ]
+        return Partial(["no memory is reserved for a dump"])
+    problems = Problems()
+    what = "check of the reserve area"
+    wrong = problems.attempt(what, lambda: _sizes(prog, conf, header_size)) or []
+    wrong += _overlaps(conf)
+    wrong += problems.attempt(what, lambda: _holes(prog, conf)) or []
+    wrong += problems.attempt(what, lambda: _rtas(prog, conf)) or []
+    if firmware is not None:
+        wrong += _firmware(conf, firmware)
+    return problems.partial(wrong)
 
 
 def _sizes(prog: Program, conf: FwDump, header_size: int) -> list[str]:
@@ -132,8 +129,9 @@ def _sizes(prog: Program, conf: FwDump, header_size: int) -> list[str]:
             f"the boot memory regions are {total} bytes, boot_memory_size says "
             f"{conf.boot_memory_size}"
         )
-    page = int(prog["PAGE_SIZE"])
-    front = conf.cpu_state_size + conf.hpte_region_size if conf.platform != "opal" else 0
+    page = int(find_variable(prog, "PAGE_SIZE", "vmlinux"))
+    opal = conf.platform is FadumpPlatform.OPAL
+    front = 0 if opal else conf.cpu_state_size + conf.hpte_region_size
     destination = conf.reserve_start + -(-front // page) * page
     if conf.boot_regions and conf.boot_mem_dest_addr != destination:
         problems.append(
@@ -171,47 +169,48 @@ def _overlaps(conf: FwDump) -> list[str]:
     return problems
 
 
-def _memory(prog: Program, conf: FwDump) -> list[str]:
-    problems = []
-    try:
-        ranges = [(r.start, r.end) for r in for_each_mem_range(prog)]
-    except PmemError as error:
-        return [str(error)]
+def _holes(prog: Program, conf: FwDump) -> list[str]:
+    """Memory that memblock does not have in the area, if memblock can be read in full."""
     at = conf.reserve_start
-    for start, end in ranges:
-        if start <= at < end:
-            at = end
+    for region in for_each_mem_range(prog).whole():
+        if region.start <= at < region.end:
+            at = region.end
     if at < conf.reserve_end:
-        problems.append(
-            f"the reserve area has a hole at {at:#x}: the firmware refuses to register it"
-        )
+        return [f"the reserve area has a hole at {at:#x}: the firmware refuses to register it"]
+    return []
+
+
+def _rtas(prog: Program, conf: FwDump) -> list[str]:
     rtas = rtas_range(prog)
-    if rtas is not None and rtas.start < conf.reserve_end and conf.reserve_start < rtas.end:
-        problems.append(
-            f"the firmware's run-time services at {rtas.start:#x}-{rtas.end:#x} lie in the reserve "
-            "area: the dump overwrites them, and they overwrite what was dumped there"
-        )
-    return problems
+    if rtas is None or rtas.start >= conf.reserve_end or conf.reserve_start >= rtas.end:
+        return []
+    return [
+        f"the firmware's run-time services at {rtas.start:#x}-{rtas.end:#x} lie in the reserve "
+        "area: the dump overwrites them, and they overwrite what was dumped there"
+    ]
 
 
 def _firmware(conf: FwDump, firmware: RtasFadumpMem) -> list[str]:
-    """Whether the firmware was told what the kernel believes."""
-    problems = []
-    told = [
+    """Whether the firmware has what the kernel's own record has."""
+    wrong = []
+    registered = [
         (section.source_address, section.source_len, section.destination_address)
         for section in firmware.sections
-        if section.what == "boot memory"
+        if section.source_data_type == SectionType.BOOT_MEMORY
     ]
-    believed = [(r.start, r.size, r.destination) for r in conf.boot_regions]
-    if told != believed:
-        problems.append(
-            f"the firmware was told of {len(told)} boot memory regions that are not those of the "
-            "kernel"
+    own = [(r.start, r.size, r.destination) for r in conf.boot_regions]
+    if registered != own:
+        wrong.append(
+            f"{len(registered)} boot memory regions are registered with the firmware, and they are "
+            "not those of fw_dump"
         )
     for section in firmware.sections:
-        if section.what == "CPU state" and section.destination_address != conf.reserve_start:
-            problems.append(
+        if (
+            section.source_data_type == SectionType.CPU_STATE
+            and section.destination_address != conf.reserve_start
+        ):
+            wrong.append(
                 f"the firmware puts the CPU state at {section.destination_address:#x}, not at "
                 f"{conf.reserve_start:#x}"
             )
-    return problems
+    return wrong

@@ -12,37 +12,37 @@ Source: arch/powerpc/kernel/fadump.c: ``fadump_create_elfcore_headers()`` of the
 """
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 from drgn import Program
 
 from drgn_pmem.analysis.headers.compare import implied_elfcorehdr
 from drgn_pmem.analysis.headers.rebuild import linear_map
-from drgn_pmem.dumpfile import State, dump_of
-from drgn_pmem.errors import PmemError
-from drgn_pmem.formats.elfcompare import compare_elfcorehdr
+from drgn_pmem.dumpfile import State, coverage_of, dump_of
+from drgn_pmem.formats.elfcompare import DifferenceKind, compare_elfcorehdr
 from drgn_pmem.formats.elfcorehdr import (
     CrashHeader,
+    HeaderSource,
     ProgramHeader,
+    Role,
     build_elfcorehdr,
     parse_elfcorehdr,
 )
 from drgn_pmem.formats.elfprepare import fadump_create_elfcore_headers
 from drgn_pmem.formats.fadump import FadumpHeader
 from drgn_pmem.kernel.fadump import FwDump, relocated_vmcoreinfo
-from drgn_pmem.kernel.kexec import read_physical
+from drgn_pmem.kernel.kexec import physical_of, read_physical
 from drgn_pmem.kernel.memblock import for_each_mem_range
-from drgn_pmem.kernel.pagetable import translate
+from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.ranges import Range, RangeSet
+from drgn_pmem.record import Record, shown
 
 __all__ = ("FadumpElf", "fadump_elf", "fadump_ranges")
 
 _MAX_HEADER = 1 << 20
 
 
-@dataclass(frozen=True)
-class FadumpElf:
+class FadumpElf(Record):
     """The elfcorehdr of a firmware-assisted dump."""
 
     rebuilt: CrashHeader
@@ -51,17 +51,14 @@ class FadumpElf:
     identical: bool | None
     """Whether what was found is what is rebuilt, byte for byte."""
     matches_dump: bool | None
-    """Whether the dump's PT_LOADs are the rebuilt ones; None if it was not made from them."""
-    problems: tuple[str, ...]
+    """Whether the dump's PT_LOADs are the rebuilt ones; None if it was not made from them, or that
+    is not known."""
+    wrong: tuple[str, ...] = shown(key="problems")
+    """What differs."""
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            **self.rebuilt.to_json(),
-            "found": None if self.found is None else self.found.to_json(),
-            "identical": self.identical,
-            "matches_dump": self.matches_dump,
-            "problems": list(self.problems),
-        }
+        json = super().to_json()
+        return {**json.pop("rebuilt"), **json}
 
 
 def fadump_ranges(prog: Program, conf: FwDump) -> list[tuple[int, int]]:
@@ -69,10 +66,10 @@ def fadump_ranges(prog: Program, conf: FwDump) -> list[tuple[int, int]]:
     Memory above the boot memory, without the reserve area: start and end (exclusive). An empty
     range is a program header that the capture kernel counts but leaves empty.
 
-    :raises PmemError: if memblock cannot be read
+    :raises PmemError: if memblock cannot be read in full
     """
     ranges: list[tuple[int, int]] = []
-    for region in for_each_mem_range(prog):
+    for region in for_each_mem_range(prog).whole():
         start, end = region.start, region.end
         if start < conf.boot_mem_top:
             if end <= conf.boot_mem_top:
@@ -96,41 +93,50 @@ def _without(start: int, end: int, cut_start: int, cut_end: int) -> list[tuple[i
     return [(gap.start, gap.end) for gap in gaps]
 
 
-def fadump_elf(prog: Program, conf: FwDump, header: FadumpHeader) -> FadumpElf:
+def fadump_elf(prog: Program, conf: FwDump, header: FadumpHeader) -> Partial[FadumpElf]:
     """
     Rebuild the elfcorehdr and compare it.
 
     :param header: The crash info header, found or reconstructed.
-    :raises PmemError: if what it is built from cannot be read
+    :raises PmemError: if what it is built from cannot be read in full
     """
-    problems: list[str] = []
+    problems = Problems()
+    wrong: list[str] = []
     rebuilt = _rebuild(prog, conf, header)
-    found = None
-    try:
-        found = _find(prog, conf, header)
-    except PmemError as error:
-        problems.append(f"elfcorehdr: {error}")
+    found = problems.attempt("elfcorehdr in memory", lambda: _find(prog, conf, header))
     identical = None
     if found is not None:
         size = len(rebuilt.raw or b"")
         identical = size > 0 and (found.raw or b"")[:size] == rebuilt.raw
-        problems += [
+        wrong += [
             f"elfcorehdr: {difference.words}" for difference in compare_elfcorehdr(found, rebuilt)
         ]
-    matches, words = _compare_dump(prog, conf, rebuilt)
-    return FadumpElf(rebuilt, found, identical, matches, (*problems, *words))
+    compared = problems.attempt(
+        "the dump's program headers", lambda: _compare_dump(prog, conf, rebuilt, problems)
+    )
+    matches, words = compared or (None, [])
+    return problems.partial(
+        FadumpElf(
+            rebuilt=rebuilt,
+            found=found,
+            identical=identical,
+            matches_dump=matches,
+            wrong=(*wrong, *words),
+        )
+    )
 
 
 def _rebuild(prog: Program, conf: FwDump, header: FadumpHeader) -> CrashHeader:
     notes = (0, 0)
     if conf.cpu_notes_buf_vaddr:
         # filled in by the capture kernel only
-        notes = (translate(prog, conf.cpu_notes_buf_vaddr), conf.cpu_notes_buf_size)
+        place = physical_of(prog, conf.cpu_notes_buf_vaddr, "fw_dump.cpu_notes_buf_vaddr")
+        notes = (place, conf.cpu_notes_buf_size)
     if header.vmcoreinfo_raddr is not None and header.vmcoreinfo_size is not None:
         vmcoreinfo = (header.vmcoreinfo_raddr, header.vmcoreinfo_size)
     else:
-        place = relocated_vmcoreinfo(prog, conf)
-        vmcoreinfo = (place.start, place.size)
+        note = relocated_vmcoreinfo(prog, conf)
+        vmcoreinfo = (note.start, note.size)
     ranges = fadump_ranges(prog, conf)
     built = fadump_create_elfcore_headers(
         cpu_notes=notes,
@@ -143,49 +149,48 @@ def _rebuild(prog: Program, conf: FwDump, header: FadumpHeader) -> CrashHeader:
     )
     if all(start < end for start, end in ranges):
         return built
-    empty = ProgramHeader(0, 0, 0, 0, 0, 0, 0, what="empty")
+    empty = ProgramHeader(type=0, flags=0, physical=0, file_size=0, memory_size=0, role=Role.EMPTY)
     phdrs = tuple(
-        empty if phdr.memory_size == 0 and phdr.what == "memory" else phdr for phdr in built.phdrs
+        empty if phdr.memory_size == 0 and phdr.role is Role.MEMORY else phdr
+        for phdr in built.phdrs
     )
     built = dataclasses.replace(built, phdrs=phdrs)
     return dataclasses.replace(built, raw=build_elfcorehdr(built))
 
 
 def _find(prog: Program, conf: FwDump, header: FadumpHeader) -> CrashHeader | None:
-    """The elfcorehdr in memory: behind the crash info header, or in the capture kernel's own
-    buffer."""
+    """
+    The elfcorehdr in memory: after the crash info header, or in the capture kernel's own buffer.
+    None if there is none, or if it is in the reserve area of a dump that leaves that out.
+    """
     if header.elfcorehdr_addr is not None:
         address = header.elfcorehdr_addr
         size = conf.reserve_end - address
+        if coverage_of(prog).state(address) is State.ABSENT:
+            return None
     elif conf.elfcorehdr_vaddr and conf.elfcorehdr_size:
-        address, size = translate(prog, conf.elfcorehdr_vaddr), conf.elfcorehdr_size
+        address = physical_of(prog, conf.elfcorehdr_vaddr, "fw_dump.elfcorehdr_addr")
+        size = conf.elfcorehdr_size
     else:
         return None
-    if not _saved(prog, address):
-        return None
-    return parse_elfcorehdr(read_physical(prog, address, min(max(size, 64), _MAX_HEADER)), "found")
-
-
-def _saved(prog: Program, address: int) -> bool:
-    return dump_of(prog).coverage.state(address) is State.SAVED
+    data = read_physical(prog, address, min(max(size, 64), _MAX_HEADER))
+    return parse_elfcorehdr(data, HeaderSource.FOUND)
 
 
 def _compare_dump(
-    prog: Program, conf: FwDump, rebuilt: CrashHeader
+    prog: Program, conf: FwDump, rebuilt: CrashHeader, problems: Problems
 ) -> tuple[bool | None, list[str]]:
-    try:
-        implied = implied_elfcorehdr(prog)
-    except PmemError as error:
-        return None, [f"the dump's program headers: {error}"]
-    if any(phdr.what == "pages" for phdr in implied.phdrs) or _saved(prog, conf.reserve_start):
+    implied = problems.take(implied_elfcorehdr(prog))
+    coverage = coverage_of(prog)
+    if implied.of_bitmap or coverage.state(conf.reserve_start) is not State.ABSENT:
         # a page bitmap, or a dump of all memory: not made from an elfcorehdr
         return None, []
     mine = [(p.physical, p.virtual, p.memory_size, p.flags) for p in rebuilt.loads]
     its = [(p.physical, p.virtual, p.memory_size, p.flags) for p in implied.loads]
     if mine == its:
         return True, []
-    words = [f"PT_LOADs: {item.words}" for item in compare_elfcorehdr(implied, rebuilt)]
+    differences = compare_elfcorehdr(implied, rebuilt)
     cut = any(s.file_size < s.memory_size for s in dump_of(prog).segments)
-    if cut and all(" PT_LOADs in " in item for item in words):
+    if cut and all(item.kind is DifferenceKind.SPLIT for item in differences):
         return None, []
-    return False, words
+    return False, [f"PT_LOADs: {item.words}" for item in differences]

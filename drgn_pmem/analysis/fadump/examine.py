@@ -9,19 +9,20 @@ fadump /proc/vmcore has everything but the reserve area, in which the header lie
 the kernel's own compatibility check; the elfcorehdr rebuilt and compared with the dump.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+import enum
 from typing import Any
 
-from drgn import Object, Program
+from drgn import FaultError, Object, Program
 
 from drgn_pmem.analysis.fadump.area import AreaPart, reserve_area, reserve_area_problems
 from drgn_pmem.analysis.fadump.elf import FadumpElf, fadump_elf
 from drgn_pmem.analysis.fadump.notes import crashing_registers, fadump_stack, register_summary
-from drgn_pmem.dumpfile import State, coverage_of
-from drgn_pmem.errors import DumpFileError, FormatError, MissingDebugInfo, NotFound, PmemError
+from drgn_pmem.dumpfile import State, coverage_of, dump_of
+from drgn_pmem.errors import FormatError, MissingDebugInfo, NotFound
 from drgn_pmem.formats.clayout import ByteOrder
 from drgn_pmem.formats.fadump import (
+    FADUMP_CPU_UNKNOWN,
     FadumpHeader,
     FadumpVerdict,
     build_fadump_header,
@@ -31,9 +32,11 @@ from drgn_pmem.formats.fadump import (
     parse_fadump_header,
 )
 from drgn_pmem.formats.fadump_rtas import RtasFadumpMem, check_rtas_fadump_mem
+from drgn_pmem.kernel.debuginfo import find_type, find_variable
 from drgn_pmem.kernel.fadump import (
     BootRegion,
     FadumpLayout,
+    FadumpPlatform,
     FwDump,
     crashing_cpu,
     fadump_layout,
@@ -42,10 +45,13 @@ from drgn_pmem.kernel.fadump import (
     relocated_vmcoreinfo,
 )
 from drgn_pmem.kernel.kexec import read_physical
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "Fadump",
     "FadumpField",
+    "FadumpSource",
     "crashed_stack",
     "examine_fadump",
     "parsed_registers",
@@ -54,52 +60,74 @@ __all__ = (
 
 _ADDRESSES = frozenset(("elfcorehdr_addr", "vmcoreinfo_raddr"))
 
+_OF_THE_READER = frozenset(("version", "pt_regs_sz", "cpu_mask_sz"))
+"""Fields that a capture kernel knows of its own, too: the others are the crashed kernel's."""
 
-@dataclass(frozen=True)
-class FadumpField:
+
+class FadumpSource(enum.Enum):
+    """Where the crash info header comes from."""
+
+    FOUND = "found"
+    """Read from memory."""
+    RECONSTRUCTED = "reconstructed"
+    """What it must have been, by the state of the kernel."""
+
+
+class FadumpField(Record):
     """A field of the crash info header, and where its value comes from."""
 
     name: str
     value: Any
     source: str
+    expected: Any = None
+    """What it should be, by the state of the kernel; None if that is not known."""
+    differs: bool | None = None
+    """Whether it is not what it should be; None if that is not known."""
+
+    @property
+    def is_address(self) -> bool:
+        return self.name in _ADDRESSES
+
+    def _json_value(self, value: Any) -> Any:
+        return f"{value:#x}" if self.is_address and isinstance(value, int) else value
 
     def to_json(self) -> dict[str, Any]:
-        value = self.value
-        if self.name in _ADDRESSES and isinstance(value, int):
-            value = f"{value:#x}"
-        return {"value": value, "from": self.source}
+        return {
+            "value": self._json_value(self.value),
+            "from": self.source,
+            "expected": self._json_value(self.expected),
+            "differs": self.differs,
+        }
 
 
-@dataclass(frozen=True)
-class Fadump:
-    """All that a dump tells about a firmware-assisted dump."""
+class Fadump(Record):
+    """All that a dump has of a firmware-assisted dump."""
 
     state: str
     conf: FwDump | None
     """None without debug info: the header was found by a scan."""
-    address: int | None
+    address: int | None = shown(Show.ADDRESS)
     """Physical address of the crash info header."""
-    source: str
-    """``"found"`` or ``"reconstructed"``"""
+    source: FadumpSource
     header: FadumpHeader
     fields: tuple[FadumpField, ...]
     verdict: FadumpVerdict
     area: tuple[AreaPart, ...]
     elf: FadumpElf | None
-    problems: tuple[str, ...]
-    lacks: tuple[str, ...]
-    """What the answer does not rest on because it could not be read."""
+    wrong: tuple[str, ...]
+    """What is wrong, one sentence each."""
 
     @property
     def boot_regions(self) -> tuple[BootRegion, ...]:
         return self.conf.boot_regions if self.conf is not None else ()
 
     def to_json(self) -> dict[str, Any]:
+        platform = None if self.conf is None else self.conf.platform
         return {
             "state": self.state,
-            "platform": None if self.conf is None else self.conf.platform,
+            "platform": None if platform is None else platform.value,
             "header": {
-                "source": self.source,
+                "source": self.source.value,
                 "address": None if self.address is None else f"{self.address:#x}",
                 "layout": self.header.layout,
                 "byteorder": self.header.byteorder,
@@ -107,21 +135,20 @@ class Fadump:
             },
             "verdict": self.verdict.words,
             "compatible": self.verdict.compatible,
-            "reason": self.verdict.reason,
+            "reason": self.verdict.reason.value,
             "reserve_area": [part.to_json() for part in self.area],
             "boot_regions": [region.to_json() for region in self.boot_regions],
             "elfcorehdr": None if self.elf is None else self.elf.to_json(),
-            "problems": list(self.problems),
-            "notes": list(self.lacks),
+            "problems": list(self.wrong),
         }
 
 
-def examine_fadump(prog: Program) -> Fadump:
+def examine_fadump(prog: Program) -> Partial[Fadump]:
     """
     Examine the firmware-assisted dump that this dump is of, or that the kernel in it prepared.
 
     :raises NotFound: if there is none
-    :raises PmemError: if nothing can be told
+    :raises PmemError: if its header can be neither read nor reconstructed
     """
     try:
         conf = fw_dump(prog)
@@ -130,87 +157,125 @@ def examine_fadump(prog: Program) -> Fadump:
         return _examine_blindly(prog, missing)
     if not conf.fadumphdr_addr:
         raise NotFound(f"there is no firmware-assisted dump: {conf.state}")
-    lacks: list[str] = []
+    problems = Problems()
+    wrong: list[str] = []
+    raw: bytes | None = None
+    header: FadumpHeader | None = None
     try:
-        raw, header = _read_header(prog, conf, layout)
-        source = "found"
-        fields = _found_fields(prog, header)
-    except (NotFound, FormatError) as error:
-        why = str(error)
-        if isinstance(error, FormatError):
-            return _damaged(prog, conf, layout, error)
-        lacks.append(f"the crash info header is reconstructed: {why}")
-        header, fields = _reconstruct(prog, conf, layout)
-        raw, source = build_fadump_header(header), "reconstructed"
-    verdict = _judge(prog, raw, layout)
-    firmware, problems = _firmware(prog, conf)
-    problems += fadump_header_problems(header, conf.fadumphdr_addr)
-    problems += reserve_area_problems(prog, conf, layout.size, firmware)
-    elf = fadump_elf(prog, conf, header)
-    problems += elf.problems
-    return Fadump(
-        conf.state,
-        conf,
-        conf.fadumphdr_addr,
-        source,
-        header,
-        tuple(fields),
-        verdict,
-        tuple(reserve_area(conf, layout.size)),
-        elf,
-        tuple(problems),
-        tuple(lacks),
+        raw = _read_header(prog, conf, layout)
+        header = _parse_header(raw, layout)
+    except NotSaved as error:
+        # The capture kernel's /proc/vmcore leaves the reserve area out.
+        inherent = error.state is State.ABSENT and not dump_of(prog).hypervisor
+        why = f"the crash info header is reconstructed: {error}"
+        problems.add(
+            Problem(cause=Cause.FORMAT if inherent else Cause.NOT_SAVED, why=why, state=error.state)
+        )
+    except FormatError as error:
+        # Its magic is none: the verdict is on these bytes, the fields are what should be in it.
+        wrong.append(str(error))
+        why = "the crash info header is damaged; the fields are what should be in it"
+        problems.add(Problem(cause=Cause.DAMAGED, why=why))
+    if header is None:
+        header, fields = _reconstruct(prog, conf, layout, problems)
+        source = FadumpSource.RECONSTRUCTED
+    else:
+        source = FadumpSource.FOUND
+        fields = _found_fields(prog, header, problems)
+        fields = _compared(prog, conf, layout, fields, problems)
+        wrong += fadump_header_problems(header, conf.fadumphdr_addr)
+    verdict = _judge(prog, build_fadump_header(header) if raw is None else raw, layout)
+    firmware = problems.attempt(
+        "what was registered with the firmware", lambda: _firmware(prog, conf)
+    )
+    if firmware is not None and conf.active:
+        wrong += check_rtas_fadump_mem(firmware)
+    area = problems.take(reserve_area_problems(prog, conf, layout.size, firmware))
+    wrong += area
+    known = header
+    taken = problems.attempt("elfcorehdr", lambda: fadump_elf(prog, conf, known))
+    elf = None if taken is None else problems.take(taken, "elfcorehdr")
+    if elf is not None:
+        wrong += elf.wrong
+    return problems.partial(
+        Fadump(
+            state=conf.state,
+            conf=conf,
+            address=conf.fadumphdr_addr,
+            source=source,
+            header=header,
+            fields=tuple(fields),
+            verdict=verdict,
+            area=tuple(reserve_area(conf, layout.size)),
+            elf=elf,
+            wrong=tuple(wrong),
+        )
     )
 
 
-def _read_header(prog: Program, conf: FwDump, layout: FadumpLayout) -> tuple[bytes, FadumpHeader]:
+def _read_header(prog: Program, conf: FwDump, layout: FadumpLayout) -> bytes:
     raw = read_physical(prog, conf.fadumphdr_addr, layout.size)
-    if not any(raw):
-        # A page that the header shares with saved memory: the bytes beside it are zeroes.
-        raise NotFound(f"physical {conf.fadumphdr_addr:#x} reads as zeroes in this dump")
-    header = parse_fadump_header(
-        raw, pt_regs_sz=layout.pt_regs_size, cpu_mask_sz=layout.cpu_mask_size
+    if not any(raw) and not dump_of(prog).hypervisor:
+        # A page that the header shares with saved memory: /proc/vmcore fills it up with zeroes.
+        raise NotSaved(
+            f"physical {conf.fadumphdr_addr:#x} reads as zeroes in this dump",
+            address=conf.fadumphdr_addr,
+            state=State.ABSENT,
+        )
+    return raw
+
+
+def _parse_header(raw: bytes, layout: FadumpLayout) -> FadumpHeader:
+    return parse_fadump_header(
+        raw, pt_regs_sz=layout.pt_regs_size, cpu_mask_sz=layout.cpu_mask_size, lenient=True
     )
-    return raw, header
 
 
-def _found_fields(prog: Program, header: FadumpHeader) -> list[FadumpField]:
-    fields = [FadumpField(name, value, "header") for name, value in header.fields.items()]
-    if header.crashed:
-        fields.append(FadumpField("regs", register_summary(prog, header.regs), "header"))
-    fields.append(FadumpField("cpu_mask", list(header.cpus), "header"))
-    return [
-        FadumpField(field.name, None, field.source)
-        if field.name == "crashing_cpu" and not header.crashed
-        else field
-        for field in fields
+def _found_fields(prog: Program, header: FadumpHeader, problems: Problems) -> list[FadumpField]:
+    fields = [
+        FadumpField(
+            name=name,
+            value=None if name == "crashing_cpu" and not header.crashed else value,
+            source="header",
+        )
+        for name, value in header.fields.items()
     ]
+    if header.crashed and header.regs:
+        regs = problems.attempt("registers", lambda: register_summary(prog, header.regs))
+        fields.append(FadumpField(name="regs", value=regs, source="header"))
+    cpus = list(header.cpus) if header.cpu_mask else None
+    fields.append(FadumpField(name="cpu_mask", value=cpus, source="header"))
+    return fields
 
 
-def _damaged(prog: Program, conf: FwDump, layout: FadumpLayout, error: FormatError) -> Fadump:
-    """A header whose magic is no magic: what the kernel would say, and what should be there."""
-    raw = read_physical(prog, conf.fadumphdr_addr, layout.size)
-    header, fields = _reconstruct(prog, conf, layout)
-    firmware, problems = _firmware(prog, conf)
-    elf = fadump_elf(prog, conf, header)
-    return Fadump(
-        conf.state,
-        conf,
-        conf.fadumphdr_addr,
-        "reconstructed",
-        header,
-        tuple(fields),
-        _judge(prog, raw, layout),
-        tuple(reserve_area(conf, layout.size)),
-        elf,
-        (
-            str(error),
-            *problems,
-            *reserve_area_problems(prog, conf, layout.size, firmware),
-            *elf.problems,
-        ),
-        ("the crash info header is damaged; the fields are what should be in it",),
+def _compared(
+    prog: Program,
+    conf: FwDump,
+    layout: FadumpLayout,
+    fields: Sequence[FadumpField],
+    problems: Problems,
+) -> list[FadumpField]:
+    """Fields of the header that was found, each beside what it should be."""
+    made = problems.attempt(
+        "what the header should be", lambda: _reconstruct(prog, conf, layout, problems)
     )
+    expected = {} if made is None else {field.name: field.value for field in made[1]}
+    compared = []
+    for field in fields:
+        known = field.name in expected and field.name != "regs"
+        if conf.active and field.name not in _OF_THE_READER:
+            known = False
+        value = expected[field.name] if known else None
+        compared.append(
+            FadumpField(
+                name=field.name,
+                value=field.value,
+                source=field.source,
+                expected=value,
+                differs=field.value != value if known else None,
+            )
+        )
+    return compared
 
 
 def _byteorder(prog: Program) -> ByteOrder:
@@ -230,26 +295,24 @@ def _judge(prog: Program, raw: bytes, layout: FadumpLayout) -> FadumpVerdict:
     )
 
 
-def _firmware(prog: Program, conf: FwDump) -> tuple[RtasFadumpMem | None, list[str]]:
-    if conf.platform != "rtas" or not (conf.registered or conf.active):
-        return None, []
-    try:
-        firmware = firmware_structure(prog)
-    except FormatError as error:
-        return None, [f"what was registered with the firmware makes no sense: {error}"]
-    if firmware is None or not conf.active:
-        return firmware, []
-    return firmware, check_rtas_fadump_mem(firmware)
+def _firmware(prog: Program, conf: FwDump) -> RtasFadumpMem | None:
+    if conf.platform is not FadumpPlatform.RTAS or not (conf.registered or conf.active):
+        return None
+    return firmware_structure(prog)
 
 
 def _reconstruct(
-    prog: Program, conf: FwDump, layout: FadumpLayout
+    prog: Program, conf: FwDump, layout: FadumpLayout, problems: Problems
 ) -> tuple[FadumpHeader, list[FadumpField]]:
-    """What the header must have been: each field with where it is taken from."""
+    """
+    What the header must have been: each field with where it is taken from.
+
+    :raises PmemError: if one of its fields cannot be determined
+    """
     fields = []
 
     def take(name: str, value: Any, source: str) -> Any:
-        fields.append(FadumpField(name, value, source))
+        fields.append(FadumpField(name=name, value=value, source=source))
         return value
 
     cpu = take("crashing_cpu", crashing_cpu(prog), "variable crashing_cpu")
@@ -267,25 +330,34 @@ def _reconstruct(
         values["elfcorehdr_addr"] = take(
             "elfcorehdr_addr",
             conf.fadumphdr_addr + layout.size,
-            "fw_dump.fadumphdr_addr, behind the header",
+            "fw_dump.fadumphdr_addr, after the header",
         )
     if layout.name == "FADMPSIG-v7":
         values["elfcorehdr_size"] = conf.elfcorehdr_size or 0
     crashed = cpu is not None
     mask_name = "__cpu_online_mask" if crashed else "__cpu_possible_mask"
-    mask = prog[mask_name].to_bytes_()[: layout.cpu_mask_size]
-    regs = b""
     try:
-        regs = crashing_registers(prog).data if crashed else bytes(layout.pt_regs_size)
-        source = "PRSTATUS note of the crashing CPU" if crashed else "zero until a crash"
-        take("regs", register_summary(prog, regs), source)
-    except PmemError as error:
-        regs = bytes(layout.pt_regs_size)
-        take("regs", None, f"not known: {error}")
+        mask = find_variable(prog, mask_name, "vmlinux").to_bytes_()[: layout.cpu_mask_size]
+    except FaultError as error:
+        raise NotSaved(f"{mask_name}: {error}") from None
+    regs = bytes(layout.pt_regs_size)
+    if crashed:
+        saved = problems.attempt("registers", lambda: crashing_registers(prog))
+        registers = None if saved is None else problems.take(saved)
+        if registers is None:
+            take("regs", None, "not known")
+        else:
+            regs = registers.data
+            source = "PRSTATUS note of the crashing CPU"
+            if not registers.verified:
+                source = "PRSTATUS note in the crashing CPU's place, not verified"
+            take("regs", register_summary(prog, regs), source)
+    else:
+        take("regs", None, "zero until a crash")
     header = FadumpHeader(
         layout=layout.name,
         byteorder=_byteorder(prog),
-        crashing_cpu=cpu if cpu is not None else 0xFFFFFFFF,
+        crashing_cpu=FADUMP_CPU_UNKNOWN if cpu is None else cpu,
         regs=regs,
         cpu_mask=mask,
         **values,
@@ -304,7 +376,7 @@ def scan_for_headers(prog: Program) -> Iterator[tuple[int, FadumpHeader]]:
     def read(address: int, size: int) -> bytes | None:
         try:
             return read_physical(prog, address, size)
-        except NotFound:
+        except (NotSaved, NotFound):
             return None
 
     for part in coverage_of(prog).extent():
@@ -312,14 +384,13 @@ def scan_for_headers(prog: Program) -> Iterator[tuple[int, FadumpHeader]]:
             yield from find_fadump_headers(read, part.start, part.end)
 
 
-def _examine_blindly(prog: Program, missing: MissingDebugInfo) -> Fadump:
-    try:
-        first = next(scan_for_headers(prog), None)
-    except DumpFileError:
-        first = None
+def _examine_blindly(prog: Program, missing: MissingDebugInfo) -> Partial[Fadump]:
+    first = next(scan_for_headers(prog), None)
     if first is None:
         raise missing
     address, header = first
+    problems = Problems()
+    problems.add(missing, "found by a scan of memory")
     verdict = is_fadump_header_compatible(
         build_fadump_header(header).ljust(64, b"\0"),
         byteorder=_byteorder(prog),
@@ -327,18 +398,19 @@ def _examine_blindly(prog: Program, missing: MissingDebugInfo) -> Fadump:
         cpu_mask_sz=header.cpu_mask_sz or 0,
         old_kernel=header.layout == "FADMPINF",
     )
-    return Fadump(
-        "crashed" if header.crashed else "registered",
-        None,
-        address,
-        "found",
-        header,
-        tuple(_found_fields(prog, header)),
-        verdict,
-        (),
-        None,
-        tuple(fadump_header_problems(header, address)),
-        (f"found by a scan of memory: {missing}",),
+    return problems.partial(
+        Fadump(
+            state="crashed" if header.crashed else "registered",
+            conf=None,
+            address=address,
+            source=FadumpSource.FOUND,
+            header=header,
+            fields=tuple(_found_fields(prog, header, problems)),
+            verdict=verdict,
+            area=(),
+            elf=None,
+            wrong=tuple(fadump_header_problems(header, address)),
+        )
     )
 
 
@@ -346,10 +418,10 @@ def parsed_registers(prog: Program, header: FadumpHeader) -> Object | None:
     """``struct pt_regs`` of a header, None if nothing has crashed yet."""
     if not header.crashed or not any(header.regs):
         return None
-    return Object.from_bytes_(prog, prog.type("struct pt_regs"), header.regs)
+    return Object.from_bytes_(prog, find_type(prog, "struct pt_regs", "vmlinux"), header.regs)
 
 
-def crashed_stack(prog: Program) -> tuple[int, list[str]]:
+def crashed_stack(prog: Program) -> Partial[tuple[int, list[str]]]:
     """
     The stack of the thread that crashed, from the header if the dump holds it, else from the
     PRSTATUS note.
@@ -363,13 +435,16 @@ def crashed_stack(prog: Program) -> tuple[int, list[str]]:
             "this dump was taken from the capture kernel: the stack that crashed lies in memory "
             "that the firmware moved; look at the /proc/vmcore that it saved"
         )
+    problems = Problems()
     try:
-        _, header = _read_header(prog, conf, layout)
-        regs = parsed_registers(prog, header)
-        cpu = header.crashing_cpu
-    except (NotFound, FormatError):
-        saved = crashing_registers(prog)
+        header = _parse_header(_read_header(prog, conf, layout), layout)
+    except (NotSaved, FormatError):
+        saved = problems.take(crashing_registers(prog))
         regs, cpu = saved.object(prog), saved.cpu
-    if regs is None:
-        raise NotFound("no CPU has crashed: this dump was taken from a running kernel")
-    return cpu, [str(frame) for frame in str(fadump_stack(prog, regs)).splitlines()]
+    else:
+        found = parsed_registers(prog, header)
+        if found is None:
+            raise NotFound("no CPU has crashed: this dump was taken from a running kernel")
+        regs, cpu = found, header.crashing_cpu
+    frames = [str(frame) for frame in str(fadump_stack(prog, regs)).splitlines()]
+    return problems.partial((cpu, frames))

@@ -8,26 +8,31 @@ Which memory should have been in the dump, and is it: the elfcorehdr *found* in 
 from the state of the crashed kernel, and *implied* by the dump's own program headers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from drgn import FaultError, Program
+from drgn import Program
 
 from drgn_pmem.analysis.headers.differences import ADDED_AFTER_LOAD, ExplainedDifference, explain
 from drgn_pmem.analysis.headers.hotplug import CrashHotplug, crash_hotplug
-from drgn_pmem.analysis.headers.memory import CrashMemory
-from drgn_pmem.analysis.headers.rebuild import rebuild_elfcorehdr
+from drgn_pmem.analysis.headers.rebuild import (
+    RebuiltHeader,
+    architecture,
+    rebuild_elfcorehdr,
+)
 from drgn_pmem.dumpfile import DumpFile, DumpFormat, State, dump_of
-from drgn_pmem.errors import DumpFileError, FormatError, MissingDebugInfo, NotFound, PmemError
+from drgn_pmem.errors import FormatError, NotFound, PmemError
+from drgn_pmem.formats.architecture import PPC64, find_architecture
 from drgn_pmem.formats.clayout import ByteOrder
 from drgn_pmem.formats.elfcompare import memory_covered
 from drgn_pmem.formats.elfcorehdr import (
     PF_RWX,
     PT_LOAD,
     CrashHeader,
+    HeaderSource,
     ProgramHeader,
+    Role,
     build_elfcorehdr,
     imply_elfcorehdr,
     parse_elfcorehdr,
@@ -36,12 +41,15 @@ from drgn_pmem.kernel.fadump import fw_dump
 from drgn_pmem.kernel.iomem import for_each_persistent_memory
 from drgn_pmem.kernel.kexec import (
     CrashImage,
+    LoadedBy,
     NamedRange,
     crash_image,
     crash_reservations,
     elfcorehdr_segment,
     read_physical,
 )
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
+from drgn_pmem.record import Record
 
 __all__ = (
     "CrashHeaders",
@@ -50,6 +58,8 @@ __all__ = (
     "implied_elfcorehdr",
     "note_contents",
 )
+
+T = TypeVar("T")
 
 _MAX_HEADER = 1 << 24
 """Bytes of an elfcorehdr: 300,000 program headers are more than any machine has."""
@@ -62,8 +72,7 @@ _ONLY_WHOLE = "memory of the crash kernel: a dump by QEMU or libvirt has it, /pr
 _EHDR, _PHDR, _NOTE_HEAD = 64, 56, 12
 
 
-@dataclass(frozen=True)
-class CrashHeaders:
+class CrashHeaders(Record):
     """The crash header of a dump, from every source that there is."""
 
     image: CrashImage | None
@@ -72,8 +81,8 @@ class CrashHeaders:
     found: CrashHeader | None
     rebuilt: CrashHeader | None
     implied: CrashHeader | None
-    why: dict[str, str]
-    """For ``found``, ``rebuilt`` and ``implied``: where it is from, or why it is not there."""
+    why: dict[HeaderSource, str]
+    """For each of them: where it is from, or why it is not there."""
     identical: bool | None
     """Whether the found header is the rebuilt one, byte for byte; None if either is missing."""
     identical_but_for_differences: bool | None
@@ -82,25 +91,14 @@ class CrashHeaders:
     notes: tuple[str, ...] = ()
 
     @property
-    def loader(self) -> str | None:
-        """``kexec_load`` or ``kexec_file_load``; None if no crash kernel is loaded."""
+    def loader(self) -> LoadedBy | None:
+        """The system call that loaded the crash kernel; None if none is loaded, or it is not
+        known."""
         return None if self.image is None else self.image.loader
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "loader": self.loader,
-            "image": None if self.image is None else self.image.to_json(),
-            "reservations": [item.to_json() for item in self.reservations],
-            "hotplug": None if self.hotplug is None else self.hotplug.to_json(),
-            "found": None if self.found is None else self.found.to_json(),
-            "rebuilt": None if self.rebuilt is None else self.rebuilt.to_json(),
-            "implied": None if self.implied is None else self.implied.to_json(),
-            "why": self.why,
-            "identical": self.identical,
-            "identical_but_for_differences": self.identical_but_for_differences,
-            "differences": [difference.to_json() for difference in self.differences],
-            "notes": list(self.notes),
-        }
+        loader = self.loader
+        return {"loader": None if loader is None else loader.value, **super().to_json()}
 
 
 def find_elfcorehdr(prog: Program, image: CrashImage) -> CrashHeader:
@@ -108,26 +106,23 @@ def find_elfcorehdr(prog: Program, image: CrashImage) -> CrashHeader:
     The elfcorehdr as it lies in the memory that is reserved for the crash kernel: only dumps of the
     whole memory (QEMU, libvirt, live) hold it.
 
-    :raises NotFound: if it is not in the dump
+    :raises NotSaved: if it is not in the dump
+    :raises NotFound: if no segment of the crash image holds one: it was overwritten
     :raises FormatError: if what is there is no crash header
     """
     segment = elfcorehdr_segment(prog, image)
     if segment is None:
         raise NotFound(
             "no segment of the crash image begins with an ELF core header: the memory reserved "
-            f"for the crash kernel is overwritten, or not in this dump ({_ONLY_WHOLE})"
+            "for the crash kernel was overwritten"
         )
-    size = min(segment.size, _MAX_HEADER)
-    try:
-        raw = read_physical(prog, segment.physical, size)
-    except NotFound as error:
-        raise NotFound(f"{error} ({_ONLY_WHOLE})") from None
-    return parse_elfcorehdr(raw, "found")
+    raw = read_physical(prog, segment.physical, min(segment.size, _MAX_HEADER))
+    return parse_elfcorehdr(raw, HeaderSource.FOUND)
 
 
-def implied_elfcorehdr(prog: Program) -> CrashHeader:
+def implied_elfcorehdr(prog: Program) -> Partial[CrashHeader]:
     """
-    What the dump itself says that the elfcorehdr was.
+    The elfcorehdr according to the dump file itself: its program headers, or its page bitmap.
 
     :raises NotFound: for a live kernel
     :raises DumpFileError: if the program has no dump file
@@ -138,8 +133,8 @@ def implied_elfcorehdr(prog: Program) -> CrashHeader:
     if dump.contained is DumpFormat.KDUMP:
         return _of_bitmap(dump)
     start = dump.read(0, _EHDR)
-    parsed = parse_elfcorehdr(dump.read(0, _headers_end(start)), "implied")
-    return imply_elfcorehdr(parsed, join=_was_split(parsed))
+    parsed = parse_elfcorehdr(dump.read(0, _headers_end(start)), HeaderSource.IMPLIED)
+    return Partial(imply_elfcorehdr(parsed, join=_was_split(parsed)))
 
 
 def _headers_end(start: bytes) -> int:
@@ -147,10 +142,10 @@ def _headers_end(start: bytes) -> int:
     them, if they are too many for e_phnum)."""
     if len(start) < _EHDR:
         raise FormatError("the ELF header of the dump is cut short")
-    order = "big" if start[5] == 2 else "little"
+    order: ByteOrder = "big" if start[5] == 2 else "little"
 
     def number(offset: int, size: int) -> int:
-        return int.from_bytes(start[offset : offset + size], order)  # type: ignore[arg-type]
+        return int.from_bytes(start[offset : offset + size], order)
 
     count = number(56, 2)
     end = number(32, 8) + count * _PHDR
@@ -164,12 +159,13 @@ def _was_split(header: CrashHeader) -> bool:
     return any(phdr.file_size < phdr.memory_size for phdr in header.loads)
 
 
-def _of_bitmap(dump: DumpFile) -> CrashHeader:
+def _of_bitmap(dump: DumpFile) -> Partial[CrashHeader]:
     """The compressed format has no program headers, only which pages existed."""
-    machine = 62
-    for number, name in ((62, "EM_X86_64"), (21, "EM_PPC64"), (183, "EM_AARCH64")):
-        if dump.machine == name:
-            machine = number
+    problems = Problems()
+    found = find_architecture(dump.machine)
+    if found is None:
+        why = f"{dump.machine!r}, the machine in the dump's header, is not known"
+        problems.add(Problem(cause=Cause.UNSUPPORTED, why=why, what="implied header"))
     phdrs: list[ProgramHeader] = []
     for item in dump.coverage.extent():
         if item.state is State.ABSENT:
@@ -179,31 +175,42 @@ def _of_bitmap(dump: DumpFile) -> CrashHeader:
             phdrs[-1] = _page_range(phdrs[-1].physical, length)
         else:
             phdrs.append(_page_range(item.start, item.end - item.start))
-    order: ByteOrder = "big" if dump.byteorder == "big" else "little"
-    return CrashHeader("implied", tuple(phdrs), machine, order)
+    header = CrashHeader(
+        source=HeaderSource.IMPLIED,
+        phdrs=tuple(phdrs),
+        machine=None if found is None else found.e_machine,
+        byteorder="big" if dump.byteorder == "big" else "little",
+    )
+    return problems.partial(header)
 
 
 def _page_range(start: int, size: int) -> ProgramHeader:
-    return ProgramHeader(PT_LOAD, PF_RWX, start, 0, start, size, size, what="pages")
+    return ProgramHeader(
+        type=PT_LOAD,
+        flags=PF_RWX,
+        offset=start,
+        physical=start,
+        file_size=size,
+        memory_size=size,
+        role=Role.PAGES,
+    )
 
 
-def note_contents(prog: Program, header: CrashHeader) -> dict[int, bytes]:
+def note_contents(prog: Program, header: CrashHeader) -> Partial[dict[int, bytes]]:
     """
     What lies where the header's notes are, as far as the dump holds it, without the unused rest of
     each buffer.
 
-    :return: Physical address of the note -> its bytes.
+    :return: Physical address of the note -> its bytes. CPUs that have not crashed have no notes.
     """
+    problems = Problems()
     contents = {}
     for phdr in header.notes:
-        try:
+        with problems.trying(phdr.what):
             data = read_physical(prog, phdr.physical, min(phdr.memory_size, _MAX_NOTE))
-        except NotFound:
-            continue
-        # CPUs that have not crashed have no notes yet
-        if end := _notes_end(data, header.byteorder):
-            contents[phdr.physical] = data[:end]
-    return contents
+            if end := _notes_end(data, header.byteorder):
+                contents[phdr.physical] = data[:end]
+    return problems.partial(contents)
 
 
 def _notes_end(data: bytes, byteorder: ByteOrder) -> int:
@@ -220,133 +227,200 @@ def _notes_end(data: bytes, byteorder: ByteOrder) -> int:
     return end
 
 
-def crash_headers(prog: Program) -> CrashHeaders:
+def crash_headers(prog: Program) -> Partial[CrashHeaders]:
     """
     Find, rebuild and imply the crash header of a dump, and explain what differs.
 
-    :raises PmemError: if there is none of the three
+    :raises NotFound: if there is none of the three
     """
-    why: dict[str, str] = {}
+    problems = Problems()
+    why: dict[HeaderSource, str] = {}
     notes: list[str] = []
-    image = _attempt(why, "image", lambda: crash_image(prog))
-    reservations = tuple(_attempt({}, "reservations", lambda: crash_reservations(prog)) or ())
-    found = rebuilt = None
-    memory: CrashMemory | None = None
+    unread = Problems()
+    image = unread.attempt("how the crash kernel was loaded", lambda: crash_image(prog))
+    problems.extend(unread)
+    found = None
     if image is not None:
-        found = _attempt(why, "found", lambda: find_elfcorehdr(prog, image))
-    elif "image" not in why:
-        why["found"] = "no crash kernel is loaded"
-    pair = _attempt(why, "rebuilt", lambda: _rebuild(prog, image))
-    if pair is not None:
-        rebuilt, memory = pair
-    implied = _attempt(why, "implied", lambda: implied_elfcorehdr(prog))
-    unread = why.pop("image", None)
-    if unread is not None:
-        why["found"] = unread
+        loaded = image
+        found = _attempt(problems, why, HeaderSource.FOUND, lambda: _find(prog, loaded))
+    elif unread:
+        why[HeaderSource.FOUND] = str(next(iter(unread)))
+    else:
+        why[HeaderSource.FOUND] = "no crash kernel is loaded"
+    if unread:
+        why[HeaderSource.REBUILT] = str(next(iter(unread)))
+        rebuilt = None
+    else:
+        rebuilt = _attempt(
+            problems, why, HeaderSource.REBUILT, lambda: _rebuild(prog, image, found)
+        )
+    implied = _attempt(problems, why, HeaderSource.IMPLIED, lambda: problems.take(_imply(prog)))
     if found is None and rebuilt is None and implied is None:
-        raise NotFound(f"no crash header: {why['rebuilt']}")
+        raise NotFound(f"no crash header: {why[HeaderSource.REBUILT]}")
     _say_sources(why, image, found, rebuilt, implied)
     hotplug = None
-    if unread is None:
-        hotplug = _attempt({}, "hotplug", lambda: crash_hotplug(prog, image))
-    else:
-        notes.append(f"how the crash kernel was loaded is not known: {unread}")
-    by_other_means = implied is not None and _holds(prog, reservations)
-    if by_other_means:
+    if not unread:
+        taken = problems.attempt("crash hotplug", lambda: crash_hotplug(prog, image))
+        hotplug = None if taken is None else problems.take(taken)
+    reservations = crash_reservations(prog)
+    reserved = problems.take(reservations)
+    not_of_a_header = _why_not_of_a_header(prog, reserved)
+    if implied is not None and not_of_a_header:
+        notes.append(f"{not_of_a_header}: what it implies is not compared")
+    header = None if rebuilt is None else rebuilt.header
+    if rebuilt is not None and rebuilt.uncertain_cpus:
         notes.append(
-            "the dump holds the memory reserved for the crash kernel, so it was not made from an "
-            "elfcorehdr: what it implies is not compared"
+            f"{len(rebuilt.uncertain_cpus)} possible CPUs were not present; whether the loader "
+            "wrote notes of them cannot be determined (kernels since 6.6 do)"
         )
-    notes += _pmem_left_out(prog, image, rebuilt)
-    differences = explain(
-        prog,
-        found=found,
-        rebuilt=rebuilt,
-        implied=None if by_other_means else implied,
-        memory=memory,
-        reservations=reservations,
-        hotplug=hotplug,
+    notes += _pmem_left_out(prog, image, header, problems)
+    differences = problems.take(
+        explain(
+            prog,
+            found=found,
+            rebuilt=header,
+            implied=None if not_of_a_header else implied,
+            memory=None if rebuilt is None else rebuilt.memory,
+            reservations=reservations,
+            hotplug=hotplug,
+            uncertain_cpus=() if rebuilt is None else rebuilt.uncertain_cpus,
+        )
     )
     identical = but_for = None
-    if found is not None and rebuilt is not None:
-        identical = _same_bytes(found, rebuilt)
-        but_for = _same_bytes(found, _as_loaded(rebuilt, differences))
-    return CrashHeaders(
-        image,
-        hotplug,
-        reservations,
-        found,
-        rebuilt,
-        implied,
-        {key: why[key] for key in ("found", "rebuilt", "implied")},
-        identical,
-        but_for,
-        tuple(differences),
-        tuple(notes),
+    if found is not None and header is not None:
+        identical = _same_bytes(found, header)
+        but_for = _same_bytes(found, _as_loaded(header, differences))
+    return problems.partial(
+        CrashHeaders(
+            image=image,
+            hotplug=hotplug,
+            reservations=tuple(reserved),
+            found=found,
+            rebuilt=header,
+            implied=implied,
+            why={source: why[source] for source in HeaderSource},
+            identical=identical,
+            identical_but_for_differences=but_for,
+            differences=tuple(differences),
+            notes=tuple(notes),
+        )
     )
 
 
-def _rebuild(prog: Program, image: CrashImage | None) -> tuple[CrashHeader, CrashMemory]:
+class _NeverThere(PmemError):
+    """What no dump of this kind can have: its absence makes no answer incomplete."""
+
+
+def _find(prog: Program, image: CrashImage) -> CrashHeader:
+    try:
+        return find_elfcorehdr(prog, image)
+    except NotSaved as error:
+        why = f"{error} ({_ONLY_WHOLE})"
+        if error.state is State.ABSENT and not _of_all_memory(dump_of(prog)):
+            raise _NeverThere(why) from None
+        raise NotSaved(why, address=error.address, state=error.state) from None
+
+
+def _rebuild(prog: Program, image: CrashImage | None, found: CrashHeader | None) -> RebuiltHeader:
+    if image is None and _has_fadump(prog):
+        raise _NeverThere("a firmware-assisted dump has an elfcorehdr of its own: see fadump")
+    return rebuild_elfcorehdr(prog, image, found)
+
+
+def _has_fadump(prog: Program) -> bool:
+    """
+    Whether a firmware-assisted dump is registered or active.
+
+    :raises PmemError: if that cannot be read
+    """
+    if architecture(prog) != PPC64:
+        return False
     try:
         conf = fw_dump(prog)
-    except PmemError:
-        return rebuild_elfcorehdr(prog, image)
-    if image is None and (conf.registered or conf.active):
-        raise NotFound("a firmware-assisted dump has an elfcorehdr of its own: see fadump")
-    return rebuild_elfcorehdr(prog, image)
+    except NotFound:
+        return False
+    return conf.registered or conf.active
 
 
-def _attempt(why: dict[str, str], what: str, make: Any) -> Any:
+def _imply(prog: Program) -> Partial[CrashHeader]:
     try:
-        return make()
-    except (NotFound, MissingDebugInfo, FormatError, DumpFileError, PmemError, FaultError) as error:
-        why[what] = str(error)
-        return None
+        return implied_elfcorehdr(prog)
+    except NotFound as error:
+        raise _NeverThere(str(error)) from None
+
+
+def _attempt(
+    problems: Problems, why: dict[HeaderSource, str], source: HeaderSource, make: Callable[[], T]
+) -> T | None:
+    """A header, or None, a problem, and why it is not there."""
+    missing = Problems()
+
+    def guarded() -> T | None:
+        try:
+            return make()
+        except _NeverThere as error:
+            missing.add(Problem(cause=Cause.FORMAT, why=str(error)))
+            return None
+
+    header = missing.attempt("", guarded)
+    if header is None:
+        why[source] = str(next(iter(missing)))
+        problems.extend(missing, source.value)
+    return header
 
 
 def _say_sources(
-    why: dict[str, str],
+    why: dict[HeaderSource, str],
     image: CrashImage | None,
     found: CrashHeader | None,
-    rebuilt: CrashHeader | None,
+    rebuilt: RebuiltHeader | None,
     implied: CrashHeader | None,
 ) -> None:
     if found is not None:
-        why["found"] = "in the memory reserved for the crash kernel"
+        why[HeaderSource.FOUND] = "in the memory reserved for the crash kernel"
     if rebuilt is not None:
         tools = image is not None and not image.file_mode
         writer = "kexec-tools" if tools else "the kernel"
-        why["rebuilt"] = f"as {writer} would write it from the state at the time of the dump"
+        why[HeaderSource.REBUILT] = (
+            f"as {writer} would write it from the state at the time of the dump"
+        )
     if implied is not None:
-        bitmap = any(phdr.what == "pages" for phdr in implied.phdrs)
-        why["implied"] = "by the dump's page bitmap" if bitmap else "by the dump's program headers"
+        where = "page bitmap" if implied.of_bitmap else "program headers"
+        why[HeaderSource.IMPLIED] = f"by the dump's {where}"
 
 
-def _holds(prog: Program, reservations: tuple[NamedRange, ...]) -> bool:
-    """A kernel leaves the crash kernel's memory out of its elfcorehdr: a dump that has all of it
-    was made by a hypervisor, or live."""
+def _of_all_memory(dump: DumpFile) -> bool:
+    """Whether a dump was taken from outside of the crashed kernel, of all of its memory."""
+    return dump.hypervisor or dump.contained is DumpFormat.LIVE
+
+
+def _why_not_of_a_header(prog: Program, reservations: Sequence[NamedRange]) -> str | None:
+    """
+    Why a dump was not made from an elfcorehdr; None if it was. A kernel leaves the crash kernel's
+    memory out of its elfcorehdr: a dump that has all of it was made by a hypervisor, or live.
+
+    :raises DumpFileError: if the program has no dump file
+    """
+    dump = dump_of(prog)
+    if dump.hypervisor:
+        return "the hypervisor wrote the dump's program headers, not from an elfcorehdr"
     main = [item for item in reservations if item.name == "crashk_res"]
-    if not main:
-        return False
-    try:
-        coverage = dump_of(prog).coverage
-    except DumpFileError:
-        return False
-    return coverage.count(main[0].start, main[0].end).get(State.ABSENT, 0) == 0
+    if main and not dump.coverage.count(main[0].start, main[0].end).get(State.ABSENT, 0):
+        return (
+            "the dump holds the memory reserved for the crash kernel, so it was not made from an "
+            "elfcorehdr"
+        )
+    return None
 
 
 def _pmem_left_out(
-    prog: Program, image: CrashImage | None, rebuilt: CrashHeader | None
+    prog: Program, image: CrashImage | None, rebuilt: CrashHeader | None, problems: Problems
 ) -> list[str]:
     """Persistent memory that no header of this loader has."""
     if rebuilt is None:
         return []
-    try:
-        pmem = list(for_each_persistent_memory(prog))
-    except PmemError:
-        return []
     end = missing = 0
-    for region in pmem:
+    for region in problems.take(for_each_persistent_memory(prog), "persistent memory"):
         if region.start >= end:  # else a namespace in it, which is marked as well
             end = region.end + 1
             missing += region.size - memory_covered(rebuilt, region.start, end)
@@ -364,15 +438,16 @@ def _as_loaded(rebuilt: CrashHeader, differences: Sequence[ExplainedDifference])
     added = {
         (item.difference.start, item.difference.end)
         for item in differences
-        if item.between == ("found", "rebuilt") and item.cause in ADDED_AFTER_LOAD
+        if item.between == (HeaderSource.FOUND, HeaderSource.REBUILT)
+        and item.cause in ADDED_AFTER_LOAD
     }
     phdrs = tuple(phdr for phdr in rebuilt.phdrs if (phdr.physical, phdr.end) not in added)
     header = dataclasses.replace(rebuilt, phdrs=phdrs)
     return dataclasses.replace(header, raw=build_elfcorehdr(header))
 
 
-def _same_bytes(found: CrashHeader, rebuilt: CrashHeader) -> bool:
+def _same_bytes(found: CrashHeader, rebuilt: CrashHeader) -> bool | None:
     """A segment is larger than the header in it, and its rest is what was there before."""
     if found.raw is None or rebuilt.raw is None:
-        return False
+        return None
     return found.raw[: len(rebuilt.raw)] == rebuilt.raw

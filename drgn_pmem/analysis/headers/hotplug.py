@@ -4,22 +4,27 @@
 Crash hotplug
 -------------
 
-Whether the kernel kept the elfcorehdr up to date when CPUs and memory came and went, and what it
-told user space about that through sysfs.
+Whether the kernel kept the elfcorehdr up to date when CPUs and memory came and went, and what user
+space could read about that in sysfs.
 
 Sources: kernel/crash_core.c (``crash_handle_hotplug_event()``), arch/x86/kernel/crash.c,
 drivers/base/{cpu,memory}.c; CONFIG_CRASH_HOTPLUG came with 6.6.
 """
 
-from dataclasses import dataclass
 from typing import Any
+import zlib
 
-from drgn import FaultError, Program
+from drgn import Program
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.kconfig import get_kconfig
 
-from drgn_pmem.kernel.debuginfo import find_type
+from drgn_pmem.analysis.headers.rebuild import architecture
+from drgn_pmem.errors import FormatError
+from drgn_pmem.formats.architecture import PPC64, X86_64
+from drgn_pmem.kernel.debuginfo import find_type, find_variable
 from drgn_pmem.kernel.kexec import CrashImage, elfcorehdr_segment
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
+from drgn_pmem.record import Record
 
 __all__ = ("CrashHotplug", "SysfsValue", "crash_hotplug")
 
@@ -27,21 +32,18 @@ _EHDR, _PHDR = 64, 56
 _NOT_LOADED = "no crash kernel is loaded"
 
 
-@dataclass(frozen=True)
-class SysfsValue:
+class SysfsValue(Record):
     """What a sysfs file would have read."""
 
     path: str
+    exists: bool | None
+    """Whether the kernel had such a file; None if that is not known."""
     value: int | None
     """None if there is no such file, or its value is not known."""
     why: str
 
-    def to_json(self) -> dict[str, Any]:
-        return {"path": self.path, "value": self.value, "why": self.why}
 
-
-@dataclass(frozen=True)
-class CrashHotplug:
+class CrashHotplug(Record):
     """State of crash hotplug when the dump was taken."""
 
     supported: bool
@@ -54,7 +56,7 @@ class CrashHotplug:
     as_loaded: str
     """How the permission was given."""
     sysfs: tuple[SysfsValue, ...]
-    loaded: bool = True
+    loaded: bool
     """There is a crash kernel."""
 
     @property
@@ -74,47 +76,41 @@ class CrashHotplug:
         return "the kernel may update the elfcorehdr; no hotplug event has made it do so"
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "supported": self.supported,
-            "permitted": self.permitted,
-            "updated": self.updated,
-            "elfcorehdr_index": self.elfcorehdr_index,
-            "as_loaded": self.as_loaded,
-            "words": self.words,
-            "sysfs": [value.to_json() for value in self.sysfs],
-        }
+        return {**super().to_json(), "words": self.words}
 
 
-def crash_hotplug(prog: Program, image: CrashImage | None) -> CrashHotplug:
+def crash_hotplug(prog: Program, image: CrashImage | None) -> Partial[CrashHotplug]:
     """
     The hotplug state of the loaded crash kernel.
 
     :param image: None if none is loaded.
     :raises MissingDebugInfo: without debug info of vmlinux
     """
+    problems = Problems()
     kimage = find_type(prog, "struct kimage", "vmlinux")
     supported = kimage.has_member("elfcorehdr_index")
     permitted = bool(image is not None and image.hotplug_support)
-    return CrashHotplug(
+    hotplug = CrashHotplug(
         supported=supported,
         permitted=permitted,
         updated=bool(image is not None and image.elfcorehdr_updated),
         elfcorehdr_index=None if image is None else image.elfcorehdr_index,
         as_loaded=_as_loaded(image),
         sysfs=(
-            _crash_elfcorehdr_size(prog, image),
-            _node(prog, image, supported, permitted, "cpu"),
-            _node(prog, image, supported, permitted, "memory"),
+            _crash_elfcorehdr_size(prog, image, problems),
+            _node(prog, image, supported, permitted, "cpu", problems),
+            _node(prog, image, supported, permitted, "memory", problems),
         ),
         loaded=image is not None,
     )
+    return problems.partial(hotplug)
 
 
 def _as_loaded(image: CrashImage | None) -> str:
     if image is None:
         return _NOT_LOADED
     if image.hotplug_member is None:
-        return f"{image.loader}; the kernel has no flag for hotplug"
+        return f"{image.loader.value}; the kernel has no flag for hotplug"
     if image.file_mode:
         return "kexec_file_load: the kernel wrote the elfcorehdr itself, so it may update it"
     flags = "KEXEC_UPDATE_ELFCOREHDR"
@@ -126,46 +122,61 @@ def _as_loaded(image: CrashImage | None) -> str:
 
 
 def _node(
-    prog: Program, image: CrashImage | None, supported: bool, permitted: bool, subsystem: str
+    prog: Program,
+    image: CrashImage | None,
+    supported: bool,
+    permitted: bool,
+    subsystem: str,
+    problems: Problems,
 ) -> SysfsValue:
     """``crash_hotplug`` of the CPU or memory subsystem: udev rules reload the crash kernel unless
     it reads 1."""
     path = f"/sys/devices/system/{subsystem}/crash_hotplug"
-    if "crash_hotplug" not in _attributes(prog, f"{subsystem}_root_attrs"):
+    table = f"{subsystem}_root_attrs"
+    names = problems.attempt(path, lambda: _attributes(prog, table))
+    if names is None:
+        return SysfsValue(path=path, exists=None, value=None, why=f"{table} cannot be read")
+    if "crash_hotplug" not in names:
         missing = "the kernel has no crash hotplug" if not supported else "it is configured out"
-        return SysfsValue(path, None, f"no such file: {missing}")
-    return SysfsValue(path, int(permitted), _as_loaded(image))
+        why = f"no such file: {missing}"
+        return SysfsValue(path=path, exists=False, value=None, why=why)
+    return SysfsValue(path=path, exists=True, value=int(permitted), why=_as_loaded(image))
 
 
 def _attributes(prog: Program, table: str) -> list[str]:
     """Names in a table of sysfs attributes: ``cpu_root_attrs``, ``memory_root_attrs``."""
-    names = []
-    try:
-        for attribute in prog[table]:
-            if attribute:
-                names.append(attribute.name.string_().decode("ascii", "backslashreplace"))
-    except (LookupError, FaultError, TypeError):
-        return names
-    return names
+    return [
+        attribute.name.string_().decode("ascii", "backslashreplace")
+        for attribute in find_variable(prog, table, "vmlinux")
+        if attribute
+    ]
 
 
-def _crash_elfcorehdr_size(prog: Program, image: CrashImage | None) -> SysfsValue:
+def _crash_elfcorehdr_size(
+    prog: Program, image: CrashImage | None, problems: Problems
+) -> SysfsValue:
     path = "/sys/kernel/crash_elfcorehdr_size"
     try:
         prog.symbol("arch_crash_get_elfcorehdr_size")
     except LookupError:
-        return SysfsValue(path, None, "no such file: the kernel has no crash hotplug")
-    for find in (_size_of_text, _size_of_config):
-        size = find(prog)
-        if size is not None:
-            value, why = size
-            return SysfsValue(path, value, why + _fits(prog, image, value))
-    return SysfsValue(path, None, "the kernel's configuration is not in the dump")
+        why = "no such file: the kernel has no crash hotplug"
+        return SysfsValue(path=path, exists=False, value=None, why=why)
+    found = problems.attempt(path, lambda: _size_by_config(prog, problems))
+    if found is None:
+        why = "not known: the kernel's configuration (CONFIG_IKCONFIG) is not in the dump"
+        return SysfsValue(path=path, exists=True, value=None, why=why)
+    size, why = found
+    fits = problems.attempt(path, lambda: _fits(prog, image, size))
+    return SysfsValue(path=path, exists=True, value=size, why=why + (fits or ""))
 
 
 def _fits(prog: Program, image: CrashImage | None, size: int) -> str:
     """Compare with the segment that really was loaded."""
-    segment = None if image is None else elfcorehdr_segment(prog, image)
+    try:
+        segment = None if image is None else elfcorehdr_segment(prog, image)
+    except NotSaved:
+        # Which segment it is, is not known; the header that is looked for in it says why.
+        return ""
     if segment is None:
         return ""
     if segment.size >= size:
@@ -173,44 +184,37 @@ def _fits(prog: Program, image: CrashImage | None, size: int) -> str:
     return f"; the loaded segment has only {segment.size} bytes: larger updates are dropped"
 
 
-def _size_of_text(prog: Program) -> tuple[int, str] | None:
+def _size_by_config(prog: Program, problems: Problems) -> tuple[int, str] | None:
     """
-    On x86_64 the size is a constant that no variable holds: read it from the function's code,
-    ``mov $size, %eax`` after the landing pad and the ftrace call.
+    ``arch_crash_get_elfcorehdr_size()`` returns a constant of the kernel's configuration on x86_64
+    (arch/x86/kernel/crash.c); on ppc64 it counts possible CPUs (arch/powerpc/kexec/file_load_64.c).
+
+    :return: The size in bytes and what makes it; None if the configuration does not say.
+    :raises FormatError: if the configuration is damaged
     """
-    if prog.platform is None or prog.platform.arch.name != "X86_64":
-        return None
-    try:
-        code = prog.read(prog.symbol("arch_crash_get_elfcorehdr_size").address, 32)
-    except (FaultError, LookupError):
-        return None
-    # endbr64, or what the kernel writes over one that nothing jumps to: gen_endbr_poison() in
-    # arch/x86/include/asm/ibt.h, a no-op that changed from 6.x to 7.x
-    for start in (b"\xf3\x0f\x1e\xfa", b"\x66\x0f\x1f\x00", b"\x0f\x1f\x40\xd6"):
-        code = code.removeprefix(start)
-    if code[:1] == b"\xe8" or code[:5] == b"\x0f\x1f\x44\x00\x00":
-        code = code[5:]
-    if code[:1] != b"\xb8":
-        return None
-    size = int.from_bytes(code[1:5], "little")
-    if size % _PHDR or not size:
-        return None
-    return size, f"a constant of the kernel: {size // _PHDR} program headers"
-
-
-def _size_of_config(prog: Program) -> tuple[int, str] | None:
     try:
         config = get_kconfig(prog)
-        ranges = int(config.get("CONFIG_CRASH_MAX_MEMORY_RANGES", "0"))
-    except (LookupError, FaultError, ValueError):
+    except LookupError:
+        # Built without CONFIG_IKCONFIG: no dump of this kernel has it.
+        why = "the kernel was built without CONFIG_IKCONFIG, which would say it"
+        what = "/sys/kernel/crash_elfcorehdr_size"
+        problems.add(Problem(cause=Cause.FORMAT, why=why, what=what))
         return None
+    except (OSError, EOFError, zlib.error) as error:
+        raise FormatError(f"the kernel's configuration cannot be unpacked: {error}") from None
+    numbers = {
+        name: int(config[name]) if config.get(name, "").isdigit() else None
+        for name in ("CONFIG_CRASH_MAX_MEMORY_RANGES", "CONFIG_NR_CPUS_DEFAULT")
+    }
+    ranges = numbers["CONFIG_CRASH_MAX_MEMORY_RANGES"] or 0
     if config.get("CONFIG_MEMORY_HOTPLUG") != "y":
         ranges = 0
-    arch = prog.platform.arch.name if prog.platform else ""
-    if arch == "PPC64":
+    arch = architecture(prog)
+    if arch == PPC64:
         count = len(list(for_each_possible_cpu(prog))) + 1 + ranges
         return _EHDR + count * _PHDR, f"{count} program headers and the ELF header"
-    if arch == "X86_64" and config.get("CONFIG_NR_CPUS_DEFAULT", "").isdigit():
-        count = 2 + int(config["CONFIG_NR_CPUS_DEFAULT"]) + ranges
+    cpus = numbers["CONFIG_NR_CPUS_DEFAULT"]
+    if arch == X86_64 and cpus is not None:
+        count = 2 + cpus + ranges
         return count * _PHDR, f"{count} program headers, from the kernel's configuration"
     return None

@@ -15,11 +15,11 @@ kexec/crashdump-elf.c for kexec_load.
 
 from collections.abc import Callable, Sequence
 import dataclasses
-from dataclasses import dataclass
 
-from drgn import Program
+from drgn import FaultError, Program
 
 from drgn_pmem.errors import NotFound
+from drgn_pmem.formats.architecture import AARCH64, PPC64, X86_64, Architecture
 from drgn_pmem.formats.elfcorehdr import PF_DEV, PF_RWX
 from drgn_pmem.formats.elfprepare import CrashRange, crash_exclude_mem_range
 from drgn_pmem.kernel.iomem import (
@@ -28,8 +28,16 @@ from drgn_pmem.kernel.iomem import (
     Resource,
     for_each_iomem,
 )
-from drgn_pmem.kernel.kexec import CrashImage, NamedRange, crash_reservations
+from drgn_pmem.kernel.kexec import (
+    BackupRegion,
+    CrashImage,
+    NamedRange,
+    crash_reservations,
+    keeps_backup_region,
+)
 from drgn_pmem.kernel.memblock import for_each_mem_range
+from drgn_pmem.partial import NotSaved
+from drgn_pmem.record import Record
 
 __all__ = (
     "CrashMemory",
@@ -38,21 +46,19 @@ __all__ = (
     "system_ram",
 )
 
-_LOW_1M = NamedRange("low 1M", 0, 1 << 20)
+_LOW_1M = NamedRange(name="low 1M", start=0, end=1 << 20)
 """Always reserved on x86_64 since 5.5, and always left out."""
 
 _PPC64_BACKUP = 1 << 16
 """``BACKUP_SRC_SIZE``: the capture kernel needs the first 64 KiB, they are copied away."""
 
 
-@dataclass(frozen=True)
-class CrashMemory:
-    """Ranges of a crash header, and how they came about."""
+class CrashMemory(Record):
+    """Ranges of a crash header, and exclusions that the kernel may have cut out wrongly."""
 
     ranges: tuple[CrashRange, ...]
     cut_wrongly: tuple[NamedRange, ...] = ()
     """Exclusions of which the kernel's own algorithm leaves a part in."""
-    order: str = "kernel"
 
 
 def system_ram(resources: Sequence[Resource]) -> list[CrashRange]:
@@ -74,7 +80,7 @@ def _walk(resources: Sequence[Resource], wanted: Callable[[Resource], bool]) -> 
     for resource in resources:
         if resource.end < start or not wanted(resource):
             continue
-        ranges.append(CrashRange(max(start, resource.start), resource.end + 1))
+        ranges.append(CrashRange(start=max(start, resource.start), end=resource.end + 1))
         start = resource.end + 1
     return ranges
 
@@ -95,29 +101,55 @@ def _mark(ranges: Sequence[CrashRange], resources: Sequence[Resource]) -> tuple[
     )
 
 
-def crash_memory(prog: Program, arch: str, image: CrashImage | None, *, pmem: bool) -> CrashMemory:
+def crash_memory(
+    prog: Program, arch: Architecture | None, image: CrashImage | None, *, pmem: bool
+) -> CrashMemory:
     """
     Memory that ``kexec_file_load()`` and crash hotplug put into an elfcorehdr, as of the crash.
 
-    :param arch: ``"x86_64"``, ``"ppc64"`` or ``"aarch64"``
     :param pmem: Whether this kernel adds persistent memory (the RFC's patch).
     :raises NotFound: for another architecture
+    :raises Incomplete: if the memory map or the reservations cannot be read in full
     """
-    if arch == "ppc64":
+    if arch == PPC64:
         return _ppc64(prog, image)
-    if arch not in ("x86_64", "aarch64"):
-        raise NotFound(f"how {arch} builds its elfcorehdr is not known here")
-    resources = list(for_each_iomem(prog)) if pmem or arch == "x86_64" else []
-    if arch == "x86_64":
-        ranges, reservations = system_ram(resources), [_LOW_1M, *crash_reservations(prog)]
+    if arch not in (X86_64, AARCH64):
+        raise NotFound(f"how {_name(arch)} builds its elfcorehdr is not known here")
+    resources = for_each_iomem(prog).whole() if pmem or arch == X86_64 else []
+    exclusions = crash_reservations(prog).whole()
+    backup: BackupRegion | None = None
+    if arch == X86_64:
+        ranges = system_ram(resources)
+        if keeps_backup_region(prog):
+            backup = image.backup if image is not None else None
+        else:
+            exclusions = [_LOW_1M, *exclusions]
     else:
-        ranges = [CrashRange(r.start, r.end) for r in for_each_mem_range(prog)]
-        reservations = crash_reservations(prog)
+        ranges = [CrashRange(start=r.start, end=r.end) for r in for_each_mem_range(prog).whole()]
     if pmem:
         wanted = _pmem_resources(resources)
         ranges += _walk(resources, lambda resource: resource in wanted)
-    memory = _exclude(ranges, reservations)
+    memory = _exclude(ranges, exclusions)
+    if backup is not None:
+        memory = dataclasses.replace(memory, ranges=_saved_elsewhere(memory.ranges, backup))
     return dataclasses.replace(memory, ranges=_mark(memory.ranges, resources)) if pmem else memory
+
+
+def _name(arch: Architecture | None) -> str:
+    return "this architecture" if arch is None else arch.name
+
+
+def _saved_elsewhere(
+    ranges: tuple[CrashRange, ...], backup: BackupRegion
+) -> tuple[CrashRange, ...]:
+    """The range that is the backup region is read from where it was copied to:
+    prepare_elf_headers() of kernels before 5.5 changes its ``p_offset``."""
+    return tuple(
+        dataclasses.replace(item, offset=backup.physical)
+        if (item.start, item.end - item.start) == (backup.start, backup.size)
+        else item
+        for item in ranges
+    )
 
 
 def _exclude(ranges: list[CrashRange], exclusions: list[NamedRange]) -> CrashMemory:
@@ -135,27 +167,28 @@ def _exclude(ranges: list[CrashRange], exclusions: list[NamedRange]) -> CrashMem
         if old != new:
             wrongly.append(exclusion)
         ranges = new
-    return CrashMemory(tuple(ranges), tuple(wrongly))
+    return CrashMemory(ranges=tuple(ranges), cut_wrongly=tuple(wrongly))
 
 
 def _ppc64(prog: Program, image: CrashImage | None) -> CrashMemory:
     ranges = []
-    for region in for_each_mem_range(prog):
+    for region in for_each_mem_range(prog).whole():
         start = region.start
         if start == 0:
             # the backup region gets an entry of its own
             start = min(_PPC64_BACKUP, region.end)
         if start < region.end:
-            ranges.append(CrashRange(start, region.end))
-    memory = _exclude(ranges, crash_reservations(prog))
-    offset = image.backup_start if image is not None else None
+            ranges.append(CrashRange(start=start, end=region.end))
+    memory = _exclude(ranges, crash_reservations(prog).whole())
+    backup = image.backup if image is not None else None
     # add_mem_range() widens a range that overlaps instead of adding one: RTAS lies in memory, so
     # it is almost never a range of its own.
     ranges = list(memory.ranges)
     rtas = rtas_range(prog)
     if rtas is not None:
         ranges = _add_range(ranges, rtas)
-    ranges.append(CrashRange(0, _PPC64_BACKUP, offset=offset))
+    offset = None if backup is None else backup.physical
+    ranges.append(CrashRange(start=0, end=_PPC64_BACKUP, offset=offset))
     return dataclasses.replace(memory, ranges=tuple(sorted(ranges, key=lambda r: r.start)))
 
 
@@ -166,24 +199,29 @@ def _add_range(ranges: list[CrashRange], added: NamedRange) -> list[CrashRange]:
                 item, start=min(item.start, added.start), end=max(item.end, added.end)
             )
             return ranges
-    return [*ranges, CrashRange(added.start, added.end)]
+    return [*ranges, CrashRange(start=added.start, end=added.end)]
 
 
 def rtas_range(prog: Program) -> NamedRange | None:
     """
     Where the firmware's run-time services are (ppc64), None if there are none.
 
-    Source: ``struct rtas_t`` in arch/powerpc/include/asm/rtas.h.
+    Source: ``struct rtas_t`` in arch/powerpc/include/asm/rtas.h; powernv kernels without pseries
+    support have no such variable.
+
+    :raises NotSaved: if that cannot be read
     """
+    if "rtas" not in prog:
+        return None
     try:
         rtas = prog["rtas"]
         base, size = rtas.base.value_(), rtas.size.value_()
-    except (LookupError, AttributeError):
-        return None
-    return NamedRange("RTAS", base, base + size) if base and size else None
+    except FaultError as error:
+        raise NotSaved(f"rtas: {error}") from None
+    return NamedRange(name="RTAS", start=base, end=base + size) if base and size else None
 
 
-def kexec_tools_memory(prog: Program, arch: str) -> CrashMemory:
+def kexec_tools_memory(prog: Program, arch: Architecture | None) -> CrashMemory:
     """
     Memory that kexec-tools puts into the elfcorehdr of kexec_load, as of the crash.
 
@@ -191,12 +229,17 @@ def kexec_tools_memory(prog: Program, arch: str) -> CrashMemory:
     "Crash kernel"; the low megabyte stays, its first range as the backup region.
 
     :raises NotFound: for another architecture than x86_64
+    :raises Incomplete: if the memory map cannot be read in full
     """
-    if arch != "x86_64":
-        raise NotFound(f"how kexec-tools builds an elfcorehdr for {arch} is not known here")
-    resources = list(for_each_iomem(prog))
-    ranges = [CrashRange(r.start, r.end + 1) for r in resources if "System RAM" in r.name]
+    if arch != X86_64:
+        raise NotFound(f"how kexec-tools builds an elfcorehdr for {_name(arch)} is not known here")
+    resources = for_each_iomem(prog).whole()
+    ranges = [
+        CrashRange(start=r.start, end=r.end + 1)
+        for r in resources
+        if "System RAM" in (r.name or "")
+    ]
     for resource in resources:
         if resource.name == "Crash kernel":
             ranges = crash_exclude_mem_range(ranges, resource.start, resource.end + 1)
-    return CrashMemory(tuple(ranges), order="kexec-tools")
+    return CrashMemory(ranges=tuple(ranges))

@@ -4,9 +4,9 @@
 An elfcorehdr rebuilt
 ---------------------
 
-The crash header that the kernel, or kexec-tools, would write from the state that the crashed kernel
-was in. A kernel without crash hotplug wrote the real one when the crash kernel was loaded; what
-differs has changed since.
+The crash header that the kernel, or kexec-tools, would write from the state of the crashed kernel.
+A kernel without crash hotplug wrote the real one when the crash kernel was loaded; what differs has
+changed since.
 
 Sources: kernel/crash_core.c (``crash_prepare_elf64_headers()``; before 6.9 kernel/kexec_file.c) and
 kexec-tools' kexec/crashdump-elf.c.
@@ -19,13 +19,15 @@ from drgn import Program
 from drgn.helpers.linux.mm import phys_to_virt
 
 from drgn_pmem.analysis.headers.memory import CrashMemory, crash_memory, kexec_tools_memory
-from drgn_pmem.errors import NotFound
-from drgn_pmem.formats.elfcorehdr import MACHINES, CrashHeader
+from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.formats.architecture import PPC64, Architecture, find_architecture
+from drgn_pmem.formats.elfcorehdr import CrashHeader, Role
 from drgn_pmem.formats.elfprepare import (
     CrashRange,
     crash_prepare_elf64_headers,
     elfcorehdr_size,
 )
+from drgn_pmem.kernel.debuginfo import find_type
 from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.kexec import (
     PPC64_DIRECT_MAP,
@@ -36,24 +38,32 @@ from drgn_pmem.kernel.kexec import (
     kernel_text,
     vmcoreinfo_note,
 )
+from drgn_pmem.record import Record
 
-__all__ = ("architecture", "kernel_adds_pmem", "linear_map", "rebuild_elfcorehdr")
-
-_ARCHITECTURES = {"X86_64": "x86_64", "PPC64": "ppc64", "AARCH64": "aarch64"}
+__all__ = ("RebuiltHeader", "architecture", "kernel_adds_pmem", "linear_map", "rebuild_elfcorehdr")
 
 _PAGE = 4096
 _BACKUP_ALIGN = 1024
 
 
-def architecture(prog: Program) -> str:
-    """``"x86_64"``, ``"ppc64"``, ``"aarch64"``, or drgn's name of another one."""
-    name = prog.platform.arch.name if prog.platform is not None else "UNKNOWN"
-    return _ARCHITECTURES.get(name, name)
+class RebuiltHeader(Record):
+    """A rebuilt elfcorehdr, and how it came about."""
+
+    header: CrashHeader
+    memory: CrashMemory
+    uncertain_cpus: tuple[CrashNote, ...] = ()
+    """Possible CPUs that were not present: whether this kernel writes notes of them could not be
+    determined. :attr:`header` has them if the header that was found has them."""
+
+
+def architecture(prog: Program) -> Architecture | None:
+    """The architecture of the crashed kernel; None if it is in no table."""
+    return None if prog.platform is None else find_architecture(prog.platform.arch.name)
 
 
 def linear_map(prog: Program) -> Callable[[int], int]:
     """``__va()``: physical to virtual address in the direct map."""
-    if architecture(prog) == "ppc64":
+    if architecture(prog) == PPC64:
         start = PPC64_DIRECT_MAP
     else:
         start = phys_to_virt(prog, 0).value_()
@@ -64,85 +74,107 @@ def kernel_adds_pmem(prog: Program) -> bool:
     """
     Whether this kernel has the RFC's patch that puts persistent memory into the elfcorehdr: its
     list of memmap ranges (v2), or the walk over pmem resources that both versions have.
+
+    :raises MissingDebugInfo: without the symbol table of vmlinux
     """
     for symbol in ("devm_memmap_vmcore_head", "walk_pmem_res"):
-        try:
-            prog.symbol(symbol)
-        except LookupError:
-            continue
-        return True
+        if _has_symbol(prog, symbol):
+            return True
+    if not _has_symbol(prog, "walk_system_ram_res"):
+        raise MissingDebugInfo(
+            "whether this kernel puts persistent memory into the elfcorehdr is not known: the "
+            "symbol table of vmlinux is not loaded (-s VMLINUX)",
+            "vmlinux",
+        )
     return False
 
 
-def rebuild_elfcorehdr(prog: Program, image: CrashImage | None) -> tuple[CrashHeader, CrashMemory]:
+def _has_symbol(prog: Program, name: str) -> bool:
+    try:
+        prog.symbol(name)
+    except LookupError:
+        return False
+    return True
+
+
+def rebuild_elfcorehdr(
+    prog: Program, image: CrashImage | None, found: CrashHeader | None = None
+) -> RebuiltHeader:
     """
     The elfcorehdr as of the crash: as the kernel writes it, or for an image that kexec_load loaded
     as kexec-tools writes it.
 
-    :raises NotFound: if the architecture's way is not known, or what it needs is not in the dump
+    :param found: The real one, if it is in the dump: evidence of which CPUs the kernel counts.
+    :raises NotFound: if it is not known how this architecture builds it
+    :raises Incomplete: if the memory map or the reservations cannot be read in full
+    :raises NotSaved: if the place of a note or of the kernel cannot be determined
     :raises MissingDebugInfo: without debug info of vmlinux
     """
     arch = architecture(prog)
-    machine = next((number for number, name in MACHINES.items() if name == arch), None)
-    if machine is None:
-        raise NotFound(f"how {arch} builds its elfcorehdr is not known here")
     # On ppc64 the kernel itself rewrites what kexec-tools wrote, when memory changes.
-    tools = image is not None and not image.file_mode and arch != "ppc64"
+    tools = image is not None and not image.file_mode and arch != PPC64
     if tools:
         memory = kexec_tools_memory(prog, arch)
         memory = dataclasses.replace(memory, ranges=_backed_up(memory, image))
     else:
         memory = crash_memory(prog, arch, image, pmem=kernel_adds_pmem(prog))
+    assert arch is not None  # both raise for an unknown one
     notes = crash_notes(prog)
-    counted = _counted(prog, notes, tools)
+    counted, uncertain = _counted(prog, notes, tools, found)
     vmcoreinfo = vmcoreinfo_note(prog)
     # ppc64's kernel lies in its direct map, so memory's own PT_LOADs have it
-    text = None if arch == "ppc64" else kernel_text(prog)
+    text = None if arch == PPC64 else kernel_text(prog)
     if text is not None and tools:
         text = _text_of_kexec_tools(prog, text)
     header = crash_prepare_elf64_headers(
-        machine=machine,
-        cpu_notes=[(_address(note), note.size) for note in counted],
+        machine=arch.e_machine,
+        cpu_notes=[(note.physical, note.size) for note in counted],
         vmcoreinfo=(vmcoreinfo.start, vmcoreinfo.size),
         kernel_text=None if text is None else (text.physical, text.virtual, text.size),
         ranges=memory.ranges,
         virtual=linear_map(prog),
         size=None if tools else elfcorehdr_size(len(notes), len(memory.ranges)),
     )
-    return header, memory
+    return RebuiltHeader(header=header, memory=memory, uncertain_cpus=tuple(uncertain))
 
 
-def _address(note: CrashNote) -> int:
-    if note.physical is None:
-        raise NotFound(
-            f"crash_notes of CPU {note.cpu}: its address cannot be translated: {note.reason}"
-        )
-    return note.physical
-
-
-def _counted(prog: Program, notes: list[CrashNote], tools: bool) -> list[CrashNote]:
+def _counted(
+    prog: Program, notes: list[CrashNote], tools: bool, found: CrashHeader | None
+) -> tuple[list[CrashNote], list[CrashNote]]:
     """
-    The CPUs that get a PT_NOTE.
+    The CPUs that get a PT_NOTE, and those of which that cannot be determined.
 
     "crash: change crash_prepare_elf64_headers() to for_each_possible_cpu()" (6.6) came with crash
-    hotplug; ``kexec_file_dbg_print`` (6.8) tells a later kernel that is built without that.
+    hotplug; ``kexec_file_dbg_print`` (6.8) identifies a later kernel that is built without that.
+    Nothing in the debug info tells 6.6 and 6.7 without it from older ones: then the header that was
+    found decides, unless it has notes of all possible CPUs: an older kernel writes these too if all
+    CPUs were present when the crash kernel was loaded.
     """
-    if not tools and (
-        prog.type("struct kimage").has_member("elfcorehdr_index") or "kexec_file_dbg_print" in prog
-    ):
-        return notes
-    return [note for note in notes if note.present]
+    present = [note for note in notes if note.present]
+    if tools or len(present) == len(notes):
+        return present, []
+    kimage = find_type(prog, "struct kimage", "vmlinux")
+    if kimage.has_member("elfcorehdr_index") or "kexec_file_dbg_print" in prog:
+        return notes, []
+    absent = [note for note in notes if not note.present]
+    if found is None:
+        return present, absent
+    places = {phdr.physical for phdr in found.notes if phdr.role is Role.CPU_NOTES}
+    if all(note.physical in places for note in absent):
+        return notes, absent
+    return present, []
 
 
 def _text_of_kexec_tools(prog: Program, text: KernelText) -> KernelText:
     """kexec-tools takes the kernel's place from "Kernel code" in iomem, its size from
     ``/proc/kcore``, in whole pages."""
     physical = text.physical
-    for resource in for_each_iomem(prog):
+    for resource in for_each_iomem(prog).whole():
         if resource.name == "Kernel code":
             physical = resource.start
             break
-    return KernelText(text.virtual, physical, -(-text.size // _PAGE) * _PAGE)
+    size = -(-text.size // _PAGE) * _PAGE
+    return KernelText(virtual=text.virtual, physical=physical, size=size)
 
 
 def _backed_up(memory: CrashMemory, image: CrashImage | None) -> tuple[CrashRange, ...]:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from drgn_pmem.analysis.coverage.segments import _Reader, guess_loader
+from drgn_pmem.analysis.coverage.segments import Writer, _Reader, guess_loader
 from drgn_pmem.analysis.inventory.machine import MachineMap
 from drgn_pmem.dumpfile import PF_DEV, DumpFile, open_dump
 from drgn_pmem.dumpfile.program import open_program
@@ -39,7 +39,7 @@ def machine(
         pmem=RangeSet(Range(a, b) for a, b in pmem),
         pmem_sources=("regions",) if pmem else (),
         namespaces=[],
-        reservations=[NamedRange("crashk_res", a, b) for a, b in reserved or []],
+        reservations=[NamedRange(name="crashk_res", start=a, end=b) for a, b in reserved or []],
     )
 
 
@@ -52,7 +52,7 @@ def test_file_load_appends_pmem_and_leaves_out_the_first_mib(tmp_path: Path) -> 
         tmp_path, KERNEL, Load(MIB, GIB), Load(8 * GIB, GIB), Load(4 * GIB, GIB, flags=PMEM)
     )
     loader = guess_loader(opened)
-    assert loader.by_order == "kexec_file_load"
+    assert loader.by_order is Writer.FILE_LOAD
     assert "pmem stands after RAM that lies above it" in loader.reason
     assert "first MiB of memory has no segment" in loader.reason
 
@@ -67,7 +67,7 @@ def test_kexec_tools_follows_iomem(tmp_path: Path) -> None:
         Load(8 * GIB, GIB),
     )
     loader = guess_loader(opened)
-    assert loader.by_order == "kexec-tools"
+    assert loader.by_order is Writer.TOOLS
     assert "in the order of /proc/iomem" in loader.reason
 
 
@@ -81,7 +81,7 @@ def test_ram_on_pmem_is_ram(tmp_path: Path) -> None:
         Load(8 * GIB, GIB),
         Load(4 * GIB, 2 * GIB, flags=PMEM),
     )
-    assert guess_loader(opened).by_order == "kexec_file_load"
+    assert guess_loader(opened).by_order is Writer.FILE_LOAD
 
 
 def test_ram_on_pmem_tells_where_no_ram_lies_above_pmem(tmp_path: Path) -> None:
@@ -89,15 +89,15 @@ def test_ram_on_pmem_tells_where_no_ram_lies_above_pmem(tmp_path: Path) -> None:
     ram, region = Load(5 * GIB, GIB, flags=PMEM), Load(5 * GIB, 2 * GIB, flags=PMEM)
     first = Load(4 * GIB, GIB, flags=PMEM)
     opened = dump(tmp_path, KERNEL, Load(GIB, GIB), ram, first, region, machine="aarch64")
-    assert guess_loader(opened).by_order == "kexec_file_load"
+    assert guess_loader(opened).by_order is Writer.FILE_LOAD
     opened = dump(tmp_path, KERNEL, Load(GIB, GIB), first, region, ram, machine="aarch64")
-    assert guess_loader(opened).by_order == "kexec-tools"
+    assert guess_loader(opened).by_order is Writer.TOOLS
 
 
 def test_qemu_without_notes_of_its_own_is_told_by_segments_without_flags(tmp_path: Path) -> None:
     opened = dump(tmp_path, Load(GIB, GIB, flags=0), Load(4 * GIB, GIB, flags=0), machine="aarch64")
     assert opened.hypervisor
-    assert guess_loader(opened).by_order == "QEMU"
+    assert guess_loader(opened).by_order is Writer.HYPERVISOR
     opened = dump(tmp_path, Load(GIB, GIB, flags=0), Load(4 * GIB, GIB), machine="aarch64")
     assert not opened.hypervisor
     assert guess_loader(opened).by_order is None
@@ -120,18 +120,18 @@ def test_without_pmem_other_machines_do_not_tell(tmp_path: Path) -> None:
         tmp_path, KERNEL, Load(0, GIB), Load(2 * GIB, GIB, flags=PMEM), Load(4 * GIB, GIB),
         machine="ppc64",
     )  # fmt: skip
-    assert guess_loader(opened).by_order == "kexec-tools"
+    assert guess_loader(opened).by_order is Writer.TOOLS
 
 
 def test_the_crashed_kernel_may_say_otherwise(tmp_path: Path) -> None:
     opened = dump(tmp_path, KERNEL, Load(MIB, GIB))
-    assert "but the crashed kernel says kexec-tools" in guess_loader(opened, "kexec-tools").text
-    assert guess_loader(opened, "kexec_file_load").text.endswith("says the same")
+    assert "but the crashed kernel says kexec-tools" in guess_loader(opened, Writer.TOOLS).text
+    assert guess_loader(opened, Writer.FILE_LOAD).text.endswith("crashed kernel confirms it")
 
 
 def test_qemu_is_known_by_its_notes(tmp_path: Path) -> None:
     notes = note(b"QEMU", 0, bytes(440)) + note(b"VMCOREINFO", 0, VMCOREINFO)
-    assert guess_loader(dump(tmp_path, Load(0, GIB), notes=notes)).by_order == "QEMU"
+    assert guess_loader(dump(tmp_path, Load(0, GIB), notes=notes)).by_order is Writer.HYPERVISOR
 
 
 def test_pmem_without_the_flag(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_dump_without_debug_info_is_listed_with_one_note_on_it(tmp_path: Path)
     assert [s["pmem"] for s in shown] == [False, False, True]
     assert shown[2]["states"] == {"saved": 8192, "excluded": GIB - 8192}
     _, notes = run_text(prog, "pmem-segments")
-    assert notes.count("without this, less is told") == 1
+    assert notes.count("no debug info of the kernel") == 1
 
 
 _LIST = """

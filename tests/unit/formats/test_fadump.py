@@ -62,7 +62,7 @@ def header(layout="FADMPSIG", byteorder="little", **change):
         **fields,
         **change,
     }
-    return FadumpHeader(layout, byteorder, **values)
+    return FadumpHeader(layout=layout, byteorder=byteorder, **values)
 
 
 ALL = [
@@ -152,8 +152,8 @@ def test_round_trip(layout, byteorder, cpu, address, number, regs, longs, data):
     if layout != "FADMPINF":
         fields |= {**sizes, "version": number & 0xFFFFFFFF}
     record = FadumpHeader(
-        layout,
-        byteorder,
+        layout=layout,
+        byteorder=byteorder,
         **fields,
         regs=data.draw(st.binary(min_size=8 * regs, max_size=8 * regs)),
         cpu_mask=data.draw(st.binary(min_size=8 * longs, max_size=8 * longs)),
@@ -170,22 +170,22 @@ def patched(offset, value):
 @pytest.mark.parametrize(
     ("data", "reason", "text"),
     [
-        (words(header()), "ok", "takes"),
+        (words(header()), "ok", "accepts"),
         (words(header("FADMPINF")), "old magic", "older than Linux 6.10"),
         (words(header(byteorder="big")), "endianness", "crashed kernel is big-endian"),
         (patched(0, b"!"), "corrupted", "magic 0x4641444d50534921"),
         (patched(0x20, b"\x90\1\0\0"), "pt_regs size", "400 bytes in the header, 384 in"),
         (patched(0x24, b"\0\2\0\0"), "cpu_mask size", "512 bytes in the header, 256 in"),
         # The kernel looks neither at the version nor at addresses.
-        (patched(0x08, b"\2"), "ok", "takes"),
-        (patched(0x10, b"\xff" * 16), "ok", "takes"),
+        (patched(0x08, b"\2"), "ok", "accepts"),
+        (patched(0x10, b"\xff" * 16), "ok", "accepts"),
         # Same magic and version, so the kernel reads an address as the sizes.
         (words(header("FADMPSIG-v7")), "pt_regs size", "402653184 bytes in the header"),
     ],
 )
 def test_the_verdict_of_the_kernel(data, reason, text):
     verdict = is_fadump_header_compatible(data, byteorder="little", **SIZES)
-    assert verdict.reason == reason
+    assert verdict.reason.value == reason
     assert verdict.compatible == (reason == "ok")
     assert text in verdict.words
     assert verdict.to_json()["reason"] == reason
@@ -202,7 +202,7 @@ def test_the_verdict_of_the_kernel(data, reason, text):
 )
 def test_the_verdict_of_a_kernel_before_6_10(data, reason):
     verdict = is_fadump_header_compatible(data, byteorder="little", old_kernel=True, **SIZES)
-    assert (verdict.reason, verdict.compatible) == (reason, reason == "ok")
+    assert (verdict.reason.value, verdict.compatible) == (reason, reason == "ok")
 
 
 def test_a_verdict_needs_the_bytes_that_the_kernel_looks_at():
@@ -220,7 +220,10 @@ def test_a_verdict_needs_the_bytes_that_the_kernel_looks_at():
         (header(vmcoreinfo_size=1 << 40), "vmcoreinfo_size 1099511627776 cannot"),
         (header(vmcoreinfo_raddr=0), "vmcoreinfo_raddr is 0"),
         (header(vmcoreinfo_raddr=0x20000100), "is in the header itself"),
-        (header("FADMPINF", elfcorehdr_addr=0x123), "elfcorehdr_addr 0x123 is not right behind"),
+        (
+            header("FADMPINF", elfcorehdr_addr=0x123),
+            "elfcorehdr_addr 0x123 is not the end",
+        ),
         (parse_fadump_header(patched(0x20, b"\xff" * 4)), "pt_regs_sz 4294967295"),
     ],
 )

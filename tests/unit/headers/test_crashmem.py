@@ -10,9 +10,11 @@ import pytest
 from drgn_pmem.analysis.headers import memory
 from drgn_pmem.analysis.headers.memory import crash_memory, kexec_tools_memory, system_ram
 from drgn_pmem.errors import NotFound
+from drgn_pmem.formats.architecture import AARCH64, PPC64, X86_64, find_architecture
 from drgn_pmem.kernel.iomem import IORESOURCE_BUSY, IORESOURCE_SYSTEM_RAM, Resource
 from drgn_pmem.kernel.kexec import NamedRange
 from drgn_pmem.kernel.memblock import MemblockRegion
+from drgn_pmem.partial import Partial
 
 RAM = IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY
 MEM = 0x200
@@ -39,9 +41,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         reserved: list[NamedRange] | None = None,
         memblock: list[MemblockRegion] | None = None,
     ) -> Program:
-        monkeypatch.setattr(memory, "for_each_iomem", lambda prog: iter(resources or []))
-        monkeypatch.setattr(memory, "crash_reservations", lambda prog: reserved or [])
-        monkeypatch.setattr(memory, "for_each_mem_range", lambda prog: iter(memblock or []))
+        monkeypatch.setattr(memory, "for_each_iomem", lambda prog: Partial(resources or []))
+        monkeypatch.setattr(memory, "keeps_backup_region", lambda prog: False)
+        monkeypatch.setattr(memory, "crash_reservations", lambda prog: Partial(reserved or []))
+        monkeypatch.setattr(memory, "for_each_mem_range", lambda prog: Partial(memblock or []))
         return Program()
 
     return make
@@ -71,9 +74,9 @@ def test_not_busy_is_not_ram() -> None:
 def test_x86_leaves_out_the_low_megabyte_and_the_reservation(machine: Any) -> None:
     prog = machine(
         [resource("System RAM", 0x1000, 0x9FC00), resource("System RAM", MIB, 64 * MIB)],
-        [NamedRange("crashk_res", 16 * MIB, 32 * MIB)],
+        [NamedRange(name="crashk_res", start=16 * MIB, end=32 * MIB)],
     )
-    memory = crash_memory(prog, "x86_64", None, pmem=False)
+    memory = crash_memory(prog, X86_64, None, pmem=False)
     assert spans(memory.ranges) == [(MIB, 16 * MIB), (32 * MIB, 64 * MIB)]
     assert memory.cut_wrongly == ()
 
@@ -88,14 +91,14 @@ def test_x86_appends_pmem_and_marks_what_lies_in_it(machine: Any) -> None:
             resource("System RAM", 128 * MIB, 160 * MIB),
         ]
     )
-    memory = crash_memory(prog, "x86_64", None, pmem=True)
+    memory = crash_memory(prog, X86_64, None, pmem=True)
     assert [(item.start // MIB, item.flags) for item in memory.ranges] == [
         (1, 0x7),
         (48, 0x17),
         (128, 0x7),
         (32, 0x17),
     ]
-    unpatched = crash_memory(prog, "x86_64", None, pmem=False)
+    unpatched = crash_memory(prog, X86_64, None, pmem=False)
     assert [(item.start // MIB, item.flags) for item in unpatched.ranges] == [
         (1, 0x7),
         (48, 0x7),
@@ -107,19 +110,19 @@ def test_an_exclusion_over_two_ranges_is_named(machine: Any) -> None:
     """Kernels before 6.9 stop cutting at the first range that they shorten."""
     prog = machine(
         [resource("System RAM", MIB, 16 * MIB), resource("System RAM", 16 * MIB, 32 * MIB)],
-        [NamedRange("crashk_low_res", 15 * MIB, 17 * MIB)],
+        [NamedRange(name="crashk_low_res", start=15 * MIB, end=17 * MIB)],
     )
-    memory = crash_memory(prog, "x86_64", None, pmem=False)
+    memory = crash_memory(prog, X86_64, None, pmem=False)
     assert spans(memory.ranges) == [(MIB, 15 * MIB), (17 * MIB, 32 * MIB)]
     assert [item.name for item in memory.cut_wrongly] == ["crashk_low_res"]
 
 
 def test_arm64_takes_memblock(machine: Any) -> None:
     prog = machine(
-        memblock=[MemblockRegion(0x40000000, 0x48000000, 0)],
-        reserved=[NamedRange("crashk_res", 0x42000000, 0x43000000)],
+        memblock=[MemblockRegion(start=0x40000000, end=0x48000000, flags=0)],
+        reserved=[NamedRange(name="crashk_res", start=0x42000000, end=0x43000000)],
     )
-    memory = crash_memory(prog, "aarch64", None, pmem=False)
+    memory = crash_memory(prog, AARCH64, None, pmem=False)
     assert spans(memory.ranges) == [(0x40000000, 0x42000000), (0x43000000, 0x48000000)]
 
 
@@ -132,11 +135,11 @@ def test_arm64_appends_pmem_to_memblock_and_marks_what_lies_in_it(machine: Any) 
             resource("System RAM (kmem)", 0x88000000, 0x90000000, depth=1),
         ],
         memblock=[
-            MemblockRegion(0x40000000, 0x48000000, 0),
-            MemblockRegion(0x88000000, 0x90000000, 0x8),
+            MemblockRegion(start=0x40000000, end=0x48000000, flags=0),
+            MemblockRegion(start=0x88000000, end=0x90000000, flags=0x8),
         ],
     )
-    memory = crash_memory(prog, "aarch64", None, pmem=True)
+    memory = crash_memory(prog, AARCH64, None, pmem=True)
     assert [(item.start, item.end, item.flags) for item in memory.ranges] == [
         (0x40000000, 0x48000000, 0x7),
         (0x88000000, 0x90000000, 0x17),
@@ -147,10 +150,13 @@ def test_arm64_appends_pmem_to_memblock_and_marks_what_lies_in_it(machine: Any) 
 def test_ppc64_has_a_range_of_its_own_for_the_backup(machine: Any) -> None:
     """The first 64 KiB are read from where the purgatory copied them; ranges stay sorted."""
     prog = machine(
-        memblock=[MemblockRegion(0, 256 * MIB, 0), MemblockRegion(256 * MIB, 512 * MIB, 0)],
-        reserved=[NamedRange("crashk_res", 128 * MIB, 192 * MIB)],
+        memblock=[
+            MemblockRegion(start=0, end=256 * MIB, flags=0),
+            MemblockRegion(start=256 * MIB, end=512 * MIB, flags=0),
+        ],
+        reserved=[NamedRange(name="crashk_res", start=128 * MIB, end=192 * MIB)],
     )
-    memory = crash_memory(prog, "ppc64", None, pmem=False)
+    memory = crash_memory(prog, PPC64, None, pmem=False)
     assert spans(memory.ranges) == [
         (0, 0x10000),
         (0x10000, 128 * MIB),
@@ -169,7 +175,7 @@ def test_kexec_tools_keeps_low_memory_and_all_that_is_called_ram(machine: Any) -
             resource("System RAM (kmem)", 80 * MIB, 96 * MIB, depth=1),
         ]
     )
-    memory = kexec_tools_memory(prog, "x86_64")
+    memory = kexec_tools_memory(prog, X86_64)
     assert spans(memory.ranges) == [
         (0x1000, 0x9FC00),
         (MIB, 16 * MIB),
@@ -179,7 +185,7 @@ def test_kexec_tools_keeps_low_memory_and_all_that_is_called_ram(machine: Any) -
 
 
 def test_an_unknown_architecture_is_said_to_be_unknown(machine: Any) -> None:
-    with pytest.raises(NotFound, match="S390X"):
-        crash_memory(machine(), "S390X", None, pmem=False)
+    with pytest.raises(NotFound, match="s390x"):
+        crash_memory(machine(), find_architecture("s390x"), None, pmem=False)
     with pytest.raises(NotFound, match="aarch64"):
-        kexec_tools_memory(machine(), "aarch64")
+        kexec_tools_memory(machine(), AARCH64)

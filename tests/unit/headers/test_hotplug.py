@@ -1,35 +1,72 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A size that only the kernel's code has."""
+"""What sysfs said of crash hotplug, and what cannot be known of it."""
 
-from drgn import Symbol, SymbolBinding, SymbolKind
+from typing import Any
+
+from drgn import Program, Symbol, SymbolBinding, SymbolKind
 import pytest
 
-from drgn_pmem.analysis.headers.hotplug import _size_of_text
+from drgn_pmem.analysis.headers import hotplug
+from drgn_pmem.analysis.headers.hotplug import _crash_elfcorehdr_size, _node
+from drgn_pmem.partial import Cause, Problems
 
 from ...synthetic import kernel
 
 
-@pytest.mark.parametrize(
-    "start",
-    [
-        b"",
-        b"\xf3\x0f\x1e\xfa\xe8\x00\x00\x00\x00",  # endbr64, call __fentry__
-        b"\x66\x0f\x1f\x00\x0f\x1f\x44\x00\x00",  # both patched out, as 6.x does
-        b"\x0f\x1f\x40\xd6\x0f\x1f\x44\x00\x00",  # and 7.x
-    ],
-)
-def test_size_of_an_elfcorehdr_is_read_from_the_kernels_code(start: bytes) -> None:
-    address, size = 0xFFFFFFFF81000000, 16386 * 56
-    code = start + b"\xb8" + size.to_bytes(4, "little") + b"\xc3"
-    prog = kernel("", {address: code.ljust(64, b"\x90")})
+def machine() -> Program:
+    """An x86_64 kernel with crash hotplug, without debug info of its tables."""
+    prog = kernel("", {})
     symbol = Symbol(
-        "arch_crash_get_elfcorehdr_size", address, 64, SymbolBinding.GLOBAL, SymbolKind.FUNC
+        "arch_crash_get_elfcorehdr_size",
+        0xFFFFFFFF81000000,
+        64,
+        SymbolBinding.GLOBAL,
+        SymbolKind.FUNC,
     )
     prog.register_symbol_finder(
         "test", lambda _prog, name, _address, _one: [symbol] if name == symbol.name else [],
         enable_index=0,
     )  # fmt: skip
-    found = _size_of_text(prog)
-    assert found is not None
-    assert found[0] == size
+    return prog
+
+
+def test_size_of_an_elfcorehdr_is_what_the_configuration_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """2 + CONFIG_NR_CPUS_DEFAULT + CONFIG_CRASH_MAX_MEMORY_RANGES program headers."""
+    config = {
+        "CONFIG_NR_CPUS_DEFAULT": "8192",
+        "CONFIG_CRASH_MAX_MEMORY_RANGES": "8192",
+        "CONFIG_MEMORY_HOTPLUG": "y",
+    }
+    monkeypatch.setattr(hotplug, "get_kconfig", lambda prog: config)
+    problems = Problems()
+    found = _crash_elfcorehdr_size(machine(), None, problems)
+    assert (found.exists, found.value) == (True, 16386 * 56)
+    assert not len(problems)
+
+
+def test_size_of_an_elfcorehdr_is_not_known_without_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No dump of a kernel without CONFIG_IKCONFIG holds it, and that is said."""
+
+    def none(prog: Program) -> Any:
+        raise LookupError("kernel configuration not found; kernel must be compiled with IKCONFIG")
+
+    monkeypatch.setattr(hotplug, "get_kconfig", none)
+    problems = Problems()
+    found = _crash_elfcorehdr_size(machine(), None, problems)
+    assert (found.exists, found.value) == (True, None)
+    assert found.why.startswith("not known")
+    (problem,) = problems
+    assert problem.cause is Cause.FORMAT
+
+
+def test_a_table_of_attributes_that_cannot_be_read_is_not_a_missing_file() -> None:
+    """Said "no such file: the kernel has no crash hotplug" before."""
+    problems = Problems()
+    found = _node(machine(), None, True, False, "cpu", problems)
+    assert (found.exists, found.value) == (None, None)
+    assert problems

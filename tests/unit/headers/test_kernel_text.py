@@ -34,7 +34,9 @@ def test_the_end_is_moved_as_the_kernel_is(
     """drgn leaves _end where it was linked: it lies in no module."""
     monkeypatch.setattr(kexec, "translate", lambda prog, virtual: 0x45DB0000)
     prog = machine(bias, 0x6E0000 - gap, LINKED + 0x6E0000)
-    assert kernel_text(prog) == KernelText(LINKED + bias, 0x45DB0000, 0x6E0000)
+    assert kernel_text(prog) == KernelText(
+        virtual=LINKED + bias, physical=0x45DB0000, size=0x6E0000
+    )
 
 
 def test_an_end_that_is_in_the_module_was_moved_already(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,33 +54,36 @@ def test_cma_ranges_come_last_and_are_named_by_number() -> None:
         (4 * MIB, 5 * MIB - 1),
         [(64 * MIB, 80 * MIB - 1), (96 * MIB, 97 * MIB - 1)],
     )
-    assert crash_reservations(prog) == [
-        NamedRange("crashk_res", 16 * MIB, 32 * MIB),
-        NamedRange("crashk_low_res", 4 * MIB, 5 * MIB),
-        NamedRange("crashk_cma_ranges[0]", 64 * MIB, 80 * MIB),
-        NamedRange("crashk_cma_ranges[1]", 96 * MIB, 97 * MIB),
+    assert crash_reservations(prog).whole() == [
+        NamedRange(name="crashk_res", start=16 * MIB, end=32 * MIB),
+        NamedRange(name="crashk_low_res", start=4 * MIB, end=5 * MIB),
+        NamedRange(name="crashk_cma_ranges[0]", start=64 * MIB, end=80 * MIB),
+        NamedRange(name="crashk_cma_ranges[1]", start=96 * MIB, end=97 * MIB),
     ]
 
 
 def test_a_kernel_without_cma_ranges_has_none() -> None:
-    assert crash_reservations(kernel((16 * MIB, 32 * MIB - 1))) == [
-        NamedRange("crashk_res", 16 * MIB, 32 * MIB)
+    assert crash_reservations(kernel((16 * MIB, 32 * MIB - 1))).whole() == [
+        NamedRange(name="crashk_res", start=16 * MIB, end=32 * MIB)
     ]
 
 
 def test_nothing_reserved_is_nothing() -> None:
-    assert crash_reservations(kernel((0, 0), (0, 0), [])) == []
+    assert crash_reservations(kernel((0, 0), (0, 0), [])).whole() == []
 
 
 @pytest.mark.parametrize("count", [-1, 3, 1 << 30])
 def test_an_absurd_count_reads_no_further_than_the_array(count: int) -> None:
     prog = kernel((16 * MIB, 32 * MIB - 1), cma=[(64 * MIB, 80 * MIB - 1)] * 2, count=count)
-    assert len(crash_reservations(prog)) == (1 if count < 0 else 3)
+    found = crash_reservations(prog)
+    assert len(found.value) == (1 if count < 0 else 3)
+    assert not found.complete
+    assert f"implausible crashk_cma_cnt {count}" in str(found.problems[0])
 
 
 def test_each_reservation_is_cut_out() -> None:
     prog = kernel((16 * MIB, 32 * MIB - 1), cma=[(64 * MIB, 80 * MIB - 1)])
-    memory = _exclude([CrashRange(MIB, 128 * MIB)], crash_reservations(prog))
+    memory = _exclude([CrashRange(start=MIB, end=128 * MIB)], crash_reservations(prog).whole())
     assert [(item.start, item.end) for item in memory.ranges] == [
         (MIB, 16 * MIB),
         (32 * MIB, 64 * MIB),
