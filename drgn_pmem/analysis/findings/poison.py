@@ -107,8 +107,8 @@ class PoisonedPage(Record):
             f"{self.physical:#x} - {ns.dev} {ns.resource:#x} = offset {self.namespace_offset:#x}"
             f" (512-byte block {self.namespace_offset // SECTOR})"
         )
-        if self.data_offset is not None and ns.data_offset:
-            device = ns.blockdev or ns.chardev or "data"
+        device = ns.blockdev or ns.chardev
+        if self.data_offset is not None and ns.data_offset and device:
             steps.append(
                 f"{self.namespace_offset:#x} - data offset {ns.data_offset:#x} = {device}"
                 f" {self.data_offset:#x} (sector {self.data_offset // SECTOR})"
@@ -291,11 +291,17 @@ class _Search:
             return Place.DATA, None
         if offset < _INFO_BLOCK:
             return Place.INFO_BLOCK, None
-        describes = self._struct_pages(namespace, physical)
-        return (Place.STRUCT_PAGES if describes else Place.METADATA), describes
+        describes, all_known = self._struct_pages(namespace, physical)
+        if describes:
+            return Place.STRUCT_PAGES, describes
+        return (Place.METADATA if all_known else Place.UNKNOWN), None
 
-    def _struct_pages(self, namespace: Namespace, physical: int) -> "tuple[int, int] | None":
-        """(first PFN, number) of the pages whose struct pages are in a physical page."""
+    def _struct_pages(
+        self, namespace: Namespace, physical: int
+    ) -> "tuple[tuple[int, int] | None, bool]":
+        """(first PFN, number) of the pages whose struct pages are in a physical page, if any; and
+        whether it is known where all of the namespace's struct pages are."""
+        all_known = True
         layout = page_layout(self.prog)
         first = namespace.resource >> self.shift
         last = (namespace.resource + namespace.raw_size) >> self.shift
@@ -303,6 +309,7 @@ class _Search:
         extents = for_each_extent(self.prog, layout.address(first), layout.address(last))
         for extent in self.problems.collect(extents, f"struct pages of {namespace.dev}"):
             if extent.physical is None and extent.state is not State.UNMAPPED:
+                all_known = False
                 why = extent.reason or extent.state.value
                 self.problems.add(
                     Problem(cause=Cause.NOT_SAVED, why=why, state=extent.state),
@@ -315,8 +322,8 @@ class _Search:
             virtual = extent.virtual + (page - extent.physical)
             low = (virtual - layout.vmemmap) // layout.size
             high = -(-(virtual + (1 << self.shift) - layout.vmemmap) // layout.size)
-            return low, high - low
-        return None
+            return (low, high - low), True
+        return None, all_known
 
     def _count(self, pages: list[PoisonedPage]) -> None:
         if "num_poisoned_pages" not in self.prog:

@@ -42,12 +42,9 @@ _FS_DAX = "MEMORY_DEVICE_FS_DAX"
 
 def namespaces_of(prog: Program) -> Partial[list[Namespace]]:
     """The namespaces of a program, read once."""
-
-    def read() -> Partial[list[Namespace]]:
-        problems = Problems()
-        return problems.partial(problems.collect(for_each_namespace(prog)))
-
-    namespaces: Partial[list[Namespace]] = cached(prog, "namespaces", read)
+    namespaces: Partial[list[Namespace]] = cached(
+        prog, "namespaces", lambda: for_each_namespace(prog)
+    )
     return namespaces
 
 
@@ -93,11 +90,13 @@ class _Question:
 
     def _namespace(self) -> Namespace | None:
         physical = self.pfn << self.page_shift
-        # One that is found is certain; the problems of the others matter where none is.
-        return self.problems.attempt(
-            "namespace of the page",
-            lambda: next((n for n in namespaces_of(self.prog) if physical in n.range), None),
-        )
+        partial = namespaces_of(self.prog)
+        # One that is found is certain; problems of others matter only where none is, or not all of
+        # it is known.
+        found = next((n for n in partial.value if physical in n.range), None)
+        if found is None or found.data_offset is None or not (found.blockdev or found.chardev):
+            self.problems.take(partial, "namespace of the page")
+        return found
 
     @property
     def _is_pmem(self) -> bool:
@@ -297,10 +296,16 @@ class _Question:
             self._explain_ram(owners)
             return
         if not self.known:
-            self.notes.append(
+            why = (
                 f"the struct page says nothing ({self._why()});"
                 " owners come from i_pages and the page tables alone"
             )
+            if page.initialised:
+                cause = Cause.DAMAGED if page.state is State.SAVED else Cause.NOT_SAVED
+                state = None if page.state is State.SAVED else page.state
+                self.problems.add(Problem(cause=cause, why=why, state=state))
+            else:
+                self.notes.append(why)
         sharers = len([o for o in owners if "i_pages" in o.sources])
         if sharers > 1:
             self.notes.append(
@@ -308,7 +313,10 @@ class _Question:
                 " a struct page can name one of them at most"
             )
         # Only where every file with every entry was read.
-        if not owners and page.initialised and not self.problems:
+        all_files = dax_files_of(self.prog).complete and (
+            page.type == _FS_DAX or dax_chars_of(self.prog).complete
+        )
+        if not owners and page.initialised and all_files:
             self.notes.append(
                 "no DAX file in memory has this page: not touched through a mapping since its file"
                 " came into memory, free, or metadata of the file system"
