@@ -55,9 +55,18 @@ class Fake:
     A program over memory that the test writes.
 
     :param flags: Word size and byte order.
+    :param structs: Structures in place of :data:`STRUCTS`; a member may be ``"struct x *"``.
+    :param variables: Name -> address.
     """
 
-    def __init__(self, flags: PlatformFlags = LITTLE) -> None:
+    def __init__(
+        self,
+        flags: PlatformFlags = LITTLE,
+        structs: "dict[str, list[tuple[str, str]]] | None" = None,
+        variables: "dict[str, int] | None" = None,
+    ) -> None:
+        self.structs = STRUCTS if structs is None else structs
+        self.variables = variables or {}
         self.prog = Program(Platform(Architecture.UNKNOWN, flags))
         self.order = "<" if flags & PlatformFlags.IS_LITTLE_ENDIAN else ">"
         self.pages: dict[int, bytearray] = {}
@@ -76,7 +85,7 @@ class Fake:
             for signed in (False, True)
         }
         types["*"] = prog.pointer_type(prog.void_type(), 8, order)
-        for name, members in STRUCTS.items():
+        for name, members in self.structs.items():
             offset, made = 0, []
             for member, text in members:
                 type_, size = self._member_type(types, text)
@@ -87,6 +96,8 @@ class Fake:
         return types
 
     def _member_type(self, types: dict[str, Type], text: str) -> tuple[Type, int]:
+        if text.endswith(" *"):
+            return self.prog.pointer_type(types[text[:-2]], 8), 8
         base, *lengths = text.replace("]", "").split("[")
         type_, size = types[base], drgn.sizeof(types[base])
         for length in reversed(lengths):
@@ -111,6 +122,8 @@ class Fake:
             return Object(prog, self._types["u64"], PAGE_SHIFT)
         if name == "PAGE_SIZE":
             return Object(prog, self._types["u64"], 1 << PAGE_SHIFT)
+        if name in self.variables:
+            return Object(prog, self._types["u64"], address=self.variables[name])
         return None
 
     def write(self, address: int, data: bytes) -> None:

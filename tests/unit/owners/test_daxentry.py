@@ -5,6 +5,7 @@
 from itertools import count
 import time
 
+from drgn import Object
 from hypothesis import given, settings, strategies as st
 import pytest
 
@@ -237,3 +238,24 @@ def test_a_hundred_thousand_entries_take_less_than_three_seconds() -> None:
     assert time.process_time() - start < 3
     assert len(answer) == 100_000
     assert answer.pages("dirty") == 100_000
+
+
+def test_marks_that_were_not_saved_are_unknown_and_the_entry_stands() -> None:
+    fake = Fake()
+    # xa_head begins the page after that of xa_flags.
+    xarray = XARRAY + 0x1000 - XARRAY % 0x1000 - fake.offset("xarray", "xa_head")
+    fake.word(xarray + fake.offset("xarray", "xa_head"), value_of(0x1234, 0))
+    answer = read_dax_entries(fake.prog, xarray)
+    (entry,) = answer.value
+    assert (entry.index, entry.pfn, entry.dirty, entry.towrite) == (0, 0x1234, None, None)
+    assert answer.value.pages("dirty") is None
+    assert answer.value.pages() == 1
+    assert not answer.complete
+
+
+def test_an_object_is_as_good_as_its_address() -> None:
+    fake = Fake()
+    fake.fill("xarray", XARRAY, xa_head=value_of(7, 0), xa_flags=33)
+    xarray = Object(fake.prog, "struct xarray", address=XARRAY)
+    for named in (xarray, xarray.address_of_()):
+        assert [entry.pfn for entry in read_dax_entries(fake.prog, named).whole()] == [7]

@@ -1,0 +1,153 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Owners, paths and holders of a dump that lacks one page: unknown is never nothing."""
+
+from collections.abc import Callable
+import json
+from typing import Any
+
+from drgn import Program
+from drgn.helpers.linux.mm import follow_phys
+import pytest
+
+from drgn_pmem.analysis.owners.daxfiles import DaxFile, dax_files_of
+from drgn_pmem.kernel.tasks import openers_of, tasks_of
+from drgn_pmem.partial import State
+
+from ..samples import CASES, open_crash, run_answer
+from ..taken.memory import page_size_of, take_away
+from ..taken.trial import forked
+
+case = next(case for case in CASES if str(case) == "6.1-fileload:elf")
+
+PATH = "/mnt/ext4/alpha"
+
+Answer = tuple[bool, Any]
+
+
+@pytest.fixture(scope="module")
+def prog() -> Program:
+    """Never asked anything in this process: forks find nothing cached."""
+    return open_crash(case.sample, case.dump)
+
+
+def file_of(prog: Program, path: str = PATH) -> DaxFile:
+    files = dax_files_of(prog).value.files
+    return next(file for file in files if path in file.names.value.paths)
+
+
+def asked(prog: Program, line: str) -> Answer:
+    answer, out, _ = run_answer(prog, f"{line} --json")
+    assert answer is not None
+    return answer.whole, json.loads(out)
+
+
+def without(prog: Program, find: Callable[[Program], int], line: str) -> Answer:
+    """
+    The answer of a dump that lacks the page of a kernel address.
+
+    :param find: Finds the address, in a process of its own.
+    :return: Whether the answer is whole; its JSON.
+    """
+    address = forked(lambda: find(prog))
+    assert isinstance(address, int), address
+
+    def ask() -> Answer:
+        physical = follow_phys(prog["init_mm"].address_of_(), address).value_()
+        take_away(prog, physical // page_size_of(prog) * page_size_of(prog), State.ABSENT)
+        return asked(prog, line)
+
+    answer = forked(ask)
+    assert isinstance(answer, tuple), answer
+    return answer
+
+
+def a_mapper(prog: Program) -> int:
+    return file_of(prog).mapped_by.value[0].address
+
+
+def a_table(prog: Program) -> int:
+    """The array of descriptors of a process that has a DAX file open."""
+    inodes = {file.inode.address for file in dax_files_of(prog).value.files}
+    openers = openers_of(prog).value
+    task = next(openers[inode][0].task for inode in inodes if inode in openers)
+    return int(task.object.files.fdt.fd.value_())
+
+
+def the_inode(prog: Program) -> int:
+    return file_of(prog).inode.mapping
+
+
+def the_dentry(prog: Program) -> int:
+    inode = file_of(prog).inode.object
+    first = inode.i_dentry.first.value_()
+    return int(first) - prog.type("struct dentry").member("d_u").offset
+
+
+def the_mount(prog: Program) -> int:
+    super_ = file_of(prog).inode.object.i_sb
+    return int(super_.s_mounts.next.value_())
+
+
+def the_namespace(prog: Program) -> int:
+    first = next(task for task in tasks_of(prog).value.tasks if task.pid == 1)
+    return int(first.object.nsproxy.value_())
+
+
+@pytest.mark.parametrize("find", [a_mapper, the_inode])
+def test_processes_that_map_a_file_are_not_fewer_in_silence(
+    prog: Program, find: Callable[[Program], int]
+) -> None:
+    _, full = forked(lambda: asked(prog, "pmem-files --all"))
+    whole, files = without(prog, find, "pmem-files --all")
+    assert sum(len(f["mapped_by"]) for f in files) < sum(len(f["mapped_by"]) for f in full)
+    assert not whole
+
+
+def test_openers_are_not_fewer_in_silence(prog: Program) -> None:
+    _, full = forked(lambda: asked(prog, "pmem-files --all"))
+    whole, files = without(prog, a_table, "pmem-files --all")
+    assert sum(len(f["open_by"]) for f in files) < sum(len(f["open_by"]) for f in full)
+    assert not whole
+
+
+@pytest.mark.parametrize("find", [the_dentry, the_mount])
+def test_a_name_that_cannot_be_read_is_neither_deleted_nor_none(
+    prog: Program, find: Callable[[Program], int]
+) -> None:
+    inode = forked(lambda: file_of(prog).inode.ino)
+    whole, files = without(prog, find, "pmem-files --all")
+    assert not whole
+    for file in files:
+        if file["inode"] == inode and not file["paths"]:
+            assert file["deleted"] is not True
+
+
+def test_which_mount_comes_first_is_not_guessed(prog: Program) -> None:
+    whole, _ = without(prog, the_namespace, "pmem-files --all")
+    assert not whole
+
+
+def test_that_no_file_has_a_page_is_said_only_where_all_files_were_read(prog: Program) -> None:
+    """A page of a file whose inode cannot be read."""
+    pfn = forked(lambda: int(file_of(prog).entries.value.with_pfn()["pfn"][0]))
+    line = f"pmem-rmap {pfn:#x}"
+    _, (full,) = forked(lambda: asked(prog, line))
+    assert full["owners"]
+    whole, (answer,) = without(prog, the_inode, line)
+    assert not whole
+    assert not any(
+        note.startswith("no DAX file in memory has this page") for note in answer["notes"]
+    )
+
+
+def test_a_struct_page_that_was_not_saved_makes_the_answer_incomplete(prog: Program) -> None:
+    from drgn_pmem.kernel.page import page_layout
+
+    pfn = forked(lambda: int(file_of(prog).entries.value.with_pfn()["pfn"][0]))
+    whole, (answer,) = without(
+        prog, lambda prog: page_layout(prog).address(pfn), f"pmem-rmap {pfn:#x}"
+    )
+    assert not whole
+    assert answer["owners"]
+    assert answer["refcount"] is None
