@@ -115,7 +115,7 @@ def _owned_page(subject: Subject) -> int:
         subject.prog,
         [(subject.start_pfn, subject.end_pfn, True)],
         where=lambda runs: runs["mapping"] > 3,
-    )
+    ).value
     return int(scan.runs["pfn"][0]) if len(scan.runs) else subject.start_pfn
 
 

@@ -91,7 +91,7 @@ def _ours(workers: int) -> Callable[[Subject], Rate]:
         clock = _Clock()
         scan = scan_pages(
             subject.prog, [(subject.start_pfn, subject.end_pfn, True)], workers=workers
-        )
+        ).value
         rate = clock.rate(subject.pages)
         assert scan.pages == subject.end_pfn - subject.start_pfn
         return rate

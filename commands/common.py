@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What several commands show in the same way. No command of its own."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from drgn_pmem.dumpfile import State
 
-__all__ = ("NAMESPACE_MODULES", "OWNER_MODULES", "bar_of")
+__all__ = ("NAMESPACE_MODULES", "OWNER_MODULES", "bar_of", "flags_text", "words_of")
 
 
 NAMESPACE_MODULES = {
@@ -39,3 +39,24 @@ def bar_of(parts: "Iterable[tuple[str, int, State | None]]", width: int) -> str 
     kinds = {INFOBLOCK: bars.INFOBLOCK, METADATA: bars.MEMMAP, USERDATA: bars.DATA}
     drawn = [bars.Part(kinds.get(kind, bars.FREE), size, state) for kind, size, state in parts]
     return bars.bar(drawn, width, bars.use_ascii()) or None
+
+
+def flags_text(record: Any) -> "list[str] | str | None":
+    """Flags of a page by name, as a number where the names are not known."""
+    if record.flags is None:
+        return None
+    if record.flag_names:
+        return [name.removeprefix("PG_") for name in record.flag_names]
+    return f"{record.flags:#x}"
+
+
+def words_of(words: Iterable[str]) -> Iterator[str]:
+    """What a user gave on the command line; ``-`` stands for the words of standard input."""
+    import sys
+
+    for word in words:
+        if word == "-":
+            for line in sys.stdin:
+                yield from line.split()
+        else:
+            yield word

@@ -3,55 +3,48 @@
 """``pmem-pages``: the struct pages of a namespace, all of them."""
 
 import argparse
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from drgn import Program
 
+from drgn_pmem.commands.common import flags_text
 from drgn_pmem.output.table import Field
-from drgn_pmem.output.text import human_size
+from drgn_pmem.record import Show
 from drgn_pmem.spec import Answer, Argument, command
 
 if TYPE_CHECKING:
     from drgn_pmem.analysis.pages.filter import Filter
-    from drgn_pmem.analysis.pages.states import PageGroup
 
 _PAGE_FIELDS = (
-    Field("FLAGS", lambda g: _flags(g), "page flags"),
-    Field("REFCOUNT", lambda g: g.refcount, "_refcount (of the folio's head)", right=True),
-    Field("MAPCOUNT", lambda g: g.mapcount, "mappings, where the kernel counts them", right=True),
-    Field("PINS", lambda g: g.pins, "references beyond idle and mappings", right=True, shown=False),
-    Field("FOLIO", lambda g: g.folio_pages, "pages of each folio", right=True, shown=False),
-    Field("MAPPING", lambda g: g.mapping and f"{g.mapping:#x}", "struct address_space of the owner",
-          right=True, shown=False),
-    Field("OWNER", lambda g: g.owner, "file or device"),
-)  # fmt: skip
+    Field("FLAGS", flags_text, "page flags"),
+    Field.of("REFCOUNT", "refcount", "_refcount (of the folio's head)", right=True),
+    Field.of("MAPCOUNT", "mapcount", "mappings, where the kernel counts them", right=True),
+    Field.of("PINS", "pins", "references beyond idle and mappings", right=True, shown=False),
+    Field.of("FOLIO", "folio_pages", "pages of each folio", right=True, shown=False),
+    Field.of("MAPPING", "mapping", "struct address_space of the owner", right=True, shown=False),
+    Field.of("OWNER", "owner", "file or device"),
+)
 
 
 def _of_group(field: Field) -> Field:
     """A field of a group as a field of a range."""
-    return replace(field, value=lambda entry: field.value(entry.group))
+    show = Show.ADDRESS if field.name == "MAPPING" else Show.PLAIN
+    return Field(field.name, lambda entry: field.value(entry.group), field.help, field.right,
+                 field.shown, show)  # fmt: skip
 
 
 _RANGES = (
-    Field("NAMESPACE", lambda r: r.group.namespace, "namespace"),
-    Field("PFN", lambda r: f"{r.pfn:#x}", "first page", right=True),
-    Field("PAGES", lambda r: r.group.pages, "how many", right=True),
-    Field("STATUS", lambda r: r.group.status, "what they are doing"),
-    Field("INDEX", lambda r: r.index, "offset of the first page in its file, in pages", right=True),
+    Field.of("NAMESPACE", "group.namespace", "namespace"),
+    Field("PFN", lambda r: r.pfn, "first page", right=True, show=Show.ADDRESS),
+    Field.of("PAGES", "group.pages", "how many", right=True),
+    Field.of("STATUS", "group.status", "what they are doing"),
+    Field.of("INDEX", "index", "offset of the first page in its file, in pages", right=True),
     *(_of_group(f) for f in _PAGE_FIELDS),
-    Field("PHYSICAL", lambda r: f"{r.physical:#x}", "physical address", right=True, shown=False),
-    Field("SHARE", lambda r: r.share, "how many mappings share each page", right=True,
-          shown=False),
-    Field("HEAD", lambda r: r.head_pfn and f"{r.head_pfn:#x}", "PFN of the head of a tail page",
-          right=True, shown=False),
+    Field.of("PHYSICAL", "physical", "physical address", right=True, shown=False),
+    Field.of("SHARE", "share", "how many mappings share each page", right=True, shown=False),
+    Field("HEAD", lambda r: r.head_pfn, "PFN of the head of a tail page", right=True, shown=False,
+          show=Show.ADDRESS),
 )  # fmt: skip
-
-
-def _flags(group: "PageGroup") -> "list[str] | str | None":
-    if group.flag_names or group.flags is None:
-        return [name.removeprefix("PG_") for name in group.flag_names] or None
-    return f"{group.flags:#x}"
 
 
 def _code(args: argparse.Namespace) -> str:
@@ -82,20 +75,21 @@ def _code(args: argparse.Namespace) -> str:
     )
     return (
         "from drgn_pmem import Filter, flags_mask, page_report, refcount_range\n\n"
-        f"report = page_report(prog, {args.namespace!r}, Filter({filters}), ranges={args.ranges})\n"
-        f"for entry in report.{what}:\n"
+        f"answer = page_report(prog, {args.namespace!r}, Filter({filters}), ranges={args.ranges})\n"
+        f"for entry in answer.value.{what}:\n"
         f"    print({shown})\n"
+        "print(*answer.problems)  # what the dump does not hold\n"
         "# The arrays that this counts: drgn_pmem.scan_pages()\n"
     )
 
 
 @command(
     name="pmem-pages",
-    description="show the states of all struct pages of a namespace, and who has the pages",
+    description="show the states of all struct pages of a namespace, and the owners of the pages",
     long_description=(
         "Scan the struct pages of a namespace (or of all) and count them by flags, reference\n"
         "count and owner; --ranges lists where they are. Only struct pages that are in the dump\n"
-        "are read; those that are not are counted by why (excluded, absent, truncated)."
+        "are read; the others are counted by state (excluded, absent, truncated)."
     ),
     arguments=(
         Argument("namespace", kind="namespace", nargs="?", help="only this namespace"),
@@ -112,14 +106,15 @@ def _code(args: argparse.Namespace) -> str:
         Argument("--shared", action="store_true", help="only pages of shared (reflinked) extents"),
     ),
     fields=(
-        Field("NAMESPACE", lambda g: g.namespace, "namespace"),
-        Field("STATUS", lambda g: g.status,
-              "idle, file, shared, pinned, poisoned, tail, uninitialised, overwritten, torn;"
-              " absent, excluded, truncated, unmapped, unknown: struct pages that cannot be read"),
-        Field("PAGES", lambda g: g.pages, "how many", right=True),
-        Field("SIZE", lambda g: human_size(g.size), "of those pages", right=True,
-              shown=False),
-        Field("RANGES", lambda g: g.ranges, "in how many ranges", right=True),
+        Field.of("NAMESPACE", "namespace", "namespace"),
+        Field.of("STATUS", "status",
+                 "idle, file, shared, pinned, poisoned, tail, uninitialised, overwritten, torn,"
+                 " unknown; absent, excluded, truncated, unmapped: struct pages that cannot be"
+                 " read"),
+        Field.of("PAGES", "pages", "how many", right=True),
+        Field("SIZE", lambda g: g.size, "of those pages", right=True, shown=False,
+              show=Show.SIZE, human=True),
+        Field.of("RANGES", "ranges", "in how many ranges", right=True),
         *_PAGE_FIELDS,
     ),
     examples=(
@@ -138,11 +133,11 @@ def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
         answer = page_report(
             prog, args.namespace, _filter(prog, args), ranges=args.ranges, progress=report
         )
+    found = answer.value
     return Answer(
-        answer.ranges if args.ranges else answer.groups,
-        notes=answer.notes,
-        lacks=answer.lacks,
-        complete=answer.complete,
+        found.ranges if args.ranges else found.groups,
+        notes=list(found.notes),
+        problems=answer.problems,
         fields=_RANGES if args.ranges else None,
     )
 

@@ -123,8 +123,8 @@ def _code(args: argparse.Namespace) -> str:
 )  # fmt: skip
 def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.owners.search import owners_of
-    from drgn_pmem.kernel.page import resolve_page
-    from drgn_pmem.partial import Cause, Problem, Problems
+    from drgn_pmem.analysis.pages.words import Reading, resolve_page
+    from drgn_pmem.partial import Cause, Problem, Problems, WalkError
     from drgn_pmem.spec import SPECS
 
     words = list(_words(args.page))
@@ -136,15 +136,15 @@ def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
     try:
         for word in words:
             try:
-                where = resolve_page(prog, word)
+                where = problems.take(resolve_page(prog, word))
                 page = Problems().take(owners_of(prog, where.pfn))
-            except (UsageError, NotFound) as error:
+            except (UsageError, NotFound, WalkError) as error:
                 if len(words) == 1:
                     raise
                 problems.add(error)
                 continue
             pages.append(page)
-            notes.extend([where.note] if where.note and where.kind != "pfn" else [])
+            notes.extend([where.note] if where.note and where.kind is not Reading.PFN else [])
             for note in page.notes:
                 explained.setdefault(note, []).append(page.pfn)
             for problem in page.problems:

@@ -42,7 +42,7 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Pages, files and processes": {
         "kernel.page": ("read_page",),
-        "kernel.page_address": ("parse_page", "resolve_page"),
+        "analysis.pages.words": ("parse_page", "resolve_page"),
         "analysis.pages.one": ("one_page",),
         "analysis.pages.filter": ("Filter", "flags_mask", "refcount_range"),
         "analysis.pages.states": ("page_report",),

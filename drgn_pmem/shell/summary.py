@@ -92,7 +92,8 @@ class Summary:
             pages = memmap.struct_pages
             if pages is None or not pages.saved:
                 continue
-            known = pages_pgmap(prog)[0] if memmap.pgmap is not None else None
+            pgmaps = pages_pgmap(prog)
+            known = pgmaps.value if memmap.pgmap is not None and pgmaps.complete else None
             end_pfn = pages.first_pfn + pages.npfns
             if check_memmap(prog, pages.first_pfn, end_pfn, known).destroyed:
                 self.warnings.append(

@@ -15,9 +15,10 @@ import pytest
 
 from drgn_pmem.analysis.pages.runs import Kind
 from drgn_pmem.analysis.pages.scan import scan_pages, scan_ranges
+from drgn_pmem.analysis.pages.words import parse_page, resolve_page
 from drgn_pmem.dumpfile import Coverage, State, coverage_of
 from drgn_pmem.errors import NotFound, UsageError
-from drgn_pmem.kernel.page import pages_pgmap, parse_page, read_page, resolve_page
+from drgn_pmem.kernel.page import pages_pgmap, read_page
 from drgn_pmem.kernel.pagetable import for_each_extent
 from drgn_pmem.kernel.pgmap import Pgmap
 
@@ -38,7 +39,7 @@ def recorded(name: str) -> list[TruthPage]:
 def pmem_maps(prog: Program) -> list[Pgmap]:
     return [
         g
-        for g in pages_pgmap(prog)[0]
+        for g in pages_pgmap(prog).value
         if g.type in ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC")
     ]
 
@@ -78,7 +79,7 @@ def test_scan_is_what_plain_drgn_reads_of_every_page(case: Case) -> None:
     page = prog.type("struct page")
     index_name = "index" if page.has_member("index") else "__folio_index"
     for pgmap in pmem_maps(prog):
-        scan = scan_pages(prog, scan_ranges([pgmap]))
+        scan = scan_pages(prog, scan_ranges([pgmap])).value
         for run in scan.runs[scan.runs["kind"] == Kind.PAGE]:
             if run["folio"] != 1:
                 continue
@@ -101,7 +102,7 @@ def test_folios_are_what_plain_drgn_says_of_their_head_and_tails(case: Case) -> 
     skip_without_pmem(case)
     prog = case.prog
     for pgmap in pmem_maps(prog):
-        runs = scan_pages(prog, scan_ranges([pgmap])).runs
+        runs = scan_pages(prog, scan_ranges([pgmap])).value.runs
         for run in runs[(runs["kind"] == Kind.PAGE) & (runs["folio"] > 1)]:
             folio = int(run["folio"])
             head_pfn = int(run["pfn"]) + (int(run["count"]) // folio - 1) * folio
@@ -140,7 +141,7 @@ def saved_truth(case: Case) -> Iterator[tuple[TruthPage, Any]]:
     maps = pmem_maps(case.prog)
     for truth in recorded(case.sample.name):
         if any(g.has_pfn(truth.pfn) for g in maps):
-            yield truth, read_page(case.prog, truth.pfn)
+            yield truth, read_page(case.prog, truth.pfn).value
 
 
 def inode_of(prog: Program, mapping: int) -> int:
@@ -197,7 +198,7 @@ def recorded_lines(case: Case, what: str) -> list[dict[str, str]]:
 
 
 def readable(case: Case, pfns: set[int]) -> set[int]:
-    return {pfn for pfn in pfns if read_page(case.prog, pfn).state is State.SAVED}
+    return {pfn for pfn in pfns if read_page(case.prog, pfn).value.state is State.SAVED}
 
 
 def ranges(case: Case, options: str) -> set[int]:
@@ -284,7 +285,7 @@ def test_busy_pages_are_those_that_someone_pinned(case: Case) -> None:
     expected = readable(case, {pfn for pfn in pinned if any(g.has_pfn(pfn) for g in maps)})
     folios = set()
     for pfn in expected:
-        page = read_page(case.prog, pfn)
+        page = read_page(case.prog, pfn).value
         folios |= set(range(page.head_pfn or 0, (page.head_pfn or 0) + (1 << (page.order or 0))))
     assert ranges(case, "--busy") == folios
 
@@ -292,12 +293,12 @@ def test_busy_pages_are_those_that_someone_pinned(case: Case) -> None:
 def test_pages_by_owner_are_those_that_plain_drgn_finds_in_the_file(case: Case) -> None:
     skip_without_pmem(case)
     prog = case.prog
-    if not scan_pages(prog, scan_ranges(pmem_maps(prog))).count(State.SAVED):
+    if not scan_pages(prog, scan_ranges(pmem_maps(prog))).value.count(State.SAVED):
         pytest.skip("no struct page of persistent memory is in this dump")
     truth = next((t for t, page in saved_truth(case) if page.mapping_address), None)
     if truth is None:
         pytest.skip("no mapped page's struct page is in this dump")
-    mapping = read_page(prog, truth.pfn).mapping_address
+    mapping = read_page(prog, truth.pfn).value.mapping_address
     assert truth.pfn in ranges(case, f"--owner {mapping:#x}")
     assert truth.pfn in ranges(case, f"--owner '{truth.path}'")
     assert ranges(case, "--owner /no/such/file") == set()
@@ -310,7 +311,7 @@ def test_missing_struct_pages_are_counted_and_never_decoded(case: Case) -> None:
     coverage, mm = coverage_of(prog), prog["init_mm"].address_of_()
     vmemmap, size = prog["vmemmap"].value_(), prog.type("struct page").size
     for pgmap in pmem_maps(prog):
-        runs = scan_pages(prog, scan_ranges([pgmap])).runs
+        runs = scan_pages(prog, scan_ranges([pgmap])).value.runs
         runs = runs[runs["kind"] != Kind.UNINITIALISED]
         states, pfns = spread(runs, "state"), spread(runs, "pfn")
         assert len(pfns) == pgmap.end_pfn - pgmap.first_pfn
@@ -394,9 +395,9 @@ def test_what_users_type_for_a_page(case: Case) -> None:
 def test_a_reading_that_had_a_choice_is_named(case: Case) -> None:
     skip_without_pmem(case)
     pfn = pmem_maps(case.prog)[0].first_pfn
-    assert "taken as a PFN" in (resolve_page(case.prog, hex(pfn)).note or "")
+    assert "taken as a PFN" in (resolve_page(case.prog, hex(pfn)).value.note or "")
     address = pfn * case.prog["PAGE_SIZE"].value_()
-    assert "taken as a physical address" in (resolve_page(case.prog, hex(address)).note or "")
+    assert "taken as a physical address" in (resolve_page(case.prog, hex(address)).value.note or "")
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,8 @@ class _Reader:
     ) -> MemmapCheck | None:
         if pages is None or not pages.saved:
             return None
-        known = pages_pgmap(self.prog)[0] if pgmap is not None else None
+        pgmaps = pages_pgmap(self.prog)
+        known = Problems().take(pgmaps) if pgmap is not None and pgmaps.complete else None
         end = pages.first_pfn + pages.npfns
         try:
             check = check_memmap(self.prog, pages.first_pfn, end, known)

@@ -163,22 +163,22 @@ class _Search:
     def _head(self, pfn: int) -> int:
         """The page that counts the references: the head of a large folio."""
         if pfn not in self.heads:
-            page = read_page(self.prog, pfn)
+            # The report of struct pages says what is missing of them.
+            page = Problems().take(read_page(self.prog, pfn))
             self.heads[pfn] = pfn if page.head_pfn is None else page.head_pfn
         return self.heads[pfn]
 
     def _busy(self) -> Iterator[int]:
         """Pages whose struct page counts more references than idle and mappings explain."""
-        report = page_report(self.prog, chosen=Filter(busy=True), ranges=True, keep=_MAX_PAGES)
+        found = page_report(self.prog, chosen=Filter(busy=True), ranges=True, keep=_MAX_PAGES)
+        report = self.problems.take(found)
         self.notes += report.notes
-        for line in report.lacks:
-            self.problems.add(Problem(cause=Cause.NOT_SAVED, why=line))
-        if not report.complete:
+        if not found.complete:
             self.notes.append(
                 "where struct pages are missing, only pins that holders or waiters show are known"
             )
-        for found in report.ranges:
-            for pfn in range(found.pfn, found.pfn + min(found.group.pages, _MAX_PAGES)):
+        for busy in report.ranges:
+            for pfn in range(busy.pfn, busy.pfn + min(busy.group.pages, _MAX_PAGES)):
                 yield self._head(pfn)
 
     def _hold(self, holder: Holder) -> None:

@@ -244,18 +244,17 @@ class _Search:
 
     def _hwpoison(self) -> Iterator[int]:
         """PFNs whose struct page is marked."""
-        report = page_report(self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES)
+        found = page_report(self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES)
+        report = self.problems.take(found)
         self.notes += report.notes
-        for line in report.lacks:
-            self.problems.add(Problem(cause=Cause.NOT_SAVED, why=line))
-        for found in report.ranges:
-            group = found.group
+        for marked in report.ranges:
+            group = marked.group
             if (group.folio_pages or 1) > 1:
                 self.notes.append(
-                    f"PFN {found.pfn:#x} heads a folio of {group.folio_pages} pages: the kernel"
+                    f"PFN {marked.pfn:#x} heads a folio of {group.folio_pages} pages: the kernel"
                     " marks the head only, so any of them may be the bad one"
                 )
-            yield from range(found.pfn, found.pfn + min(group.pages, _MAX_PAGES))
+            yield from range(marked.pfn, marked.pfn + min(group.pages, _MAX_PAGES))
 
     def _namespace(self, physical: int) -> Namespace | None:
         return next((n for n in self.namespaces if physical in n.range), None)

@@ -55,7 +55,7 @@ class _Question:
         self.prog = prog
         self.pfn = pfn
         self.problems = Problems()
-        self.page = read_page(prog, pfn)
+        self.page = self.problems.take(read_page(prog, pfn))
         self.page_shift = int(prog["PAGE_SHIFT"])
         self.notes: list[str] = []
         self.namespace = self._namespace()
@@ -323,10 +323,9 @@ class _Question:
             )
 
     def _explain_ram(self, owners: tuple[Owner, ...]) -> None:
-        problems = pages_pgmap(self.prog)[1]
-        if problems:
-            why = f"whether it is persistent memory is unknown: {problems[0]}"
-            self.problems.add(Problem(cause=Cause.NOT_SAVED, why=why))
+        pgmaps = pages_pgmap(self.prog)
+        if not pgmaps.complete:
+            self.problems.take(pgmaps, "whether it is persistent memory")
             return
         what = ""
         if any(o.private_copy for o in owners):

@@ -8,30 +8,64 @@ A page with its place: the namespace it belongs to, the offset in it, and the ow
 page names.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from drgn import Program
 
 from drgn_pmem.analysis.owners.search import describe_mapping
+from drgn_pmem.analysis.pages.words import resolve_page
+from drgn_pmem.dumpfile import State
+from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.namespace import namespace_of_pfn
 from drgn_pmem.kernel.page import PageState, read_page
-from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.partial import Incomplete, Partial, Problem, Problems
+from drgn_pmem.record import Record
 
-__all__ = ("OnePage", "one_page")
+__all__ = ("OnePage", "named_pages", "one_page")
 
 
-@dataclass(frozen=True)
-class OnePage:
+_MOST = 4
+"""Problems of one kind that are named each."""
+
+
+class OnePage(Record):
     """A page and its place."""
 
     state: PageState
     namespace: str | None
+    """None if it lies in none, or that is not known."""
     offset: int | None
     """Bytes into the data of the namespace; None for its own metadata."""
     owner: str | None
     """What the struct page's mapping is. A hint for device DAX, whose pages keep it after unmap."""
+    query: str | None = None
+    """What the user typed."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """What the page is doing: ``"idle"``, ``"file"``, ``"shared"``, ``"pinned"``,
+        ``"poisoned"``, ``"aliased"`` or several of them, ``"uninitialised"``, ``"overwritten"``,
+        ``"unknown"``; the state of a struct page that is not in the dump."""
+        state = self.state
+        if not state.initialised:
+            return "uninitialised"
+        if state.pgmap_known is False:
+            return "overwritten"
+        if state.refcount is None:
+            return "unknown" if state.state is State.SAVED else state.state.value
+        words = (
+            ("poisoned", state.hwpoison),
+            ("pinned", state.pinned),
+            ("shared", state.shared),
+            ("aliased", state.aliased),
+            ("file", state.mapping_address is not None and state.type is not None),
+        )
+        found = ",".join(word for word, is_so in words if is_so)
+        # Idle is what no count and no owner speaks against, and all of them have to be known.
+        return found or ("unknown" if state.pinned is None else "idle")
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -39,18 +73,20 @@ class OnePage:
             "namespace": self.namespace,
             "offset": self.offset,
             "owner": self.owner,
+            "query": self.query,
         }
 
 
-def one_page(prog: Program, pfn: int) -> Partial[OnePage]:
+def one_page(prog: Program, pfn: int, query: str | None = None) -> Partial[OnePage]:
     """
     Decode a page and find its place.
 
     :param pfn: PFN
+    :param query: What the user typed for it, to keep with the answer.
     :raises MissingDebugInfo: if the layout of struct page is not known at all
     """
-    state = read_page(prog, pfn)
     problems = Problems()
+    state = problems.take(read_page(prog, pfn))
     namespace = problems.take(namespace_of_pfn(prog, pfn), f"namespace of PFN {pfn:#x}")
     offset = None
     notes = []
@@ -62,14 +98,53 @@ def one_page(prog: Program, pfn: int) -> Partial[OnePage]:
         notes.append(f"PFN {pfn:#x} belongs to a shared extent: pmem-rmap {pfn:#x} finds its files")
     if state.refcount is None and state.initialised:
         notes.append(f"PFN {pfn:#x}: pmem-rmap {pfn:#x} finds owners without the struct page")
-    owner = None
-    if mapping is not None:
-        owner = problems.take(describe_mapping(prog, mapping), "owner")
     page = OnePage(
-        state,
-        namespace.dev if namespace else None,
-        offset,
-        owner,
-        tuple(notes),
+        state=state,
+        namespace=namespace.dev if namespace else None,
+        offset=offset,
+        owner=problems.take(describe_mapping(prog, mapping)) if mapping is not None else None,
+        query=query,
+        notes=tuple(notes),
     )
     return problems.partial(page)
+
+
+def named_pages(prog: Program, words: Iterable[str]) -> Partial[list[OnePage]]:
+    """
+    The pages that a user named.
+
+    :param words: see :func:`~drgn_pmem.analysis.pages.words.resolve_page`; one that names no page
+        is a problem of the answer, and an error if it is the only one.
+    :raises UsageError: if no page is named at all
+    :raises MissingDebugInfo: if the layout of struct page is not known at all
+    """
+    todo = list(words)
+    if not todo:
+        raise UsageError("no page given")
+    problems = Problems()
+    pages = []
+    for word in todo:
+        try:
+            where = problems.take(resolve_page(prog, word))
+        except (UsageError, NotFound, Incomplete) as error:
+            if len(todo) == 1:
+                raise
+            problems.add(error)
+            continue
+        page = problems.take(one_page(prog, where.pfn, word))
+        notes = (where.note, *page.notes) if where.note else page.notes
+        pages.append(replace(page, notes=notes))
+    return Partial(pages, tuple(_few(problems)))
+
+
+def _few(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Of many problems of one kind, the first and how many more: thousands of pages may be
+    named."""
+    kinds: dict[object, list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault((problem.cause, problem.state, problem.module), []).append(problem)
+    for same in kinds.values():
+        yield from same[:_MOST]
+        if len(same) > _MOST:
+            more = len(same) - _MOST
+            yield replace(same[0], what="", why=f"{more} more pages or sources: {same[0].why}")

@@ -38,7 +38,7 @@ from drgn_pmem.errors import DumpFileError
 from drgn_pmem.kernel.page_layout import page_layout
 from drgn_pmem.kernel.pagetable import read_saved
 from drgn_pmem.kernel.pgmap import Pgmap
-from drgn_pmem.partial import NotSaved
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -166,8 +166,6 @@ class Scan:
     """Array of :data:`GROUP`, the largest first."""
     runs: "Runs" = field(default_factory=lambda: EMPTY)
     """Array of :data:`RUN`: those that were asked for, in order of PFN."""
-    complete: bool = True
-    notes: list[str] = field(default_factory=list)
 
     def count(self, state: State) -> int:
         """Pages whose struct page is in this state (initialised ones only)."""
@@ -247,7 +245,7 @@ def scan_pages(
     keep: int = 1 << 20,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Scan:
+) -> Partial[Scan]:
     """
     Scan struct pages: count them by state, flags, refcount and mapping, and keep runs.
 
@@ -258,12 +256,13 @@ def scan_pages(
     :param keep: How many runs to keep at most; 0 for groups only.
     :param workers: as :func:`for_each_runs`
     :param progress: Called with (pages done, pages in all) now and then.
-    :return: What was found; after Ctrl-C what was found until then, marked as not complete.
+    :return: What was found; after Ctrl-C what was found until then. Struct pages that are not in
+        the dump are counted by their state, and are problems too.
     :raises MissingDebugInfo: if the layout of struct page is not known
     """
     todo = list(ranges)
     scan = Scan(total=sum(end - start for start, end, _ in todo))
-    groups, kept = _Groups(), _Kept(where, keep)
+    groups, kept, problems = _Groups(), _Kept(where, keep), Problems()
     try:
         for start, end, initialised in todo:
             if initialised:
@@ -277,11 +276,28 @@ def scan_pages(
                 if progress is not None:
                     progress(scan.pages, scan.total)
     except KeyboardInterrupt:
-        scan.complete = False
-        scan.notes.append(f"interrupted: {scan.pages} of {scan.total} pages were looked at")
+        why = f"interrupted: {scan.pages} of {scan.total} pages were looked at"
+        problems.add(Problem(cause=Cause.INTERRUPTED, why=why))
     scan.groups, scan.runs = groups.reduce(), kept.runs()
     if groups.overflow:
-        scan.notes.append(f"{groups.overflow} pages are of so many kinds that they are not grouped")
+        why = f"{groups.overflow} pages are of so many kinds that they are not grouped"
+        problems.add(Problem(cause=Cause.LIMIT, why=why))
     if kept.dropped:
-        scan.notes.append(f"{kept.dropped} more runs of pages were not kept (limit {keep})")
-    return scan
+        why = f"{kept.dropped} more runs of pages were not kept (limit {keep})"
+        problems.add(Problem(cause=Cause.LIMIT, why=why))
+    _name_missing(scan, problems)
+    return problems.partial(scan)
+
+
+def _name_missing(scan: Scan, problems: Problems) -> None:
+    """Struct pages that the dump should hold and does not; what the page tables map nowhere never
+    was."""
+    every = sum(scan.count(state) for state in State)
+    for state in State:
+        count = 0 if state in (State.SAVED, State.UNMAPPED) else scan.count(state)
+        if count:
+            why = (
+                f"{count} of {every} struct pages are not in the dump: {state.value} "
+                "(pmem-coverage says why; pmem-files needs none of them)"
+            )
+            problems.add(Problem(cause=Cause.NOT_SAVED, why=why, state=state))

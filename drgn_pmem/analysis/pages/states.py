@@ -9,12 +9,11 @@ and the ranges they are in, with the file or device they belong to. :class:`Filt
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 import functools
 from typing import TYPE_CHECKING, Any
 
-from drgn import Object, Program
-from drgn.helpers.linux.mm import decode_page_flags_value
+from drgn import Program
 import numpy as np
 
 from drgn_pmem.analysis.owners.search import describe_mapping
@@ -22,14 +21,14 @@ from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.runs import Kind
 from drgn_pmem.analysis.pages.scan import Progress, Scan, scan_pages, scan_ranges
 from drgn_pmem.dumpfile import Coverage, State
-from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace, pgmap_of
-from drgn_pmem.kernel.page import idle_refcount, pages_pgmap
+from drgn_pmem.kernel.page import flag_names, idle_refcount, pages_pgmap
 from drgn_pmem.kernel.page_layout import DaxGeneration, page_layout
 from drgn_pmem.kernel.pgmap import Pgmap
-from drgn_pmem.kernel.walk import collect
-from drgn_pmem.partial import Problems
+from drgn_pmem.partial import Cause, Incomplete, Partial, Problem, Problems
+from drgn_pmem.record import Record, Show, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,68 +42,48 @@ _TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC")
 
 _STATES = {Coverage.code(state): state for state in State}
 
+_NOT_KNOWN = -1
+"""Of references beyond idle and mappings, where the mappings are not known."""
 
-@dataclass(frozen=True)
-class PageGroup:
+
+class PageGroup(Record):
     """Equal pages of one namespace."""
 
     namespace: str
     status: str
     """What they are doing, in a word or two: ``"idle"``, ``"file"``, ``"shared"``, ``"pinned"``,
-    ``"poisoned"``, ``"tail"``, ``"uninitialised"``, ``"overwritten"``, ``"torn"``, or the state of
-    struct pages that are not in the dump."""
+    ``"poisoned"``, ``"tail"``, ``"uninitialised"``, ``"overwritten"``, ``"torn"``, ``"unknown"``
+    (neither idle nor in use by what could be read), or the state of struct pages that are not in
+    the dump."""
     state: State
     """Of the struct pages, in the dump."""
     pages: int
-    size: int
-    """bytes"""
+    size: int = shown(Show.SIZE)
     ranges: int
-    flags: int | None = None
-    flag_names: tuple[str, ...] = ()
+    flags: int | None = shown(Show.ADDRESS, default=None)
+    flag_names: tuple[str, ...] | None = None
     refcount: int | None = None
     mapcount: int | None = None
     pins: int | None = None
-    """References beyond idle and mappings."""
+    """References beyond idle and mappings; None if the mappings are not known."""
     shared: bool | None = None
     hwpoison: bool | None = None
     folio_pages: int | None = None
     """Pages of the folio (compound page) that each belongs to; flags and counts are the head's."""
-    mapping: int | None = None
+    mapping: int | None = shown(Show.ADDRESS, default=None)
     """``struct address_space *`` of the owner, None for none."""
     owner: str | None = None
     """File or device."""
     pgmap_known: bool | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "namespace": self.namespace,
-            "status": self.status,
-            "state": self.state.value,
-            "pages": self.pages,
-            "size": self.size,
-            "ranges": self.ranges,
-            "flags": None if self.flags is None else f"{self.flags:#x}",
-            "flag_names": list(self.flag_names),
-            "refcount": self.refcount,
-            "mapcount": self.mapcount,
-            "pins": self.pins,
-            "shared": self.shared,
-            "hwpoison": self.hwpoison,
-            "folio_pages": self.folio_pages,
-            "mapping": None if self.mapping is None else f"{self.mapping:#x}",
-            "owner": self.owner,
-            "pgmap_known": self.pgmap_known,
-        }
 
-
-@dataclass(frozen=True)
-class PageRange:
+class PageRange(Record):
     """Neighbouring equal pages."""
 
     pfn: int
     group: PageGroup
     """What all of them are; ``pages`` counts this range."""
-    physical: int
+    physical: int = shown(Show.ADDRESS)
     """bytes"""
     index: int | None = None
     """Offset of the first page in its file or device, in pages; the others follow."""
@@ -114,90 +93,93 @@ class PageRange:
     """Of tail pages that stand apart from it."""
 
     def to_json(self) -> dict[str, Any]:
-        record = self.group.to_json()
-        del record["ranges"]
-        return {
-            "pfn": self.pfn,
-            "physical": f"{self.physical:#x}",
-            **record,
-            "index": self.index,
-            "share": self.share,
-            "head_pfn": self.head_pfn,
-        }
+        own = super().to_json()
+        group = own.pop("group")
+        del group["ranges"]
+        return own | group
 
 
-@dataclass
-class PageReport:
+class PageReport(Record):
     """Answer of :func:`page_report`."""
 
-    groups: list[PageGroup] = field(default_factory=list)
-    ranges: list[PageRange] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    lacks: list[str] = field(default_factory=list)
-    """Struct pages that could not be read, and why."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether every struct page could be read."""
-        return not self.lacks
+    groups: tuple[PageGroup, ...]
+    ranges: tuple[PageRange, ...]
+    notes: tuple[str, ...] = ()
 
 
-def namespaces_to_scan(
-    prog: Program, name: str | None
-) -> tuple[list[tuple[str, Pgmap]], list[str]]:
+def namespaces_to_scan(prog: Program, name: str | None) -> Partial[list[tuple[str, Pgmap]]]:
     """
     The page maps of persistent memory, by the name of their namespace.
 
     :param name: Only this namespace.
-    :return: (name, page map) by PFN; messages about those that could not be read.
-    :raises NotFound: if there is no such namespace, or it has no struct pages
+    :return: (name, page map) by PFN.
+    :raises NotFound: if there is no such namespace, or it has no struct pages of its own
+    :raises Incomplete: if its page map cannot be read
     """
-    pgmaps, problems = pages_pgmap(prog)
+    problems = Problems()
+    pgmaps = problems.take(pages_pgmap(prog))
     if name is not None:
         namespace = find_namespace(prog, name)
-        found = [(namespace.dev, g) for g in pgmaps if g is pgmap_of(namespace, pgmaps)]
-        if not found:
-            why = "is disabled"
-            if namespace.enabled:
-                why = f"is in {namespace.mode or 'sector or raw'} mode"
-            raise NotFound(f"{name} {why}: it has no struct pages")
-        return found, problems
-    # Without debug info of libnvdimm the page maps are there all the same.
-    namespaces: list[Namespace] = collect(for_each_namespace(prog))[0]
+        pgmap = pgmap_of(namespace, pgmaps)
+        if pgmap is not None:
+            # What is not known of other page maps does not matter.
+            return Partial([(namespace.dev, pgmap)])
+        if problems:
+            raise Incomplete(p.about(f"page map of {namespace.dev}") for p in problems)
+        raise NotFound(f"{name} {_why_none(namespace)}")
+    # Without debug info of libnvdimm the page maps are there all the same: only names are missing.
+    namespaces = problems.take(for_each_namespace(prog), "names of namespaces")
     names = {
         pgmap.address: namespace.dev
         for namespace in namespaces
         if (pgmap := pgmap_of(namespace, pgmaps)) is not None
     }
     chosen = [g for g in pgmaps if g.type in _TYPES]
-    return [(names.get(g.address, f"pgmap {g.address:#x}"), g) for g in chosen], problems
+    return problems.partial([(names.get(g.address, f"pgmap {g.address:#x}"), g) for g in chosen])
+
+
+def _why_none(namespace: Namespace) -> str:
+    """Why a namespace has no struct pages of its own."""
+    devices = namespace.daxregion.devices if namespace.daxregion else ()
+    if any(device.mode == "system-ram" for device in devices):
+        return "is used as RAM (system-ram): its struct pages are those of RAM; pmem-page shows one"
+    if not namespace.enabled:
+        return "is disabled: it has no struct pages"
+    return f"is in {namespace.mode or 'sector or raw'} mode: it has no struct pages"
 
 
 class _Describer:
     """Turns runs and groups of one namespace into records."""
 
     def __init__(
-        self, prog: Program, name: str, pgmap: Pgmap, known: "NDArray[np.uint64] | None"
+        self,
+        prog: Program,
+        name: str,
+        pgmap: Pgmap,
+        known: "NDArray[np.uint64] | None",
+        problems: Problems,
     ) -> None:
         self._prog = prog
         self._name = name
         self._known = known
         """Addresses of all page maps; None if there may be more."""
+        self._problems = problems
         self._layout = page_layout(prog)
         self._folios = self._layout.generation is DaxGeneration.FOLIO
-        self._idle: int | None
-        try:
-            self._idle = idle_refcount(prog, pgmap.type)
-        except PmemError:
-            self._idle = None
+        self._idle = problems.attempt("pins", lambda: idle_refcount(prog, pgmap.type))
+        self._names: dict[int, tuple[str, ...] | None] = {}
 
     def pins(self, runs: "Runs") -> "NDArray[np.int64]":
+        """References beyond idle and mappings; :data:`_NOT_KNOWN` where these are not known."""
         if self._idle is None:
-            return np.zeros(len(runs), np.int64)
+            return np.full(len(runs), _NOT_KNOWN, np.int64)
         pins = runs["refcount"].astype(np.int64) - self._idle
         if self._folios:
             pins -= np.maximum(runs["mapcount"], 0)
-        return np.where(runs["kind"] == Kind.PAGE, np.maximum(pins, 0), 0)
+        pins = np.where(runs["kind"] == Kind.PAGE, np.maximum(pins, 0), 0)
+        if self._folios:
+            pins[(runs["kind"] == Kind.PAGE) & (runs["mapcount"] < 0)] = _NOT_KNOWN
+        return pins
 
     def overwritten(self, runs: "Runs") -> "Mask":
         """Struct pages that point to no page map of the crashed kernel."""
@@ -234,8 +216,14 @@ class _Describer:
         kind, state = Kind(int(row["kind"])), _STATES[int(row["state"])]
         named = row.dtype.names
         pages = int(row["pages" if "pages" in named else "count"])
-        ranges = int(row["runs"]) if "runs" in named else 1
-        base = PageGroup(self._name, "", state, pages, pages << self._layout.page_shift, ranges)
+        base = PageGroup(
+            namespace=self._name,
+            status="",
+            state=state,
+            pages=pages,
+            size=pages << self._layout.page_shift,
+            ranges=int(row["runs"]) if "runs" in named else 1,
+        )
         if kind is Kind.UNINITIALISED:
             return replace(base, status="uninitialised")
         if kind is Kind.GAP:
@@ -252,7 +240,8 @@ class _Describer:
         alone = np.array([row], row.dtype)
         if self.overwritten(alone)[0]:
             return replace(base, status="overwritten", pgmap_known=False)
-        pins = int(self.pins(alone)[0])
+        counted = int(self.pins(alone)[0])
+        pins = None if counted == _NOT_KNOWN else counted
         shared = bool(row["shared"])
         mapcount = int(row["mapcount"])
         return replace(
@@ -262,7 +251,7 @@ class _Describer:
             flag_names=names,
             refcount=int(row["refcount"]),
             mapcount=mapcount if self._folios and mapcount >= 0 else None,
-            pins=None if self._idle is None else pins,
+            pins=pins,
             shared=shared,
             hwpoison=hwpoison,
             folio_pages=int(row["folio"]),
@@ -271,34 +260,61 @@ class _Describer:
         )
 
     @staticmethod
-    def _status(hwpoison: bool | None, pins: int, shared: bool, mapping: int) -> str:
+    def _status(hwpoison: bool | None, pins: int | None, shared: bool, mapping: int) -> str:
         if hwpoison:
             return "poisoned"
         if pins:
             return "pinned"
         if shared:
             return "shared"
-        return "file" if mapping > 3 else "idle"
+        if mapping > 3:
+            return "file"
+        return "unknown" if pins is None else "idle"
 
-    def _flag_names(self, flags: int) -> tuple[str, ...]:
-        try:
-            text = decode_page_flags_value(Object(self._prog, "unsigned long", flags))
-        except LookupError:
-            return ()
-        return tuple(name for name in text.split("|") if name.startswith("PG_"))
+    def _flag_names(self, flags: int) -> tuple[str, ...] | None:
+        if flags not in self._names:
+            self._names[flags] = self._problems.attempt(
+                "names of flags", lambda: flag_names(self._prog, flags)
+            )
+        return self._names[flags]
 
     def range(self, row: Any) -> PageRange:
         group = self.group(row)
         pfn, kind = int(row["pfn"]), int(row["kind"])
         index = int(row["index"])
         return PageRange(
-            pfn,
-            group,
-            pfn << self._layout.page_shift,
-            index if group.mapping is not None else None,
-            index if group.shared else None,
-            int(row["mapping"]) if kind == Kind.TAIL else None,
+            pfn=pfn,
+            group=group,
+            physical=pfn << self._layout.page_shift,
+            index=index if group.mapping is not None else None,
+            share=index if group.shared else None,
+            head_pfn=int(row["mapping"]) if kind == Kind.TAIL else None,
         )
+
+    def explain(self, scan: Scan, notes: list[str]) -> None:
+        """What a reader must know of the struct pages of the namespace."""
+        groups = scan.groups
+        torn = _pages(groups[groups["kind"] == Kind.TORN])
+        if torn:
+            notes.append(f"{self._name}: {torn} struct pages are none: overwritten or corrupt")
+        strange = _pages(groups[self.overwritten(groups)])
+        if strange:
+            self._damaged(
+                f"{strange} struct pages were written after the crash (they point to no page map "
+                "of this kernel): a capture kernel bound the namespace; pmem-files needs none of "
+                "them"
+            )
+        pages = groups[(groups["kind"] == Kind.PAGE) & ~self.overwritten(groups)]
+        unknown = _pages(pages[self.pins(pages) == _NOT_KNOWN])
+        if unknown and self._idle is not None:
+            self._damaged(
+                f"how many mappings {unknown} pages have was not saved: whether something holds "
+                "them is not known",
+                Cause.NOT_SAVED,
+            )
+
+    def _damaged(self, why: str, cause: Cause = Cause.DAMAGED) -> None:
+        self._problems.add(Problem(cause=cause, what=self._name, why=why))
 
 
 def page_report(
@@ -309,7 +325,7 @@ def page_report(
     ranges: bool = False,
     keep: int = 50_000,
     progress: Progress | None = None,
-) -> PageReport:
+) -> Partial[PageReport]:
     """
     Scan the struct pages of a namespace, or of all.
 
@@ -322,17 +338,22 @@ def page_report(
     """
     need_kernel_debug_info(prog, "pgmap_array")
     chosen = chosen or Filter()
-    report = PageReport()
-    todo, report.lacks[:] = namespaces_to_scan(prog, name)
-    pgmaps, problems = pages_pgmap(prog)
-    known = None if problems else np.array([g.address for g in pgmaps], np.uint64)
+    problems = Problems()
+    groups: list[PageGroup] = []
+    found: list[PageRange] = []
+    notes: list[str] = []
+    todo = problems.take(namespaces_to_scan(prog, name))
+    pgmaps = pages_pgmap(prog)
+    # A struct page that points to none of them was overwritten, if these are all page maps.
+    every = np.array([g.address for g in problems.take(pgmaps)], np.uint64)
+    known = every if pgmaps.complete else None
     total = sum(end - start for start, end, _ in scan_ranges(g for _, g in todo))
     done = 0
-    if not todo:
-        report.notes.append("no page map: no namespace in fsdax or devdax mode was enabled")
+    if not todo and not problems:
+        notes.append("no page map: no namespace in fsdax or devdax mode was enabled")
     for title, pgmap in todo:
-        describer = _Describer(prog, title, pgmap, known)
-        owners = _Owners(prog, chosen.owner)
+        describer = _Describer(prog, title, pgmap, known, problems)
+        owners = _Owners(prog, chosen.owner, problems)
         todo_here = scan_ranges([pgmap])
         wanted: set[int] | None = None
 
@@ -346,36 +367,45 @@ def page_report(
             return describer.mask(runs, chosen, wanted)
 
         first_keep = keep if ranges and chosen.owner is None else 0
-        scan = scan_pages(prog, todo_here, where=where, keep=first_keep, progress=count)
+        partial = scan_pages(prog, todo_here, where=where, keep=first_keep, progress=count)
         if chosen.owner is not None:
-            wanted = owners.matching(scan.groups)
-            if ranges and scan.complete:
+            wanted = owners.matching(partial.value.groups)
+            if ranges and not _interrupted(partial):
                 # Now that the owner's mappings are known, its ranges.
-                scan = scan_pages(
+                partial = scan_pages(
                     prog, todo_here, where=functools.partial(where, wanted=wanted), keep=keep
                 )
-        _take(report, describer, scan, chosen, wanted, ranges, owners)
-        report.lacks += map(str, owners.problems)
+        scan = problems.take(partial, title)
+        here = scan.groups[describer.mask(scan.groups, chosen, wanted)]
+        groups += [_named(describer.group(row), owners) for row in here]
+        if ranges:
+            for row in scan.runs[describer.mask(scan.runs, chosen, wanted)]:
+                one = describer.range(row)
+                found.append(replace(one, group=_named(one.group, owners)))
         done += scan.pages
-        (report.notes if scan.complete else report.lacks).extend(scan.notes)
-        if not scan.complete:
+        if _interrupted(partial):
             break
-        _explain(report, title, scan, describer)
-    return report
+        describer.explain(scan, notes)
+    report = PageReport(groups=tuple(groups), ranges=tuple(found), notes=tuple(notes))
+    return problems.partial(report)
+
+
+def _interrupted(partial: Partial[Scan]) -> bool:
+    return any(problem.cause is Cause.INTERRUPTED for problem in partial.problems)
 
 
 class _Owners:
     """Names of owners, each looked up once."""
 
-    def __init__(self, prog: Program, wanted: str | None) -> None:
+    def __init__(self, prog: Program, wanted: str | None, problems: Problems) -> None:
         self._prog = prog
+        self._problems = problems
         self._wanted = wanted or ""
         self._names: dict[int, str] = {}
-        self.problems = Problems()
 
     def name(self, mapping: int) -> str:
         if mapping not in self._names:
-            self._names[mapping] = self.problems.take(describe_mapping(self._prog, mapping))
+            self._names[mapping] = self._problems.take(describe_mapping(self._prog, mapping))
         return self._names[mapping]
 
     def matching(self, groups: "Runs") -> set[int]:
@@ -390,55 +420,10 @@ class _Owners:
         return {mapping for mapping in mappings if self._wanted in self.name(mapping)}
 
 
-def _take(
-    report: PageReport,
-    describer: _Describer,
-    scan: Scan,
-    chosen: Filter,
-    wanted: "set[int] | None",
-    ranges: bool,
-    owners: _Owners,
-) -> None:
-    """Records of what was found."""
-    groups = scan.groups[describer.mask(scan.groups, chosen, wanted)]
-    named = [_named(describer.group(row), owners) for row in groups]
-    report.groups += named
-    if ranges:
-        runs = scan.runs[describer.mask(scan.runs, chosen, wanted)]
-        for row in runs:
-            found = describer.range(row)
-            report.ranges.append(replace(found, group=_named(found.group, owners)))
-
-
 def _named(group: PageGroup, owners: _Owners) -> PageGroup:
     if group.mapping is None:
         return group
     return replace(group, owner=owners.name(group.mapping))
-
-
-def _explain(report: PageReport, title: str, scan: Scan, describer: _Describer) -> None:
-    """What a reader must know of the struct pages of one namespace."""
-    missing = [
-        f"{count} {state.value}"
-        for state in State
-        if state is not State.SAVED and (count := scan.count(state))
-    ]
-    if missing:
-        every = sum(scan.count(state) for state in State)
-        report.lacks.append(
-            f"{title}: struct pages that are not in the dump: {', '.join(missing)} of {every} "
-            f"(pmem-coverage {title} says why; pmem-files needs none of them)"
-        )
-    torn = _pages(scan.groups[scan.groups["kind"] == Kind.TORN])
-    strange = _pages(scan.groups[describer.overwritten(scan.groups)])
-    if torn:
-        report.notes.append(f"{title}: {torn} struct pages are none: overwritten or corrupt")
-    if strange:
-        report.lacks.append(
-            f"{title}: {strange} struct pages were written after the crash (they point to no page "
-            "map of this kernel): a capture kernel bound the namespace; pmem-files needs none of "
-            "them"
-        )
 
 
 def _pages(groups: Iterable[Any]) -> int:

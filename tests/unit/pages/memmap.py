@@ -8,6 +8,7 @@ import struct
 from drgn import FindObjectFlags, Object, Program, Type, TypeEnumerator, TypeKind, TypeMember
 
 from drgn_pmem.kernel.pgmap import Altmap, Pgmap
+from drgn_pmem.partial import Partial
 from drgn_pmem.ranges import Range
 
 from .physical import PAGE, Machine, x86_64
@@ -188,7 +189,7 @@ class Kernel:
         """After a change of the machine."""
         self.machine.cover(self.prog)
         # What pages_pgmap() keeps: the page map without the XArray around it.
-        self.prog.cache["drgn_pmem.pgmaps"] = ([self._pgmap], [])
+        self.prog.cache["drgn_pmem.pgmaps"] = Partial([self._pgmap])
         return self.prog
 
     def lose(self, pfn: int, excluded: bool = False) -> Program:

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One struct page of every kernel generation, by the members that the generation has."""
 
-from drgn import Architecture
+from drgn import Architecture, Program
 import pytest
 
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.page import DaxGeneration, idle_refcount, page_layout, read_page
+from drgn_pmem.kernel.page import DaxGeneration, PageState, idle_refcount, page_layout, read_page
 from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.kernel.pgmap import Altmap
 from drgn_pmem.partial import NotSaved
@@ -34,6 +34,10 @@ EARLY, LATE = ("6.1", "6.6"), ("6.15", "7.1")
 BUSY = FIRST + 100
 
 
+def page_of(prog: Program, pfn: int) -> PageState:
+    return read_page(prog, pfn).value
+
+
 def idle(generation: str) -> int:
     return 0 if generation in LATE else 1
 
@@ -41,7 +45,7 @@ def idle(generation: str) -> int:
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_idle_page(generation: str) -> None:
     prog = Kernel(generation, {}).prog
-    page = read_page(prog, BUSY)
+    page = page_of(prog, BUSY)
     assert (page.state, page.reason) == (State.SAVED, None)
     assert page.refcount == idle(generation) == idle_refcount(prog)
     assert (page.pins, page.pinned, page.shared, page.hwpoison) == (0, False, False, False)
@@ -56,7 +60,7 @@ def test_idle_page(generation: str) -> None:
 @pytest.mark.parametrize("generation", EARLY)
 def test_mapped_page_before_folios(generation: str) -> None:
     prog = Kernel(generation, {BUSY: Page(mapping=MAPPING, index=7)}).prog
-    page = read_page(prog, BUSY)
+    page = page_of(prog, BUSY)
     assert (page.mapping_address, page.index, page.pins, page.mapcount) == (MAPPING, 7, 0, None)
 
 
@@ -64,7 +68,7 @@ def test_mapped_page_before_folios(generation: str) -> None:
 def test_mapped_page_of_folios_holds_a_reference_for_each_mapping(generation: str) -> None:
     mapped = Page(mapping=MAPPING, index=7, mapcount=1, refcount=2)
     prog = Kernel(generation, {BUSY: mapped}).prog
-    page = read_page(prog, BUSY)
+    page = page_of(prog, BUSY)
     assert (page.mapping_address, page.index) == (MAPPING, 7)
     assert (page.refcount, page.mapcount, page.pins, page.pinned) == (2, 2, 0, False)
 
@@ -75,39 +79,39 @@ def test_mapped_page_of_folios_holds_a_reference_for_each_mapping(generation: st
 )
 def test_pinned_page(generation: str, refcount: int, mapcount: int, pins: int) -> None:
     pinned = Page(mapping=MAPPING, mapcount=mapcount, refcount=refcount)
-    page = read_page(Kernel(generation, {BUSY: pinned}).prog, BUSY)
+    page = page_of(Kernel(generation, {BUSY: pinned}).prog, BUSY)
     assert (page.pins, page.pinned) == (pins, True)
 
 
 @pytest.mark.parametrize("generation", EARLY)
 def test_shared_extent_is_mapping_one_before_folios(generation: str) -> None:
-    page = read_page(Kernel(generation, {BUSY: Page(mapping=1, index=2)}).prog, BUSY)
+    page = page_of(Kernel(generation, {BUSY: Page(mapping=1, index=2)}).prog, BUSY)
     assert (page.shared, page.share, page.index, page.mapping_address) == (True, 2, None, None)
 
 
 def test_mark_without_sharers_is_stale() -> None:
-    page = read_page(Kernel("6.1", {BUSY: Page(mapping=1, index=0)}).prog, BUSY)
+    page = page_of(Kernel("6.1", {BUSY: Page(mapping=1, index=0)}).prog, BUSY)
     assert (page.shared, page.share, page.mapping_address) == (False, None, None)
 
 
 @pytest.mark.parametrize("generation", LATE)
 def test_shared_folio_has_no_mapping_but_a_share_count(generation: str) -> None:
-    page = read_page(Kernel(generation, {BUSY: Page(index=1, refcount=0)}).prog, BUSY)
+    page = page_of(Kernel(generation, {BUSY: Page(index=1, refcount=0)}).prog, BUSY)
     assert (page.shared, page.share, page.index) == (True, 1, None)
 
 
 @pytest.mark.parametrize("generation", EARLY)
 def test_index_without_mapping_is_no_share_count_before_folios(generation: str) -> None:
-    page = read_page(Kernel(generation, {BUSY: Page(index=5)}).prog, BUSY)
+    page = page_of(Kernel(generation, {BUSY: Page(index=5)}).prog, BUSY)
     assert (page.shared, page.share, page.index) == (False, None, None)
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_poisoned_page(generation: str) -> None:
     prog = Kernel(generation, {BUSY: Page(flags=RESERVED | HWPOISON)}).prog
-    assert read_page(prog, BUSY).hwpoison is True
-    assert "PG_hwpoison" in read_page(prog, BUSY).flag_names
-    assert read_page(prog, BUSY + 1).hwpoison is False
+    assert page_of(prog, BUSY).hwpoison is True
+    assert "PG_hwpoison" in page_of(prog, BUSY).flag_names
+    assert page_of(prog, BUSY + 1).hwpoison is False
 
 
 def folio(generation: str, head: int, order: int = 9) -> dict[int, Page]:
@@ -128,7 +132,7 @@ def folio(generation: str, head: int, order: int = 9) -> dict[int, Page]:
 @pytest.mark.parametrize("inside", [0, 1, 2, 300, 511])
 def test_every_page_of_a_folio_is_told_from_its_head(generation: str, inside: int) -> None:
     head = FIRST + 512
-    page = read_page(Kernel(generation, folio(generation, head)).prog, head + inside)
+    page = page_of(Kernel(generation, folio(generation, head)).prog, head + inside)
     assert (page.head_pfn, page.order) == (head, 9)
     assert (page.mapping_address, page.index, page.refcount) == (MAPPING, 512 + inside, 2)
     assert (page.pgmap, page.pgmap_known) == (PGMAP, True)
@@ -142,7 +146,7 @@ def test_device_dax_idles_at_one_on_every_kernel() -> None:
     for generation in GENERATIONS:
         kernel = Kernel(generation, {BUSY: Page(refcount=1)}, type="MEMORY_DEVICE_GENERIC")
         assert idle_refcount(kernel.prog, "MEMORY_DEVICE_GENERIC") == 1
-        assert read_page(kernel.prog, BUSY).pins == 0
+        assert page_of(kernel.prog, BUSY).pins == 0
 
 
 def test_struct_pages_of_the_altmap_were_never_written() -> None:
@@ -151,10 +155,10 @@ def test_struct_pages_of_the_altmap_were_never_written() -> None:
     )
     garbage = Page(flags=0xFFFF, mapping=MAPPING, refcount=77)
     prog = Kernel("6.1", {FIRST + i: garbage for i in range(33)}, altmap=altmap).prog
-    last = read_page(prog, FIRST + 31)
+    last = page_of(prog, FIRST + 31)
     assert (last.initialised, last.refcount, last.mapping, last.flags) == (False, None, None, None)
     assert "never initialised" in (last.reason or "")
-    assert read_page(prog, FIRST + 32).refcount == 77
+    assert page_of(prog, FIRST + 32).refcount == 77
 
 
 def test_tails_of_an_optimised_memmap_are_aliases() -> None:
@@ -162,7 +166,7 @@ def test_tails_of_an_optimised_memmap_are_aliases() -> None:
     pages = folio("6.6", head)
     pages[head + 64] = tail(head, flags=RESERVED | HWPOISON)
     kernel = Kernel("6.6", pages, type="MEMORY_DEVICE_GENERIC", shift=9, aliased=True)
-    first, in_second, alias = (read_page(kernel.prog, head + i) for i in (0, 64, 64 * 5))
+    first, in_second, alias = (page_of(kernel.prog, head + i) for i in (0, 64, 64 * 5))
     assert not first.aliased
     assert in_second.aliased
     assert alias.aliased
@@ -177,7 +181,7 @@ def test_nothing_is_said_of_a_struct_page_that_is_not_in_the_dump(
 ) -> None:
     kernel = Kernel("6.1", {BUSY: Page(mapping=MAPPING, refcount=3)})
     prog = kernel.lose(BUSY, excluded)
-    page = read_page(prog, BUSY)
+    page = page_of(prog, BUSY)
     assert page.state is state
     assert "not in the dump" in (page.reason or "")
     known = (page.flags, page.refcount, page.mapping, page.pins, page.shared, page.hwpoison)
@@ -187,7 +191,7 @@ def test_nothing_is_said_of_a_struct_page_that_is_not_in_the_dump(
 def test_head_that_is_not_in_the_dump() -> None:
     head = FIRST + 512
     kernel = Kernel("6.15", folio("6.15", head))
-    page = read_page(kernel.lose(head), head + 300)
+    page = page_of(kernel.lose(head), head + 300)
     assert (page.state, page.head_pfn, page.refcount) == (State.ABSENT, head, None)
     assert f"the head of the compound page (PFN {head:#x}) is not in the dump" in (
         page.reason or ""
@@ -196,7 +200,7 @@ def test_head_that_is_not_in_the_dump() -> None:
 
 @pytest.mark.parametrize("word", [1, 0x41414141, VMEMMAP + 64 * (BUSY + 1) | 1, VMEMMAP + 8 | 1])
 def test_tail_of_no_head_is_torn(word: int) -> None:
-    page = read_page(Kernel("6.1", {BUSY: Page(word=word, mapping=MAPPING)}).prog, BUSY)
+    page = page_of(Kernel("6.1", {BUSY: Page(word=word, mapping=MAPPING)}).prog, BUSY)
     assert (page.mapping, page.refcount) == (None, None)
     assert "overwritten or corrupt" in (page.reason or "")
 
@@ -204,7 +208,7 @@ def test_tail_of_no_head_is_torn(word: int) -> None:
 def test_page_map_that_the_kernel_does_not_have() -> None:
     """A capture kernel wrote the struct page anew: what it says is not of the crashed kernel."""
     other = Page(word=PGMAP + 0x1000, mapping=MAPPING, refcount=3)
-    page = read_page(Kernel("6.1", {BUSY: other}).prog, BUSY)
+    page = page_of(Kernel("6.1", {BUSY: other}).prog, BUSY)
     assert page.pgmap_known is False
     assert "written after the crash" in (page.reason or "")
     assert (page.mapping, page.refcount, page.pins, page.shared) == (None,) * 4
@@ -213,13 +217,13 @@ def test_page_map_that_the_kernel_does_not_have() -> None:
 def test_pfn_without_a_struct_page() -> None:
     prog = Kernel("6.1", {}).prog
     for pfn in (FIRST - 1, 5, 1 << 50, 1 << 62):
-        page = read_page(prog, pfn)
+        page = page_of(prog, pfn)
         assert page.state is State.UNMAPPED
         assert "no struct page" in (page.reason or "")
 
 
 def test_record_in_json_has_addresses_as_text() -> None:
-    record = read_page(Kernel("6.1", {BUSY: Page(mapping=MAPPING, index=7)}).prog, BUSY).to_json()
+    record = page_of(Kernel("6.1", {BUSY: Page(mapping=MAPPING, index=7)}).prog, BUSY).to_json()
     assert record["pfn"] == BUSY
     assert record["mapping"] == f"{MAPPING:#x}"
     assert (record["state"], record["index"], record["pinned"]) == ("saved", 7, False)
@@ -231,7 +235,7 @@ def test_vmcoreinfo_alone() -> None:
     layout = page_layout(prog)
     assert (layout.source, layout.index, layout.vmemmap) == ("vmcoreinfo", 32, VMEMMAP)
     assert layout.generation is None
-    page = read_page(prog, BUSY)
+    page = page_of(prog, BUSY)
     assert (page.mapping, page.refcount, page.pins) == (MAPPING, 1, None)
     with pytest.raises(MissingDebugInfo, match="-s VMLINUX"):
         idle_refcount(prog)

@@ -12,12 +12,15 @@ from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
-from drgn_pmem.analysis.pages import blocks, runs
+from drgn_pmem.analysis.pages import blocks, runs, states
+from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.runs import EMPTY, KEY, Decoder, Kind, hold_back, join
 from drgn_pmem.analysis.pages.scan import for_each_runs, scan_pages, scan_ranges
+from drgn_pmem.analysis.pages.states import PageReport, page_report
 from drgn_pmem.dumpfile import Coverage, State, open_dump, set_coverage, set_dump
 from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
 from drgn_pmem.kernel.pgmap import Altmap
+from drgn_pmem.partial import Cause, Partial
 
 from .memmap import (
     COUNT,
@@ -54,7 +57,7 @@ def check_against_pages(prog: Program, runs: np.ndarray) -> None:
     pfns = []
     for pfn, run in each(runs):
         pfns.append(pfn)
-        page = read_page(prog, pfn)
+        page = read_page(prog, pfn).value
         if run["kind"] == Kind.GAP:
             assert run["state"] == Coverage.code(page.state)
             continue
@@ -101,15 +104,15 @@ def test_scan_is_what_reading_each_page_gives(
     monkeypatch.setattr(blocks, "BLOCK_SIZE", block)
     monkeypatch.setattr(runs, "_SUB_PAGES", sub)
     prog = Kernel(generation, mixed(generation)).prog
-    scan = scan_pages(prog, RANGE)
-    assert (scan.pages, scan.total, scan.complete, scan.notes) == (COUNT, COUNT, True, [])
+    scan = scan_pages(prog, RANGE).whole()
+    assert (scan.pages, scan.total) == (COUNT, COUNT)
     check_against_pages(prog, scan.runs)
     assert scan.groups["pages"].sum() == COUNT
 
 
 def test_runs_are_as_long_as_they_can_be() -> None:
     prog = Kernel("6.1", mixed("6.1")).prog
-    runs = scan_pages(prog, RANGE).runs
+    runs = scan_pages(prog, RANGE).value.runs
     for a, b in itertools.pairwise(runs):
         same = all(a[name] == b[name] for name in KEY)
         follows = a["index"] + (a["count"] if a["mapping"] > 3 else 0) == b["index"]
@@ -118,9 +121,9 @@ def test_runs_are_as_long_as_they_can_be() -> None:
 
 def test_blocks_do_not_show_in_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     prog = Kernel("7.1", mixed("7.1")).prog
-    whole = scan_pages(prog, RANGE).runs
+    whole = scan_pages(prog, RANGE).value.runs
     monkeypatch.setattr(blocks, "BLOCK_SIZE", 64 * 5)
-    assert np.array_equal(scan_pages(prog, RANGE).runs, whole)
+    assert np.array_equal(scan_pages(prog, RANGE).value.runs, whole)
 
 
 PAGES = st.sampled_from(
@@ -171,7 +174,7 @@ def test_poisoned_tail_stands_apart() -> None:
     head = FIRST + 512
     pages = folio("6.6", head)
     pages[head + 100] = tail(head, flags=RESERVED | HWPOISON)
-    runs = scan_pages(Kernel("6.6", pages).prog, RANGE).runs
+    runs = scan_pages(Kernel("6.6", pages).prog, RANGE).value.runs
     mask = runs["flags"] & np.uint64(HWPOISON) != 0
     assert [(int(r["pfn"]), int(r["count"]), int(r["mapping"])) for r in runs[mask]] == [
         (head + 100, 1, head)
@@ -182,8 +185,10 @@ def test_poisoned_tail_stands_apart() -> None:
 def test_lost_struct_pages_are_gaps_and_their_neighbours_stand(excluded: bool) -> None:
     kernel = Kernel("6.1", mixed("6.1"))
     prog = kernel.lose(FIRST + 130, excluded)
-    scan = scan_pages(prog, RANGE)
+    partial = scan_pages(prog, RANGE)
+    scan = partial.value
     state = State.EXCLUDED if excluded else State.ABSENT
+    assert [(p.cause, p.state) for p in partial.problems] == [(Cause.NOT_SAVED, state)]
     assert scan.count(state) == 64
     assert scan.count(State.SAVED) == COUNT - 64
     gaps = scan.runs[scan.runs["kind"] == Kind.GAP]
@@ -195,10 +200,10 @@ def test_struct_pages_of_zeroes_are_left_out_ones() -> None:
     """``makedumpfile -E`` writes fewer than 256 pages that it leaves out as zeroes."""
     zeroes = Page(flags=0, word=0, mapping=0, index=0, mapcount=0, refcount=0)
     prog = Kernel("6.1", {FIRST + 100 + i: zeroes for i in range(64)}).prog
-    page = read_page(prog, FIRST + 100)
+    page = read_page(prog, FIRST + 100).value
     assert (page.state, page.flags, page.refcount) == (State.EXCLUDED, None, None)
     assert "reads as zeroes" in str(page.reason)
-    runs = scan_pages(prog, RANGE).runs
+    runs = scan_pages(prog, RANGE).value.runs
     check_against_pages(prog, runs)
     gaps = runs[runs["kind"] == Kind.GAP]
     assert [(int(run["pfn"]), int(run["count"])) for run in gaps] == [(FIRST + 100, 64)]
@@ -208,7 +213,7 @@ def test_head_in_a_gap_leaves_its_tails_without_owner() -> None:
     head = FIRST + 448
     pages = folio("6.6", head, order=7)
     prog = Kernel("6.6", pages).lose(head)
-    runs = scan_pages(prog, RANGE).runs
+    runs = scan_pages(prog, RANGE).value.runs
     (run,) = runs[runs["kind"] == Kind.TAIL]
     assert (int(run["pfn"]), int(run["count"]), int(run["mapping"])) == (head + 64, 64, head)
 
@@ -219,9 +224,9 @@ def test_struct_pages_of_the_altmap_are_counted_but_not_read() -> None:
     )
     garbage = {FIRST + i: Page(refcount=99, mapping=MAPPING) for i in range(32)}
     prog = Kernel("6.1", garbage, altmap=altmap).prog
-    ranges = scan_ranges(pages_pgmap(prog)[0])
+    ranges = scan_ranges(pages_pgmap(prog).value)
     assert ranges == [(FIRST, FIRST + 32, False), (FIRST + 32, FIRST + COUNT, True)]
-    scan = scan_pages(prog, ranges)
+    scan = scan_pages(prog, ranges).value
     kinds = {int(g["kind"]): int(g["pages"]) for g in scan.groups}
     assert kinds == {Kind.UNINITIALISED: 32, Kind.PAGE: COUNT - 32}
     assert not (scan.groups["refcount"] == 99).any()
@@ -229,12 +234,14 @@ def test_struct_pages_of_the_altmap_are_counted_but_not_read() -> None:
 
 def test_chosen_runs_and_a_limit() -> None:
     prog = Kernel("6.1", mixed("6.1")).prog
-    scan = scan_pages(prog, RANGE, where=lambda runs: runs["mapping"] == MAPPING)
+    scan = scan_pages(prog, RANGE, where=lambda runs: runs["mapping"] == MAPPING).value
     assert (scan.runs["mapping"] == MAPPING).all()
     assert scan.groups["pages"].sum() == COUNT
     few = scan_pages(prog, RANGE, where=lambda runs: runs["mapping"] == MAPPING, keep=2)
-    assert np.array_equal(few.runs, scan.runs[:2])
-    assert few.notes == [f"{len(scan.runs) - 2} more runs of pages were not kept (limit 2)"]
+    assert np.array_equal(few.value.runs, scan.runs[:2])
+    more = len(scan.runs) - 2
+    assert [str(p) for p in few.problems] == [f"{more} more runs of pages were not kept (limit 2)"]
+    assert not few.complete
 
 
 def test_ctrl_c_gives_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,11 +254,14 @@ def test_ctrl_c_gives_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
         if done > 300:
             raise KeyboardInterrupt
 
-    scan = scan_pages(prog, RANGE, progress=interrupt)
-    assert not scan.complete
+    partial = scan_pages(prog, RANGE, progress=interrupt)
+    scan = partial.value
+    assert not partial.complete
     assert 300 < scan.pages < COUNT
     assert scan.groups["pages"].sum() == scan.pages == seen[-1][0]
-    assert scan.notes == [f"interrupted: {scan.pages} of {COUNT} pages were looked at"]
+    (problem,) = partial.problems
+    assert problem.cause is Cause.INTERRUPTED
+    assert str(problem) == f"interrupted: {scan.pages} of {COUNT} pages were looked at"
 
 
 def elf_dump(path: Path, kernel: Kernel) -> None:
@@ -279,7 +289,7 @@ def test_elf_file_is_read_as_a_file(
 ) -> None:
     monkeypatch.setattr(blocks, "BLOCK_SIZE", 64 * 100)
     kernel = Kernel("6.15", mixed("6.15"))
-    expected = scan_pages(kernel.prog, RANGE).runs
+    expected = scan_pages(kernel.prog, RANGE).value.runs
     path = tmp_path / "vmcore"
     elf_dump(path, kernel)
     kernel.changed()
@@ -304,7 +314,7 @@ def test_file_that_ends_early_while_it_is_read(tmp_path: Path) -> None:
     set_coverage(kernel.prog, Coverage.everywhere(State.SAVED))
     assert blocks.reader_of(kernel.prog).parallel
     path.write_bytes(path.read_bytes()[:20000])
-    scan = scan_pages(kernel.prog, RANGE)
+    scan = scan_pages(kernel.prog, RANGE).value
     assert scan.count(State.TRUNCATED) == COUNT
 
 
@@ -333,3 +343,29 @@ def test_every_page_different_is_not_slow_and_not_large() -> None:
     runs = decoder.decode(pages.view(np.uint8).reshape(-1), FIRST)
     assert len(runs) == count
     assert (runs["count"] == 1).all()
+
+
+def report_of(prog: Program, **more: Any) -> Partial[PageReport]:
+    """page_report() of the one page map, without namespaces around it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(states, "need_kernel_debug_info", lambda *_: None)
+        patch.setattr(states, "for_each_namespace", lambda _: Partial([]))
+        patch.setattr(states, "describe_mapping", lambda _, mapping: Partial(f"{mapping:#x}"))
+        return page_report(prog, **more)
+
+
+def test_an_unknown_mapcount_makes_no_page_pinned() -> None:
+    # A folio whose head is the last struct page of 4 KiB: the first tail is in the next ones.
+    pages = {FIRST + 511 + i: page for i, page in enumerate(folio("6.15", FIRST + 511, 6).values())}
+    kernel = Kernel("6.15", pages)
+    whole = report_of(kernel.prog).value
+    assert {g.status for g in whole.groups if g.folio_pages == 64} == {"pinned"}
+    partial = report_of(kernel.lose(FIRST + 512))
+    (group,) = [g for g in partial.value.groups if g.mapping is not None]
+    assert (group.status, group.pins, group.mapcount) == ("file", None, None)
+    assert not partial.complete
+    assert any("is not known" in str(problem) for problem in partial.problems)
+    assert report_of(kernel.prog, chosen=Filter(busy=True)).value.groups == ()
+    page = read_page(kernel.prog, FIRST + 511)
+    assert (page.value.pins, page.value.pinned) == (None, None)
+    assert not page.complete

@@ -1,0 +1,249 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Naming a page
+-------------
+
+What users type for a page: a PFN out of a "Memory failure" message, a physical address out of a
+machine check, a pointer out of a backtrace, an offset in a namespace, a bad sector of a block
+device. A bare number could be several of those: which reading was taken is part of the answer, and
+where the dump does not hold what would decide it, that is a problem of the answer.
+"""
+
+from collections.abc import Iterable
+import enum
+import re
+
+from drgn import Program
+
+from drgn_pmem.dumpfile import State, coverage_of
+from drgn_pmem.errors import NotFound, UsageError
+from drgn_pmem.kernel.dm import dm_pieces, sector_below
+from drgn_pmem.kernel.iomem import IORESOURCE_SYSTEM_RAM, PERSISTENT_MEMORY, for_each_iomem
+from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
+from drgn_pmem.kernel.page import pages_pgmap
+from drgn_pmem.kernel.page_layout import page_layout
+from drgn_pmem.partial import Cause, Incomplete, Partial, Problem, Problems
+from drgn_pmem.ranges import RangeSet
+from drgn_pmem.record import Record
+
+__all__ = ("PageAddress", "Reading", "parse_page", "resolve_page")
+
+_SECTOR = 512
+_MAX_DIGITS = 40
+_NUMBER = r"0[xX][0-9a-fA-F]+|[0-9]+"
+_FORCED = re.compile(rf"(?P<how>pfn|phys):(?P<number>{_NUMBER})")
+_DEVICE = re.compile(rf"(?P<device>[A-Za-z][\w.\-]*)(?P<how>[+:])(?P<number>{_NUMBER})")
+
+
+class Reading(enum.Enum):
+    """How a user named a page."""
+
+    PFN = "pfn"
+    PHYSICAL = "physical"
+    PAGE = "page"
+    """Address of its struct page."""
+    OFFSET = "offset"
+    """Bytes into the data of a namespace."""
+    SECTOR = "sector"
+    """512-byte sector of a block device."""
+
+
+class PageAddress(Record):
+    """A page that a user named, and how it was understood."""
+
+    pfn: int
+    kind: Reading
+    text: str
+    """What the user typed."""
+    note: str | None = None
+    """Which reading was taken, where there was a choice."""
+
+
+def parse_page(prog: Program, text: str) -> int:
+    """
+    PFN of the page that a user named.
+
+    :param text: see :func:`resolve_page`
+    :return: PFN
+    :raises UsageError: if the text is none of the forms
+    :raises NotFound: if it names a place that the machine does not have
+    :raises Incomplete: if the dump does not hold what would decide which page is meant
+    """
+    return resolve_page(prog, text).whole().pfn
+
+
+def resolve_page(prog: Program, text: str) -> Partial[PageAddress]:
+    """
+    Find out which page a user means.
+
+    :param text: PFN, physical address or virtual address of a struct page (decimal or 0x);
+        ``pfn:0x1234``, ``phys:0x1234000``: the same without a choice; ``namespace0.0+0x1000``,
+        ``pmem0+0x1000``, ``dax0.0+0x1000``: bytes into the data of a namespace (what the block or
+        DAX device counts from); ``pmem0:8``, ``dm-0:8``: 512-byte sector (of a dm disk, through
+        its linear targets).
+    :return: The page; the problems say what would decide between two readings and is missing.
+    :raises UsageError: if the text is none of the forms
+    :raises NotFound: if it names a place that the machine does not have
+    :raises Incomplete: if the dump does not hold what would say whether the machine has it
+    """
+    word = text.strip()
+    if forced := _FORCED.fullmatch(word):
+        value = _integer(forced["number"])
+        if forced["how"] == "pfn":
+            return Partial(PageAddress(pfn=value, kind=Reading.PFN, text=word))
+        pfn = value >> page_layout(prog).page_shift
+        return Partial(PageAddress(pfn=pfn, kind=Reading.PHYSICAL, text=word))
+    if match := _DEVICE.fullmatch(word):
+        number = _integer(match["number"])
+        return Partial(_in_device(prog, word, match["device"], match["how"], number))
+    if not re.fullmatch(_NUMBER, word):
+        raise UsageError(
+            f"{word!r} names no page: give a PFN, a physical address, the address of a struct "
+            "page, NAMESPACE+OFFSET or DEVICE:SECTOR (numbers decimal or 0x)"
+        )
+    value = _integer(word)
+    return _struct_page(prog, word, value) if value >> 63 else _number(prog, word, value)
+
+
+def _integer(digits: str) -> int:
+    """Decimal or 0x; leading zeroes are decimal."""
+    # Longer ones also run into the interpreter's own limit.
+    if len(digits) > _MAX_DIGITS:
+        raise UsageError(f"{digits[:_MAX_DIGITS]}...: more than 64 bits is no PFN and no address")
+    value = int(digits, 16) if digits[:2].lower() == "0x" else int(digits, 10)
+    if value >> 64:
+        raise UsageError(f"{digits}: more than 64 bits is no PFN and no address")
+    return value
+
+
+def _incomplete(text: str, problems: Iterable[Problem]) -> Incomplete:
+    """Whether the machine has what the user named is not known."""
+    return Incomplete(problem.about(text) for problem in problems if problem.degrades)
+
+
+def _struct_page(prog: Program, text: str, value: int) -> Partial[PageAddress]:
+    layout = page_layout(prog)
+    inside = (value - layout.vmemmap) % layout.size
+    pfn = layout.pfn(value - inside)
+    problems = Problems()
+    known = problems.take(_known_memory(prog))
+    if pfn is None or not any(pfn << layout.page_shift in ranges for _, ranges in known):
+        if problems:
+            raise _incomplete(text, problems)
+        raise UsageError(f"{text} is a kernel address, but not that of a struct page")
+    note = f"{inside} bytes into the struct page of PFN {pfn:#x}" if inside else None
+    return Partial(PageAddress(pfn=pfn, kind=Reading.PAGE, text=text, note=note))
+
+
+def _number(prog: Program, text: str, value: int) -> Partial[PageAddress]:
+    shift = page_layout(prog).page_shift
+    as_pfn, as_physical = value << shift, value
+    problems = Problems()
+    known = problems.take(_known_memory(prog))
+    for what, ranges in known:
+        if as_pfn in ranges:
+            note = f"{text} taken as a PFN ({what}, physical {as_pfn:#x})"
+            if as_physical in ranges:
+                note += f"; as a physical address it would be PFN {value >> shift:#x}"
+            found = PageAddress(pfn=value, kind=Reading.PFN, text=text, note=note)
+            # Persistent memory comes first, and a PFN before an address: nothing overrules it.
+            return Partial(found) if ranges is known[0][1] else problems.partial(found)
+        if as_physical in ranges:
+            note = f"{text} taken as a physical address ({what}, PFN {value >> shift:#x})"
+            return problems.partial(
+                PageAddress(pfn=value >> shift, kind=Reading.PHYSICAL, text=text, note=note)
+            )
+    if not problems:
+        raise NotFound(
+            f"{text}: no memory there, neither as a PFN nor as a physical address "
+            "(pmem-namespaces shows the ranges of persistent memory)"
+        )
+    # Nothing distinguishes a PFN from a physical address but the dump's own memory.
+    coverage = coverage_of(prog)
+    if coverage.state(as_pfn) is State.ABSENT:
+        raise _incomplete(text, problems)
+    note = f"{text} taken as a PFN of the dump's memory"
+    found = PageAddress(pfn=value, kind=Reading.PFN, text=text, note=note)
+    if coverage.state(as_physical) is not State.ABSENT:
+        problems.add(
+            Problem(
+                cause=Cause.NOT_SAVED,
+                what=text,
+                why="could be a PFN or a physical address: pfn: and phys: before it decide",
+            )
+        )
+    return problems.partial(found)
+
+
+def _known_memory(prog: Program) -> Partial[tuple[tuple[str, RangeSet], ...]]:
+    """Physical ranges by what they are, persistent memory first; kept in ``prog.cache``."""
+    cached = prog.cache.get("drgn_pmem.known_memory")
+    if cached is None:
+        problems = Problems()
+        pmem = [r for pgmap in problems.take(pages_pgmap(prog)) for r in pgmap.ranges]
+        resources = problems.take(for_each_iomem(prog))
+        pmem += [r.range for r in resources if r.desc in PERSISTENT_MEMORY]
+        ram = [
+            r.range for r in resources if r.flags & IORESOURCE_SYSTEM_RAM == IORESOURCE_SYSTEM_RAM
+        ]
+        cached = problems.partial((("persistent memory", RangeSet(pmem)), ("RAM", RangeSet(ram))))
+        prog.cache["drgn_pmem.known_memory"] = cached
+    return cached
+
+
+def _in_device(prog: Program, text: str, device: str, how: str, number: int) -> PageAddress:
+    offset = number * _SECTOR if how == ":" else number
+    device, offset, way = _below(prog, text, device, offset)
+    namespace = _find_device(prog, device)
+    if namespace.data_offset is None and namespace.mode != "sector":
+        raise NotFound(f"{text}: where the data of {namespace.dev} begins is not known")
+    start = namespace.resource + (namespace.data_offset or 0)
+    size = namespace.size if namespace.size is not None else namespace.raw_size
+    if offset >= size:
+        raise NotFound(
+            f"{text}: {device} ends at byte {size:#x}"
+            + (f" (sector {size // _SECTOR})" if how == ":" else "")
+        )
+    if namespace.mode == "sector":
+        raise UsageError(
+            f"{text}: {device} is in sector mode; its block layout (BTT) does not say which page "
+            "holds an offset"
+        )
+    pfn = (start + offset) >> page_layout(prog).page_shift
+    kind = Reading.SECTOR if how == ":" else Reading.OFFSET
+    note = f"{start:#x} (data of {namespace.dev}) + {offset:#x} = physical {start + offset:#x}"
+    return PageAddress(pfn=pfn, kind=kind, text=text, note=way + note)
+
+
+def _below(prog: Program, text: str, device: str, offset: int) -> tuple[str, int, str]:
+    """Device under a dm disk, offset there, and the way in words; the same for all others."""
+    sector, rest = divmod(offset, _SECTOR)
+    problems = Problems()
+    place = problems.take(sector_below(prog, device, sector))
+    if place is None and problems:
+        raise _incomplete(f"{text}: where sector {sector} of {device} lies is not known", problems)
+    if place is None:
+        raise NotFound(
+            f"{text}: sector {sector} of {device} lies on no linear target "
+            "(what other targets of device mapper do with it is not known here)"
+        )
+    if place == (device, sector):
+        return device, offset, ""
+    way = f"sector {sector} of {device} is sector {place[1]} of {place[0]}; "
+    return place[0], place[1] * _SECTOR + rest, way
+
+
+def _find_device(prog: Program, name: str) -> Namespace:
+    """Namespace by any of its names."""
+    problems = Problems()
+    namespaces = problems.take(for_each_namespace(prog))
+    for namespace in namespaces:
+        if name in namespace.names:
+            return namespace
+    if name.startswith("dm-"):
+        problems.take(dm_pieces(prog))
+    if problems:
+        raise _incomplete(f"no device {name} is known", problems)
+    known = sorted(n.blockdev or n.chardev or n.dev for n in namespaces)
+    raise NotFound(f"no device {name}; there are {', '.join(known) or 'none'}")
