@@ -25,7 +25,8 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "What was there": {
         "kernel.nvdimm": ("for_each_bus", "for_each_dimm"),
         "kernel.region": ("for_each_region",),
-        "kernel.namespace": ("find_namespace", "for_each_namespace", "namespace_of_pfn"),
+        "analysis.inventory.names": ("find_namespace",),
+        "kernel.namespace": ("for_each_namespace", "namespace_of_pfn"),
         "kernel.dax": ("for_each_dax_device", "for_each_dax_region"),
         "kernel.pgmap": ("find_pgmap", "for_each_pgmap"),
         "kernel.iomem": ("for_each_iomem",),

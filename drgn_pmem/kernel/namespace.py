@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from drgn import Object, Program, cast, container_of
+from drgn.helpers.linux.block import for_each_disk
 
-from drgn_pmem.errors import MissingDebugInfo, NotFound
+from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.dax import DaxDevice, DaxRegion, for_each_dax_device, read_dax_region
-from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type, optional_member
+from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type, member, optional_member
 from drgn_pmem.kernel.device import (
     device_name,
     driver_name,
@@ -24,14 +25,14 @@ from drgn_pmem.kernel.device import (
     uuid_text,
 )
 from drgn_pmem.kernel.outline import NamespaceOutline, for_each_outline
-from drgn_pmem.kernel.pgmap import Pgmap, is_mapped
+from drgn_pmem.kernel.pgmap import Pgmap, for_each_pgmap, is_mapped
+from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "Namespace",
-    "find_namespace",
     "for_each_namespace",
     "namespace_of_pfn",
     "pgmap_of",
@@ -92,12 +93,11 @@ class Namespace(Record):
         return self.enabled is False
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What a user may call it: its devices, its given name, its uuid."""
-        own = (self.dev, self.blockdev, self.chardev, self.name, self.uuid, self.raw_uuid)
-        devices = self.daxregion.devices if self.daxregion else ()
-        every = (*own, *(device.chardev for device in devices))
-        return tuple(dict.fromkeys(name for name in every if name and name != _NIL_UUID))
+    def devices(self) -> tuple[str, ...]:
+        """Its block or character devices, without ``/dev/``."""
+        own = [self.blockdev, self.chardev]
+        own += [device.chardev for device in self.daxregion.devices] if self.daxregion else []
+        return tuple(dict.fromkeys(device for device in own if device))
 
     @property
     def range(self) -> Range:
@@ -343,12 +343,7 @@ class _Reader:
 
     def _btt(self, claim: Object, own_uuid: str | None) -> dict[str, Any]:
         nd_btt = container_of(claim, "struct nd_btt", "dev")
-        disk = None
-        if has_type(self.prog, "struct btt"):
-            disk = self.attempt(
-                "disk of its btt",
-                lambda: kernel_string(nd_btt.btt.btt_disk.disk_name) if nd_btt.btt else None,
-            )
+        disk = self.attempt("disk", lambda: self._btt_disk(nd_btt))
         return {
             "mode": "sector",
             "size": nd_btt.size.value_(),
@@ -361,34 +356,54 @@ class _Reader:
             "claim_object": nd_btt,
         }
 
+    def _btt_disk(self, nd_btt: Object) -> str | None:
+        if not has_type(self.prog, "struct btt"):
+            return _disk_of(nd_btt.dev.address_of_())
+        return kernel_string(nd_btt.btt.btt_disk.disk_name) if nd_btt.btt else None
+
     def _pmem(self, bound: Object) -> dict[str, Any]:
         """``struct pmem_device``: driver_data of what nd_pmem is bound to."""
-        if not has_type(self.prog, "struct pmem_device"):
-            return {}
-        pmem = cast("struct pmem_device *", bound.driver_data)
-        disk = self.attempt("disk", lambda: kernel_string(pmem.disk.disk_name))
-        pgmap = pmem.pgmap.address_of_()
-        mapped = self.attempt("page map", lambda: is_mapped(pmem.pgmap))
-        values: dict[str, Any] = {"blockdev": disk, "pgmap": pgmap.value_() if mapped else 0}
-        if mapped and bound.value_() == self.device.value_():
-            # A raw namespace whose region maps its pages (e820, of_pmem, virtio-pmem).
-            values |= {"mode": "fsdax", "map": "mem"}
+        pgmap: int | None
+        if has_type(self.prog, "struct pmem_device"):
+            pmem = cast("struct pmem_device *", bound.driver_data)
+            disk = self.attempt("disk", lambda: kernel_string(pmem.disk.disk_name))
+            pgmap = self.attempt(
+                "page map", lambda: pmem.pgmap.address_of_().value_() * is_mapped(pmem.pgmap)
+            )
+        else:
+            disk = self.attempt("disk", lambda: _disk_of(bound))
+            pgmap = self._pgmap_by_place()
+        values: dict[str, Any] = {"blockdev": disk, "pgmap": pgmap or 0}
+        if bound.value_() == self.device.value_():
+            if pgmap:
+                # A raw namespace whose region maps its pages (e820, of_pmem, virtio-pmem).
+                values |= {"mode": "fsdax", "map": "mem"}
+            elif pgmap is None:
+                values |= {"mode": None}
         return values
 
+    def _pgmap_by_place(self) -> int | None:
+        """Address of the fsdax page map in its range, 0 if there is none, None if not known."""
+        own = Range(self.nsio.res.start.value_(), self.nsio.res.end.value_() + 1)
+        pgmaps = for_each_pgmap(self.prog)
+        for pgmap in self.problems.take(pgmaps):
+            if pgmap.type.endswith("FS_DAX") and any(own.overlaps(r) for r in pgmap.ranges):
+                return pgmap.address
+        return 0 if pgmaps.complete else None
 
-def find_namespace(prog: Program, name: str) -> Namespace:
-    """
-    Namespace by its device name, its block or character device, or its given name.
 
-    :raises NotFound: naming those that there are
+def _disk_of(device: Object) -> str | None:
     """
-    problems = Problems()
-    namespaces = problems.take(for_each_namespace(prog))
-    for namespace in namespaces:
-        if name in namespace.names:
-            return namespace
-    known = ", ".join(sorted(n.dev for n in namespaces if not n.idle)) or "none"
-    raise NotFound("; ".join([f"no namespace {name!r}; there are: {known}", *map(str, problems)]))
+    Name of the disk whose parent a device is; needs no debug info of the driver.
+
+    :param device: ``struct device *``
+    """
+    for disk in bounded(for_each_disk(device.prog_), "disks"):
+        # Since Linux kernel commit 0d02129e76ed ("block: merge struct block_device and struct
+        # hd_struct") (in v5.11) part0 points to a struct block_device.
+        if member(disk, "part0.bd_device", "part0.__dev").parent == device:
+            return kernel_string(disk.disk_name)
+    return None
 
 
 def namespace_of_pfn(prog: Program, pfn: int) -> Partial[Namespace | None]:

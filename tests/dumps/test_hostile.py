@@ -5,8 +5,9 @@
 from drgn import Program
 import pytest
 
+from drgn_pmem.analysis.inventory.names import find_namespace
 from drgn_pmem.kernel.iomem import for_each_iomem
-from drgn_pmem.kernel.namespace import find_namespace, for_each_namespace
+from drgn_pmem.kernel.namespace import for_each_namespace
 from drgn_pmem.kernel.nvdimm import for_each_bus
 
 from ..samples import open_crash, run_json, run_text, samples

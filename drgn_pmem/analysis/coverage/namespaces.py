@@ -250,16 +250,15 @@ def read_namespace_coverage(prog: Program, name: str | None = None) -> CoverageA
             answer = answer.only(prog, name)
         found = list(reader.of_memmaps(answer))
     else:
-        found, more = reader.of_blocks()
+        found, more = reader.of_blocks(name)
         if not found and none is not None:
             raise none
         if not found and problems:
-            raise MissingDebugInfo(f"the dump holds no info block; {problems[0]}", "vmlinux")
+            of = "no info block" if name is None else f"no info block of {name!r} by name or uuid"
+            raise MissingDebugInfo(f"the dump holds {of}; {problems[0]}", "vmlinux")
         problems = problems[:1]
-        if name is not None:
-            found = [item for item in found if item.namespace == name]
-            if not found:
-                raise NotFound(f"no namespace {name!r} by the info blocks in the dump")
+        if name is not None and not found:
+            raise NotFound(f"no namespace {name!r} by the info blocks in the dump")
         reader.notes += more
     found = [replace(item, advice=advise(prog, item)) for item in found]
     return CoverageAnswer(found, reader.notes, problems)
@@ -354,13 +353,16 @@ class _Reader:
         }
         return {state: size for state, size in states.items() if size}
 
-    def of_blocks(self) -> tuple[list[NamespaceCoverage], list[str]]:
+    def of_blocks(self, name: str | None) -> tuple[list[NamespaceCoverage], list[str]]:
         """What info blocks alone tell."""
         problems = Problems()
         found = problems.take(find_blocks(self.prog))
         self.notes.append(f"no debug info: namespaces by their info blocks, in {found.searched}")
         more = [str(p) for p in problems if p.cause is not Cause.NO_DEBUG_INFO]
-        return [self.of_block(b) for b in found.blocks if b.block or b.namespace], more
+        wanted = [b for b in found.blocks if b.block or b.namespace]
+        if name is not None:
+            wanted = [b for b in wanted if b.is_called(name)]
+        return [self.of_block(b) for b in wanted], more
 
     def of_block(self, found: FoundBlock) -> NamespaceCoverage:
         stretches = tuple(stretches_of_block(found))

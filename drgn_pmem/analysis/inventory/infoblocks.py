@@ -72,6 +72,12 @@ class FoundBlock(Record):
     """All arenas of a BTT."""
     notes: tuple[str, ...] = ()
 
+    def is_called(self, name: str) -> bool:
+        """Whether it is the block of a namespace of that device name or uuid."""
+        return name == self.namespace or (
+            self.block is not None and name.lower() == self.block.uuid
+        )
+
     @property
     def kind(self) -> str:
         """``"fsdax"``, ``"devdax"``, ``"btt"``; ``"none"`` where there is no block."""

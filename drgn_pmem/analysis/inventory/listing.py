@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from drgn import Program
 
+from drgn_pmem.analysis.inventory.names import namespace_called
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.dax import DaxRegion, for_each_dax_region
 from drgn_pmem.kernel.iomem import for_each_persistent_memory
@@ -22,7 +23,7 @@ from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.nvdimm import Bus, Dimm, for_each_bus, for_each_dimm
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.region import Region, for_each_region
-from drgn_pmem.partial import Cause, Partial, Problems
+from drgn_pmem.partial import Cause, Partial, Problems, WalkError
 from drgn_pmem.record import Record
 
 __all__ = ("Inventory", "Selection", "read_inventory")
@@ -51,11 +52,21 @@ class Inventory(Record):
     dax_regions: list[DaxRegion]
 
 
-def _names(device: Any, prefix: str) -> set[str | None]:
-    """Names of a device, as ndctl takes them: ``region0`` or ``0``; of a bus its provider, too; of
-    a namespace also its devices, its given name and its uuid."""
-    own = {device.dev, device.dev.removeprefix(prefix), getattr(device, "provider", None)}
-    return own | set(device.names if isinstance(device, Namespace) else ())
+def _named(devices: Sequence[T], wanted: str, prefix: str) -> list[T]:
+    """Devices of a name, as ndctl takes them: ``region0`` or ``0``; of a bus its provider, too; of
+    a namespace all that :mod:`drgn_pmem.analysis.inventory.names` knows."""
+    found = [
+        device
+        for device in devices
+        if wanted
+        in (device.dev, device.dev.removeprefix(prefix), getattr(device, "provider", None))
+    ]
+    all_devices: Sequence[Any] = devices
+    namespaces = [device for device in all_devices if isinstance(device, Namespace)]
+    if not found and namespaces:
+        called = namespace_called(namespaces, wanted)
+        found = [device for device in devices if device is called]
+    return found
 
 
 def _select(found: Partial[Inventory], selection: Selection) -> Partial[Inventory]:
@@ -70,11 +81,15 @@ def _select(found: Partial[Inventory], selection: Selection) -> Partial[Inventor
     def matching(devices: Sequence[T], wanted: str | None, prefix: str) -> list[T]:
         if wanted is None or wanted == "all":
             return list(devices)
-        chosen = [d for d in devices if wanted in _names(d, prefix)]
+        chosen = _named(devices, wanted, prefix)
         if not chosen:
             known = ", ".join(d.dev for d in devices) or "none"
-            more = "" if found.complete else f"; there may be more: {next(iter(problems))}"
-            raise NotFound(f"no {prefix} {wanted!r}; there are: {known}{more}")
+            if problems:
+                raise WalkError(
+                    f"whether there is a {prefix} {wanted!r} is not known; could be read: {known}; "
+                    f"{next(iter(problems))}"
+                )
+            raise NotFound(f"no {prefix} {wanted!r}; there are: {known}")
         return chosen
 
     buses = matching(inventory.buses, selection.bus, "ndbus")

@@ -16,6 +16,7 @@ from typing import Any
 from drgn import FaultError, Program
 
 from drgn_pmem.analysis.inventory.listing import read_inventory
+from drgn_pmem.analysis.inventory.names import find_namespace
 from drgn_pmem.analysis.inventory.parts import PADDING, stretches_of_namespace
 from drgn_pmem.analysis.memmap.place import StructPages, address_text, read_struct_pages
 from drgn_pmem.dumpfile import State, coverage_of
@@ -29,7 +30,7 @@ from drgn_pmem.kernel.iomem import (
     Resource,
     for_each_iomem,
 )
-from drgn_pmem.kernel.namespace import Namespace, find_namespace, pgmap_of
+from drgn_pmem.kernel.namespace import Namespace, pgmap_of
 from drgn_pmem.kernel.pgmap import Pgmap, for_each_pgmap
 from drgn_pmem.kernel.walk import collect
 from drgn_pmem.partial import Problems

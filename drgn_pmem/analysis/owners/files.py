@@ -14,6 +14,7 @@ import contextlib
 from drgn import Object, Program
 import numpy as np
 
+from drgn_pmem.analysis.inventory.names import find_namespace
 from drgn_pmem.analysis.owners.daxfiles import (
     DaxFile,
     DaxFiles,
@@ -26,7 +27,6 @@ from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.daxchar import DaxChar
 from drgn_pmem.kernel.daxfs import device_number
 from drgn_pmem.kernel.memory import address_of
-from drgn_pmem.kernel.namespace import find_namespace
 from drgn_pmem.kernel.rmap import mappers_of, vmas_of_mapping
 from drgn_pmem.kernel.tasks import OpenFile, Task
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError

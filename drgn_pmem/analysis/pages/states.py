@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from drgn import Program
 import numpy as np
 
+from drgn_pmem.analysis.inventory.names import find_namespace
 from drgn_pmem.analysis.owners.search import describe_mapping
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.runs import Kind
@@ -23,7 +24,7 @@ from drgn_pmem.analysis.pages.scan import Progress, Scan, scan_pages, scan_range
 from drgn_pmem.dumpfile import Coverage, State
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
-from drgn_pmem.kernel.namespace import Namespace, find_namespace, for_each_namespace, pgmap_of
+from drgn_pmem.kernel.namespace import Namespace, for_each_namespace, pgmap_of
 from drgn_pmem.kernel.page import flag_names, idle_refcount, pages_pgmap
 from drgn_pmem.kernel.page_layout import DaxGeneration, page_layout
 from drgn_pmem.kernel.pgmap import Pgmap
