@@ -16,6 +16,7 @@ import re
 
 from drgn import Program
 
+from drgn_pmem.analysis.inventory.names import namespace_called
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.dm import dm_pieces, sector_below
@@ -238,9 +239,9 @@ def _find_device(prog: Program, name: str) -> Namespace:
     """Namespace by any of its names."""
     problems = Problems()
     namespaces = problems.take(for_each_namespace(prog))
-    for namespace in namespaces:
-        if name in namespace.names:
-            return namespace
+    found = namespace_called(namespaces, name)
+    if found is not None:
+        return found
     if name.startswith("dm-"):
         problems.take(dm_pieces(prog))
     if problems:
