@@ -327,3 +327,23 @@ def test_ten_thousand_mutations_are_answered_or_refused(whole: Case) -> None:
     assert explained > 1000
     assert refused > 100
     assert slowest < 1
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.format in ("zlib", "lzo", "raw", "elf")], ids=str
+)
+def test_implied_header_is_for_the_architecture_of_the_dump(case: Case) -> None:
+    """That of a kdump-compressed dump of arm64 was said to be for x86_64."""
+    implied = headers(case).implied
+    assert implied is not None
+    names = {"x86_64": "x86_64", "arm64": "aarch64"}
+    assert implied.machine_name == names[case.sample.architecture]
+
+
+def test_the_same_header_has_the_same_digest(whole: Case) -> None:
+    """A segment is larger than the header in it, and its rest is no part of the digest."""
+    answer = run_json(whole.prog, "elfcorehdr")
+    same = answer["found"]["bytes_sha256"] == answer["rebuilt"]["bytes_sha256"]
+    assert same == (answer["found"]["phdrs"] == answer["rebuilt"]["phdrs"])
+    if answer["identical"]:
+        assert same

@@ -3,6 +3,7 @@
 """Firmware-assisted dumps of real guests, against what the guests' kernels printed."""
 
 from collections.abc import Callable
+import dataclasses
 import itertools
 import random
 import re
@@ -14,15 +15,18 @@ from drgn import Program
 import pytest
 
 import drgn_pmem
+from drgn_pmem.analysis.fadump import elf, notes
 from drgn_pmem.analysis.fadump.examine import (
     Fadump,
     FadumpSource,
     examine_fadump,
     scan_for_headers,
 )
+from drgn_pmem.analysis.fadump.notes import crashing_registers
 from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.fadump import fadump_layout, fw_dump
 from drgn_pmem.kernel.kexec import read_physical
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem
 
 from ..samples import Case, open_crash, program, run_json, run_text, samples
 
@@ -430,3 +434,83 @@ def test_elfcorehdr_points_to_fadump(saved: Case) -> None:
         "PT_NOTE",
         *("PT_LOAD" for _ in drgn_pmem.dump_of(saved.prog).segments),
     ]
+
+
+def test_found_fields_stand_beside_what_they_should_be() -> None:
+    """The table showed the reconstructed 384 under a verdict on the found 400."""
+    (case,) = [c for c in REGISTERED if c.sample.release.startswith("6.12")]
+    prog = reopened(case)
+    address = fw_dump(prog).fadumphdr_addr
+    data = bytearray(read_physical(prog, address, fadump_layout(prog).size))
+    struct.pack_into("<I", data, 0x20, 400)
+    poke(prog, address, bytes(data))
+    fields = run_json(prog, "fadump")["header"]["fields"]
+    assert fields["pt_regs_sz"] == {
+        "value": 400, "from": "header", "expected": 384, "differs": True,
+    }  # fmt: skip
+    assert [name for name, field in fields.items() if field["differs"]] == ["pt_regs_sz"]
+    out, _ = run_text(prog, "fadump")
+    (line,) = (line for line in out.splitlines() if line.startswith("pt_regs_sz"))
+    assert line.split() == ["pt_regs_sz", "400", "header", "384", "yes"]
+
+
+def test_undamaged_fields_are_what_they_should_be(registered: Case) -> None:
+    fields = run_json(registered.prog, "fadump")["header"]["fields"]
+    assert not any(field["differs"] for field in fields.values())
+    assert sum(field["differs"] is False for field in fields.values()) >= 3
+
+
+def test_identical_headers_have_the_same_digest(fadump: Case) -> None:
+    """identical: true stood beside two digests."""
+    elf = run_json(fadump.prog, "fadump")["elfcorehdr"]
+    if elf["identical"]:
+        assert elf["found"]["bytes_sha256"] == elf["bytes_sha256"]
+
+
+def test_registers_that_no_stack_pointer_proves_are_not_verified(
+    saved: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The note in the crashing CPU's place was presented as its registers."""
+    assert crashing_registers(saved.prog).whole().verified
+    monkeypatch.setattr(notes, "_stack_of", lambda prog, cpu: range(0x1000, 0x2000))
+    found = crashing_registers(saved.prog)
+    assert not found.value.verified
+    assert not found.complete
+    answer = run_json(saved.prog, "fadump")
+    assert answer["header"]["fields"]["regs"]["from"].endswith("not verified")
+    with pytest.raises(PmemError, match="not verified"):
+        notes.fadump_stack(saved.prog)
+
+
+def test_a_task_that_cannot_be_read_verifies_nothing(
+    saved: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(prog: Program, cpu: int) -> range:
+        raise NotSaved(f"task of CPU {cpu}: the dump left this memory out")
+
+    monkeypatch.setattr(notes, "_stack_of", lost)
+    found = crashing_registers(saved.prog)
+    assert not found.value.verified
+    assert "left this memory out" in str(found.problems[0])
+
+
+def test_notes_buffer_that_cannot_be_translated_is_not_physical_0(
+    registered: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(prog: Program, virtual: int, what: str) -> int:
+        raise NotSaved(f"{what}: {virtual:#x}: the page table is excluded")
+
+    conf = dataclasses.replace(fw_dump(registered.prog), cpu_notes_buf_vaddr=0xC000000001000000)
+    monkeypatch.setattr(elf, "physical_of", lost)
+    with pytest.raises(NotSaved, match=r"cpu_notes_buf_vaddr.*excluded"):
+        elf.fadump_elf(registered.prog, conf, examined(registered).header)
+
+
+def test_memblock_that_cannot_be_read_leaves_the_elfcorehdr_unknown(
+    registered: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = Problem(cause=Cause.NOT_SAVED, why="left out", what="memblock.memory")
+    monkeypatch.setattr(elf, "for_each_mem_range", lambda prog: Partial([], (problem,)))
+    answer = examine_fadump(registered.prog)
+    assert answer.value.elf is None
+    assert not answer.complete

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from drgn_pmem.analysis.coverage.segments import Writer, _Reader, guess_loader
+from drgn_pmem.analysis.coverage.segments import Writer, _Reader, guess_loader, read_segments
 from drgn_pmem.analysis.inventory.machine import MachineMap
 from drgn_pmem.dumpfile import PF_DEV, DumpFile, open_dump
 from drgn_pmem.dumpfile.program import open_program
@@ -211,3 +211,27 @@ def test_code_that_drgn_option_prints_compiles(line: str, tmp_path: Path) -> Non
     prog, _ = open_program(path)
     code, _ = run_text(prog, f"{line} --drgn")
     exec(compile(code, line, "exec"), {"prog": prog})
+
+
+def test_low_memory_does_not_tell_the_loader_of_kernels_before_5_5(tmp_path: Path) -> None:
+    """Their kexec_file_load put it into the header, with a backup region."""
+    loads = [KERNEL, Load(0x1000, 0x9E000), Load(MIB, GIB)]
+    opened = dump(tmp_path, *loads)
+    assert guess_loader(opened).by_order is Writer.TOOLS
+    loader = guess_loader(opened, Writer.FILE_LOAD, low_tells=False)
+    assert loader.by_order is None
+    assert "the crashed kernel says kexec_file_load" in loader.text
+    assert "before Linux 5.5" in loader.text
+    pmem = dump(tmp_path, *loads, Load(8 * GIB, GIB), Load(4 * GIB, GIB, flags=PMEM))
+    assert guess_loader(pmem, low_tells=False).by_order is Writer.FILE_LOAD
+
+
+@pytest.mark.parametrize("young", [True, False])
+def test_vmcoreinfo_tells_a_kernel_that_leaves_low_memory_out(tmp_path: Path, young: bool) -> None:
+    """Without debug info; the line is younger than that."""
+    text = VMCOREINFO if young else VMCOREINFO.replace(b"BUILD-ID=", b"OTHER=")
+    loads = [KERNEL, Load(0x1000, 0x9E000), Load(MIB, GIB)]
+    path = Elf(loads, note(b"VMCOREINFO", 0, text)).write(tmp_path / "vmcore")
+    prog, _ = open_program(path)
+    loader = read_segments(prog).value.loader
+    assert (loader.by_order is Writer.TOOLS) == young
