@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from drgn_pmem.commands import load_command
 from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.partial import Cause, Problem
 from drgn_pmem.spec import Answer, Argument, Spec, ask, command, json_value, render, tables
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class ReportSection:
     """``"complete"``; ``"degraded"``: it lacks something, and says what; ``"not there"``: the
     crashed machine did not have what is asked; ``"impossible"``: :attr:`error` says why;
     ``"interrupted"``: by Ctrl-C, this section or one before."""
+    problems: tuple[Problem, ...] = ()
+    """What the answer lacks, or why there is none."""
 
     @property
     def found(self) -> str:
@@ -117,8 +120,8 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
     spec = load_command(name)
     args = spec.parser().parse_args(words)
 
-    def without(state: str, why: str) -> ReportSection:
-        return ReportSection(line, spec, args, noun, None, why, state)
+    def without(state: str, why: str, *problems: Problem) -> ReportSection:
+        return ReportSection(line, spec, args, noun, None, why, state, problems)
 
     if interrupted:
         return without(_INTERRUPTED, "not asked: the report was interrupted")
@@ -127,13 +130,13 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
     except NotFound as error:
         return without(_NOT_THERE, str(error))
     except PmemError as error:
-        return without(_IMPOSSIBLE, str(error))
+        return without(_IMPOSSIBLE, str(error), Problem.of(error))
     except KeyboardInterrupt:
         return without(_INTERRUPTED, "interrupted")
-    state = _DEGRADED if answer.lacks or not answer.whole else _COMPLETE
+    state = _COMPLETE if answer.whole else _DEGRADED
     if answer.interrupted:
         state = _INTERRUPTED
-    return ReportSection(line, spec, args, noun, answer, None, state)
+    return ReportSection(line, spec, args, noun, answer, None, state, tuple(answer.problems))
 
 
 @command(
@@ -199,8 +202,7 @@ def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
     return Answer(
         sections,
         notes=notes,
-        lacks=[f"not all is in it: {_names(unanswered)}"] if unanswered else [],
-        complete=not any(s.answer is None or not s.answer.whole for s in unanswered),
+        problems=_problems(unanswered),
         text=text,
         json=value,
     )
@@ -212,6 +214,20 @@ def _kind(args: argparse.Namespace) -> str:
     if args.html or args.json:
         return "html" if args.html else "json"
     return _KINDS.get(os.path.splitext(args.output or "")[1].lower(), "text")
+
+
+def _problems(sections: Sequence[ReportSection]) -> list[Problem]:
+    """One problem for all sections without a complete answer; what each lacks, it says itself."""
+    if not sections:
+        return []
+    interrupted = any(section.state == _INTERRUPTED for section in sections)
+    causes = [problem.cause for s in sections for problem in s.problems if problem.degrades]
+    return [
+        Problem(
+            cause=Cause.INTERRUPTED if interrupted else next(iter(causes), Cause.NOT_SAVED),
+            why=f"the report is incomplete: {_names(sections)}",
+        )
+    ]
 
 
 def _names(sections: Sequence[ReportSection]) -> str:
