@@ -103,7 +103,9 @@ def _code(args: argparse.Namespace) -> str:
         Argument("--busy", action="store_true",
                  help="only pages with references beyond idle and mappings"),
         Argument("--hwpoison", action="store_true", help="only poisoned pages"),
-        Argument("--shared", action="store_true", help="only pages of shared (reflinked) extents"),
+        Argument("--shared", action="store_true",
+                 help="only pages whose struct page counts several files (reflink); pmem-files and"
+                 " pmem-rmap compare DAX entries, too"),
     ),
     fields=(
         Field.of("NAMESPACE", "namespace", "namespace"),

@@ -143,6 +143,25 @@ def test_pages_of_a_reflinked_extent_name_every_file(case: Case) -> None:
         assert answer["shared"] is True
 
 
+def test_shared_is_the_same_word_everywhere(case: Case) -> None:
+    """By pmem-rmap and pmem-page of each page, and in numbers by pmem-files and pmem-pages."""
+    shared = {
+        pfn: answer["shared"]
+        for pfn, answer in mapped(case).items()
+        if is_pmem(case, pfn)
+        and len([o for o in answer["owners"] if "i_pages" in o["sources"]]) > 1
+    }
+    assert all(shared.values())
+    for pfn in [*shared, *list(mapped(case))[:5]]:
+        (page,) = run_json(case.prog, f"pmem-page {pfn:#x}")
+        assert page["shared"] == mapped(case)[pfn]["shared"]
+    if shared:
+        assert sum(file["shared"] or 0 for file in run_json(case.prog, "pmem-files")) >= len(shared)
+        marked = sum(group["pages"] for group in run_json(case.prog, "pmem-pages --shared"))
+        _, notes = run_text(case.prog, "pmem-pages --shared")
+        assert marked >= len(shared) or "DAX entries of several files name" in notes
+
+
 def test_an_offset_in_a_device_dax_follows_from_its_range(case: Case) -> None:
     starts = {
         line.partition("/")[0]: int(line.partition("=")[2].rstrip("|"), 0)
@@ -276,6 +295,16 @@ def test_an_unlinked_file_is_shown_with_who_holds_it(case: Case) -> None:
                 for owner in answer["owners"]:
                     if owner["deleted"]:
                         assert {o["pid"] for o in owner["open_by"]} <= holders
+
+
+def test_who_has_a_file_open_is_the_same_by_page_and_by_file(case: Case) -> None:
+    listed = {(f["device"], f["inode"]): f["open_by"] for f in run_json(case.prog, "pmem-files -a")}
+    some = 0
+    for answer in mapped(case).values():
+        for owner in answer["owners"]:
+            assert owner["open_by"] == listed[owner["device"], owner["inode"]]
+            some += len(owner["open_by"])
+    assert some
 
 
 def test_every_mount_shows_a_file_and_the_plain_one_comes_first(case: Case) -> None:

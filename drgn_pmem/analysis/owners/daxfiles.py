@@ -149,10 +149,15 @@ class DaxFiles:
         ]
         return np.unique(np.concatenate(pages), return_counts=True)
 
+    @property
+    def shared_pfns(self) -> "npt.NDArray[np.uint64]":
+        """PFNs that several DAX entries name."""
+        pfns, counts = self._owner_counts
+        return pfns[counts > 1]
+
     def shared_pages(self, entries: DaxEntries) -> int:
         """Pages of a file that other files' (or the same file's) entries name too."""
-        pfns, counts = self._owner_counts
-        shared = pfns[counts > 1]
+        shared = self.shared_pfns
         if not len(shared):
             return 0
         total = 0

@@ -11,6 +11,7 @@ the second source is the range of the device.
 """
 
 from collections.abc import Iterator
+import itertools
 
 from drgn import Object, Program
 
@@ -30,12 +31,12 @@ from drgn_pmem.kernel.daxfs import device_number, host_of_mapping
 from drgn_pmem.kernel.dm import sectors_above
 from drgn_pmem.kernel.memory import address_of, cached
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
-from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
+from drgn_pmem.kernel.page import PageState, page_layout, pages_pgmap, read_page
 from drgn_pmem.kernel.rmap import Mapping, Proof, mappings_of_page
 from drgn_pmem.kernel.tasks import tasks_of
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, State
 
-__all__ = ("Owner", "PageOwners", "describe_mapping", "namespaces_of", "owners_of")
+__all__ = ("Owner", "PageOwners", "describe_mapping", "namespaces_of", "owners_of", "shared_of")
 
 _FS_DAX = "MEMORY_DEVICE_FS_DAX"
 
@@ -69,7 +70,7 @@ class _Question:
     def answer(self) -> Partial[PageOwners]:
         namespace = self.namespace
         owners = tuple(self._owners())
-        shared = self._shared(owners)
+        shared = self.problems.take(shared_of(self.prog, self.page))
         self._explain(owners)
         device = None
         if namespace is not None:
@@ -271,16 +272,6 @@ class _Question:
                 hole=hole,
             )
 
-    def _shared(self, owners: tuple[Owner, ...]) -> bool | None:
-        if not self._is_pmem:
-            return None
-        files = [o for o in owners if "i_pages" in o.sources]
-        if len(files) > 1:
-            return True
-        if self.known and self.page.shared is not None:
-            return self.page.shared
-        return False if files and dax_files_of(self.prog).complete else None
-
     def _why(self) -> str:
         """Why the struct page says nothing: short, the same for all pages of its kind."""
         if not self.page.initialised:
@@ -356,6 +347,29 @@ def _pfn(prog: Program, page: "Object | int") -> int:
     if pfn is None:
         raise UsageError(f"{address:#x} is not the address of a struct page")
     return pfn
+
+
+def shared_of(prog: Program, page: PageState) -> Partial[bool | None]:
+    """
+    Whether a page belongs to several files (reflink): DAX entries of several files name it, or its
+    struct page counts several. A struct page that counts one may belong to more files: the kernel
+    counts those that were read through a mapping since they share it.
+
+    :return: None if that is not known, and for pages of RAM.
+    """
+    problems = Problems()
+    known = page.state is State.SAVED and page.reason is None and page.pgmap_known is not False
+    if page.type is None:
+        return problems.partial(None)
+    if known and (page.shared or page.type != _FS_DAX):
+        return problems.partial(page.shared)
+    partial = dax_files_of(prog)
+    files = len(list(itertools.islice(partial.value.owners(page.pfn), 2)))
+    if files > 1:
+        return problems.partial(True)
+    problems.take(partial, "there may be more owners")
+    is_counted = known and page.shared is not None
+    return problems.partial(False if partial.complete and (files or is_counted) else None)
 
 
 def describe_mapping(prog: Program, mapping: "Object | int") -> Partial[str]:

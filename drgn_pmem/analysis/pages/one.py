@@ -14,7 +14,7 @@ from typing import Any
 
 from drgn import Program
 
-from drgn_pmem.analysis.owners.search import describe_mapping
+from drgn_pmem.analysis.owners.search import describe_mapping, shared_of
 from drgn_pmem.analysis.pages.words import resolve_page
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import NotFound, UsageError
@@ -42,6 +42,8 @@ class OnePage(Record):
     """What the struct page's mapping is. A hint for device DAX, whose pages keep it after unmap."""
     query: str | None = None
     """What the user typed."""
+    shared: bool | None = None
+    """Belongs to several files (reflink), by its struct page or by their DAX entries."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -59,7 +61,7 @@ class OnePage(Record):
         words = (
             ("poisoned", state.hwpoison),
             ("pinned", state.pinned),
-            ("shared", state.shared),
+            ("shared", self.shared),
             ("aliased", state.aliased),
             ("file", state.mapping_address is not None and state.type is not None),
         )
@@ -70,6 +72,7 @@ class OnePage(Record):
     def to_json(self) -> dict[str, Any]:
         return {
             **self.state.to_json(),
+            "shared": self.shared,
             "namespace": self.namespace,
             "offset": self.offset,
             "owner": self.owner,
@@ -94,7 +97,8 @@ def one_page(prog: Program, pfn: int, query: str | None = None) -> Partial[OnePa
         start = namespace.resource + namespace.data_offset
         offset = state.physical - start if state.physical >= start else None
     mapping = state.mapping_address if state.type is not None else None
-    if state.shared:
+    shared = problems.take(shared_of(prog, state))
+    if shared:
         notes.append(f"PFN {pfn:#x} belongs to a shared extent: pmem-rmap {pfn:#x} finds its files")
     if state.refcount is None and state.initialised:
         notes.append(f"PFN {pfn:#x}: pmem-rmap {pfn:#x} finds owners without the struct page")
@@ -103,6 +107,7 @@ def one_page(prog: Program, pfn: int, query: str | None = None) -> Partial[OnePa
         namespace=namespace.dev if namespace else None,
         offset=offset,
         owner=problems.take(describe_mapping(prog, mapping)) if mapping is not None else None,
+        shared=shared,
         query=query,
         notes=tuple(notes),
     )

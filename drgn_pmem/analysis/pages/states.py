@@ -8,7 +8,7 @@ What the pages of each namespace are doing, from a scan of its struct pages: gro
 and the ranges they are in, with the file or device they belong to. :class:`Filter` chooses some.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 import functools
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from drgn import Program
 import numpy as np
 
 from drgn_pmem.analysis.inventory.names import find_namespace
+from drgn_pmem.analysis.owners.daxfiles import dax_files_of
 from drgn_pmem.analysis.owners.search import describe_mapping
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.runs import Kind
@@ -387,12 +388,29 @@ def page_report(
         if _interrupted(partial):
             break
         describer.explain(scan, notes)
+    if chosen.shared:
+        notes += _compare_shared(prog, groups, [pgmap for _, pgmap in todo], problems)
     report = PageReport(groups=tuple(groups), ranges=tuple(found), notes=tuple(notes))
     return problems.partial(report)
 
 
 def _interrupted(partial: Partial[Scan]) -> bool:
     return any(problem.cause is Cause.INTERRUPTED for problem in partial.problems)
+
+
+def _compare_shared(
+    prog: Program, groups: "list[PageGroup]", pgmaps: "list[Pgmap]", problems: Problems
+) -> Iterator[str]:
+    """Say how many pages are shared by what DAX entries name: a struct page counts those files only
+    through which the page was read since they share it."""
+    pfns = problems.take(dax_files_of(prog)).shared_pfns.tolist()
+    found = sum(any(pgmap.has_pfn(pfn) for pgmap in pgmaps) for pfn in pfns)
+    marked = sum(group.pages for group in groups)
+    if found != marked:
+        yield (
+            f"{marked} struct pages are marked as shared; DAX entries of several files name {found}"
+            " pages (pmem-files shows the files)"
+        )
 
 
 class _Owners:
