@@ -16,13 +16,12 @@ start.
 from __future__ import annotations
 
 from collections.abc import Callable
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.clayout import CLayout
-from drgn_pmem.formats.superblock import SB_SIZE, pack_sb, unpack_sb
+from drgn_pmem.formats.superblock import SB_SIZE, unpack_sb
 
 __all__ = (
     "BTT_SIGNATURE",
@@ -30,7 +29,6 @@ __all__ = (
     "BttArenaPlace",
     "BttChain",
     "BttMapEntry",
-    "build_btt",
     "check_btt",
     "decode_map_entry",
     "parse_btt",
@@ -156,18 +154,6 @@ def parse_btt(data: bytes, *, verify: bool = True) -> BttArena:
             f"damaged BTT arena: checksum {arena.checksum:#018x}, its bytes give {computed:#018x}"
         )
     return arena
-
-
-def build_btt(arena: BttArena) -> bytes:
-    """
-    The 4096 bytes of an arena's info block, with their checksum (the record's own is not used).
-
-    :raises FormatError: if a field does not fit or a UUID is none.
-    """
-    members = dataclasses.asdict(arena)
-    del members["checksum_ok"]
-    members["signature"] = BTT_SIGNATURE
-    return pack_sb(_LAYOUT, "btt_sb", members)
 
 
 def check_btt(arena: BttArena, available: int) -> list[str]:

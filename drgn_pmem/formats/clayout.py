@@ -18,7 +18,7 @@ import uuid
 
 from drgn_pmem.errors import FormatError
 
-__all__ = ("ByteOrder", "CLayout", "uuid_bytes", "uuid_text")
+__all__ = ("ByteOrder", "CLayout", "uuid_text")
 
 ByteOrder = Literal["little", "big"]
 
@@ -97,15 +97,3 @@ class CLayout:
 def uuid_text(data: bytes) -> str:
     """16 bytes of a ``uuid_t`` as text, as the kernel's ``%pUb`` prints them."""
     return str(uuid.UUID(bytes=data))
-
-
-def uuid_bytes(text: str) -> bytes:
-    """
-    The 16 bytes of a ``uuid_t``.
-
-    :raises FormatError: if *text* is not a UUID.
-    """
-    try:
-        return uuid.UUID(text).bytes
-    except ValueError:
-        raise FormatError(f"{text!r} is not a UUID") from None

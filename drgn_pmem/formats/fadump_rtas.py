@@ -11,7 +11,6 @@ writes (:linux:`arch/powerpc/platforms/pseries/rtas-fadump.h`). All big-endian.
 from __future__ import annotations
 
 from collections.abc import Iterator
-import dataclasses
 import enum
 from typing import Any
 
@@ -26,8 +25,6 @@ __all__ = (
     "RtasFadumpMem",
     "RtasSection",
     "SectionType",
-    "build_reg_save_area",
-    "build_rtas_fadump_mem",
     "check_rtas_fadump_mem",
     "parse_reg_save_area",
     "parse_rtas_fadump_mem",
@@ -148,27 +145,6 @@ def parse_rtas_fadump_mem(data: bytes) -> RtasFadumpMem:
     return RtasFadumpMem(sections=sections, **members)
 
 
-def build_rtas_fadump_mem(mem: RtasFadumpMem) -> bytes:
-    """
-    The bytes of the structure.
-
-    :raises FormatError: if a field does not fit, or the first section would lie in the header.
-    """
-    members: dict[str, int | bytes] = {
-        field.name: getattr(mem, field.name)
-        for field in dataclasses.fields(mem)
-        if field.name != "sections"
-    }
-    members["dump_num_sections"] = len(mem.sections)
-    data = _LAYOUT.pack("rtas_fadump_section_header", members, "big")
-    if not len(data) <= mem.offset_first_dump_section <= 4096:
-        raise FormatError(f"no section can be at offset {mem.offset_first_dump_section}")
-    return data.ljust(mem.offset_first_dump_section, b"\0") + b"".join(
-        _LAYOUT.pack("rtas_fadump_section", dataclasses.asdict(section), "big")
-        for section in mem.sections
-    )
-
-
 def check_rtas_fadump_mem(mem: RtasFadumpMem) -> list[str]:
     """
     Why a capture kernel does not accept the dump: the checks of ``rtas_fadump_process()``, one
@@ -264,29 +240,3 @@ def _entries(data: bytes, offset: int) -> Iterator[tuple[str, int]]:
     for at in range(offset, len(data) - 15, 16):
         name = bytes(data[at : at + 8]).rstrip(b"\0").decode("ascii", "backslashreplace")
         yield name, int.from_bytes(data[at + 8 : at + 16], "big")
-
-
-def build_reg_save_area(area: RegSaveArea) -> bytes:
-    """
-    The bytes of a register save area.
-
-    :raises FormatError: if a field does not fit.
-    """
-    header = _LAYOUT.pack(
-        "rtas_fadump_reg_save_area_header",
-        {
-            "magic_number": b"REGSAVE",
-            "version": area.version,
-            "num_cpu_offset": area.num_cpu_offset,
-        },
-        "big",
-    )
-    if not len(header) <= area.num_cpu_offset <= 4096:
-        raise FormatError(f"the number of CPUs cannot be at offset {area.num_cpu_offset}")
-    data = header.ljust(area.num_cpu_offset, b"\0") + len(area.cpus).to_bytes(4, "big")
-    for cpu in area.cpus:
-        for name, value in (("CPUSTRT", cpu.cpu), *cpu.registers, ("CPUEND", cpu.cpu)):
-            if len(name) > 8 or not 0 <= value < 1 << 64:
-                raise FormatError(f"register {name!r} = {value:#x} does not fit an entry")
-            data += name.encode("ascii").ljust(8, b"\0") + value.to_bytes(8, "big")
-    return data

@@ -19,7 +19,7 @@ from typing import Any
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import BTT_SIGNATURE, BttArena, parse_btt
 from drgn_pmem.formats.clayout import CLayout
-from drgn_pmem.formats.superblock import SB_SIZE, pack_sb, unpack_sb
+from drgn_pmem.formats.superblock import SB_SIZE, unpack_sb
 
 __all__ = (
     "DAX_SIGNATURE",
@@ -30,7 +30,6 @@ __all__ = (
     "PFN_SIGNATURE",
     "FoundInfoBlock",
     "InfoBlock",
-    "build_infoblock",
     "check_infoblock",
     "data_range",
     "effective_align",
@@ -153,20 +152,6 @@ def parse_infoblock(data: bytes, *, verify: bool = True) -> InfoBlock:
             f"damaged info block: checksum {block.checksum:#018x}, its bytes give {computed:#018x}"
         )
     return block
-
-
-def build_infoblock(block: InfoBlock) -> bytes:
-    """
-    The 4096 bytes of an info block, with their checksum (the record's own is not used).
-
-    :raises FormatError: if a field does not fit, or the signature or a UUID is none.
-    """
-    members = dataclasses.asdict(block)
-    del members["checksum_ok"]
-    members["signature"] = block.signature.encode() + b"\0"
-    if members["signature"] not in (PFN_SIGNATURE, DAX_SIGNATURE):
-        raise FormatError(f"{block.signature!r} is neither NVDIMM_PFN_INFO nor NVDIMM_DAX_INFO")
-    return pack_sb(_LAYOUT, "nd_pfn_sb", members)
 
 
 def fill_in_defaults(block: InfoBlock, page_size: int = 4096) -> InfoBlock:

@@ -18,7 +18,7 @@ import uuid
 
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.checksum import nd_fletcher64
-from drgn_pmem.formats.clayout import CLayout, uuid_bytes, uuid_text
+from drgn_pmem.formats.clayout import CLayout, uuid_text
 
 __all__ = (
     "ABSTRACTIONS",
@@ -26,7 +26,6 @@ __all__ = (
     "CxlRegionLabel",
     "EfiLabel",
     "Label",
-    "build_label",
     "parse_label",
 )
 
@@ -238,31 +237,3 @@ def parse_label(data: bytes) -> Label:
     if short:
         values.update(align=None, type_guid=None, abstraction_guid=None, checksum_ok=None)
     return record(**values)
-
-
-def build_label(label: Label) -> bytes:
-    """
-    The 256 bytes of a label with its checksum; 128 bytes for an EFI label whose ``align`` is
-    ``None``.
-
-    :raises FormatError: if a field does not fit or a UUID is none.
-    """
-    members: dict[str, int | bytes] = {}
-    struct = "nvdimm_efi_label"
-    if type(label) in _CXL_TYPES:
-        kind, struct = _CXL_TYPES[type(label)]
-        members["type"] = uuid_bytes(kind)
-    for field in dataclasses.fields(label):
-        name, value = field.name, getattr(label, field.name)
-        if name == "checksum_ok" or value is None:
-            continue
-        if isinstance(label, CxlNamespaceLabel) and name == "abstraction_guid":
-            members["abstraction_uuid"] = uuid_bytes(value)
-        elif name.endswith("guid"):
-            members[name] = uuid.UUID(bytes=uuid_bytes(value)).bytes_le
-        else:
-            members[name] = uuid_bytes(value) if name.endswith("uuid") else value
-    data = _LAYOUT.pack(struct, members)
-    if isinstance(label, EfiLabel) and label.align is None:
-        return data[:128]
-    return data[:-8] + nd_fletcher64(data[:-8] + bytes(8)).to_bytes(8, "little")

@@ -11,7 +11,7 @@ keeps it in ``nvdimm_drvdata.data`` (``nsarea.config_size`` bytes). A dump has t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,9 @@ from typing import Any
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.checksum import nd_fletcher64
 from drgn_pmem.formats.clayout import CLayout
-from drgn_pmem.formats.label import Label, build_label, parse_label
+from drgn_pmem.formats.label import Label, parse_label
 
-__all__ = ("LabelArea", "LabelSlot", "NamespaceIndex", "build_label_area", "parse_label_area")
+__all__ = ("LabelArea", "LabelSlot", "NamespaceIndex", "parse_label_area")
 
 _SIGNATURE = b"NAMESPACE_INDEX\0"
 _ALIGN = 256
@@ -217,56 +217,3 @@ def _used_slots(
         if label.checksum_ok is False:
             problems.append("wrong checksum")
         yield LabelSlot(slot, label, tuple(problems))
-
-
-def build_label_area(
-    labels: Iterable[Label],
-    config_size: int = 128 << 10,
-    label_size: int = 256,
-    *,
-    seq: int = 1,
-    version: tuple[int, int] | None = None,
-) -> bytes:
-    """
-    A label storage area whose first index is in force and lists *labels* at their slots.
-
-    :param seq: Sequence number, 1 to 3, of the first index; the second has the one before.
-    :param version: Default 1.1 for 128-byte labels, else 1.2.
-    :raises FormatError: if the labels do not fit.
-    """
-    size = _sizeof_index(config_size, label_size) if label_size in (128, 256) else 0
-    if not size or not 1 <= seq <= 3:
-        raise FormatError(
-            f"no label area has {config_size} bytes, {label_size}-byte labels and"
-            f" sequence number {seq}"
-        )
-    nslot = (config_size - 2 * size) // label_size
-    area = bytearray(config_size)
-    free = bytearray(-(-nslot // 8))
-    for slot in range(nslot):
-        free[slot // 8] |= 1 << slot % 8
-    for label in labels:
-        data = build_label(label)
-        if label.slot >= nslot or len(data) != label_size:
-            raise FormatError(f"no slot {label.slot} for a label of {len(data)} bytes")
-        free[label.slot // 8] &= ~(1 << label.slot % 8)
-        offset = 2 * size + label.slot * label_size
-        area[offset : offset + label_size] = data
-    major, minor = version or ((1, 1) if label_size == 128 else (1, 2))
-    for copy in (0, 1):
-        members: dict[str, int | bytes] = {
-            "sig": _SIGNATURE,
-            "labelsize": label_size >> 8,
-            "seq": seq if copy == 0 else (seq + 1) % 3 + 1,
-            "myoff": copy * size,
-            "mysize": size,
-            "otheroff": (1 - copy) * size,
-            "labeloff": 2 * size,
-            "nslot": nslot,
-            "major": major,
-            "minor": minor,
-        }
-        index = (_LAYOUT.pack("nd_namespace_index", members) + free).ljust(size, b"\0")
-        checksum = nd_fletcher64(index).to_bytes(8, "little")
-        area[copy * size : (copy + 1) * size] = index[:0x40] + checksum + index[0x48:]
-    return bytes(area)

@@ -11,14 +11,14 @@ UUIDs in front, padding and a checksum (``nd_sb_checksum()``) at the end.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.checksum import nd_sb_checksum
-from drgn_pmem.formats.clayout import CLayout, uuid_bytes, uuid_text
+from drgn_pmem.formats.clayout import CLayout, uuid_text
 
-__all__ = ("SB_SIZE", "pack_sb", "unpack_sb")
+__all__ = ("SB_SIZE", "unpack_sb")
 
 SB_SIZE = 0x1000
 
@@ -46,14 +46,3 @@ def unpack_sb(
         members[name] = uuid_text(members[name])
     members["signature"] = members["signature"].rstrip(b"\0").decode("ascii")
     return members, nd_sb_checksum(data[:SB_SIZE])
-
-
-def pack_sb(layout: CLayout, struct: str, members: Mapping[str, Any]) -> bytes:
-    """
-    The 4096 bytes of a superblock, with their checksum (the one among the members is not used).
-
-    :param members: As :func:`unpack_sb` gives them, the signature in bytes.
-    :raises FormatError: if a member does not fit or a UUID is none
-    """
-    data = layout.pack(struct, {**members, **{name: uuid_bytes(members[name]) for name in _UUIDS}})
-    return data[:-8] + nd_sb_checksum(data).to_bytes(8, "little")

@@ -11,9 +11,9 @@ import pytest
 from drgn_pmem.dumpfile import PF_DEV
 from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.formats.infoblock import InfoBlock, build_infoblock
+from drgn_pmem.formats.infoblock import InfoBlock
 from drgn_pmem.formats.label import EfiLabel
-from drgn_pmem.formats.labelarea import build_label_area
+from tests.builders import build_infoblock, build_label_area
 
 from ...samples import run_json, run_text
 from ..dumpfile.writers import VMCOREINFO, Elf, Load, note

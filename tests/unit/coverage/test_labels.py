@@ -6,8 +6,8 @@ import pytest
 
 from drgn_pmem.analysis.inventory.labels import _read_area, find_labels
 from drgn_pmem.dumpfile import Coverage, CoverageRange, State, set_coverage
-from drgn_pmem.formats.labelarea import build_label_area
 from drgn_pmem.partial import NotSaved
+from tests.builders import build_label_area
 
 from ...synthetic import kernel
 from ..formats.test_label import label

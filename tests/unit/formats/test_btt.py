@@ -16,12 +16,12 @@ import pytest
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import (
     BttArena,
-    build_btt,
     check_btt,
     decode_map_entry,
     parse_btt,
     walk_btt,
 )
+from tests.builders import build_btt
 
 DATA = Path(__file__).parent / "data"
 MIB = 1 << 20

@@ -19,12 +19,11 @@ from drgn_pmem.formats.fadump_rtas import (
     RegSaveArea,
     RtasFadumpMem,
     RtasSection,
-    build_reg_save_area,
-    build_rtas_fadump_mem,
     check_rtas_fadump_mem,
     parse_reg_save_area,
     parse_rtas_fadump_mem,
 )
+from tests.builders import build_reg_save_area, build_rtas_fadump_mem
 
 MIB = 1 << 20
 

@@ -16,11 +16,10 @@ from hypothesis import given, settings, strategies as st
 import pytest
 
 from drgn_pmem.errors import FormatError
-from drgn_pmem.formats.btt import BttArena, build_btt
+from drgn_pmem.formats.btt import BttArena
 from drgn_pmem.formats.checksum import nd_fletcher64
 from drgn_pmem.formats.infoblock import (
     InfoBlock,
-    build_infoblock,
     check_infoblock,
     data_range,
     effective_align,
@@ -31,6 +30,7 @@ from drgn_pmem.formats.infoblock import (
     metadata_range,
     parse_infoblock,
 )
+from tests.builders import build_btt, build_infoblock
 
 DATA = Path(__file__).parent / "data"
 NDCTL = ["fsdax-1.4", "devdax-ram-1.4", "fsdax-padded-1.4"]

@@ -20,10 +20,10 @@ from drgn_pmem.formats.label import (
     CxlNamespaceLabel,
     CxlRegionLabel,
     EfiLabel,
-    build_label,
     parse_label,
 )
-from drgn_pmem.formats.labelarea import build_label_area, parse_label_area
+from drgn_pmem.formats.labelarea import parse_label_area
+from tests.builders import build_label, build_label_area
 
 UUID = "56b11990-66b1-4d91-9cac-ca084c051259"
 PFN = "266400ba-fb9f-4677-bcb0-968f11d0d225"
