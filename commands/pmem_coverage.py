@@ -1,8 +1,9 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""``pmem-coverage``: what the dump holds of each namespace, and whether it can be trusted."""
+"""``pmem-coverage``: what the dump holds of each namespace, and if its struct pages are intact."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from drgn import Program
@@ -57,7 +58,7 @@ def _bytes(states: "dict[Any, int]") -> str | None:
     ),
     arguments=(Argument("namespace", kind="namespace", nargs="?", help="only this namespace"),),
     fields=(
-        Field("NAMESPACE", lambda c: c.namespace or f"at {c.start:#x}", "namespace"),
+        Field("NAMESPACE", lambda c: _name(c), "namespace"),
         Field("MODE", lambda c: c.mode, "fsdax, devdax, sector, raw"),
         Field("MEMMAP", lambda c: c.location, "where its struct pages lie: mem, pmem"),
         Field("CASE", lambda c: c.case, "case of the RFC, see above"),
@@ -80,9 +81,11 @@ def _bytes(states: "dict[Any, int]") -> str | None:
     ),
     code=lambda args: (
         "from drgn_pmem import read_namespace_coverage\n\n"
-        f"for item in read_namespace_coverage(prog, {args.namespace!r}).namespaces:\n"
+        f"answer = read_namespace_coverage(prog, {args.namespace!r})\n"
+        "for item in answer.value.namespaces:\n"
         "    print(item.namespace, item.case, item.metadata, item.userdata, item.struct_pages)\n"
         "    print(item.verdict, item.advice)\n"
+        "print(*answer.problems)  # what could not be found out\n"
     ),
     modules=NAMESPACE_MODULES,
 )  # fmt: skip
@@ -90,28 +93,23 @@ def pmem_coverage(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.coverage.namespaces import read_namespace_coverage
 
     answer = read_namespace_coverage(prog, args.namespace)
+    found = answer.value
     chosen = args.fields is not None or args.no_header
-    text = None if chosen or args.json else _text(args, answer.namespaces)
-    notes = [
-        f"{item.namespace or hex(item.start)}: {note}"
-        for item in answer.namespaces
-        for note in item.notes
-    ]
-    lacks = [
-        f"{item.namespace or hex(item.start)}: {line}"
-        for item in answer.namespaces
-        for line in item.lacks
-    ]
+    text = None if chosen or args.json else _text(args, found.namespaces)
+    notes = [f"{_name(item)}: {note}" for item in found.namespaces for note in item.notes]
     return Answer(
-        answer.namespaces,
-        notes=[*notes, *answer.notes],
-        lacks=[*lacks, *answer.problems],
-        complete=not answer.problems,
+        found.namespaces,
+        notes=[*notes, *found.notes],
+        problems=answer.problems,
         text=text,
     )
 
 
-def _text(args: argparse.Namespace, items: "list[NamespaceCoverage]") -> str:
+def _name(item: "NamespaceCoverage") -> str:
+    return item.namespace or f"at {item.start:#x}"
+
+
+def _text(args: argparse.Namespace, items: "Sequence[NamespaceCoverage]") -> str:
     """The table, what its characters mean, and the verdict and advice of each namespace."""
     from drgn_pmem.output import table
     from drgn_pmem.output.bars import legend, use_ascii
@@ -123,7 +121,7 @@ def _text(args: argparse.Namespace, items: "list[NamespaceCoverage]") -> str:
     shown = rows if args.limit is None else rows[: args.limit]
     blocks = [layout(shown, table.choose(fields, None)), legend(use_ascii())]
     for item in shown:
-        name = escape(item.namespace or f"at {item.start:#x}")
+        name = escape(_name(item))
         lines = [f"{name}: {item.verdict}.", f"  next time: {item.advice}."]
         blocks.append("\n".join(map(paragraph, lines)))
     return "\n\n".join(blocks)

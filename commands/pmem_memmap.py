@@ -7,17 +7,27 @@ import argparse
 from drgn import Program
 
 from drgn_pmem.commands.common import NAMESPACE_MODULES
+from drgn_pmem.output.memmap import (
+    altmap_text,
+    dumped_text,
+    infoblock_text,
+    iomem_text,
+    list_text,
+    media_text,
+    pfns_text,
+)
 from drgn_pmem.output.table import Field
+from drgn_pmem.record import Show
 from drgn_pmem.spec import SPECS, Answer, Argument, command
 
 _STRAYS = "other entries of devm_memmap_vmcore:"
 
 _ENTRY = (
-    Field("ENTRY", lambda e: f"{e.address:#x}", "address of the list entry"),
-    Field("LIST", lambda e: f"{e.start_pfn:#x}-{e.end_pfn:#x}", "its PFNs"),
+    Field("ENTRY", lambda e: e.address, "address of the list entry", show=Show.ADDRESS),
+    Field("LIST", lambda e: pfns_text(e.start_pfn, e.end_pfn), "its PFNs"),
     Field("STATE", lambda e: e.state, "stale, overlapping, duplicate, unknown"),
     Field("NAMESPACE", lambda e: e.namespace, "namespace that it belonged to"),
-    Field("REASON", lambda e: e.reason, "why it is not live, where that can be told"),
+    Field("REASON", lambda e: e.reason, "why it is not live, where that is known"),
 )
 
 
@@ -33,22 +43,20 @@ _ENTRY = (
     fields=(
         Field("NAMESPACE", lambda m: m.namespace.dev, "namespace"),
         Field("MAP", lambda m: m.namespace.map, "dev, mem"),
-        Field("LIST", lambda m: m.list_text, "PFNs of its devm_memmap_vmcore entry"),
-        Field("ALTMAP", lambda m: m.altmap_text, "PFNs that the altmap sets aside"),
-        Field("ALLOC", lambda m: m.pgmap.altmap.alloc if m.altmap_text else None,
-              "pages the struct pages took of it", right=True),
-        Field("INFO_RAM", lambda m: m.infoblock_text(m.infoblock_ram),
+        Field("LIST", lambda m: list_text(m.list_entry), "PFNs of its devm_memmap_vmcore entry"),
+        Field("ALTMAP", altmap_text, "PFNs that the altmap sets aside"),
+        Field.of("ALLOC", "pgmap.altmap.alloc", "pages the struct pages took of it", right=True),
+        Field("INFO_RAM", lambda m: infoblock_text(m, m.infoblock_ram),
               "PFNs before the data, by the info block in RAM"),
-        Field("INFO_MEDIA", lambda m: m.media_text,
+        Field("INFO_MEDIA", media_text,
               "the same on the media, or why it cannot be read"),
-        Field("IOMEM", lambda m: m.iomem_text, 'PFNs of "Device Backed Vmemmap"', shown=False),
-        Field("FIRST", lambda m: m.physical_text("first_physical"),
-              "physical address of the first struct page"),
-        Field("LAST", lambda m: m.physical_text("last_physical"),
-              "physical address of the last struct page"),
-        Field("PLACE", lambda m: m.place, "where the struct pages lie"),
-        Field("DUMPED", lambda m: m.dumped, "how much of them the dump holds"),
-        Field("AGREE", lambda m: m.agree, "whether the sources say the same"),
+        Field("IOMEM", iomem_text, 'PFNs of "Device Backed Vmemmap"', shown=False),
+        Field.of("FIRST", "struct_pages.first_physical",
+                 "physical address of the first struct page"),
+        Field.of("LAST", "struct_pages.last_physical", "physical address of the last struct page"),
+        Field.of("PLACE", "place", "where the struct pages lie"),
+        Field("DUMPED", dumped_text, "how much of them the dump holds"),
+        Field.of("AGREE", "agree", "whether the sources say the same"),
     ),
     examples=(
         ("pmem-memmap", "all namespaces"),
@@ -57,26 +65,25 @@ _ENTRY = (
     ),
     code=lambda args: (
         "from drgn_pmem import read_memmaps\n\n"
-        f"for memmap in read_memmaps(prog).only(prog, {args.namespace!r}).memmaps:\n"
+        "answer = read_memmaps(prog)\n"
+        f"for memmap in answer.value.only(prog, {args.namespace!r}).memmaps:\n"
         "    print(memmap.namespace.dev, memmap.list_entry, memmap.pgmap and memmap.pgmap.altmap,\n"
         "          memmap.struct_pages, memmap.agree, *memmap.notes)\n"
     ),
     modules=NAMESPACE_MODULES | {"libnvdimm": "info blocks in RAM, namespaces beyond their place"},
 )  # fmt: skip
 def pmem_memmap(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.memmap.sources import read_memmaps
+    from drgn_pmem.analysis.memmap.sources import read_memmap_sources
 
-    answer = read_memmaps(prog).only(prog, args.namespace)
-    notes = [f"{m.namespace.dev}: {note}" for m in answer.memmaps for note in m.notes]
-    own = SPECS["pmem-memmap"].fields
+    answer = read_memmap_sources(prog, args.namespace)
+    found = answer.value
     return Answer(
-        [*answer.memmaps, *answer.strays],
-        notes=notes,
-        lacks=[
-            *(f"{m.namespace.dev}: {line}" for m in answer.memmaps for line in m.lacks),
-            *answer.problems,
+        [*found.memmaps, *found.strays],
+        notes=[f"{m.namespace.dev}: {note}" for m in found.memmaps for note in m.notes],
+        problems=answer.problems,
+        sections=[
+            ("", found.memmaps, SPECS["pmem-memmap"].fields),
+            (_STRAYS, found.strays, _ENTRY),
         ],
-        complete=not answer.problems,
-        sections=[("", answer.memmaps, own), (_STRAYS, answer.strays, _ENTRY)],
-        json=answer.to_json(),
+        json=found.to_json(),
     )

@@ -7,6 +7,7 @@ import argparse
 from drgn import Program
 
 from drgn_pmem.commands.common import NAMESPACE_MODULES, bar_of
+from drgn_pmem.output.memmap import dumped_text
 from drgn_pmem.output.table import Field, human_readable
 from drgn_pmem.spec import SPECS, Answer, Argument, command
 
@@ -35,7 +36,7 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
         Field("MEMMAP", lambda m: m.place, "where its struct pages really lie"),
         Field("MEMMAP_SIZE", lambda m: m.struct_pages and m.struct_pages.size,
               "bytes of struct pages", right=True, shown=False),
-        Field("DUMPED", lambda m: m.dumped, "how much of the struct pages the dump holds"),
+        Field("DUMPED", dumped_text, "how much of the struct pages the dump holds"),
         Field("NAME", lambda m: m.namespace.name, "given name"),
         Field("LAYOUT", lambda m: bar_of(m.parts, 18),
               "info block, struct pages, data; shaded by what the dump holds (see pmem-coverage)"),
@@ -51,7 +52,8 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
     ),
     code=lambda args: (
         "from drgn_pmem import read_memmaps\n\n"
-        f"for memmap in read_memmaps(prog).only(prog, {args.namespace!r}).memmaps:\n"
+        "answer = read_memmaps(prog)\n"
+        f"for memmap in answer.value.only(prog, {args.namespace!r}).memmaps:\n"
         "    namespace, pages = memmap.namespace, memmap.struct_pages\n"
         "    print(namespace.dev, namespace.mode, namespace.size, pages and pages.place,\n"
         "          pages and pages.saved)\n"
@@ -61,12 +63,12 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
 def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.memmap.sources import read_memmaps
 
-    answer = read_memmaps(prog).only(prog, args.namespace)
+    answer = read_memmaps(prog)
+    memmaps = answer.value.only(prog, args.namespace).memmaps
     fields = SPECS["pmem-namespaces"].fields
     return Answer(
-        answer.memmaps,
-        lacks=answer.problems,
-        complete=not answer.problems,
+        memmaps,
+        problems=answer.problems,
         fields=human_readable(fields, _SIZES) if args.human else fields,
-        json=[m.namespace_json() for m in answer.memmaps],
+        json=[m.namespace_json() for m in memmaps],
     )

@@ -33,7 +33,7 @@ def _state(name: str) -> Callable[[Any], Any]:
         "but lie between saved ones: it writes fewer than 256 of them as zeroes."
     ),
     fields=(
-        Field("LINE", lambda u: u.text, "line of makedumpfile's report"),
+        Field("LINE", lambda u: "  " * u.depth + u.name, "line of makedumpfile's report"),
         Field("PAGES", lambda u: u.pages, "pages", right=True),
         Field("HEX", lambda u: None if u.pages is None else f"0x{u.pages:016x}",
               "the same as makedumpfile prints it", right=True),
@@ -48,15 +48,18 @@ def _state(name: str) -> Callable[[Any], Any]:
     ),
     code=(
         "from drgn_pmem import read_usage\n\n"
-        "for line in read_usage(prog).lines():\n"
-        "    print(line.text, line.pages, line.states)\n"
+        "answer = read_usage(prog)\n"
+        "for line in answer.value.lines():\n"
+        "    print(line.name, line.pages, line.states)\n"
+        "print(*answer.problems)  # what could not be counted\n"
     ),
     modules={"libnvdimm": "metadata of namespaces in system-ram or sector mode"},
 )  # fmt: skip
 def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.coverage.usage import read_usage
 
-    usage = read_usage(prog)
+    answer = read_usage(prog)
+    usage = answer.value
     notes = [f"pages of {usage.page_size} bytes", *usage.notes]
     if usage.overlap:
         notes.append(
@@ -64,9 +67,4 @@ def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
             f"Original pages 0x{usage.original + usage.overlap:016x}, "
             f"Memory Hole 0x{usage.hole - usage.overlap:016x}"
         )
-    return Answer(
-        list(usage.lines()),
-        notes=notes,
-        lacks=list(usage.lacks),
-        json=usage.to_json(),
-    )
+    return Answer(list(usage.lines()), notes=notes, problems=answer.problems, json=usage.to_json())

@@ -66,16 +66,17 @@ class Summary:
         if self._target.missing_kernel:
             return
         try:
-            answer = yield from read_memmaps_in_steps(self._target.prog)
+            partial = yield from read_memmaps_in_steps(self._target.prog)
         except NotFound:
             self.namespaces = 0
             return
-        if answer.memmaps or not answer.problems:
+        answer = partial.value
+        self.incomplete = not partial.complete
+        if answer.memmaps or not self.incomplete:
             self.namespaces = len(answer.memmaps)
-        self.incomplete = bool(answer.problems)
-        self._memmaps = answer.memmaps
+        self._memmaps = list(answer.memmaps)
         self.metadata = _metadata(answer)
-        for problem in answer.problems:
+        for problem in partial.problems:
             self.warnings.append(f"pmem-memmap: {problem}")
         disagree = [m.namespace.dev for m in answer.memmaps if not m.agree]
         if disagree:
@@ -95,7 +96,7 @@ class Summary:
             pgmaps = pages_pgmap(prog)
             known = pgmaps.value if memmap.pgmap is not None and pgmaps.complete else None
             end_pfn = pages.first_pfn + pages.npfns
-            if check_memmap(prog, pages.first_pfn, end_pfn, known).destroyed:
+            if check_memmap(prog, pages.first_pfn, end_pfn, known).value.destroyed:
                 self.warnings.append(
                     f"struct pages of {memmap.namespace.dev} were initialised again after the "
                     "crash: see pmem-coverage"

@@ -5,24 +5,26 @@ Advice
 ------
 
 What to change to get the struct pages of a namespace into the next dump, for the dump at hand: by
-what is missing, how it was made and what that kernel can do.
+what is missing, how it was made and what that kernel can do. What is not known is never "no change
+needed".
 """
 
+import enum
 import shlex
 from typing import TYPE_CHECKING
 
-from drgn import FaultError, Program
+from drgn import Program
 
 from drgn_pmem.dumpfile import DumpFile, State, dump_of, vmcoreinfo_of
-from drgn_pmem.errors import PmemError
+from drgn_pmem.kernel.kexec import crash_image
 from drgn_pmem.kernel.kmod import how_to_get_kernel
 from drgn_pmem.kernel.nvdimm import for_each_bus
-from drgn_pmem.kernel.walk import collect
+from drgn_pmem.partial import Problems
 
 if TYPE_CHECKING:
     from drgn_pmem.analysis.coverage.namespaces import NamespaceCoverage
 
-__all__ = ("advise",)
+__all__ = ("Advice", "advise", "decide")
 
 _DRIVERS = {
     "ACPI.NFIT": "nfit",
@@ -33,47 +35,148 @@ _DRIVERS = {
 """Provider of a bus -> the module that makes it."""
 
 
-def advise(prog: Program, item: "NamespaceCoverage") -> str:
-    """One or two sentences; what to do and what it costs."""
-    dump = dump_of(prog)
+class Advice(enum.Enum):
+    """What to do about the struct pages of a namespace."""
+
+    LIKE_RAM = "no change needed: dumped like RAM"
+    RAM_THAT_IS_MARKED = "used as RAM, and marked with PF_DEV"
+    NO_MEMMAP = "no change needed: there is no memmap to lose"
+    ALL_SAVED = "no change needed: all were saved"
+    NOT_MAPPED = "no change needed: the kernel had none"
+    UNKNOWN = "what is missing is not known"
+    LOAD_KERNEL = "debug info of the kernel is missing"
+    KEEP_DRIVERS_OUT = "the capture kernel overwrote them"
+    MORE_ROOM = "the dump was cut short"
+    SAVE_ALL = "makedumpfile left them out"
+    RELOAD_CAPTURE_KERNEL = "RAM that the crash header does not cover"
+    DUMP_NVDIMMS = "the hypervisor left them out"
+    KEXEC_FILE_LOAD = "kexec-tools wrote the crash header, without pmem"
+    CHECK_KEXEC_FILE_LOAD = "the kernel wrote the crash header, without pmem"
+    OTHER_KERNEL = "no kernel like this one puts pmem into the crash header"
+
+
+def decide(prog: Program, item: "NamespaceCoverage", problems: Problems) -> Advice:
+    """
+    What to do.
+
+    :param problems: What could not be read on the way is added here.
+    """
     if item.kmem:
-        return "nothing to change: it is dumped as RAM is"
-    if item.location is None and not item.has_memmap:
-        if item.mode in ("fsdax", "devdax"):
-            return f"{_load_kernel(prog)} to learn where its struct pages are"
-        return "nothing to change: a namespace without struct pages loses nothing"
+        return Advice.RAM_THAT_IS_MARKED if _marked(prog, item) else Advice.LIKE_RAM
     if item.destroyed:
-        return _keep_drivers_out(prog)
+        return Advice.KEEP_DRIVERS_OUT
+    if item.pages is not None and item.pages.unknown:
+        return Advice.UNKNOWN
+    if item.location is None and not item.has_memmap:
+        if item.map is not None or item.mode in ("fsdax", "devdax"):
+            return Advice.LOAD_KERNEL
+        return Advice.UNKNOWN if item.mode is None else Advice.NO_MEMMAP
     if not item.struct_pages:
-        return f"{_load_kernel(prog)} to learn what of them the dump holds"
-    if item.memmap_saved == item.memmap_size:
-        return _all_there(dump, item)
-    missing = {s: n for s, n in item.struct_pages.items() if s is not State.SAVED}
-    if State.UNKNOWN in missing:
-        why = item.pages.why_unknown if item.pages is not None else None
-        return f"cannot be determined: where its struct pages are is not known ({why})"
-    worst = max(missing, key=lambda state: missing[state])
+        return Advice.LOAD_KERNEL
+    missing = {s: n for s, n in item.struct_pages.items() if s is not State.SAVED and n}
+    if not missing:
+        return Advice.ALL_SAVED
+    lost = {s: n for s, n in missing.items() if s is not State.UNMAPPED}
+    if not lost:
+        return Advice.NOT_MAPPED
+    worst = max(lost, key=lambda state: lost[state])
     if worst is State.TRUNCATED:
+        return Advice.MORE_ROOM
+    if worst is State.EXCLUDED:
+        return Advice.SAVE_ALL
+    return _absent(prog, item, problems) if worst is State.ABSENT else Advice.UNKNOWN
+
+
+def _absent(prog: Program, item: "NamespaceCoverage", problems: Problems) -> Advice:
+    """No program header covers them."""
+    if item.location == "mem":
+        return Advice.RELOAD_CAPTURE_KERNEL
+    if dump_of(prog).hypervisor:
+        return Advice.DUMP_NVDIMMS
+    if not _has_list(prog):
+        return Advice.OTHER_KERNEL
+    by_tools = _by_kernel(prog, problems) is False
+    return Advice.KEXEC_FILE_LOAD if by_tools else Advice.CHECK_KEXEC_FILE_LOAD
+
+
+def advise(prog: Program, item: "NamespaceCoverage", problems: Problems) -> str:
+    """
+    One or two sentences: what to do and what it costs.
+
+    :param problems: What could not be read on the way is added here.
+    """
+    dump = dump_of(prog)
+    advice = decide(prog, item, problems)
+    if advice is Advice.RAM_THAT_IS_MARKED:
+        return (
+            "it was used as RAM, and the crash header marks it with PF_DEV: a makedumpfile that "
+            "knows PF_DEV leaves it out as user data of pmem; save it with cp or another one"
+        )
+    if advice is Advice.UNKNOWN:
+        why = item.pages.why_unknown if item.pages is not None else None
+        return f"where its struct pages are is not known{f': {why}' if why else ''}"
+    if advice is Advice.LOAD_KERNEL:
+        return f"load the kernel's debug info ({how_to_get_kernel(prog)}) to read its struct pages"
+    if advice is Advice.KEEP_DRIVERS_OUT:
+        return _keep_drivers_out(prog, problems)
+    if advice is Advice.ALL_SAVED:
+        return _all_saved(dump, item)
+    if advice is Advice.MORE_ROOM:
         return (
             f"the dump was cut short: give its target {_lost(dump)} more room, or leave more out "
             "(makedumpfile -d 31, -c)"
         )
-    if worst is State.EXCLUDED:
-        return _excluded(dump)
-    if worst is State.UNMAPPED:
-        return "nothing to change: the kernel had no struct pages there, that part was not in use"
-    return _absent(prog, dump, item)
+    if advice is Advice.SAVE_ALL:
+        return _save_all(dump)
+    if advice is Advice.NOT_MAPPED:
+        return "no change needed: the kernel had no struct pages there, that part was not in use"
+    if advice is Advice.RELOAD_CAPTURE_KERNEL:
+        return (
+            "its struct pages are in RAM that the crash header does not cover: load the capture "
+            "kernel again after memory is added"
+        )
+    if advice is Advice.DUMP_NVDIMMS:
+        return "dump the guest with its NVDIMMs: virsh dump --memory-only"
+    if advice in _PATCHED:
+        return f"{_PATCHED[advice]}; {_remake(item)}"
+    if advice is Advice.OTHER_KERNEL:
+        return _other_kernel(prog, dump, item, problems)
+    return advice.value
 
 
-def _load_kernel(prog: Program) -> str:
-    return f"load the kernel's debug info ({how_to_get_kernel(prog)})"
+_PATCHED = {
+    Advice.KEXEC_FILE_LOAD: (
+        "load the capture kernel with kexec_file_load (kexec -s -p): this kernel then puts pmem "
+        "into the crash header; kexec-tools (kexec_load, kexec -c) needs the PF_DEV patch for it"
+    ),
+    Advice.CHECK_KEXEC_FILE_LOAD: (
+        "this kernel keeps the list of struct pages, but the crash header has no pmem: check that "
+        "its kexec_file_load has the PF_DEV patch"
+    ),
+}
 
 
-def _all_there(dump: DumpFile, item: "NamespaceCoverage") -> str:
+def _marked(prog: Program, item: "NamespaceCoverage") -> bool:
+    """Whether the crash header has the namespace as persistent memory, or this kernel writes it
+    so (a compressed dump does not keep the flags)."""
+    return _has_list(prog) or any(
+        s.pmem
+        and s.physical is not None
+        and s.physical < item.end
+        and item.start < s.physical + s.memory_size
+        for s in dump_of(prog).segments
+    )
+
+
+def _has_list(prog: Program) -> bool:
+    return "devm_memmap_vmcore_head" in vmcoreinfo_of(prog).symbols
+
+
+def _all_saved(dump: DumpFile, item: "NamespaceCoverage") -> str:
     saved = item.userdata.get(State.SAVED, 0)
     if not saved:
-        return "nothing to change"
-    line = f"nothing to change for the struct pages; {saved} bytes of user data are in the dump too"
+        return "no change needed"
+    line = f"no change needed for the struct pages; {saved} bytes of user data were saved too"
     if dump.hypervisor:
         return f"{line}, as in every dump of a hypervisor"
     return f"{line}: a makedumpfile that knows PF_DEV leaves them out"
@@ -84,7 +187,7 @@ def _lost(dump: DumpFile) -> str:
     return f"up to {lost} bytes" if lost else "some"
 
 
-def _excluded(dump: DumpFile) -> str:
+def _save_all(dump: DumpFile) -> str:
     level = dump.kdump.dump_level if dump.kdump is not None else None
     used = f" (-d {level})" if level is not None else ""
     return (
@@ -94,49 +197,38 @@ def _excluded(dump: DumpFile) -> str:
     )
 
 
-def _absent(prog: Program, dump: DumpFile, item: "NamespaceCoverage") -> str:
-    """No program header covers them."""
-    ram = f"{item.memmap_size} bytes of RAM"
-    name = shlex.quote(item.namespace or "")  # this is for copying
-    remake = (
-        f"make the namespace anew with ndctl create-namespace -f -e {name} --map=mem: "
-        f"its struct pages then take {ram} and are in every dump (the data moves: restore it from "
-        "a backup)"
-    )
-    if item.location == "mem":
-        return (
-            "its struct pages are in RAM that the crash header does not cover: load the capture "
-            "kernel again after memory is added"
-        )
-    if dump.hypervisor:
-        return "dump the guest with its NVDIMMs: virsh dump --memory-only"
-    has_list = "devm_memmap_vmcore_head" in vmcoreinfo_of(prog).symbols
-    if has_list and _loader(prog) == "kexec_load":
-        return (
-            "load the capture kernel with kexec_file_load (kexec -s -p): this kernel then puts "
-            "pmem into the crash header; kexec-tools (kexec -c) needs the PF_DEV patch for it; "
-            f"or {remake}"
-        )
-    if has_list:
-        return (
-            "this kernel keeps the list of struct pages, but the crash header has no pmem: check "
-            f"that its kexec_file_load has the PF_DEV patch; or {remake}"
-        )
+def _remake(item: "NamespaceCoverage") -> str:
+    """The last resort."""
+    name = shlex.quote(item.namespace or "NAMESPACE")  # this is for copying
     return (
-        f"{_why_absent(prog, dump)}: {remake}; or run a kernel with the pmem memmap dump patches "
-        "(PF_DEV), and save with cp or a makedumpfile that knows them, its dump level without bit "
-        "0x20; or, if it is a guest, dump it from its hypervisor: virsh dump --memory-only"
+        "as a last resort, THIS DESTROYS THE DATA (restore it from a backup): ndctl "
+        f"create-namespace -f -e {name} --map=mem; its struct pages then take {item.memmap_size} "
+        "bytes of RAM and are in every dump"
     )
 
 
-def _why_absent(prog: Program, dump: DumpFile) -> str:
+def _other_kernel(
+    prog: Program, dump: DumpFile, item: "NamespaceCoverage", problems: Problems
+) -> str:
+    return (
+        f"{_why_absent(prog, dump, problems)}: run a kernel with the pmem memmap dump patches "
+        "(PF_DEV), and save with cp or a makedumpfile that knows them, its dump level without bit "
+        "0x20; or, if it is a guest, dump it from its hypervisor: virsh dump --memory-only; "
+        f"{_remake(item)}"
+    )
+
+
+def _why_absent(prog: Program, dump: DumpFile, problems: Problems) -> str:
     """What left pmem out of this very dump; what was done with /proc/vmcore is not to blame."""
-    who = {
-        "kexec_file_load": "the crash header, which the kernel wrote (kexec_file_load), names RAM",
-        "kexec_load": "the crash header, which kexec-tools wrote (kexec_load), names RAM",
-    }.get(_loader(prog) or "", "no released kernel or kexec-tools put pmem into the crash header")
-    if "names RAM" in who:
-        who += " only, as with every released kernel"
+    by_kernel = _by_kernel(prog, problems)
+    if by_kernel is None:
+        who = "no released kernel or kexec-tools put pmem into the crash header"
+    else:
+        loader = "kernel wrote (kexec_file_load)" if by_kernel else "kexec-tools wrote (kexec_load)"
+        who = (
+            f"the crash header, which {'the ' if by_kernel else ''}{loader}, names RAM only, as "
+            "with every released kernel"
+        )
     if dump.kdump is not None:
         level = dump.kdump.dump_level
         used = f" (-d {level})" if level is not None else ""
@@ -144,26 +236,20 @@ def _why_absent(prog: Program, dump: DumpFile) -> str:
     return who
 
 
-def _loader(prog: Program) -> str | None:
-    from drgn_pmem.kernel.kexec import crash_image
-
-    try:
-        image = crash_image(prog)
-    except (PmemError, FaultError):
-        return None
-    return image.loader.value if image else None
+def _by_kernel(prog: Program, problems: Problems) -> bool | None:
+    """Whether the kernel wrote the crash header (kexec_file_load), or kexec-tools did; None if no
+    crash kernel was loaded, or that is not known."""
+    image = problems.attempt("crash kernel", lambda: crash_image(prog))
+    return None if image is None else image.file_mode
 
 
-def _keep_drivers_out(prog: Program) -> str:
-    try:
-        buses, _ = collect(for_each_bus(prog))
-    except PmemError:
-        buses = []
-    modules = sorted({_DRIVERS.get(bus.provider, "libnvdimm") for bus in buses} | {"nd_pmem"})
+def _keep_drivers_out(prog: Program, problems: Problems) -> str:
+    buses = problems.take(for_each_bus(prog))
+    modules = sorted({_DRIVERS.get(bus.provider or "", "libnvdimm") for bus in buses} | {"nd_pmem"})
     listed = ",".join(modules)
     return (
         f"keep {', '.join(modules)} out of the capture kernel: add rd.driver.blacklist={listed} "
         f"modprobe.blacklist={listed} to its command line (if built in: "
-        f"initcall_blacklist), and leave them out of its initramfs; i_pages in this dump still "
-        "tells which file owns which page"
+        "initcall_blacklist), and leave them out of its initramfs; i_pages in this dump still "
+        "shows which file owns which page"
     )

@@ -5,7 +5,7 @@ Coverage of namespaces
 ----------------------
 
 What a dump holds of each namespace: info block, metadata, user data, struct pages, and whether the
-struct pages can be trusted. The cases are those of "[RFC PATCH v2 0/3] pmem memmap dump support":
+struct pages are intact. The cases are those of "[RFC PATCH v2 0/3] pmem memmap dump support":
 
 ==============================  =====================  ======================
 what was dumped                 struct pages in RAM    struct pages on pmem
@@ -18,10 +18,10 @@ No case: the dump has neither, or the namespace has no struct pages.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from drgn import FaultError, Program
+from drgn import Program
 
 from drgn_pmem.analysis.coverage.advice import advise
 from drgn_pmem.analysis.inventory.infoblocks import FoundBlock, find_blocks
@@ -40,26 +40,26 @@ from drgn_pmem.analysis.memmap.place import StructPages
 from drgn_pmem.analysis.memmap.sources import Memmap, MemmapAnswer, read_memmaps
 from drgn_pmem.analysis.memmap.without_debuginfo import struct_pages_of_data
 from drgn_pmem.dumpfile import Coverage, State, coverage_of, dump_of
-from drgn_pmem.errors import MissingDebugInfo, NotFound, PmemError
+from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.formats.infoblock import PFN_MODE_PMEM, InfoBlock, fill_in_defaults
 from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.pgmap import Pgmap
-from drgn_pmem.partial import Cause, Problems
+from drgn_pmem.partial import Cause, Incomplete, Partial, Problems
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("CoverageAnswer", "NamespaceCoverage", "read_namespace_coverage")
 
 
-@dataclass(frozen=True)
-class NamespaceCoverage:
+class NamespaceCoverage(Record):
     """What the dump holds of one namespace."""
 
     namespace: str | None
     """None for one that is known from its info block only."""
     mode: str | None
     map: str | None
-    start: int
+    start: int = shown(Show.ADDRESS)
     """Physical."""
-    end: int
+    end: int = shown(Show.ADDRESS)
     """Exclusive."""
     stretches: tuple[Stretch, ...]
     infoblock: dict[State, int]
@@ -69,17 +69,14 @@ class NamespaceCoverage:
     struct_pages: dict[State, int]
     """Struct pages that read as zero count as excluded."""
     pages: StructPages | None
-    location: str | None
-    """Where the struct pages are: ``"mem"``, ``"pmem"``, ``"pmem + mem"``; None if there are none
-    or no one can tell."""
     check: MemmapCheck | None
+    intact: bool = False
+    """Whether all struct pages that were saved could be checked, and are the crashed kernel's."""
     kmem: int = 0
     """bytes of it that the kernel used as RAM (dax/kmem)"""
     notes: tuple[str, ...] = ()
-    lacks: tuple[str, ...] = ()
-    """What could not be told."""
     advice: str = ""
-    coverage: Coverage | None = field(default=None, repr=False, compare=False)
+    coverage: Coverage | None = shown(Show.HIDDEN, default=None)
 
     def parts(self) -> Iterator[tuple[str, int, State | None]]:
         """(kind of stretch, bytes, state) from front to end, for a drawing."""
@@ -89,6 +86,22 @@ class NamespaceCoverage:
                 continue
             for part in self.coverage.ranges(item.start, item.end):
                 yield item.kind, part.size, part.state
+
+    @property
+    def placed(self) -> bool:
+        """Whether it is known where all its struct pages are."""
+        return self.pages is not None and not self.pages.unknown and not self.kmem
+
+    @property
+    def location(self) -> str | None:
+        """Where the struct pages are by the page tables, whatever the namespace was made with:
+        ``"mem"``, ``"pmem"``, ``"pmem + mem"``; None if there are none, or that is not known."""
+        if self.pages is None or not self.placed:
+            return None
+        places = [
+            n for n, size in (("pmem", self.pages.on_pmem), ("mem", self.pages.in_ram)) if size
+        ]
+        return " + ".join(places) or None
 
     @property
     def has_memmap(self) -> bool:
@@ -111,21 +124,24 @@ class NamespaceCoverage:
         return self.check is not None and self.check.destroyed
 
     @property
-    def scope(self) -> str:
-        """What of it was dumped: ``"pmem"`` (user data too), ``"metadata"`` or ``"nothing"``."""
+    def scope(self) -> str | None:
+        """What of it was dumped: ``"pmem"`` (user data too), ``"metadata"`` or ``"nothing"``; None
+        if that is not known."""
         if self.userdata.get(State.SAVED):
             return "pmem"
+        if self.pages is not None and self.pages.unknown:
+            return None
         # Struct pages in RAM are in every dump: of those on pmem and in RAM, more than these.
-        mixed = self.location == "pmem + mem" and self.pages is not None
+        mixed = self.pages is not None and self.pages.on_pmem and not self.kmem
         always = self.pages.in_ram if mixed and self.pages is not None else 0
         return "metadata" if self.memmap_saved > always else "nothing"
 
     @property
     def case(self) -> str | None:
         """Case of the RFC."""
-        if self.location is None or self.scope == "nothing":
+        if self.location is None or self.scope in (None, "nothing"):
             return None
-        on_pmem = self.location != "mem"
+        on_pmem = self.pages is not None and self.pages.on_pmem > 0
         if self.scope == "pmem":
             return "B" if on_pmem else "A"
         return "D" if on_pmem else "C"
@@ -157,18 +173,15 @@ class NamespaceCoverage:
             "kmem": self.kmem,
             "verdict": self.verdict,
             "advice": self.advice,
-            "notes": [*self.lacks, *self.notes],
+            "notes": list(self.notes),
         }
 
 
-@dataclass(frozen=True)
-class CoverageAnswer:
+class CoverageAnswer(Record):
     """All namespaces."""
 
-    namespaces: list[NamespaceCoverage]
-    notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    """What could not be read, in words."""
+    namespaces: tuple[NamespaceCoverage, ...]
+    notes: tuple[str, ...] = ()
 
 
 def _verdict(item: NamespaceCoverage) -> str:
@@ -177,29 +190,30 @@ def _verdict(item: NamespaceCoverage) -> str:
             "its struct pages were initialised again after the crash, by the capture kernel: "
             f"{item.check.evidence}; nothing they say is of the crashed kernel"
         )
+    data = _share(item.userdata)
     if item.kmem:
-        return (
-            f"{item.kmem} bytes of it were used as RAM (System RAM (kmem)); of all of it "
-            f"{_share(item.userdata)}"
-        )
+        return f"{item.kmem} bytes of it were used as RAM (System RAM (kmem)); {data}"
     if item.location is None:
-        data = _share(item.userdata)
         if item.has_memmap or item.map is not None or item.mode in ("fsdax", "devdax"):
-            return f"where its struct pages are cannot be told; of its data {data}"
-        return f"it has no struct pages; of its data {data}"
+            return f"where its struct pages are is not known; {data}"
+        if item.mode is None:
+            return f"its mode is not known; {data}"
+        return f"no struct pages ({item.mode} mode); {data}"
     where = {"mem": "in RAM", "pmem": "on the pmem"}.get(item.location, "on the pmem and in RAM")
     if not item.struct_pages:
-        return f"its struct pages are {where}, more cannot be told without debug info"
+        return f"its struct pages are {where}, more is not known without debug info"
     if item.memmap_saved == item.memmap_size:
-        return f"all its struct pages, {where}, are in the dump and can be trusted"
+        if not item.intact:
+            return f"all its struct pages, {where}, were saved; not all could be checked"
+        return f"all its struct pages, {where}, were saved and are intact"
     if item.memmap_saved:
         share = 100 * item.memmap_saved / item.memmap_size
         return (
-            f"{_percent(share)} of its struct pages, {where}, are in the dump; the rest is "
+            f"{_percent(share)} of its struct pages, {where}, were saved; the rest is "
             f"{_others(item.struct_pages)}"
         )
     return (
-        f"none of its struct pages, {where}, is in the dump ({_others(item.struct_pages)}): page "
+        f"its struct pages are {where} and none were saved ({_others(item.struct_pages)}): page "
         "state is unknown, owners come from i_pages only"
     )
 
@@ -215,58 +229,63 @@ def _others(states: dict[State, int]) -> str:
 
 
 def _share(states: dict[State, int]) -> str:
+    """How much of the user data was saved."""
     total = sum(states.values())
     if not total:
-        return "nothing is known"
+        return "where its data is is not known"
     saved = states.get(State.SAVED, 0)
     if saved == total:
-        return "all is in the dump"
+        return "all data is in the dump"
     if not saved:
-        return f"nothing is in the dump ({_others(states)})"
-    return f"{_percent(100 * saved / total)} is in the dump, the rest is {_others(states)}"
+        return f"no data is in the dump ({_others(states)})"
+    return f"{_percent(100 * saved / total)} of the data was saved, the rest is {_others(states)}"
 
 
-def read_namespace_coverage(prog: Program, name: str | None = None) -> CoverageAnswer:
+def read_namespace_coverage(prog: Program, name: str | None = None) -> Partial[CoverageAnswer]:
     """
     What the dump holds of every enabled namespace, or of one.
 
     Without debug info of the kernel or libnvdimm, what the info blocks in the dump tell.
 
     :param name: Namespace by its device name, its block or character device, or its given name.
+    :return: The namespaces. That the dump lacks bytes of them is the answer itself; the problems
+        are what could not be found out about them.
     :raises NotFound: if there is no such namespace, or no persistent memory
     :raises DumpFileError: if the program has no dump file
     """
     dump_of(prog)
-    reader = _Reader(prog)
-    answer = none = None
+    problems = Problems()
+    reader = _Reader(prog, problems)
+    answer: MemmapAnswer | None = None
+    none: NotFound | None = None
     try:
-        answer = read_memmaps(prog)
-        problems = list(answer.problems)
+        answer = problems.take(read_memmaps(prog))
+    except NotFound as error:
+        none = error
     except LookupError as error:
-        problems = [str(error)]
-        none = error if isinstance(error, NotFound) else None
+        problems.add(error)
     if answer is not None and answer.memmaps:
-        if name is not None:
-            answer = answer.only(prog, name)
-        found = list(reader.of_memmaps(answer))
+        found = [reader.of_memmap(memmap) for memmap in answer.only(prog, name).memmaps]
     else:
-        found, more = reader.of_blocks(name)
+        found = reader.of_blocks(name)
         if not found and none is not None:
             raise none
         if not found and problems:
             of = "no info block" if name is None else f"no info block of {name!r} by name or uuid"
-            raise MissingDebugInfo(f"the dump holds {of}; {problems[0]}", "vmlinux")
-        problems = problems[:1]
+            missing = next((p for p in problems if p.cause is Cause.NO_DEBUG_INFO), None)
+            if missing is not None:
+                raise MissingDebugInfo(f"the dump holds {of}; {missing}", missing.module)
+            raise Incomplete(problem.about(f"the dump holds {of}") for problem in problems)
         if name is not None and not found:
             raise NotFound(f"no namespace {name!r} by the info blocks in the dump")
-        reader.notes += more
-    found = [replace(item, advice=advise(prog, item)) for item in found]
-    return CoverageAnswer(found, reader.notes, problems)
+    advised = tuple(replace(item, advice=advise(prog, item, problems)) for item in found)
+    return problems.partial(CoverageAnswer(namespaces=advised, notes=tuple(reader.notes)))
 
 
 class _Reader:
-    def __init__(self, prog: Program) -> None:
+    def __init__(self, prog: Program, problems: Problems) -> None:
         self.prog = prog
+        self.problems = problems
         self.coverage = coverage_of(prog)
         self.notes: list[str] = []
 
@@ -279,60 +298,73 @@ class _Reader:
                     total[state] = total.get(state, 0) + size
         return total
 
-    def of_memmaps(self, answer: MemmapAnswer) -> Iterator[NamespaceCoverage]:
-        for memmap in answer.memmaps:
-            yield self.of_memmap(memmap)
-
     def of_memmap(self, memmap: Memmap) -> NamespaceCoverage:
         namespace = memmap.namespace
         notes: list[str] = []
-        lacks: list[str] = []
-        stretches = tuple(stretches_of_namespace(self.prog, namespace, lacks))
+        problems = Problems()
+        stretches = tuple(stretches_of_namespace(self.prog, namespace, problems))
         pages = memmap.struct_pages
-        machine = Problems().take(read_machine(self.prog))  # read_memmaps() has the same problems
+        machine = problems.take(read_machine(self.prog))
         kmem = machine.system_ram.size(namespace.range.start, namespace.range.end)
-        states = dict(pages.states) if pages else {}
-        check = self._check(pages, memmap.pgmap, notes)
-        if check is not None and check.zero:
-            states = self._without_zeroes(states, check, notes)
+        states, check, intact = self._check(pages, memmap.pgmap, notes, problems)
+        self.problems.extend(problems, namespace.dev)
         return NamespaceCoverage(
-            namespace.dev,
-            namespace.mode,
-            namespace.map,
-            namespace.range.start,
-            namespace.range.end,
-            stretches,
-            self.count(stretches, INFOBLOCK),
-            self.count(stretches, INFOBLOCK, METADATA),
-            self.count(stretches, USERDATA),
-            states,
-            pages,
-            None if kmem else _location(pages),
-            check,
-            kmem,
-            tuple(notes),
-            tuple(lacks),
+            namespace=namespace.dev,
+            mode=namespace.mode,
+            map=namespace.map,
+            start=namespace.range.start,
+            end=namespace.range.end,
+            stretches=stretches,
+            infoblock=self.count(stretches, INFOBLOCK),
+            metadata=self.count(stretches, INFOBLOCK, METADATA),
+            userdata=self.count(stretches, USERDATA),
+            struct_pages=states,
+            pages=pages,
+            check=check,
+            intact=intact,
+            kmem=kmem,
+            notes=tuple(notes),
             coverage=self.coverage,
         )
 
     def _check(
-        self, pages: StructPages | None, pgmap: Pgmap | None, notes: list[str]
-    ) -> MemmapCheck | None:
-        if pages is None or not pages.saved:
-            return None
-        pgmaps = pages_pgmap(self.prog)
-        known = Problems().take(pgmaps) if pgmap is not None and pgmaps.complete else None
-        end = pages.first_pfn + pages.npfns
-        try:
-            check = check_memmap(self.prog, pages.first_pfn, end, known)
-        except (PmemError, FaultError) as error:
-            notes.append(f"its struct pages could not be checked: {error}")
-            return None
+        self,
+        pages: StructPages | None,
+        pgmap: Pgmap | None,
+        notes: list[str],
+        problems: Problems,
+    ) -> tuple[dict[State, int], MemmapCheck | None, bool]:
+        """Bytes of struct pages by state, what the saved ones look like, and whether all that were
+        saved are intact."""
+        if pages is None:
+            return {}, None, False
+        states = dict(pages.states)
+        if not pages.saved:
+            return states, None, False
+        known = None
+        if pgmap is not None:
+            pgmaps = pages_pgmap(self.prog)
+            every = problems.take(pgmaps)
+            known = every if pgmaps.complete else None
+        own = Problems()
+        check = own.attempt(
+            "check of its struct pages",
+            lambda: own.take(
+                check_memmap(self.prog, pages.first_pfn, pages.first_pfn + pages.npfns, known)
+            ),
+        )
+        problems.extend(own)
+        if check is None:
+            return states, None, False
         if check.destroyed:
             notes.append(f"struct pages initialised again after the crash: {check.evidence}")
         elif check.foreign:
             notes.append(f"{check.evidence}: damaged")
-        return check
+        if check.zero:
+            states = self._without_zeroes(states, check, notes)
+        # Without debug info it is the page maps that are not known, and no fault of the dump.
+        judged = pgmap is None or known is not None
+        return states, check, judged and not own and not check.foreign
 
     def _without_zeroes(
         self, states: dict[State, int], check: MemmapCheck, notes: list[str]
@@ -353,61 +385,50 @@ class _Reader:
         }
         return {state: size for state, size in states.items() if size}
 
-    def of_blocks(self, name: str | None) -> tuple[list[NamespaceCoverage], list[str]]:
-        """What info blocks alone tell."""
+    def of_blocks(self, name: str | None) -> list[NamespaceCoverage]:
+        """What info blocks alone say."""
         problems = Problems()
         found = problems.take(find_blocks(self.prog))
+        # That debug info is missing is said once.
+        known = bool(self.problems)
+        self.problems.extend(p for p in problems if p.cause is not Cause.NO_DEBUG_INFO or not known)
         self.notes.append(f"no debug info: namespaces by their info blocks, in {found.searched}")
-        more = [str(p) for p in problems if p.cause is not Cause.NO_DEBUG_INFO]
         wanted = [b for b in found.blocks if b.block or b.namespace]
         if name is not None:
             wanted = [b for b in wanted if b.is_called(name)]
-        return [self.of_block(b) for b in wanted], more
+        return [self.of_block(b) for b in wanted]
 
     def of_block(self, found: FoundBlock) -> NamespaceCoverage:
         stretches = tuple(stretches_of_block(found))
-        pages, states, check = None, {}, None
+        problems = Problems()
+        pages: StructPages | None = None
         notes = list(found.notes)
         if found.data is not None and isinstance(found.block, InfoBlock):
             first, end = found.data
             if found.block.mode != PFN_MODE_PMEM:
                 # Without an altmap the pages before the data have struct pages as well.
                 first = found.start + fill_in_defaults(found.block).start_pad
-            try:
-                pages = struct_pages_of_data(self.prog, found.start, first, end)
-            except PmemError as error:
-                notes.append(f"struct pages: {error}")
-        if pages is not None:
-            states = dict(pages.states)
-            check = self._check(pages, None, notes)
-            if check is not None and check.zero:
-                states = self._without_zeroes(states, check, notes)
+            with problems.trying("struct pages"):
+                pages = problems.take(struct_pages_of_data(self.prog, found.start, first, end))
+        states, check, intact = self._check(pages, None, notes, problems)
+        self.problems.extend(problems, found.namespace or f"at {found.start:#x}")
         block = found.block
         return NamespaceCoverage(
-            found.namespace,
-            "sector" if found.chain else found.kind if found.data else None,
-            ("dev" if block.mode == PFN_MODE_PMEM else "mem")
+            namespace=found.namespace,
+            mode="sector" if found.chain else found.kind if found.data else None,
+            map=("dev" if block.mode == PFN_MODE_PMEM else "mem")
             if isinstance(block, InfoBlock)
             else None,
-            found.start,
-            max((item.end for item in stretches), default=found.start),
-            stretches,
-            self.count(stretches, INFOBLOCK),
-            self.count(stretches, INFOBLOCK, METADATA),
-            self.count(stretches, USERDATA),
-            states,
-            pages,
-            _location(pages),
-            check,
-            0,
-            tuple(notes),
+            start=found.start,
+            end=max((item.end for item in stretches), default=found.start),
+            stretches=stretches,
+            infoblock=self.count(stretches, INFOBLOCK),
+            metadata=self.count(stretches, INFOBLOCK, METADATA),
+            userdata=self.count(stretches, USERDATA),
+            struct_pages=states,
+            pages=pages,
+            check=check,
+            intact=intact,
+            notes=tuple(notes),
             coverage=self.coverage,
         )
-
-
-def _location(pages: StructPages | None) -> str | None:
-    """By the page tables: whatever the namespace was made with."""
-    if pages is None:
-        return None
-    places = [n for n, size in (("pmem", pages.on_pmem), ("mem", pages.in_ram)) if size]
-    return " + ".join(places) or None

@@ -4,57 +4,45 @@
 Page report
 -----------
 
-The lines of makedumpfile's report for a dump that is already there, pmem's among them. As in
+The lines of makedumpfile's report for a dump that was written already, pmem's among them. As in
 makedumpfile, a page that a segment has only the beginning of counts. Unlike it, a page that two
 segments have (the kernel image, RAM on pmem) counts once.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from drgn import Program
 import numpy as np
 
-from drgn_pmem.analysis.coverage.namespaces import read_namespace_coverage
+from drgn_pmem.analysis.coverage.namespaces import NamespaceCoverage, read_namespace_coverage
 from drgn_pmem.analysis.inventory.machine import read_machine
+from drgn_pmem.analysis.inventory.parts import USERDATA
 from drgn_pmem.dumpfile import Coverage, DumpFile, State, coverage_of, dump_of, vmcoreinfo_of
-from drgn_pmem.errors import DumpFileError, MissingDebugInfo, NotFound
-from drgn_pmem.partial import Problems
+from drgn_pmem.errors import DumpFileError, NotFound
+from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.ranges import Range, RangeSet
+from drgn_pmem.record import Record, shown
 
 __all__ = ("Usage", "UsageLine", "read_usage")
 
 _STATES = (State.SAVED, State.EXCLUDED, State.TRUNCATED, State.ABSENT)
 
 
-@dataclass(frozen=True)
-class UsageLine:
+class UsageLine(Record):
     """One line of the report."""
 
     name: str
     """makedumpfile's words."""
-    depth: int
+    depth: int = shown(json=False)
+    """How far makedumpfile indents it."""
     pages: int | None
-    """None if no one can tell."""
+    """None if that is not known."""
     states: dict[State, int]
     """Pages by state."""
 
-    @property
-    def text(self) -> str:
-        """Indented as makedumpfile does."""
-        return "  " * self.depth + self.name
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "pages": self.pages,
-            "states": {state.value: pages for state, pages in self.states.items()},
-        }
-
-
-@dataclass(frozen=True)
-class Usage:
+class Usage(Record):
     """Pages of a dump. All numbers are pages."""
 
     page_size: int
@@ -74,8 +62,6 @@ class Usage:
     overlap: int = 0
     """Pages that more than one segment has; makedumpfile counts them again."""
     notes: tuple[str, ...] = ()
-    lacks: tuple[str, ...] = ()
-    """What could not be counted, and why."""
 
     @property
     def excluded(self) -> int:
@@ -95,19 +81,21 @@ class Usage:
             State.TRUNCATED: self.truncated,
         }
         held = {State.SAVED: self.saved, State.TRUNCATED: self.truncated}
-        yield UsageLine("Original pages", 0, self.original, _nonzero(there))
-        yield UsageLine(
-            "Excluded pages", 1, self.excluded, _nonzero({State.EXCLUDED: self.excluded})
-        )
-        yield UsageLine("Remaining pages", 1, self.saved + self.truncated, _nonzero(held))
-        yield UsageLine("Memory Hole", 0, self.hole, _nonzero({State.ABSENT: self.hole}))
-        yield UsageLine("Total pages", 0, self.total, _nonzero(there | {State.ABSENT: self.hole}))
+        hole = {State.ABSENT: self.hole}
+        for name, depth, pages, states in (
+            ("Original pages", 0, self.original, there),
+            ("Excluded pages", 1, self.excluded, {State.EXCLUDED: self.excluded}),
+            ("Remaining pages", 1, self.saved + self.truncated, held),
+            ("Memory Hole", 0, self.hole, hole),
+            ("Total pages", 0, self.total, there | hole),
+        ):
+            yield UsageLine(name=name, depth=depth, pages=pages, states=_nonzero(states))
         for name, states in (
             ("pmem metadata pages", self.pmem_metadata),
             ("pmem userdata pages", self.pmem_userdata),
         ):
-            pages = sum(states.values()) if self.pmem_known else None
-            yield UsageLine(name, 0, pages, states)
+            known = sum(states.values()) if self.pmem_known else None
+            yield UsageLine(name=name, depth=0, pages=known, states=states)
 
     def _pmem_json(self, states: dict[State, int]) -> dict[str, int] | None:
         return {s.value: n for s, n in states.items()} if self.pmem_known else None
@@ -131,9 +119,9 @@ def _nonzero(states: dict[State, int]) -> dict[State, int]:
     return {state: pages for state, pages in states.items() if pages}
 
 
-def read_usage(prog: Program) -> Usage:
+def read_usage(prog: Program) -> Partial[Usage]:
     """
-    Count the pages of the dump behind a program.
+    Count the pages of the dump of a program.
 
     :raises DumpFileError: if the program has no dump file, or is live
     """
@@ -143,23 +131,23 @@ def read_usage(prog: Program) -> Usage:
         raise DumpFileError("live memory has no page report: it is not a dump")
     size = dump.kdump.block_size if dump.kdump else vmcoreinfo_of(prog).page_size or 4096
     original, end = _present(coverage, size)
-    metadata, userdata, notes, lacks = _pmem(prog, dump, coverage, size)
+    problems = Problems()
+    notes: list[str] = []
+    metadata, userdata = _pmem(prog, coverage, size, notes, problems)
     cut = _cut_through(coverage, size)
-    saved = _begun(coverage, State.SAVED, size)
-    truncated = _begun(coverage, State.TRUNCATED, size)
-    return Usage(
-        size,
-        dump.kdump.max_mapnr if dump.kdump else -(-end // size),
-        original,
-        saved - cut,
-        truncated + cut,
-        metadata,
-        userdata,
-        bool(metadata or userdata or Problems().take(read_machine(prog)).iomem),
-        _overlap(dump, size, original),
-        tuple(notes),
-        tuple(lacks),
+    usage = Usage(
+        page_size=size,
+        total=dump.kdump.max_mapnr if dump.kdump else -(-end // size),
+        original=original,
+        saved=_begun(coverage, State.SAVED, size) - cut,
+        truncated=_begun(coverage, State.TRUNCATED, size) + cut,
+        pmem_metadata=metadata,
+        pmem_userdata=userdata,
+        pmem_known=bool(metadata or userdata or problems.take(read_machine(prog)).iomem),
+        overlap=_overlap(dump, size, original),
+        notes=tuple(notes),
     )
+    return problems.partial(usage)
 
 
 def _begun(coverage: Coverage, state: State, size: int) -> int:
@@ -196,36 +184,33 @@ def _present(coverage: Coverage, size: int) -> tuple[int, int]:
 
 
 def _pmem(
-    prog: Program, dump: DumpFile, coverage: Coverage, size: int
-) -> tuple[dict[State, int], dict[State, int], list[str], list[str]]:
-    """Pages of pmem metadata and user data by state, notes, and what could not be counted."""
-    notes: list[str] = []
-    lacks: list[str] = []
+    prog: Program, coverage: Coverage, size: int, notes: list[str], problems: Problems
+) -> tuple[dict[State, int], dict[State, int]]:
+    """Pages of pmem metadata and user data by state."""
     ranges: list[Range] = []
     everything: list[Range] = []
-    try:
-        for item in read_namespace_coverage(prog).namespaces:
-            everything.append(Range(item.start, item.end))
-            if item.map != "dev":
-                continue
-            data = min((s.start for s in item.stretches if s.kind == "data"), default=item.end)
+    namespaces: tuple[NamespaceCoverage, ...] = ()
+    with problems.trying("pmem pages"):
+        try:
+            namespaces = problems.take(read_namespace_coverage(prog)).namespaces
+        except NotFound as error:
+            notes.append(str(error))
+    for item in namespaces:
+        everything.append(Range(item.start, item.end))
+        if item.map == "dev":
+            data = min((s.start for s in item.stretches if s.kind == USERDATA), default=item.end)
             ranges.append(Range(item.start, data))
-    except MissingDebugInfo as error:
-        lacks.append(f"pmem pages: {error}")
-    except NotFound as error:
-        notes.append(str(error))
-    problems = Problems()
     machine = problems.take(read_machine(prog))
     # What was used as RAM is no persistent memory to makedumpfile.
     pmem = machine.pmem.union(everything).subtract(machine.system_ram)
-    if machine.pmem_sources and "PF_DEV" not in machine.pmem_sources and not dump.segments:
-        notes.append(f"what is pmem is told from {', '.join(machine.pmem_sources)}")
+    if machine.pmem_sources and "PF_DEV" not in machine.pmem_sources and not dump_of(prog).segments:
+        notes.append(f"what is pmem is known from {', '.join(machine.pmem_sources)}")
     metadata = RangeSet(ranges)
     meta, data_states = dict.fromkeys(_STATES, 0), dict.fromkeys(_STATES, 0)
     for part in pmem:
         for piece, is_metadata in metadata.split(part.start, part.end):
             _add(meta if is_metadata else data_states, coverage, piece)
-    return _pages(meta, size), _pages(data_states, size), notes, lacks
+    return _pages(meta, size), _pages(data_states, size)
 
 
 def _add(states: dict[State, int], coverage: Coverage, part: Range) -> None:

@@ -17,6 +17,7 @@ from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import BttChain, walk_btt
 from drgn_pmem.formats.infoblock import INFO_BLOCK_OFFSET, INFO_BLOCK_SIZE
 from drgn_pmem.kernel.namespace import Namespace
+from drgn_pmem.partial import Cause, Problem, Problems
 
 __all__ = (
     "INFOBLOCK",
@@ -45,12 +46,12 @@ class Stretch:
 
 
 def stretches_of_namespace(
-    prog: Program, namespace: Namespace, notes: list[str]
+    prog: Program, namespace: Namespace, problems: Problems
 ) -> Iterator[Stretch]:
     """
     Parts of a namespace that the kernel knows.
 
-    :param notes: What could not be told is added here, in words.
+    :param problems: What could not be read is added here.
     """
     start, end = namespace.range.start, namespace.range.end
     if namespace.mode == "sector":
@@ -58,13 +59,23 @@ def stretches_of_namespace(
         try:
             chain = walk_btt(lambda o, n: read(start + o, n), end - start)
         except FormatError:
-            notes.append("its BTT arenas are not in the dump: all of it counts as data")
+            problems.add(
+                Problem(
+                    cause=Cause.NOT_SAVED,
+                    why="its BTT arenas are not in the dump: all of it counts as data",
+                )
+            )
             yield Stretch(USERDATA, start, end)
             return
         yield from _arenas(chain, start, end)
         return
     if namespace.data_offset is None:
-        notes.append("where its data begins cannot be told: all of it counts as data")
+        problems.add(
+            Problem(
+                cause=Cause.NOT_SAVED,
+                why="where its data begins is not known: all of it counts as data",
+            )
+        )
     data = min(start + (namespace.data_offset or 0), end)
     yield from _front(start, data)
     data_end = end if namespace.size is None else min(end, data + namespace.size)

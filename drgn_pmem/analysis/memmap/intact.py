@@ -16,7 +16,7 @@ Two ways in which struct pages that a dump holds are not:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
 from typing import TYPE_CHECKING, Any
 
 from drgn import Program
@@ -24,9 +24,10 @@ import numpy as np
 
 from drgn_pmem.analysis.owners.daxfiles import dax_files_of
 from drgn_pmem.analysis.pages.blocks import Block, for_each_block, reader_of
-from drgn_pmem.errors import DumpFileError, PmemError
 from drgn_pmem.kernel.page_layout import PageLayout, page_layout
 from drgn_pmem.kernel.pgmap import Pgmap
+from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.record import Record, Show, shown
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -41,8 +42,7 @@ _BUDGET = 64 << 20
 _MAX_ENTRIES = 1 << 16
 
 
-@dataclass(frozen=True)
-class MemmapCheck:
+class MemmapCheck(Record):
     """What the saved struct pages of a page map look like."""
 
     total: int
@@ -54,7 +54,7 @@ class MemmapCheck:
     """Not zero, and no tail pages: their word is a page map."""
     foreign: int
     """Of the heads, those whose page map is not in ``pgmap_array``."""
-    foreign_pgmap: int | None
+    foreign_pgmap: int | None = shown(Show.ADDRESS)
     """One such pointer."""
     used: int
     """Of the heads, those with a mapping."""
@@ -103,23 +103,12 @@ class MemmapCheck:
         return ", ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "total": self.total,
-            "looked_at": self.looked_at,
-            "zero": self.zero,
-            "heads": self.heads,
-            "foreign": self.foreign,
-            "foreign_pgmap": None if self.foreign_pgmap is None else f"{self.foreign_pgmap:#x}",
-            "used": self.used,
-            "entries": self.entries,
-            "entries_idle": self.entries_idle,
-            "destroyed": self.destroyed,
-        }
+        return super().to_json() | {"destroyed": self.destroyed}
 
 
 def check_memmap(
     prog: Program, first_pfn: int, end_pfn: int, pgmaps: list[Pgmap] | None
-) -> MemmapCheck:
+) -> Partial[MemmapCheck]:
     """
     Look at the saved struct pages of a page map, all of them or a sample.
 
@@ -135,6 +124,7 @@ class _Check:
     def __init__(
         self, prog: Program, first_pfn: int, end_pfn: int, pgmaps: list[Pgmap] | None
     ) -> None:
+        self.problems = Problems()
         self.prog = prog
         self.first, self.end = first_pfn, end_pfn
         self.layout: PageLayout = page_layout(prog)
@@ -149,7 +139,7 @@ class _Check:
         self.looked_at = self.zero = self.heads = self.foreign = self.used = 0
         self.foreign_pgmap: int | None = None
 
-    def run(self) -> MemmapCheck:
+    def run(self) -> Partial[MemmapCheck]:
         total = sum(block.count for block in self.blocks)
         step = max(1, total * self.layout.size // _BUDGET)
         for _, words in self._read(self.blocks[::step]):
@@ -157,17 +147,18 @@ class _Check:
         entries = idle = 0
         if self.heads and (self.foreign or not self.used):
             entries, idle = self._entries()
-        return MemmapCheck(
-            total,
-            self.looked_at,
-            self.zero,
-            self.heads,
-            self.foreign,
-            self.foreign_pgmap,
-            self.used,
-            entries,
-            idle,
+        check = MemmapCheck(
+            total=total,
+            looked_at=self.looked_at,
+            zero=self.zero,
+            heads=self.heads,
+            foreign=self.foreign,
+            foreign_pgmap=self.foreign_pgmap,
+            used=self.used,
+            entries=entries,
+            entries_idle=idle,
         )
+        return self.problems.partial(check)
 
     def _read(self, blocks: list[Block]) -> Iterator["tuple[Block, Words]"]:
         """Words of every struct page of the blocks that can be read: one row each."""
@@ -175,9 +166,11 @@ class _Check:
         order = "<" if self.layout.little_endian else ">"
         for block in blocks:
             size = block.count * self.layout.size
-            try:
-                data = reader.read(block, size)
-            except DumpFileError:
+            data = self.problems.attempt(
+                f"struct pages from PFN {block.pfn:#x} on",
+                functools.partial(reader.read, block, size),
+            )
+            if data is None:
                 continue
             yield block, data.view(f"{order}u8").reshape(block.count, self.layout.size // 8)
 
@@ -198,11 +191,10 @@ class _Check:
 
     def _entries(self) -> tuple[int, int]:
         """Pages that DAX entries name and whose struct page is there; idle ones among them."""
-        try:
-            files = dax_files_of(self.prog).value.files
-        except PmemError:
-            return 0, 0
-        rows = [file.entries.value.with_pfn()["pfn"] for file in files]
+        rows = []
+        with self.problems.trying("DAX files"):
+            for file in self.problems.take(dax_files_of(self.prog)).files:
+                rows.append(self.problems.take(file.entries).with_pfn()["pfn"])
         pfns = np.unique(np.concatenate(rows)) if rows else np.zeros(0, np.uint64)
         pfns = pfns[(pfns >= np.uint64(self.first)) & (pfns < np.uint64(self.end))]
         pfns = pfns[:: max(1, len(pfns) // _MAX_ENTRIES)]

@@ -4,58 +4,51 @@
 The struct pages of a page map
 ------------------------------
 
-Where they lie by page table, whatever ``map=`` says, and how much of them the dump holds.
+Where they are by page table, whatever ``map=`` says, and how much of them the dump holds; with
+debug info, or from vmcoreinfo and the page tables alone.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from drgn import Program
-from drgn.helpers.linux.mm import pfn_to_page
 
 from drgn_pmem.dumpfile import State, coverage_of
-from drgn_pmem.kernel.debuginfo import find_type
-from drgn_pmem.kernel.pagetable import for_each_extent
+from drgn_pmem.kernel.page_layout import page_layout
+from drgn_pmem.kernel.pagetable import Extent, for_each_extent
 from drgn_pmem.kernel.pgmap import Pgmap
-from drgn_pmem.ranges import Range
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.ranges import Range, RangeSet
+from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("StructPages", "address_text", "read_struct_pages")
-
-
-def address_text(value: int | None) -> str | None:
-    """Physical address as JSON and tables show it."""
-    return None if value is None else f"{value:#x}"
+__all__ = ("StructPages", "read_struct_pages", "struct_pages_of")
 
 
-@dataclass(frozen=True)
-class StructPages:
+class StructPages(Record):
     """The struct page array of one page map."""
 
     first_pfn: int
     npfns: int
-    virtual: int
+    virtual: int = shown(Show.ADDRESS)
     """``struct page *`` of :attr:`first_pfn`"""
-    size: int
-    """bytes"""
-    on_pmem: int
+    size: int = shown(Show.SIZE)
+    on_pmem: int = shown(Show.SIZE)
     """bytes of it that lie on pmem"""
-    in_ram: int
+    in_ram: int = shown(Show.SIZE)
     """bytes of it that lie in RAM"""
-    unmapped: int
-    """bytes that the page tables map nowhere"""
+    unmapped: int = shown(Show.SIZE)
+    """bytes that the page tables, read in full, map nowhere"""
+    unknown: int = shown(Show.SIZE, default=0)
+    """bytes whose place cannot be determined: they may be anywhere"""
+    why_unknown: str | None = None
     states: dict[State, int]
     """bytes by what the dump holds of them"""
     pmem_range: Range | None
     """Smallest physical range that holds :attr:`on_pmem`."""
-    first_physical: int | None
+    first_physical: int | None = shown(Show.ADDRESS)
     """Physical address of the first struct page, by page table."""
-    last_physical: int | None
+    last_physical: int | None = shown(Show.ADDRESS)
     """Physical address of the last struct page, by page table."""
-    unknown: int = 0
-    """bytes whose place cannot be determined"""
-    why_unknown: str | None = None
-    """Why, of the first of them."""
 
     @property
     def saved(self) -> int:
@@ -64,83 +57,120 @@ class StructPages:
 
     @property
     def place(self) -> str:
-        """``"pmem"``, ``"RAM"``, ``"pmem + RAM"`` or ``"unknown"``."""
+        """``"pmem"``, ``"RAM"``, ``"pmem + RAM"`` (as far as it is known) or ``"unknown"``."""
         places = [name for name, size in (("pmem", self.on_pmem), ("RAM", self.in_ram)) if size]
         return " + ".join(places) or "unknown"
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "first_pfn": self.first_pfn,
-            "npfns": self.npfns,
-            "virtual": f"{self.virtual:#x}",
-            "size": self.size,
-            "on_pmem": self.on_pmem,
-            "in_ram": self.in_ram,
-            "unmapped": self.unmapped,
-            "unknown": self.unknown,
-            "why_unknown": self.why_unknown,
-            "saved": self.saved,
-            "states": {state.value: size for state, size in self.states.items()},
-            "pmem_range": self.pmem_range.to_json() if self.pmem_range else None,
-            "first_physical": address_text(self.first_physical),
-            "last_physical": address_text(self.last_physical),
-        }
+        return super().to_json() | {"saved": self.saved}
 
 
-def read_struct_pages(prog: Program, pgmap: Pgmap, pmem: Iterable[Range]) -> StructPages:
+def read_struct_pages(prog: Program, pgmap: Pgmap, pmem: RangeSet) -> Partial[StructPages]:
     """
-    Where the struct pages of a page map are by page table, and what of them the dump holds.
-
-    Only the struct pages that the kernel initialised count, not those of the altmap's own pages.
+    The struct pages of a page map that are of its pages, not of the altmap's own.
 
     :param pmem: What is persistent memory.
+    :raises MissingDebugInfo: if the layout of struct page is not known
     """
-    regions = list(pmem)
-    coverage = coverage_of(prog)
-    page_size = find_type(prog, "struct page", "vmlinux").size or 0
-    first, end = pgmap.first_pfn, pgmap.end_pfn
-    virtual = pfn_to_page(prog, first).value_()
-    size = max(0, end - first) * page_size
-    on_pmem = in_ram = unmapped = unknown = 0
-    why_unknown = None
-    states: dict[State, int] = {}
-    pmem_start: int | None = None
-    pmem_end = 0
+    first, shift = pgmap.first_pfn, pgmap.page_shift
+    pfns = [(max(first, r.start >> shift), r.end >> shift) for r in pgmap.ranges]
+    return struct_pages_of(prog, [(low, high) for low, high in pfns if low < high], pmem)
+
+
+def struct_pages_of(
+    prog: Program, pfns: Iterable[tuple[int, int]], pmem: RangeSet
+) -> Partial[StructPages]:
+    """
+    Where the struct pages of pages are by page table, and what of them the dump holds.
+
+    :param pfns: First PFN and end (exclusive) of each range of pages, in order.
+    :param pmem: What is persistent memory; everything else that is mapped counts as RAM.
+    :return: Their place; it is complete if the page tables could be read, whatever the dump holds
+        of the struct pages themselves.
+    :raises MissingDebugInfo: if the layout of struct page is not known
+    """
+    layout = page_layout(prog)
+    ranges = list(pfns)
+    problems = Problems()
+    count = _Counter(prog, pmem)
     first_physical = last_physical = None
-    for extent in for_each_extent(prog, virtual, virtual + size):
+    for first, end in ranges:
+        last = layout.address(end) - layout.size
+        for extent in for_each_extent(prog, layout.address(first), layout.address(end)):
+            count.add(extent, problems)
+            if extent.physical is None:
+                continue
+            if first == ranges[0][0] and extent.virtual == layout.address(first):
+                first_physical = extent.physical
+            if end == ranges[-1][1] and extent.virtual <= last < extent.end:
+                last_physical = extent.physical + last - extent.virtual
+    start = ranges[0][0] if ranges else 0
+    npfns = sum(end - first for first, end in ranges)
+    return problems.partial(
+        StructPages(
+            first_pfn=start,
+            npfns=npfns,
+            virtual=layout.address(start),
+            size=npfns * layout.size,
+            on_pmem=count.on_pmem,
+            in_ram=count.in_ram,
+            unmapped=count.states.get(State.UNMAPPED, 0),
+            unknown=count.states.get(State.UNKNOWN, 0),
+            why_unknown=count.why_unknown,
+            states=count.states,
+            pmem_range=count.pmem_range(),
+            first_physical=first_physical,
+            last_physical=last_physical,
+        )
+    )
+
+
+class _Counter:
+    """Adds up extents of struct pages by where they are and what the dump holds of them."""
+
+    def __init__(self, prog: Program, pmem: RangeSet) -> None:
+        self._coverage = coverage_of(prog)
+        self._pmem = pmem
+        self._on_pmem: list[Range] = []
+        self.in_ram = 0
+        self.why_unknown: str | None = None
+        self.states: dict[State, int] = {}
+
+    def add(self, extent: Extent, problems: Problems) -> None:
         if extent.physical is None:
             if extent.state is State.UNMAPPED:
-                unmapped += extent.size
+                self._count(State.UNMAPPED, extent.size)
+                return
+            # Where they are is not known, so neither is what the dump holds of them.
+            self._count(State.UNKNOWN, extent.size)
+            self.why_unknown = self.why_unknown or extent.reason
+            problems.add(
+                Problem(
+                    cause=Cause.NOT_SAVED,
+                    what="place of its struct pages",
+                    why=extent.reason or "not known",
+                    state=extent.state,
+                )
+            )
+            return
+        end = extent.physical + extent.size
+        # An extent may begin in RAM and go on on pmem.
+        for part, is_pmem in self._pmem.split(extent.physical, end):
+            if is_pmem:
+                self._on_pmem.append(part)
             else:
-                unknown += extent.size
-                why_unknown = why_unknown or extent.reason
-            states[extent.state] = states.get(extent.state, 0) + extent.size
-            continue
-        if extent.virtual == virtual:
-            first_physical = extent.physical
-        if extent.end == virtual + size:
-            last_physical = extent.physical + extent.size - page_size
-        if any(extent.physical in region for region in regions):
-            on_pmem += extent.size
-            if pmem_start is None or extent.physical < pmem_start:
-                pmem_start = extent.physical
-            pmem_end = max(pmem_end, extent.physical + extent.size)
-        else:
-            in_ram += extent.size
-        for state, count in coverage.count(extent.physical, extent.physical + extent.size).items():
-            states[state] = states.get(state, 0) + count
-    return StructPages(
-        first,
-        max(0, end - first),
-        virtual,
-        size,
-        on_pmem,
-        in_ram,
-        unmapped,
-        states,
-        None if pmem_start is None else Range(pmem_start, pmem_end),
-        first_physical,
-        last_physical,
-        unknown,
-        why_unknown,
-    )
+                self.in_ram += part.size
+        for state, size in self._coverage.count(extent.physical, end).items():
+            self._count(state, size)
+
+    def _count(self, state: State, size: int) -> None:
+        self.states[state] = self.states.get(state, 0) + size
+
+    @property
+    def on_pmem(self) -> int:
+        return sum(part.size for part in self._on_pmem)
+
+    def pmem_range(self) -> Range | None:
+        if not self._on_pmem:
+            return None
+        return Range(min(p.start for p in self._on_pmem), max(p.end for p in self._on_pmem))

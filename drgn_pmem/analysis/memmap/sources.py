@@ -10,40 +10,35 @@ tables, which are the truth of it; and how much of the array the dump holds.
 """
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from drgn import FaultError, Program
 
 from drgn_pmem.analysis.inventory.listing import read_inventory
+from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.analysis.inventory.names import find_namespace
 from drgn_pmem.analysis.inventory.parts import PADDING, stretches_of_namespace
-from drgn_pmem.analysis.memmap.place import StructPages, address_text, read_struct_pages
+from drgn_pmem.analysis.memmap.place import StructPages, read_struct_pages
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import FormatError, NotFound
 from drgn_pmem.formats.infoblock import InfoBlock, parse_infoblock
 from drgn_pmem.kernel.dax import DaxDevice
 from drgn_pmem.kernel.devm_memmap import MemmapEntry, for_each_memmap_entry, judge_memmap_entries
-from drgn_pmem.kernel.iomem import (
-    DEVICE_BACKED_VMEMMAP,
-    PERSISTENT_MEMORY,
-    Resource,
-    for_each_iomem,
-)
+from drgn_pmem.kernel.iomem import DEVICE_BACKED_VMEMMAP, Resource, for_each_iomem
 from drgn_pmem.kernel.namespace import Namespace, pgmap_of
-from drgn_pmem.kernel.pgmap import Pgmap, for_each_pgmap
-from drgn_pmem.kernel.walk import collect
-from drgn_pmem.partial import Problems
-from drgn_pmem.ranges import Range
+from drgn_pmem.kernel.page import pages_pgmap
+from drgn_pmem.kernel.pgmap import Pgmap
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.ranges import RangeSet
+from drgn_pmem.record import Record
 
-__all__ = ("Memmap", "MemmapAnswer", "read_memmaps", "read_memmaps_in_steps")
+__all__ = ("Memmap", "MemmapAnswer", "read_memmap_sources", "read_memmaps", "read_memmaps_in_steps")
 
 _INFOBLOCK_OFFSET = 0x1000
 _INFOBLOCK_SIZE = 0x1000
 
 
-@dataclass(frozen=True)
-class Memmap:
+class Memmap(Record):
     """The struct pages of one namespace, by every source."""
 
     namespace: Namespace
@@ -57,7 +52,7 @@ class Memmap:
     """The "Device Backed Vmemmap" resource."""
     struct_pages: StructPages | None
     notes: tuple[str, ...]
-    """Differences between the sources, and what could not be read."""
+    """Differences between the sources, and what is unusual."""
     page_shift: int
     parts: tuple[tuple[str, int, State | None], ...]
     """(kind of stretch, bytes, what the dump holds of it) from front to end, for a drawing."""
@@ -65,79 +60,15 @@ class Memmap:
     """Whether all sources that there are say the same."""
 
     @property
-    def lacks(self) -> list[str]:
-        """Sources that the dump does not hold."""
-        if self.namespace.map is None or self.media_state is State.SAVED:
-            return []
-        return [f"its info block on the media is {self.media_state.value} in the dump"]
-
-    @property
     def place(self) -> str | None:
         """Where the struct pages lie; None if the namespace has none."""
         return self.struct_pages.place if self.struct_pages else None
-
-    @property
-    def dumped(self) -> str | None:
-        """How much of the struct pages the dump holds, in words; None if there are none."""
-        pages = self.struct_pages
-        if pages is None:
-            return None
-        if pages.saved == pages.size:
-            return "all"
-        others = "/".join(s.value for s in pages.states if s is not State.SAVED)
-        return f"{100 * pages.saved // pages.size}%, rest {others}" if pages.saved else others
-
-    @property
-    def list_text(self) -> str | None:
-        """PFNs of the list entry, and what is wrong with it."""
-        entry = self.list_entry
-        if entry is None:
-            return None
-        state = "" if entry.state == "live" else f" ({entry.state})"
-        return f"{entry.start_pfn:#x}-{entry.end_pfn:#x}{state}"
-
-    @property
-    def altmap_text(self) -> str | None:
-        """PFNs that the altmap sets aside for info block and struct pages."""
-        altmap = self.pgmap.altmap if self.pgmap else None
-        if altmap is None:
-            return None
-        return f"{altmap.base_pfn:#x}-{altmap.base_pfn + altmap.offset:#x}"
-
-    @property
-    def iomem_text(self) -> str | None:
-        """PFNs of the "Device Backed Vmemmap" resource."""
-        if self.iomem is None:
-            return None
-        return (
-            f"{self.iomem.start >> self.page_shift:#x}-{(self.iomem.end + 1) >> self.page_shift:#x}"
-        )
-
-    def infoblock_text(self, block: InfoBlock | None) -> str | None:
-        """PFNs before the data, by an info block."""
-        if block is None:
-            return None
-        start = self.namespace.resource + block.start_pad
-        return f"{start >> self.page_shift:#x}-{(start + block.dataoff) >> self.page_shift:#x}"
-
-    @property
-    def media_text(self) -> str | None:
-        """PFNs before the data by the info block on the media, or why it cannot be read."""
-        if self.namespace.map is None:
-            return None
-        return self.infoblock_text(self.infoblock_media) or (
-            "damaged" if self.media_state is State.SAVED else self.media_state.value
-        )
-
-    def physical_text(self, which: str) -> str | None:
-        """Physical address of the first or last struct page."""
-        return address_text(getattr(self.struct_pages, which)) if self.struct_pages else None
 
     def namespace_json(self) -> dict[str, Any]:
         """ndctl's keys of the namespace, ours under ``dump``."""
         return self.namespace.to_json() | {
             "dump": {
-                "address": address_text(self.namespace.object and self.namespace.object.value_()),
+                "address": hex(self.namespace.object.value_()) if self.namespace.object else None,
                 "resource": f"{self.namespace.resource:#x}",
                 "raw_size": self.namespace.raw_size,
                 "data_offset": self.namespace.data_offset,
@@ -166,16 +97,14 @@ class Memmap:
         }
 
 
-@dataclass(frozen=True)
-class MemmapAnswer:
+class MemmapAnswer(Record):
     """All namespaces, and what of the list belongs to none of them."""
 
-    memmaps: list[Memmap]
-    strays: list[MemmapEntry]
+    memmaps: tuple[Memmap, ...]
+    strays: tuple[MemmapEntry, ...]
     """List entries that are not live."""
-    problems: list[str] = field(default_factory=list)
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """A record a namespace, then one for each list entry that is not live."""
         return [m.to_json() for m in self.memmaps] + [
             {
@@ -197,16 +126,17 @@ class MemmapAnswer:
             return self
         dev = find_namespace(prog, name).dev
         return MemmapAnswer(
-            [m for m in self.memmaps if m.namespace.dev == dev],
-            [e for e in self.strays if e.namespace == dev],
-            self.problems,
+            memmaps=tuple(m for m in self.memmaps if m.namespace.dev == dev),
+            strays=tuple(e for e in self.strays if e.namespace == dev),
         )
 
 
-def read_memmaps(prog: Program) -> MemmapAnswer:
+def read_memmaps(prog: Program) -> Partial[MemmapAnswer]:
     """
     The struct pages of every enabled namespace.
 
+    :return: What could be read. An info block on the media that was not saved is no problem here:
+        ``media_state`` says it.
     :raises NotFound: if the machine had no persistent memory
     """
     steps = read_memmaps_in_steps(prog)
@@ -217,35 +147,49 @@ def read_memmaps(prog: Program) -> MemmapAnswer:
             return done.value
 
 
-def read_memmaps_in_steps(prog: Program) -> Generator[None, None, MemmapAnswer]:
-    """The same for who has other things to do between: yields after each part of the work."""
+def read_memmap_sources(prog: Program, name: str | None = None) -> Partial[MemmapAnswer]:
+    """
+    Every source of where struct pages are, of all namespaces or of one: :func:`read_memmaps` where
+    a source that was not saved is a problem of the answer.
+
+    :raises NotFound: if the machine had no persistent memory, or no such namespace
+    """
+    problems = Problems()
+    answer = problems.take(read_memmaps(prog)).only(prog, name)
+    for memmap in answer.memmaps:
+        if memmap.namespace.map is not None and memmap.media_state is not State.SAVED:
+            state = memmap.media_state
+            why = f"its info block on the media is {state.value} in the dump"
+            what = memmap.namespace.dev
+            problems.add(Problem(cause=Cause.NOT_SAVED, what=what, why=why, state=state))
+    return problems.partial(answer)
+
+
+def read_memmaps_in_steps(prog: Program) -> Generator[None, None, Partial[MemmapAnswer]]:
+    """:func:`read_memmaps` for a caller that has other things to do: yields after each part of the
+    work."""
+    problems = Problems()
     found = read_inventory(prog)
     yield
-    lacking = Problems()
-    inventory = lacking.take(found)
-    problems = list(map(str, lacking))
+    inventory = problems.take(found)
     try:
-        entries, stopped = collect(for_each_memmap_entry(prog))
+        entries = problems.collect(for_each_memmap_entry(prog))
     except NotFound:
-        entries, stopped = [], []
-    problems.extend(stopped)
+        entries = []
     shift = prog["PAGE_SHIFT"].value_()
     entries = judge_memmap_entries(entries, found.map(lambda all_: all_.namespaces), shift)
-    resources, stopped = collect(for_each_iomem(prog))
-    problems.extend(stopped)
-    pgmaps, stopped = collect(for_each_pgmap(prog))
-    problems.extend(stopped)
-    # Either may be missing: regions without debug info of libnvdimm, and iomem does not name the
-    # persistent memory of every provider.
-    pmem = [region.range for region in inventory.regions] + [
-        r.range for r in resources if r.desc in PERSISTENT_MEMORY
-    ]
+    resources = problems.take(for_each_iomem(prog))
+    pgmaps = problems.take(pages_pgmap(prog))
+    pmem = problems.take(read_machine(prog)).pmem
     memmaps = []
     for namespace in inventory.namespaces:
         if namespace.enabled:
             yield
-            memmaps.append(_Reader(prog, namespace, entries, pgmaps, resources, pmem).read())
-    return MemmapAnswer(memmaps, [e for e in entries if e.state != "live"], problems)
+            with problems.trying(namespace.dev):
+                reader = _Reader(prog, namespace, entries, pgmaps, resources, pmem)
+                memmaps.append(problems.take(reader.read(), namespace.dev))
+    strays = tuple(e for e in entries if e.state != "live")
+    return problems.partial(MemmapAnswer(memmaps=tuple(memmaps), strays=strays))
 
 
 class _Reader:
@@ -258,12 +202,13 @@ class _Reader:
         entries: list[MemmapEntry],
         pgmaps: list[Pgmap],
         resources: list[Resource],
-        pmem: list[Range],
+        pmem: RangeSet,
     ) -> None:
         self.prog = prog
         self.namespace = namespace
         self.shift = prog["PAGE_SHIFT"].value_()
-        self.pmem = pmem
+        # What lies in the namespace is persistent memory, whatever else says so.
+        self.pmem = pmem.union([namespace.range])
         self.entry = next((e for e in entries if e.namespace == namespace.dev), None)
         self.pgmap = pgmap_of(namespace, pgmaps)
         self.iomem = next(
@@ -274,43 +219,46 @@ class _Reader:
             ),
             None,
         )
+        self.problems = Problems()
         self.notes: list[str] = []
         self.differences: list[str] = []
 
-    def read(self) -> Memmap:
+    def read(self) -> Partial[Memmap]:
         ram = self._infoblock_ram()
         state, media = self._infoblock_media()
         pages = None
         if self.pgmap is not None:
-            pages = read_struct_pages(self.prog, self.pgmap, self.pmem)
+            pages = self.problems.take(read_struct_pages(self.prog, self.pgmap, self.pmem))
             self._compare_pages(pages)
         elif any(d.mode == "system-ram" for d in self._dax_devices()):
             self.notes.append("in system-ram mode: its pages are hot-added RAM, not ZONE_DEVICE")
-        elif self.namespace.map is not None:
+        elif self.namespace.map is not None and pages_pgmap(self.prog).complete:
             self.notes.append("its page map is not in pgmap_array")
         if ram is not None and media is not None:
             self._compare_infoblocks(ram, media)
         if ram is not None:
             self._compare_altmap(ram)
         self._compare_list()
-        return Memmap(
-            self.namespace,
-            self.entry,
-            self.pgmap,
-            ram,
-            media,
-            state,
-            self.iomem,
-            pages,
-            (*self.differences, *self.notes),
-            self.shift,
-            tuple(self._parts()),
-            not self.differences,
+        parts = tuple(self._parts())
+        memmap = Memmap(
+            namespace=self.namespace,
+            list_entry=self.entry,
+            pgmap=self.pgmap,
+            infoblock_ram=ram,
+            infoblock_media=media,
+            media_state=state,
+            iomem=self.iomem,
+            struct_pages=pages,
+            notes=(*self.differences, *self.notes),
+            page_shift=self.shift,
+            parts=parts,
+            agree=not self.differences,
         )
+        return self.problems.partial(memmap)
 
     def _parts(self) -> Iterator[tuple[str, int, State | None]]:
         coverage = coverage_of(self.prog)
-        for stretch in stretches_of_namespace(self.prog, self.namespace, []):
+        for stretch in stretches_of_namespace(self.prog, self.namespace, self.problems):
             if stretch.kind == PADDING:
                 yield PADDING, stretch.end - stretch.start, None
                 continue
@@ -332,7 +280,7 @@ class _Reader:
                 return None
             return parse_infoblock(self.prog.read(address, _INFOBLOCK_SIZE), verify=False)
         except (FaultError, FormatError) as error:
-            self.notes.append(f"info block in RAM: {error}")
+            self.problems.add(error, "info block in RAM")
             return None
 
     def _infoblock_media(self) -> tuple[State, InfoBlock | None]:
@@ -397,11 +345,7 @@ class _Reader:
     def _compare_pages(self, pages: StructPages) -> None:
         metadata = self._metadata()
         if pages.unmapped:
-            self.notes.append(f"{pages.unmapped} bytes of struct pages are mapped nowhere")
-        if pages.unknown:
-            self.notes.append(
-                f"where {pages.unknown} bytes of struct pages are is not known: {pages.why_unknown}"
-            )
+            self.notes.append(f"{pages.unmapped} bytes of struct pages are not mapped")
         if pages.pmem_range is not None:
             first, end = pages.pmem_range.start, pages.pmem_range.end
             inside = metadata is not None and (

@@ -130,7 +130,7 @@ def test_coverage_by_info_blocks_alone(tmp_path: Path) -> None:
     assert item["infoblock"] == {"saved": 4096}
     assert item["location"] is None
     assert item["case"] is None
-    assert "cannot be told" in item["verdict"]
+    assert "not known" in item["verdict"]
 
 
 def test_coverage_with_nothing_to_go_by_says_what_to_load(tmp_path: Path) -> None:

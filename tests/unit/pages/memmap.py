@@ -133,14 +133,14 @@ class Kernel:
         debug_info: bool = True,
     ) -> None:
         self.machine = Machine()
-        tables, info = x86_64(self.machine)
+        self.tables, info = x86_64(self.machine)
         idle = Page(refcount=0 if generation in ("6.15", "7.1") else 1)
         address = VMEMMAP + 64 * FIRST
         for number in range(64 * COUNT // PAGE):
             physical = STRUCT_PAGES + PAGE * number
             if aliased and number % 8 > 1:
                 physical = STRUCT_PAGES + PAGE * (number - number % 8 + 1)
-            tables.map(address + PAGE * number, physical, 12)
+            self.tables.map(address + PAGE * number, physical, 12)
             if physical == STRUCT_PAGES + PAGE * number:
                 first = FIRST + PAGE // 64 * number
                 data = [pages.get(first + i, idle).encode() for i in range(PAGE // 64)]
