@@ -229,9 +229,10 @@ class _Reader:
             "map": None,
             "size": None if claim_name is None else end - start,
             "data_offset": None if claim_name is None else 0,
-            "uuid": own_uuid,
+            # What claims it has a uuid and a block size of its own.
+            "uuid": None if claim_name is None else own_uuid,
             "raw_uuid": None,
-            "sector_size": None if lbasize is None else lbasize or 512,
+            "sector_size": None if claim_name is None or lbasize is None else lbasize or 512,
             "align": None,
             "blockdev": None,
             "chardev": None,
@@ -328,6 +329,7 @@ class _Reader:
         values: dict[str, Any] = {"mode": "devdax", "sector_size": None}
         if not driver:
             return values
+        whole = self.dax_devices.complete
         devices_found = self.problems.take(self.dax_devices)
         if not has_type(self.prog, "struct dax_region"):
             return values
@@ -337,7 +339,8 @@ class _Reader:
         record = self.attempt("dax region", lambda: read_dax_region(region, devices))
         return values | {
             "daxregion": record,
-            "chardev": devices[0].chardev if len(devices) == 1 else None,
+            # With several devices, ndctl names none.
+            "chardev": devices[0].chardev if whole and len(devices) == 1 else None,
             "pgmap": devices[0].pgmap if devices else 0,
         }
 

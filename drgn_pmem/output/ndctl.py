@@ -80,19 +80,23 @@ def nest(
                 value["namespaces"] = children
         return value
 
-    def bus(record: Any) -> dict[str, Any]:
-        value = one(record)
+    def bus(name: str) -> dict[str, Any]:
+        read = next((b for b in inventory.buses if b.dev == name), None)
+        # Of a bus that could not be read, what is on it tells the name.
+        value: dict[str, Any] = {"dev": name} if read is None else one(read)
         if dimms:
-            value["dimms"] = [one(d) for d in inventory.dimms if d.bus == record.dev]
+            value["dimms"] = [one(d) for d in inventory.dimms if d.bus == name]
         if regions:
-            value["regions"] = [region(r) for r in inventory.regions if r.bus == record.dev]
+            value["regions"] = [region(r) for r in inventory.regions if r.bus == name]
         elif namespaces:
-            value["namespaces"] = [one(n) for n in inventory.namespaces if n.bus == record.dev]
+            value["namespaces"] = [one(n) for n in inventory.namespaces if n.bus == name]
         return value
 
-    # Nothing nests in what could not be read.
-    if buses and inventory.buses:
-        return [bus(b) for b in inventory.buses]
+    if buses:
+        children: list[Any] = [*inventory.dimms, *inventory.regions, *inventory.namespaces]
+        names = (*(b.dev for b in inventory.buses), *(child.bus for child in children))
+        if any(names) or not children:
+            return [bus(name) for name in dict.fromkeys(names) if name is not None]
     kinds: dict[str, Sequence[Any]] = {}
     if dimms:
         kinds["dimms"] = [one(d) for d in inventory.dimms]

@@ -10,8 +10,9 @@ page: bytes by state.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import json
+import re
 from typing import Any
 
 from drgn_pmem.dumpfile.coverage import State
@@ -24,7 +25,18 @@ NOT_SAVED = STATES - {State.SAVED.value}
 UNKNOWN = {None, "unknown", "unreadable", "not known"}
 """Values that say that a value is not known."""
 
-PROSE = {"advice", "error", "evidence", "lacks", "notes", "reason", "verdict", "why", "words"}
+PROSE = {
+    "advice",
+    "arithmetic",
+    "error",
+    "evidence",
+    "lacks",
+    "notes",
+    "reason",
+    "verdict",
+    "why",
+    "words",
+}
 """Keys of sentences, which explain what is missing."""
 
 
@@ -44,6 +56,8 @@ class Rules:
     pages_by_state: frozenset[str] = frozenset()
     """Keys of numbers that count pages or bytes of the dump by state: within a page of the full
     answer's, whether the answer is complete or not."""
+    paths: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Path of a file -> all of its paths, of which one may stand for another."""
 
 
 def contradictions(full: Any, part: Any, whole: bool, rules: Rules) -> list[str]:
@@ -83,9 +97,22 @@ class _Comparison:
             return []
         if key == "state" and full == State.SAVED.value and part in NOT_SAVED:
             return []
-        if _is_unknown(part) and not self._whole:
+        if not self._whole and (_is_unknown(part) or self._same_file(full, part)):
             return []
         return [f"{where or 'answer'}: {_short(full)} became {_short(part)}"]
+
+    def _same_file(self, full: Any, part: Any) -> bool:
+        """Whether the second text names the file of the first with less: by another of its paths,
+        by its inode, by its file system."""
+        if not isinstance(full, str) or not isinstance(part, str):
+            return False
+        (path, inode), (other, same) = map(_path_and_inode, (full, part))
+        if other is None:
+            return inode is None or same == inode
+        return same == inode and (
+            other in self._rules.paths.get(path or "", ())
+            or (inode is not None and re.fullmatch(r"a file of \S+", other) is not None)
+        )
 
     def _by_state(self, where: str, full: Mapping[str, int], part: Mapping[str, int]) -> list[str]:
         """The page went from saved to another state; a total that is not known may be less."""
@@ -170,6 +197,15 @@ def _match(count: int, fits: Sequence[Sequence[bool]]) -> list[int | None]:
         place(row, set())
     columns = {row: column for column, row in owner.items()}
     return [columns.get(row) for row in range(len(fits))]
+
+
+def _path_and_inode(text: str) -> tuple[str | None, str | None]:
+    """Of ``"/a (ino 12)"``, ``"inode 12"``, ``"/a"``."""
+    named = re.fullmatch(r"(?P<path>.+?)(?: \(ino (?P<inode>\d+)\))?", text)
+    bare = re.fullmatch(r"inode (\d+)", text)
+    if bare is not None:
+        return None, bare[1]
+    return (named["path"], named["inode"]) if named is not None else (text, None)
 
 
 def _by_state(value: Any) -> bool:

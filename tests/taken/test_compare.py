@@ -71,6 +71,23 @@ def test_unknown_may_stand_for_false_and_none(part: Any) -> None:
     assert not wrong({"owner": None}, {"owner": part})
 
 
+@pytest.mark.parametrize("part", ["/b (ino 12)", "inode 12", "a file of pmem0 (ino 12)"])
+def test_file_may_be_named_with_less(part: str) -> None:
+    rules = Rules(PAGE, paths={"/a": frozenset(("/a", "/b"))})
+    assert not contradictions({"owner": "/a (ino 12)"}, {"owner": part}, False, rules)
+    assert contradictions({"owner": "/a (ino 12)"}, {"owner": part}, True, rules)
+    assert contradictions({"owner": "/a (ino 13)"}, {"owner": part}, False, rules)
+
+
+@pytest.mark.parametrize(
+    "part", ["/c", "/b (ino 12)", "", "a file of pmem0", "inode 12, no DAX file"]
+)
+def test_another_file_is_a_contradiction(part: str) -> None:
+    rules = Rules(PAGE, paths={"/a": frozenset(("/a", "/b"))})
+    assert not contradictions({"path": "/a"}, {"path": "/b"}, False, rules)
+    assert contradictions({"path": "/a"}, {"path": part}, False, rules)
+
+
 def test_value_in_place_of_none_is_a_contradiction() -> None:
     assert wrong({"owner": None}, {"owner": "/a"})
 

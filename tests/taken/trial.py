@@ -7,8 +7,9 @@ The dump is opened once; every question is asked in a fork of the process, so th
 what an earlier one left in a cache.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+import functools
 import importlib
 import os
 import pickle
@@ -33,6 +34,8 @@ from .compare import Rules, contradictions
 from .memory import Reads, page_size_of, record_reads, take_away
 
 __all__ = ("Outcome", "Result", "Trial", "choose", "forked", "outcome", "verdict")
+
+Paths = Mapping[str, frozenset[str]]
 
 SECONDS = 120
 """After which an answer counts as one that never comes."""
@@ -121,6 +124,13 @@ class Trial:
         answer = forked(recorded)
         return answer if isinstance(answer, tuple) else (answer, {})
 
+    @functools.cached_property
+    def paths(self) -> Paths:
+        """Path of each DAX file -> all of its paths."""
+        answer = self.full("pmem-files")
+        groups = [frozenset(file["paths"]) for file in answer.json or ()]
+        return {path: group for group in groups for path in group}
+
     def without(self, line: str, page: int, state: State) -> Outcome:
         """The answer of the dump without one page."""
 
@@ -159,24 +169,18 @@ class Trial:
                 state,
                 tuple(sorted(reads[page])),
                 part.whole,
-                tuple(verdict(command, size, full, part)),
+                tuple(verdict(command, size, full, part, self.paths)),
             )
 
 
-def _rules(command: str, page: int) -> Rules:
-    return Rules(
-        page,
-        frozenset(_COUNTS.get(command, ())),
-        frozenset(_CUTS.get(command, ())),
-        frozenset(_PAGES_BY_STATE.get(command, ())),
-    )
-
-
-def verdict(command: str, page: int, full: Outcome, part: Outcome) -> list[str]:
+def verdict(
+    command: str, page: int, full: Outcome, part: Outcome, paths: Paths | None = None
+) -> list[str]:
     """
     What is wrong with an answer of a dump without a page; nothing if it keeps the law.
 
     :param page: Size of the page (bytes).
+    :param paths: Path of a file -> all of its paths.
     """
     if part.fault is not None:
         return [part.fault]
@@ -187,18 +191,19 @@ def verdict(command: str, page: int, full: Outcome, part: Outcome) -> list[str]:
     if full.error is not None:
         return [] if not part.whole else [f"answers what the full dump does not: {full.error}"]
     if command == "pmem-report":
-        return _sections(page, full, part)
+        return _sections(page, full, part, paths)
     rules = Rules(
         page,
         frozenset(_COUNTS.get(command, ())),
         frozenset(_CUTS.get(command, ())),
         frozenset(_PAGES_BY_STATE.get(command, ())),
+        paths or {},
     )
     found = contradictions(full.json, part.json, part.whole, rules)
     return [f"SILENT {line}" for line in found] if part.whole else found
 
 
-def _sections(page: int, full: Outcome, part: Outcome) -> list[str]:
+def _sections(page: int, full: Outcome, part: Outcome, paths: Paths | None) -> list[str]:
     """A report is complete section by section."""
     found = contradictions(full.json["crash"], part.json["crash"], part.whole, Rules(page))
     sections = {section["command"]: section for section in part.json["sections"]}
@@ -207,7 +212,7 @@ def _sections(page: int, full: Outcome, part: Outcome) -> list[str]:
             continue
         command = section["command"].split()[0]
         old, new = map(_of_section, (section, sections.pop(section["command"])))
-        found += [f"{command}: {line}" for line in verdict(command, page, old, new)]
+        found += [f"{command}: {line}" for line in verdict(command, page, old, new, paths)]
         if part.whole and not new.whole and old.whole:
             found.append(f"{command}: not complete, and the report is")
     found += [f"{command} is new" for command in sections]

@@ -94,6 +94,8 @@ def _select(found: Partial[Inventory], selection: Selection) -> Partial[Inventor
 
     buses = matching(inventory.buses, selection.bus, "ndbus")
     names = {bus.dev for bus in buses}
+    if selection.bus is None:  # some may be on a bus that could not be read
+        names |= {r.bus for r in inventory.regions} | {d.bus for d in inventory.dimms}
     regions = matching([r for r in inventory.regions if r.bus in names], selection.region, "region")
     dimms = matching([d for d in inventory.dimms if d.bus in names], selection.dimm, "nmem")
     if selection.dimm is not None:

@@ -76,8 +76,9 @@ class DaxFile:
 
     def text(self, problems: Problems) -> str:
         """``"/mnt/a/alpha (ino 14)"``"""
-        path = problems.take(self.names).path
-        where = path or f"a file of {self.device} whose name is not in memory"
+        names = self.names
+        unnamed = " whose name is not in memory" if names.complete else ""
+        where = problems.take(names).path or f"a file of {self.device}{unnamed}"
         return f"{where} (ino {self.inode.ino})"
 
 

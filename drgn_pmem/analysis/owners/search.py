@@ -127,12 +127,8 @@ class _Question:
 
     def _char(self) -> DaxChar | None:
         """The DAX character device that the page belongs to."""
-        return self.problems.attempt(
-            "device DAX",
-            lambda: next(
-                (c for c in dax_chars_of(self.prog) if c.index_of(self.pfn) is not None), None
-            ),
-        )
+        chars = self.problems.take(dax_chars_of(self.prog), "device DAX")
+        return next((c for c in chars if c.index_of(self.pfn) is not None), None)
 
     def _claim(self) -> "tuple[int, int] | None":
         """(mapping, index) that the struct page names."""
