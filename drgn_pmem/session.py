@@ -39,9 +39,12 @@ MODULES = ("dax", "dm_mod", "ext4", "libnvdimm", "nd_pmem", "nfit", "xfs")
 # include/uapi/linux/elf.h; the size of Elf64_Phdr, and the count that means "look elsewhere".
 _ET_CORE = 4
 _PHDR_SIZE = 56
+_PT_NOTE = 4
 _PN_XNUM = 0xFFFF
 
 _MAX_VMCOREINFO = 1 << 20
+_MAX_NOTES = 1 << 24
+"""Bytes of notes; a file with more is looked at closely before drgn reads them into memory."""
 
 _logger = logging.getLogger("drgn_pmem")
 
@@ -173,8 +176,9 @@ def _is_whole_elf(path: str) -> bool:
     if len(table) < size * count:
         return False
     for start in range(0, len(table), size):
+        (type_,) = struct.unpack_from(f"{order}I", table, start)
         file_offset, file_size = struct.unpack_from(f"{order}Q16xQ", table, start + 8)
-        if file_offset + file_size > length:
+        if file_offset + file_size > length or (type_ == _PT_NOTE and file_size > _MAX_NOTES):
             return False
     return True
 

@@ -27,9 +27,17 @@ from drgn_pmem.dumpfile.segments import ElfMemory, Pieces, SegmentTable, bytes_t
 from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.errors import DumpFileError
 
-__all__ = ("MAX_NOTES", "MAX_PROGRAM_HEADERS", "open_elf", "parse_notes")
+__all__ = (
+    "MAX_NOTES",
+    "MAX_NOTE_BYTES",
+    "MAX_PROGRAM_HEADERS",
+    "MAX_VMCOREINFO",
+    "check_note_size",
+    "open_elf",
+    "read_notes",
+)
 
-PT_LOAD, PT_NOTE = 1, 4
+PT_NULL, PT_LOAD, PT_NOTE = 0, 1, 4
 PN_XNUM = 0xFFFF
 DUMP_ELF_INCOMPLETE = 0x1
 """``e_flags`` of a file that makedumpfile could not finish (makedumpfile.h)."""
@@ -38,9 +46,15 @@ MAX_PROGRAM_HEADERS = 1 << 22
 """More than this are refused (a dump of 16 TiB has fewer, even with every range fragmented)."""
 MAX_NOTES = 1 << 17
 """Notes beyond this many are not listed (one per CPU and a few more are normal)."""
-MAX_NOTE_BYTES = 1 << 28
-"""Bytes of note segments that are looked at (device dumps are tens of megabytes)."""
-_MAX_VMCOREINFO = 1 << 20
+MAX_NOTE_BYTES = 1 << 27
+"""A dump with more bytes of notes is refused: drgn reads them all into memory (device dumps, the
+largest, are tens of megabytes)."""
+MAX_VMCOREINFO = 1 << 20
+"""A VMCOREINFO note of more bytes is refused (the kernel's is a page or two)."""
+_WINDOW = 1 << 16
+"""Bytes of a note segment that are read at once; longer descriptors are not."""
+_MAX_NAME = 256
+"""Bytes of a note's name that are kept."""
 
 # e_flags bit 0 has a meaning of its own on these (ABI version, compressed code), so it cannot say
 # "incomplete".
@@ -72,8 +86,8 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
     vmcoreinfo = None
     for note in notes:
         if note.name == b"VMCOREINFO":  # drgn takes the last one
-            data = source.read(note.offset, min(note.size, _MAX_VMCOREINFO))
-            vmcoreinfo = data.rstrip(b"\0") or None
+            check_note_size(source.path, "VMCOREINFO note", note.size, MAX_VMCOREINFO)
+            vmcoreinfo = source.read(note.offset, note.size).rstrip(b"\0") or None
     loads = SegmentTable(table, np.flatnonzero(table["p_type"] == PT_LOAD).astype(np.int64), bits)
     # All p_paddr 0 and nothing that says "kernel": a core of a process. One segment at 0 may be a
     # whole guest.
@@ -81,9 +95,11 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
     physical = kernel or len(loads) == 1 or bool((loads.physical != 0).any())
     machine = header.e_machine if isinstance(header.e_machine, str) else None
     flagged = bool(header.e_flags & DUMP_ELF_INCOMPLETE) and machine not in _FLAG_BIT_TAKEN
+    # makedumpfile writes program headers as it goes: those that it did not come to are PT_NULL.
+    unknown = bool((table["p_type"] == PT_NULL).any()) or cut
     there = bytes_there(source, loads)
     short = bool((there < np.minimum(loads.file_size, loads.memory_size)).any())
-    incomplete = cut or notes_cut or short or flagged or not source.complete
+    incomplete = unknown or notes_cut or short or flagged or not source.complete
     pieces = Pieces.physical(loads, bits, physical)
     what = "ELF core" if outer is DumpFormat.ELF else "flattened ELF core"
     return DumpFile(
@@ -98,7 +114,7 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
         byteorder=byteorder,
         bits=bits,
         summary=f"{what}, {bits}-bit {byteorder}-endian, {len(loads)} PT_LOAD",
-        coverage_builder=functools.partial(elf_coverage, source, pieces),
+        coverage_builder=functools.partial(elf_coverage, source, pieces, unknown),
         memory_builder=functools.partial(ElfMemory, source, pieces),
         source=source,
         hypervisor=_is_of_hypervisor(notes, loads),
@@ -161,6 +177,11 @@ def _program_headers(
                 " counts them is not in the file; the dump was cut short"
             ) from error
     if count == 0:
+        if _has_xen_pages(source, structs, header):
+            raise DumpFileError(
+                f"{source.path}: a dump of a Xen guest (xl dump-core), whose memory is in the"
+                " section .xen_pages; crash opens it, drgn does not"
+            )
         raise DumpFileError(
             f"{source.path}: an ELF core with no program headers: nothing was saved"
         )
@@ -174,63 +195,98 @@ def _program_headers(
             f"{source.path}: damaged ELF header: program headers of {header.e_phentsize} bytes"
             f" instead of {dtype.itemsize}"
         )
-    raw = source.read(header.e_phoff, count * dtype.itemsize)
+    # A flattened file that was cut short reads as zeroes where no record wrote.
+    room = int(source.room(np.array([header.e_phoff], np.uint64))[0])
+    raw = source.read(header.e_phoff, min(count * dtype.itemsize, room))
     whole = len(raw) // dtype.itemsize
     if whole == 0:
+        last = "" if source.complete else ", which makedumpfile -F -E writes last"
         raise DumpFileError(
             f"{source.path}: the file ends before its program headers"
-            f" (offset {header.e_phoff}); the dump was cut short"
+            f" (offset {header.e_phoff}){last}; the dump was cut short, and which memory the rest"
+            " of it holds is not known"
         )
     return np.frombuffer(raw, dtype, count=whole), whole < count
+
+
+def check_note_size(path: str, what: str, size: int, limit: int) -> None:
+    """:raises DumpFileError: if notes are longer than any that a kernel writes"""
+    if size > limit:
+        raise DumpFileError(f"{path}: damaged headers: {what} of {size} bytes (at most {limit})")
+
+
+def _has_xen_pages(source: ByteSource, structs: ELFStructs, header: Any) -> bool:
+    """Whether a section is named ``.xen_pages`` (xen/tools/libs/ctrl/xc_core.h)."""
+    size = structs.Elf_Shdr.sizeof()
+    if header.e_shentsize != size:
+        return False
+    raw = source.read(header.e_shoff, header.e_shnum * size)
+    sections = [
+        struct_parse(structs.Elf_Shdr, io.BytesIO(raw[at : at + size]))
+        for at in range(0, len(raw) // size * size, size)
+    ]
+    if header.e_shstrndx >= len(sections):
+        return False
+    names = sections[header.e_shstrndx]
+    return b"\0.xen_pages\0" in source.read(names.sh_offset, min(names.sh_size, 1 << 16))
 
 
 def _all_notes(
     source: ByteSource, structs: ELFStructs, table: npt.NDArray[np.void]
 ) -> tuple[list[Note], bool]:
+    rows = table[table["p_type"] == PT_NOTE]
+    offsets, sizes = rows["p_offset"].astype(np.uint64), rows["p_filesz"].astype(np.uint64)
+    there = np.minimum(sizes, source.room(offsets))
+    # As floats: the sum of hostile sizes does not fit into 64 bits.
+    check_note_size(source.path, "notes", int(there.astype(float).sum()), MAX_NOTE_BYTES)
     notes: list[Note] = []
-    budget = MAX_NOTE_BYTES
-    short = False
-    for row in table[table["p_type"] == PT_NOTE]:
-        if budget <= 0 or len(notes) >= MAX_NOTES:
+    budget = MAX_NOTES
+    for offset, size, align in zip(
+        offsets.tolist(), there.tolist(), rows["p_align"].tolist(), strict=True
+    ):
+        found = read_notes(source, offset, size, structs, 8 if align == 8 else 4, budget)
+        notes.extend(found)
+        budget -= max(len(found), 1)  # an empty one costs too, so that millions of them end
+        if budget <= 0:
             break
-        offset, size = int(row["p_offset"]), int(row["p_filesz"])
-        want = min(size, budget)
-        data = source.read(offset, want)
-        short = short or len(data) < want
-        budget -= max(len(data), 4096)  # an empty one costs too, so that millions of them end
-        align = 8 if row["p_align"] == 8 else 4
-        notes.extend(parse_notes(data, offset, structs, align, MAX_NOTES - len(notes)))
-    return notes, short
+    return notes, bool((there < sizes).any())
 
 
-def parse_notes(
-    data: bytes, offset: int, structs: ELFStructs, align: int = 4, limit: int = MAX_NOTES
+def read_notes(
+    source: ByteSource,
+    offset: int,
+    size: int,
+    structs: ELFStructs,
+    align: int = 4,
+    limit: int = MAX_NOTES,
 ) -> list[Note]:
     """
-    Walk the notes of a note segment.
+    Walk the notes of a note segment. Descriptors stay in the file.
 
-    :param data: Bytes of the segment; may end anywhere.
-    :param offset: File offset of ``data``.
+    :param offset: File offset of the segment (bytes).
+    :param size: Its size (bytes); the file may end before.
     :param structs: Layouts of the file's class and byte order.
     :param align: Alignment of names and descriptors (bytes): 4, or 8 where ``p_align`` is 8.
     :param limit: Stop after this many.
     """
     notes: list[Note] = []
-    stream = io.BytesIO(data)
-    size = structs.Elf_Nhdr.sizeof()
-    position = 0
-    while position + size <= len(data) and len(notes) < limit:
-        if not any(data[position : position + size]):
-            break  # padding: the kernel ends a CPU's notes with an empty one
-        stream.seek(position)
-        name_size = structs.Elf_word("").parse_stream(stream)
-        data_size = structs.Elf_word("").parse_stream(stream)
-        kind = structs.Elf_word("").parse_stream(stream)
-        name_at = position + size
+    header = structs.Elf_Nhdr.sizeof()
+    window, window_at, position = b"", 0, 0
+    while position + header <= size and len(notes) < limit:
+        at = position - window_at
+        if at + header + _MAX_NAME > len(window):
+            window = source.read(offset + position, min(_WINDOW, size - position))
+            window_at, at = position, 0
+        head = window[at : at + header]
+        if len(head) < header or not any(head):
+            break  # the end of the file, or padding: a CPU's notes end with an empty one
+        stream = io.BytesIO(head)
+        name_size, data_size, kind = (structs.Elf_word("").parse_stream(stream) for _ in range(3))
+        name_at = position + header
         data_at = (name_at + name_size + align - 1) & -align
-        if data_at > len(data):
+        if data_at > size:
             break
-        name = data[name_at : name_at + name_size].split(b"\0", 1)[0]
+        name = window[at + header : at + header + min(name_size, _MAX_NAME)].split(b"\0", 1)[0]
         notes.append(Note(name, kind, offset + data_at, data_size))
         position = (data_at + data_size + align - 1) & -align
     return notes

@@ -109,14 +109,25 @@ def _guard_excluded(prog: drgn.Program, dump: DumpFile) -> bool:
         pieces = Pieces.virtual(dump.segments, dump.bits)
         spaces.append((elf_coverage(dump.source, pieces), False))
     for coverage, physical in spaces:
-        firsts, lasts = coverage.runs(State.EXCLUDED)
-        # Without a VMCOREINFO note in the file, drgn faults for excluded memory itself.
-        if len(firsts) == 0 or not _reads_zeroes(prog, int(firsts[0]), physical):
-            continue
-        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            prog.add_memory_segment(first, last + 1 - first, _read_excluded, physical)
-        guarded = True
+        for state in (State.TRUNCATED, State.EXCLUDED):
+            guarded |= _guard_runs(prog, coverage, state, physical)
     return guarded
+
+
+def _guard_runs(prog: drgn.Program, coverage: Coverage, state: State, physical: bool) -> bool:
+    firsts, lasts = coverage.runs(state)
+    if len(firsts) == 0:
+        return False
+    if state is State.TRUNCATED:
+        # drgn faults, too, unless an offset that no file has (2^63) makes it an OSError.
+        read = _read_truncated
+    elif _reads_zeroes(prog, int(firsts[0]), physical):
+        read = _read_excluded
+    else:
+        return False  # without a VMCOREINFO note in the file, drgn faults itself
+    for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+        prog.add_memory_segment(first, last + 1 - first, read, physical)
+    return state is State.EXCLUDED
 
 
 def _reads_zeroes(prog: drgn.Program, address: int, physical: bool) -> bool:
@@ -132,6 +143,10 @@ def _read_excluded(address: int, count: int, offset: int, physical: bool) -> byt
         return bytes(count)
     what = "physical memory" if physical else "memory"
     raise drgn.FaultError(f"the dump left this {what} out (excluded)", address)
+
+
+def _read_truncated(address: int, count: int, offset: int, physical: bool) -> bytes:
+    raise drgn.FaultError(_WHY[State.TRUNCATED], address)
 
 
 _WHY = {

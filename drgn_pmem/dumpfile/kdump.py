@@ -24,7 +24,12 @@ import numpy as np
 
 from drgn_pmem.dumpfile.bitmap import COMPRESSION, Bitmaps, bitmap_coverage, descriptor_flags
 from drgn_pmem.dumpfile.coverage import State
-from drgn_pmem.dumpfile.elf import parse_notes
+from drgn_pmem.dumpfile.elf import (
+    MAX_NOTE_BYTES,
+    MAX_VMCOREINFO,
+    check_note_size,
+    read_notes,
+)
 from drgn_pmem.dumpfile.pages import KdumpMemory
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat, Note
 from drgn_pmem.dumpfile.source import ByteSource
@@ -43,8 +48,9 @@ EXCLUDED_VMEMMAP = 0x10
 
 MAX_PFN = 1 << 38
 """More page frames than this (1 PiB of 4 KiB pages) are taken for damage."""
-_MAX_NOTE_BYTES = 1 << 26
-_MAX_VMCOREINFO = 1 << 20
+MAX_ERASEINFO = 1 << 20
+"""Bytes of erase commands; longer ones are refused, since libkdumpfile reads them when it opens a
+file."""
 
 # utsname's members are spelled out: dissect.cstruct 4.7 forgets the padding behind a nested
 # structure.
@@ -200,6 +206,8 @@ def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> Dump
         of a split dump.
     """
     header = _parse(source)
+    check_note_size(source.path, "notes", header.size_note, MAX_NOTE_BYTES)
+    check_note_size(source.path, "erase commands", header.size_eraseinfo, MAX_ERASEINFO)
     notes = _notes(source, header)
     vmcoreinfo = _vmcoreinfo(source, header, notes)
     bitmaps = _bitmaps(source, header)
@@ -282,7 +290,12 @@ def _parse(source: ByteSource) -> KdumpHeader:
         ):
             break
     else:
-        raise DumpFileError(f"{source.path}: damaged kdump header: no page size in it makes sense")
+        if not any(raw[len(MAGICS[0]) :]):
+            raise DumpFileError(
+                f"{source.path}: a kdump-compressed dump that was never written: its header is"
+                " empty (look for a full disk)"
+            )
+        raise DumpFileError(f"{source.path}: damaged kdump header: no valid page size in it")
     sub = _sub_header(source, layout, bits, byteorder, common)
     version = common.header_version
     if version >= 2 and sub.split:
@@ -345,8 +358,7 @@ def _notes(source: ByteSource, header: KdumpHeader) -> list[Note]:
     structs = ELFStructs(little_endian=header.byteorder == "little", elfclass=header.bits)
     structs.create_basic_structs()
     structs.create_advanced_structs("ET_CORE")
-    data = source.read(header.offset_note, min(header.size_note, _MAX_NOTE_BYTES))
-    return parse_notes(data, header.offset_note, structs)
+    return read_notes(source, header.offset_note, header.size_note, structs)
 
 
 def _vmcoreinfo(source: ByteSource, header: KdumpHeader, notes: list[Note]) -> bytes | None:
@@ -356,4 +368,5 @@ def _vmcoreinfo(source: ByteSource, header: KdumpHeader, notes: list[Note]) -> b
             place, size = note.offset, note.size
     if not size:
         return None
-    return source.read(place, min(size, _MAX_VMCOREINFO)).rstrip(b"\0") or None
+    check_note_size(source.path, "VMCOREINFO", size, MAX_VMCOREINFO)
+    return source.read(place, size).rstrip(b"\0") or None

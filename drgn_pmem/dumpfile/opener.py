@@ -37,6 +37,14 @@ _COVERAGE_KEY = "drgn_pmem.dumpfile.coverage"
 
 _KCORE = re.compile(r"/proc/(kcore|\d+/root/proc/kcore)")
 
+_CRASH = "crash opens it, drgn does not"
+_VMWARE = (
+    "a VMware suspend or snapshot state; make an ELF core of it and its .vmem file with:"
+    " vmss2core -N6 FILE.vmss FILE.vmem"
+)
+_LKCD = f"an LKCD dump; {_CRASH}"
+_WINDOWS = "a dump of Windows, not of Linux; WinDbg opens it"
+
 _OTHER_FORMATS = (
     (b"\x1f\x8b", "compressed with gzip; decompress it first (gunzip)"),
     (b"\xfd7zXZ\0", "compressed with xz; decompress it first (unxz)"),
@@ -45,12 +53,43 @@ _OTHER_FORMATS = (
     (b"\x04\x22\x4d\x18", "compressed with lz4; decompress it first (unlz4)"),
     (b"\x89LZO\0", "compressed with lzop; decompress it first (lzop -d)"),
     (b"PK\x03\x04", "a zip archive; unpack it first (unzip)"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first (7z x)"),
     (
         b"LibvirtQemudSave",
         "a libvirt save file (virsh save); make a dump with: virsh dump --memory-only",
     ),
+    (
+        b"LibvirtQemudPart",
+        "a libvirt save file that was not finished (virsh save); make a dump with:"
+        " virsh dump --memory-only",
+    ),
     (b"QFI\xfb", "a qcow2 disk image, not a dump"),
     (b"QEVM", "a QEMU migration stream; make a dump with: virsh dump --memory-only"),
+    # crash's lkcd_dump_v1.h, of little- and big-endian machines
+    (b"\xed\x23\x8f\x61\x73\x01\x19\xa8", _LKCD),
+    (b"\xa8\x19\x01\x73\x61\x8f\x23\xed", _LKCD),
+    # s390-tools' zgetdump, include/zt_common.h and zdump's dfi_s390.c
+    (
+        b"\xa8\x19\x01\x73\x61\x8f\x23\xfd",
+        "an s390 stand-alone dump; convert it with: zgetdump -f elf FILE > NEWFILE",
+    ),
+    # makedumpfile's sadump_mod.h: "sadu", "mp"
+    (
+        b"sadump\0\0",
+        "a Fujitsu sadump; convert it with: makedumpfile -c -d 1 -x VMLINUX FILE NEWFILE",
+    ),
+    # open-vm-tools' vmss2core; the number is little-endian
+    (b"\xd0\xbe\xd2\xbe", _VMWARE),
+    (b"\xd1\xba\xd1\xba", _VMWARE),
+    (b"\xd2\xbe\xd2\xbe", _VMWARE),
+    (b"\xd3\xbe\xd3\xbe", _VMWARE),
+    (b"PAGEDUMP", _WINDOWS),
+    (b"PAGEDU64", _WINDOWS),
+    (
+        b"EMiL",
+        "a LiME image; take it anew with format=padded, then: drgn-pmem -c FILE@0, or convert each"
+        " range to a raw file: drgn-pmem -c FILE@ADDRESS ...",
+    ),
 )
 
 
@@ -88,6 +127,11 @@ def _open_flattened(outer: FileSource) -> DumpFile:
         return open_elf(source, DumpFormat.FLATTENED)
     if magic.startswith(KDUMP_MAGICS):
         return open_kdump(source, DumpFormat.FLATTENED)
+    if not source.complete and not any(magic):
+        raise DumpFileError(
+            f"{source.path}: a flattened file that was cut short before its headers, which"
+            " makedumpfile writes last: which memory it holds is not known"
+        )
     raise DumpFileError(
         f"{source.path}: a flattened file, but what it holds is not a dump"
         f" (starts with {magic[:8].hex(' ')})"

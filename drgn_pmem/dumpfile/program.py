@@ -69,7 +69,7 @@ def open_program(
         if dump.contained is DumpFormat.ELF and dump.vmcoreinfo is None:
             _add_physical_memory(prog, dump, lines)
         set_dump(prog, dump)
-        if dump.contained is DumpFormat.KDUMP and dump.truncated:
+        if dump.truncated:
             # Now, not at the first command: drgn's own reads would end the process, too.
             lines.extend(map(str, guard_reads(prog).problems))
     if dump.truncated:

@@ -24,6 +24,8 @@ from drgn_pmem.ranges import paint
 
 __all__ = ("CHUNK", "ElfMemory", "Pieces", "SegmentTable", "bytes_there", "elf_coverage")
 
+PHYSICAL_BITS = 52
+"""Physical addresses have no more bits on any architecture."""
 CHUNK = 1 << 22
 """Bytes of memory that :meth:`ElfMemory.chunks` gives at once."""
 
@@ -131,9 +133,12 @@ class Pieces:
         return cls(loads, first, last, use[winner], start[winner])
 
 
-def elf_coverage(source: ByteSource, pieces: Pieces) -> Coverage:
+def elf_coverage(source: ByteSource, pieces: Pieces, unknown: bool = False) -> Coverage:
     """
     The part beyond ``p_filesz`` was left out, the part beyond the end of the file is lost.
+
+    :param unknown: Whether program headers are lost: then what the others do not cover may have
+        been in the file.
     """
     loads, segment = pieces.loads, pieces.segment
     in_file = np.minimum(loads.file_size, loads.memory_size)[segment]
@@ -154,6 +159,9 @@ def elf_coverage(source: ByteSource, pieces: Pieces) -> Coverage:
             upper = np.minimum(high, np.maximum(end, one) - one)
             keep = (lower < end) & (lower <= upper)
         parts.append((base[keep] + lower[keep], base[keep] + upper[keep], state))
+    if unknown and not (pieces.last >> np.uint64(PHYSICAL_BITS)).any():
+        edges = np.array([1 << PHYSICAL_BITS, ADDRESS_SPACE - 1], np.uint64)
+        parts.append((edges[:1], edges[1:], State.ABSENT))
     starts = np.concatenate([part[0] for part in parts])
     order = np.argsort(starts, kind="stable")
     codes = [np.full(len(part[0]), Coverage.code(part[2]), np.uint8) for part in parts]
@@ -161,6 +169,7 @@ def elf_coverage(source: ByteSource, pieces: Pieces) -> Coverage:
         starts[order],
         np.concatenate([part[1] for part in parts])[order],
         np.concatenate(codes)[order],
+        State.TRUNCATED if unknown else State.ABSENT,
     )
 
 

@@ -2,13 +2,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """ELF dumps: what is read is what was written, and drgn reads exactly where coverage says saved."""
 
+import os
+import struct
 import time
 
 import drgn
 import pytest
 
 from drgn_pmem.dumpfile import DumpFormat, Segment, State, coverage_of, dump_of, open_dump
+from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import DumpFileError
+from drgn_pmem.session import open_core
 from tests.unit.dumpfile.writers import PAGE, VMCOREINFO, Elf, Load, note, page_bytes
 
 KINDS = [
@@ -267,3 +271,57 @@ def test_a_program_knows_its_dump_once(tmp_path):
     assert dump_of(prog) is dump_of(prog)
     assert dump_of(prog).path == str(path)
     assert coverage_of(prog).saved(0x1000, PAGE)
+
+
+def test_memory_of_program_headers_that_were_never_written_is_truncated(tmp_path):
+    """makedumpfile -E on a full disk: PT_NULL where it did not come to."""
+    data = bytearray(
+        Elf(
+            [Load(0x1000, PAGE, page_bytes(1)), Load(0x5000, PAGE, page_bytes(5))], VMCOREINFO_NOTE
+        ).bytes()
+    )
+    data[64 + 2 * 56 : 64 + 3 * 56] = bytes(56)
+    path = tmp_path / "vmcore"
+    path.write_bytes(data)
+    dump = open_dump(path)
+    assert dump.truncated
+    assert [dump.coverage.state(at) for at in (0, 0x1000, 0x5000, 1 << 51, 1 << 52)] == [
+        State.TRUNCATED,
+        State.SAVED,
+        State.TRUNCATED,
+        State.TRUNCATED,
+        State.ABSENT,
+    ]
+    prog, lines = open_program(path)
+    assert "truncated" in lines[-1]
+    assert prog.read(0x1000, PAGE, True) == page_bytes(1)
+    with pytest.raises(drgn.FaultError, match="truncated"):
+        prog.read(0x5000, 8, True)
+
+
+def test_notes_longer_than_any_kernel_writes_never_reach_drgn(tmp_path):
+    info = Elf([Load(0x1000, PAGE, page_bytes(1))], VMCOREINFO_NOTE).bytes()
+    place = struct.unpack_from("<Q", info, 64 + 8)[0]
+    path = tmp_path / "vmcore"
+    for size, says in ((1 << 30, "notes of 1073741824 bytes"), (2 << 20, "VMCOREINFO note of")):
+        data = bytearray(info)
+        struct.pack_into("<Q", data, 64 + 32, size)
+        struct.pack_into("<I", data, place + 4, size - 64)
+        path.write_bytes(data)
+        os.truncate(path, size + len(data))
+        with pytest.raises(DumpFileError, match=says):
+            open_dump(path)
+        with pytest.raises(DumpFileError, match=says):
+            open_program(path)
+        if size == 1 << 30:
+            with pytest.raises(DumpFileError, match=says):
+                open_core(str(path))
+
+
+def test_an_offset_that_no_file_has_is_a_fault(tmp_path):
+    path = tmp_path / "vmcore"
+    load = Load(0x1000, PAGE, b"", file_size=PAGE, offset=1 << 63)
+    Elf([load, Load(0x5000, PAGE, page_bytes(5))], VMCOREINFO_NOTE).write(path)
+    prog, _ = open_program(path)
+    with pytest.raises(drgn.FaultError, match="truncated"):
+        prog.read(0x1000, 8, True)

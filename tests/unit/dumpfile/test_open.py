@@ -29,6 +29,14 @@ ELF = Elf([Load(0x1000, PAGE, page_bytes(1))], note(b"VMCOREINFO", 0, VMCOREINFO
 KDUMP = Kdump({1}, {1}, 100).bytes()
 
 
+def xen_dump_core() -> bytes:
+    """The headers of ``xl dump-core``: no program headers, sections."""
+    names = b"\0.shstrtab\0.note.Xen\0.xen_pages\0"
+    sections = bytes(64) + struct.pack("<IIQQQQIIQQ", 1, 3, 0, 0, 64 + 128, len(names), 0, 0, 0, 0)
+    header = ELF[:16] + struct.pack("<HHIQQQIHHHHHH", 4, 62, 1, 0, 0, 64, 0, 64, 56, 0, 64, 2, 1)
+    return header + sections + names
+
+
 def message(path) -> str:
     with pytest.raises(DumpFileError) as caught:
         open_dump(path)
@@ -68,6 +76,19 @@ def message(path) -> str:
             "first record has offset -7",
         ),
         (b"hello, world\n" * 100, "not a dump"),
+        (b"LibvirtQemudPart" + bytes(100), "not finished.*virsh dump --memory-only"),
+        (b"\xed\x23\x8f\x61\x73\x01\x19\xa8" + bytes(100), "LKCD.*crash opens"),
+        (b"\xa8\x19\x01\x73\x61\x8f\x23\xfd" + bytes(100), "s390.*zgetdump -f elf"),
+        (b"sadump\0\0" + bytes(100), "sadump.*makedumpfile"),
+        (b"\xd2\xbe\xd2\xbe" + bytes(100), "VMware.*vmss2core"),
+        (b"PAGEDU64" + bytes(100), "Windows"),
+        (b"EMiL" + bytes(100), "LiME"),
+        (b"DISKDUMP" + bytes(1000), "never written"),
+        (b"KDUMP   " + bytes(1000), "never written"),
+        (xen_dump_core(), "Xen guest.*crash opens"),
+        # makedumpfile -F -E writes the program headers last
+        (flatten(ELF, record=64)[:4096] + flatten(ELF, record=64)[4096 : 4096 + 80], "writes last"),
+        (flatten(bytes(200) + ELF, record=64, end=False), "before its headers"),
     ],
 )
 def test_what_is_not_a_dump_is_named(tmp_path, content, says):
