@@ -21,6 +21,7 @@ from drgn_pmem.analysis.headers.rebuild import (
     architecture,
     rebuild_elfcorehdr,
 )
+from drgn_pmem.analysis.headers.subject import DumpSubject, Subject, subject_of
 from drgn_pmem.dumpfile import DumpFile, DumpFormat, State, dump_of
 from drgn_pmem.errors import FormatError, NotFound, PmemError
 from drgn_pmem.formats.architecture import PPC64, find_architecture
@@ -75,6 +76,8 @@ _EHDR, _PHDR, _NOTE_HEAD = 64, 56, 12
 class CrashHeaders(Record):
     """The crash header of a dump, from every source that there is."""
 
+    subject: DumpSubject
+    """Whose kernel the dump is of."""
     image: CrashImage | None
     hotplug: CrashHotplug | None
     reservations: tuple[NamedRange, ...]
@@ -236,6 +239,12 @@ def crash_headers(prog: Program) -> Partial[CrashHeaders]:
     problems = Problems()
     why: dict[HeaderSource, str] = {}
     notes: list[str] = []
+    subject = problems.take(subject_of(prog))
+    if subject.subject is Subject.CAPTURE_KERNEL:
+        notes.append(
+            f"the dump is of a capture kernel ({subject.evidence[0]}): all of this is about that "
+            "kernel, not about the one that crashed"
+        )
     unread = Problems()
     image = unread.attempt("how the crash kernel was loaded", lambda: crash_image(prog))
     problems.extend(unread)
@@ -292,6 +301,7 @@ def crash_headers(prog: Program) -> Partial[CrashHeaders]:
         but_for = _same_bytes(found, _as_loaded(header, differences))
     return problems.partial(
         CrashHeaders(
+            subject=subject,
             image=image,
             hotplug=hotplug,
             reservations=tuple(reserved),

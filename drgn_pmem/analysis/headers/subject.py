@@ -1,0 +1,102 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Whose kernel a dump is of
+-------------------------
+
+A dump may hold the kernel that crashed, a guest that was still running, or the capture kernel that
+was to save another one's dump. A question about the crashed kernel, asked of a capture kernel's
+memory, would be answered about the wrong kernel.
+
+Sources: ``elfcorehdr_addr`` in kernel/crash_dump.c (set in a capture kernel only, by its command
+line, device tree or fadump), ``panic_cpu`` in kernel/panic.c.
+"""
+
+import enum
+
+from drgn import FaultError, Program
+
+from drgn_pmem.dumpfile import DumpFile, DumpFormat, dump_of
+from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.kernel.debuginfo import find_variable
+from drgn_pmem.partial import NotSaved, Partial, Problems
+from drgn_pmem.record import Record
+
+__all__ = ("DumpSubject", "Subject", "subject_of")
+
+_ELFCORE_ADDR_MAX = (1 << 64) - 1
+"""``elfcorehdr_addr`` of a kernel that captures nothing."""
+
+_PANIC_CPU_INVALID = -1
+
+
+class Subject(enum.Enum):
+    """Whose kernel a dump is of."""
+
+    LIVE = "live kernel"
+    """No dump: the running kernel."""
+    CRASHED = "crashed kernel"
+    """The kernel that crashed, saved by its capture kernel or dumped by a hypervisor."""
+    RUNNING_GUEST = "running guest"
+    """A guest that a hypervisor dumped before any panic."""
+    CAPTURE_KERNEL = "capture kernel"
+    """A kernel that was started to save the dump of the one before it."""
+
+
+class DumpSubject(Record):
+    """Whose kernel a dump is of, and what shows it."""
+
+    subject: Subject | None
+    """None if what would show it cannot be read."""
+    evidence: tuple[str, ...]
+    """One sentence each."""
+
+
+def subject_of(prog: Program) -> Partial[DumpSubject]:
+    """
+    Whose kernel the dump of a program is of.
+
+    :raises DumpFileError: if the program has no dump file
+    """
+    dump = dump_of(prog)
+    problems = Problems()
+    evidence: list[str] = []
+    subject = None
+    if dump.contained is DumpFormat.LIVE:
+        subject = Subject.LIVE
+        evidence.append("the memory is that of a running machine")
+    else:
+        with problems.trying("whose kernel this is"):
+            subject = _of_kernel(prog, dump, evidence)
+    return problems.partial(DumpSubject(subject=subject, evidence=tuple(evidence)))
+
+
+def _of_kernel(prog: Program, dump: DumpFile, evidence: list[str]) -> Subject:
+    try:
+        header = _read(prog, "elfcorehdr_addr")
+    except MissingDebugInfo as error:
+        if error.module is not None:
+            raise
+        # built without CONFIG_CRASH_DUMP
+        header = _ELFCORE_ADDR_MAX
+    if header % (1 << 64) != _ELFCORE_ADDR_MAX:
+        evidence.append(f"elfcorehdr_addr is {header:#x}: it was given another kernel's elfcorehdr")
+        return Subject.CAPTURE_KERNEL
+    evidence.append("elfcorehdr_addr is not set: it captures no other kernel")
+    if not dump.hypervisor:
+        return Subject.CRASHED
+    evidence.append("a hypervisor wrote the dump")
+    cpu = _read(prog, "panic_cpu")
+    if cpu == _PANIC_CPU_INVALID:
+        evidence.append("panic_cpu is not set: no CPU had panicked")
+        return Subject.RUNNING_GUEST
+    evidence.append(f"panic_cpu is {cpu}")
+    return Subject.CRASHED
+
+
+def _read(prog: Program, name: str) -> int:
+    variable = find_variable(prog, name, "vmlinux")
+    try:
+        return int((variable.counter if name == "panic_cpu" else variable).value_())
+    except FaultError as error:
+        raise NotSaved(f"{name}: {error}") from None
