@@ -24,7 +24,7 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
     ),
     arguments=(
         Argument("namespace", kind="namespace", nargs="?", help="only this namespace"),
-        Argument("-u", "--human", action="store_true", help="sizes for people"),
+        Argument("-u", "--human", action="store_true", help="human-readable sizes"),
     ),
     fields=(
         Field("NAMESPACE", lambda m: m.namespace.dev, "namespace"),
@@ -47,7 +47,7 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
     ),
     examples=(
         ("pmem-namespaces", "all namespaces"),
-        ("pmem-namespaces -u -o +uuid", "sizes for people, uuid added"),
+        ("pmem-namespaces -u -o +uuid", "human-readable sizes, uuid added"),
         ("pmem-namespaces namespace0.0 --json", "one, as JSON"),
     ),
     code=lambda args: (

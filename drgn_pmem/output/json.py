@@ -37,8 +37,8 @@ def to_json(record: Any) -> Any:
 
 def humanize(value: Any, key: str = "") -> Any:
     """
-    JSON with sizes and ids for people, as ``ndctl list -u``. ``dump`` objects, which ndctl does not
-    have, stay as they are.
+    JSON with human-readable sizes and ids, as ``ndctl list -u``. ``dump`` objects, which ndctl does
+    not have, stay as they are.
     """
     if key == "badblocks":
         return value  # sectors stay numbers

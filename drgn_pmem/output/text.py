@@ -61,7 +61,7 @@ def hexadecimal(value: int) -> str:
 
 def human_size(size: int) -> str:
     """
-    Size for people, as ``ndctl list -u`` prints it.
+    Human-readable size, as ``ndctl list -u`` prints it.
 
     Source: ``display_size()`` in ndctl's util/json.c.
 

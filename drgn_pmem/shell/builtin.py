@@ -14,20 +14,20 @@ from drgn_pmem.shell.help import print_help
 from drgn_pmem.shell.journal import Journal
 
 if TYPE_CHECKING:
-    from drgn_pmem.shell.session import Session
+    from drgn_pmem.shell.state import SessionState
 
-__all__ = ("BUILTINS", "DESCRIPTIONS")
+__all__ = ("BUILTINS",)
 
 
-def _help(session: "Session", rest: str) -> None:
+def _help(session: "SessionState", rest: str) -> None:
     print_help(session, rest)
 
 
-def _leave(session: "Session", rest: str) -> None:
+def _leave(session: "SessionState", rest: str) -> None:
     raise Leave(0)
 
 
-def _timing(session: "Session", rest: str) -> None:
+def _timing(session: "SessionState", rest: str) -> None:
     session.timing = _switch(rest, session.timing, "\\timing")
     print(f"timing is {'on' if session.timing else 'off'}")
 
@@ -39,14 +39,14 @@ def _switch(word: str, now: bool, name: str) -> bool:
         raise UsageError(f"{name} takes on or off, not {word!r}") from None
 
 
-def _debug(session: "Session", rest: str) -> None:
+def _debug(session: "SessionState", rest: str) -> None:
     text = session.traceback()
     if not text:
         raise NotFound("nothing has failed in this session")
     print(text, end="")
 
 
-def _log(session: "Session", rest: str) -> None:
+def _log(session: "SessionState", rest: str) -> None:
     output = session.output
     if rest in ("", "off"):
         if output.journal is None:
@@ -65,7 +65,7 @@ def _log(session: "Session", rest: str) -> None:
     print(f"log: {path} (\\log ends it)")
 
 
-def _symbols(session: "Session", rest: str) -> None:
+def _symbols(session: "SessionState", rest: str) -> None:
     try:
         paths = shlex.split(rest)
     except ValueError as error:
@@ -76,7 +76,7 @@ def _symbols(session: "Session", rest: str) -> None:
     print(escape(session.target.missing) or "all debug info is loaded")
 
 
-def _favourite(session: "Session", rest: str) -> None:
+def _favourite(session: "SessionState", rest: str) -> None:
     favourites = session.favourites
     name, _, arguments = rest.partition(" ")
     if not name:
@@ -90,18 +90,18 @@ def _favourite(session: "Session", rest: str) -> None:
     session.run_nested(line)
 
 
-def _favourite_save(session: "Session", rest: str) -> None:
+def _favourite_save(session: "SessionState", rest: str) -> None:
     name, _, line = rest.partition(" ")
     session.favourites.save(name, line.strip())
     print(f"saved: \\f {name}")
 
 
-def _favourite_delete(session: "Session", rest: str) -> None:
+def _favourite_delete(session: "SessionState", rest: str) -> None:
     session.favourites.delete(rest)
     print(f"deleted: {rest}")
 
 
-BUILTINS: dict[str, Callable[["Session", str], None]] = {
+BUILTINS: dict[str, Callable[["SessionState", str], None]] = {
     "help": _help,
     "exit": _leave,
     "quit": _leave,
@@ -114,19 +114,4 @@ BUILTINS: dict[str, Callable[["Session", str], None]] = {
     "\\f": _favourite,
     "\\fs": _favourite_save,
     "\\fd": _favourite_delete,
-}
-
-DESCRIPTIONS = {
-    "help": "commands; help COMMAND, help shell, help tour",
-    "exit": "leave (also Ctrl-D)",
-    "quit": "leave",
-    "\\q": "leave",
-    "\\?": "the same as help",
-    "\\timing": "show how long each input takes: \\timing [on|off]",
-    "\\debug": "traceback of what failed last",
-    "\\log": "log inputs and answers as Markdown: \\log FILE.md; \\log ends it",
-    "\\symbols": "load debug info from files, as -s does",
-    "\\f": "run a favourite: \\f NAME [WORD ...]; \\f lists them",
-    "\\fs": "save a favourite: \\fs NAME LINE, with $1 ... $9 and $* for words of \\f",
-    "\\fd": "delete a favourite: \\fd NAME",
 }

@@ -165,7 +165,7 @@ def _list_samples() -> int:
 
 
 def _take_sample(options: argparse.Namespace) -> argparse.Namespace:
-    """Take the sample's name, if there is one, out of the words behind ``--sample``."""
+    """Take the sample's name, if there is one, out of the words after ``--sample``."""
     from drgn_pmem.shell.sample import load_index
 
     samples, default = load_index()

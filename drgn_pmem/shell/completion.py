@@ -9,9 +9,8 @@ import re
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
-from drgn_pmem.shell.builtin import DESCRIPTIONS
 from drgn_pmem.shell.candidates import Candidates
-from drgn_pmem.shell.help import TOPICS
+from drgn_pmem.shell.help import DESCRIPTIONS, TOPICS
 from drgn_pmem.shell.pythoncompletion import PythonCompleter
 from drgn_pmem.shell.session import Session
 from drgn_pmem.shell.words import Kind, Names, read_line, words_before

@@ -14,9 +14,25 @@ from drgn_pmem.shell.failures import did_you_mean
 from drgn_pmem.spec import SPECS
 
 if TYPE_CHECKING:
-    from drgn_pmem.shell.session import Session
+    from drgn_pmem.shell.state import SessionState
 
-__all__ = ("KEYS", "TOPICS", "TOUR", "print_help")
+__all__ = ("DESCRIPTIONS", "KEYS", "TOPICS", "TOUR", "print_help")
+
+DESCRIPTIONS = {
+    "help": "commands; help COMMAND, help shell, help tour",
+    "exit": "leave (also Ctrl-D)",
+    "quit": "leave",
+    "\\q": "leave",
+    "\\?": "the same as help",
+    "\\timing": "show how long each input takes: \\timing [on|off]",
+    "\\debug": "traceback of what failed last",
+    "\\log": "log inputs and answers as Markdown: \\log FILE.md; \\log ends it",
+    "\\symbols": "load debug info from files, as -s does",
+    "\\f": "run a favourite: \\f NAME [WORD ...]; \\f lists them",
+    "\\fs": "save a favourite: \\fs NAME LINE, with $1 ... $9 and $* for words of \\f",
+    "\\fd": "delete a favourite: \\fd NAME",
+}
+"""The shell's own commands and what they do."""
 
 TOPICS = {
     "shell": "pipes, files, favourites, the log",
@@ -74,7 +90,7 @@ TOUR = (
 """(what, line) of ``help tour``; every line runs on the sample."""
 
 
-def print_help(session: "Session", words: str) -> None:
+def print_help(session: "SessionState", words: str) -> None:
     """
     Print help about a word; without one, the overview.
 
@@ -107,7 +123,6 @@ def _overview() -> str:
 
 
 def _shell() -> str:
-    from drgn_pmem.shell.builtin import DESCRIPTIONS
 
     return _SHELL + "\n" + "\n".join(f"  {name:<9} {text}" for name, text in DESCRIPTIONS.items())
 
@@ -132,7 +147,7 @@ def _tour() -> str:
     )
 
 
-def _about_other(session: "Session", name: str, expression: str) -> str:
+def _about_other(session: "SessionState", name: str, expression: str) -> str:
     try:
         return DEFAULT_COMMAND_NAMESPACE.lookup(session.prog, name).format_help().rstrip()
     except CommandNotFoundError:

@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--architecture",
         metavar="ARCH",
         choices=names + [name.lower() for name in names],
-        help="architecture of the dump, in case it cannot be told from the file",
+        help="architecture of the dump, if the file does not say",
     )
     advanced.add_argument(
         "--vmcoreinfo",
@@ -210,8 +210,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
     :raises UsageError: with one line that says what is wrong
     """
-    # --sample=NAME is --sample NAME; the name is told from a command by the samples there are, so
-    # the caller takes it out of the words (see cli.take_sample_name).
+    # --sample=NAME is --sample NAME; whether a word is a name or a command depends on the samples,
+    # so the caller takes it out of the words (see cli.take_sample_name).
     split: list[str] = []
     for word in arguments:
         split += ["--sample", word[9:]] if word.startswith("--sample=") else [word]

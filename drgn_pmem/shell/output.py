@@ -141,7 +141,7 @@ def _copy(reading: int, terminal: int, record: Callable[[str], None]) -> None:
 
 
 def terminal_of(stream: TextIO) -> TextIO:
-    """What is behind the streams of this module: for what draws on the terminal."""
+    """The stream that the streams of this module write to: for what draws on the terminal."""
     while isinstance(stream, (_Tee, _Capture)):
         stream = stream.stream
     return stream

@@ -10,9 +10,9 @@ import drgn
 import pytest
 
 from drgn_pmem.errors import PmemError
-from drgn_pmem.shell.builtin import BUILTINS, DESCRIPTIONS
+from drgn_pmem.shell.builtin import BUILTINS
 from drgn_pmem.shell.failures import Leave
-from drgn_pmem.shell.help import KEYS, TOUR
+from drgn_pmem.shell.help import DESCRIPTIONS, KEYS, TOUR
 from drgn_pmem.shell.journal import Journal
 from drgn_pmem.shell.session import Session
 from drgn_pmem.spec import SPECS, Answer, Spec
