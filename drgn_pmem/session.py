@@ -8,7 +8,7 @@ A dump with the debug info that belongs to it, for scripts, the shell and the co
 path that cannot be opened is an error: nothing here falls back to the running kernel.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 import logging
 import os
@@ -29,6 +29,7 @@ __all__ = (
     "load_debug_info",
     "open",
     "open_core",
+    "open_corrected",
     "read_vmcoreinfo_file",
     "vmcoreinfo_value",
 )
@@ -45,6 +46,7 @@ _PN_XNUM = 0xFFFF
 _MAX_VMCOREINFO = 1 << 20
 _MAX_NOTES = 1 << 24
 """Bytes of notes; a file with more is looked at closely before drgn reads them into memory."""
+_KERNEL_OFFSET = re.compile(rb"^KERNELOFFSET=.*\n?", re.MULTILINE)
 
 _logger = logging.getLogger("drgn_pmem")
 
@@ -99,21 +101,55 @@ def open(
     files = _paths(symbols)
     for file in files:
         check_readable(file)
-    prog, notes = open_core(
-        os.fspath(path),
+
+    def with_debug_info(text: bytes | None) -> Target:
+        prog, notes = open_core(os.fspath(path), text, find_architecture(architecture))
+        options = prog.debug_info_options
+        options.directories = (*_paths(debug_directories), *options.directories)
+        options.kernel_directories = (*_paths(kernel_directories), *options.kernel_directories)
+        check_symbols(prog, files)
+        missing, _ = load_debug_info(prog, files, default={"default": True, "main": True})
+        return Target(prog, os.fspath(path), notes, missing)
+
+    target = open_corrected(
+        with_debug_info,
         None if vmcoreinfo is None else read_vmcoreinfo_file(os.fspath(vmcoreinfo), "vmcoreinfo"),
-        find_architecture(architecture),
     )
-    options = prog.debug_info_options
-    options.directories = (*_paths(debug_directories), *options.directories)
-    options.kernel_directories = (*_paths(kernel_directories), *options.kernel_directories)
-    check_symbols(prog, files)
-    missing, _ = load_debug_info(prog, files, default={"default": True, "main": True})
-    for note in (*notes, missing):
+    prog = target.prog
+    for note in (*target.notes, target.missing):
         if note:
             _logger.warning("%s", note)
     drgn.set_default_prog(prog)
     return prog
+
+
+def open_corrected(open_with: Callable[[bytes | None], Target], text: bytes | None) -> Target:
+    """
+    Open a target, and once more where its KERNELOFFSET turns out to be wrong by the debug info.
+
+    :param open_with: Opens it with a text of vmcoreinfo, or with its own if None.
+    :param text: The text to open it with first.
+    """
+    target = open_with(text)
+    from drgn_pmem.dumpfile.fit import symbol_shift
+
+    if not symbol_shift(target.prog):
+        return target
+    from drgn_pmem.kernel.root import corrected_kernel_offset, refuse_unfit
+
+    wrong = vmcoreinfo_value(target.prog, "KERNELOFFSET")
+    offset = corrected_kernel_offset(target.prog)
+    if offset is None:
+        reason = refuse_unfit(target.prog)
+        target.notes.append(f"{target.name}: {reason}; what needs an address translated fails")
+        return target
+    old = target.prog["VMCOREINFO"].string_()
+    target = open_with(_KERNEL_OFFSET.sub(b"", old) + b"KERNELOFFSET=%x\n" % offset)
+    target.notes.append(
+        f"{target.name}: KERNELOFFSET of vmcoreinfo ({wrong}) does not fit this memory; using "
+        f"{offset:x}, by the addresses of its symbols"
+    )
+    return target
 
 
 def _paths(paths: "Sequence[str | os.PathLike[str]]") -> list[str]:
@@ -133,11 +169,30 @@ def open_core(
     check_readable(path)
     if vmcoreinfo is None and architecture is None and _is_whole_elf(path):
         prog = _open_plainly(path)
-        if prog is not None:
+        if prog is not None and _fits(prog):
             return prog, []
     from drgn_pmem.dumpfile.program import open_program
+    from drgn_pmem.kernel.root import refuse_unfit
 
-    return open_program(path, vmcoreinfo=vmcoreinfo, architecture=architecture)
+    prog, lines = open_program(path, vmcoreinfo=vmcoreinfo, architecture=architecture)
+    reason = refuse_unfit(prog)
+    if reason is not None:
+        lines.append(f"{path}: {reason}; what needs an address translated fails")
+    return prog, lines
+
+
+def _fits(prog: drgn.Program) -> bool:
+    """Whether the kernel is where the dump's vmcoreinfo says."""
+    from drgn_pmem.dumpfile.fit import Fit, fit_of
+    from drgn_pmem.dumpfile.vmcoreinfo import vmcoreinfo_of
+
+    def read(address: int, size: int) -> bytes:
+        try:
+            return prog.read(address, size, True)
+        except drgn.FaultError as error:
+            raise DumpFileError(str(error)) from error
+
+    return fit_of(vmcoreinfo_of(prog), read) is Fit.YES
 
 
 def _open_plainly(path: str) -> drgn.Program | None:

@@ -302,8 +302,10 @@ def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
     import drgn
 
     from drgn_pmem.dumpfile.faults import guard_reads
+    from drgn_pmem.kernel.root import refuse_unfit
 
     guarded = guard_reads(prog)
+    refuse_unfit(prog)
     try:
         answer = spec.function(prog, args)
     except MissingDebugInfo as error:

@@ -13,11 +13,23 @@ Sources: include/linux/uts_namespace.h, include/uapi/linux/utsname.h, and each a
 
 from collections.abc import Callable
 import enum
+from typing import TYPE_CHECKING
 
-from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
+from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
 from drgn_pmem.errors import DumpFileError
 
-__all__ = ("Fit", "fit_of", "guess_architecture", "name_offsets", "physical_of_image", "release_at")
+if TYPE_CHECKING:
+    from drgn import Program
+
+__all__ = (
+    "Fit",
+    "fit_of",
+    "guess_architecture",
+    "name_offsets",
+    "physical_of_image",
+    "release_at",
+    "symbol_shift",
+)
 
 _UTS_FIELD = 65
 _UTS_RELEASE = 2 * _UTS_FIELD
@@ -30,8 +42,10 @@ class Fit(enum.Enum):
     YES = "yes"
     NO = "no"
     """Something else is where it says that the kernel is."""
+    NOT_SAVED = "not saved"
+    """The dump does not hold that place."""
     UNKNOWN = "unknown"
-    """The dump does not hold that place, or the text does not say it."""
+    """The text does not say where the kernel is."""
 
 
 def name_offsets(info: Vmcoreinfo) -> tuple[int, ...]:
@@ -71,8 +85,18 @@ def fit_of(info: Vmcoreinfo, read: Callable[[int, int], bytes]) -> Fit:
             if release is not None and release == info.osrelease:
                 return Fit.YES
     except DumpFileError:
-        return Fit.UNKNOWN
+        return Fit.NOT_SAVED
     return Fit.NO
+
+
+def symbol_shift(prog: "Program") -> int:
+    """How far above the debug info's address vmcoreinfo has ``init_uts_ns``: 0 where both agree, or
+    no debug info is loaded. Anything else: KERNELOFFSET is wrong."""
+    address = vmcoreinfo_of(prog).symbols.get("init_uts_ns")
+    try:
+        return 0 if address is None else address - prog.symbol("init_uts_ns").address
+    except LookupError:
+        return 0
 
 
 def physical_of_image(info: Vmcoreinfo, virtual: int | None) -> int | None:

@@ -5,10 +5,10 @@ Opening a program on a dump
 ---------------------------
 
 :func:`open_program` opens what drgn opens, and kinds of dumps that drgn alone does not: those
-without a VMCOREINFO note, whose text is found in the crashed machine's memory; QEMU's
-kdump-compressed ones, whose header does not name the machine; and ELF dumps with one segment at
-physical address 0, which drgn takes for one without physical addresses. Flattened files that were
-cut short, which libkdumpfile refuses, are read in place.
+without a VMCOREINFO note, or with one that does not fit the memory, whose text is found in the
+crashed machine's memory; QEMU's kdump-compressed ones, whose header does not name the machine; and
+ELF dumps with one segment at physical address 0, which drgn takes for one without physical
+addresses. Flattened files that were cut short, which libkdumpfile refuses, are read in place.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ import os
 import drgn
 
 from drgn_pmem.dumpfile.faults import PAGE_TABLE_READER, add_memory, guard_reads
-from drgn_pmem.dumpfile.fit import guess_architecture
+from drgn_pmem.dumpfile.fit import Fit, fit_of, guess_architecture
 from drgn_pmem.dumpfile.locate import find_vmcoreinfo
 from drgn_pmem.dumpfile.opener import open_dump, set_dump
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
@@ -57,27 +57,80 @@ def open_program(
         return _set_core_dump(dump, vmcoreinfo, _platform(architecture)), lines
     if not dump.physical_addresses:
         raise DumpFileError(f"{dump.path}: the core of a process, not of a kernel; use drgn -c")
-    guessed = architecture
-    if vmcoreinfo is None and dump.vmcoreinfo is None:
-        vmcoreinfo = _located(dump, lines)
-    if guessed is None and dump.contained is DumpFormat.KDUMP:
-        guessed = _missing_architecture(dump, vmcoreinfo, lines)
-    if dump.format is DumpFormat.FLATTENED and not dump.source_complete:
-        prog = _open_in_place(dump, vmcoreinfo, guessed, lines)
+    if vmcoreinfo is None:
+        vmcoreinfo = _note_that_fits(dump, lines) if dump.vmcoreinfo else _located(dump, lines)
     else:
-        prog = _set_core_dump(dump, vmcoreinfo, _platform(guessed, dump))
-        if dump.contained is DumpFormat.ELF and dump.vmcoreinfo is None:
-            _add_physical_memory(prog, dump, lines)
-        set_dump(prog, dump)
-        if dump.truncated:
-            # Now, not at the first command: drgn's own reads would end the process, too.
-            lines.extend(map(str, guard_reads(prog).problems))
+        vmcoreinfo = _text_that_fits(dump, vmcoreinfo, "the vmcoreinfo that was given", lines)
+    if architecture is None and dump.contained is DumpFormat.KDUMP:
+        architecture = _missing_architecture(dump, vmcoreinfo, lines)
+    if dump.format is DumpFormat.FLATTENED and not dump.source_complete:
+        prog = _open_in_place(dump, vmcoreinfo, architecture, lines)
+    else:
+        prog = _open_file(dump, vmcoreinfo, architecture, lines)
     if dump.truncated:
         lines.append(
             f"{dump.path}: the file is truncated: it ends before the data that its headers"
             " describe; what is missing is shown as truncated"
         )
     return prog, lines
+
+
+def _note_that_fits(dump: DumpFile, lines: list[str]) -> bytes | None:
+    """None for the dump's own note."""
+    note = dump.vmcoreinfo or b""
+    text = _text_that_fits(dump, note, "the VMCOREINFO note", lines)
+    return None if text == note else text
+
+
+def _text_that_fits(dump: DumpFile, text: bytes, what: str, lines: list[str]) -> bytes:
+    """
+    A text of VMCOREINFO, or the one in memory in its place if it does not fit the memory and that
+    one does; says so in ``lines``.
+
+    :param what: What the text is, for the line.
+    """
+    info = Vmcoreinfo.parse(text)
+    fit = fit_of(info, dump.memory.read) if dump.memory is not None else Fit.UNKNOWN
+    # The kernel's image is in every dump that is whole: where it is not, it may be elsewhere.
+    if fit is not Fit.NO and (fit is not Fit.NOT_SAVED or dump.truncated):
+        return text
+    found = find_vmcoreinfo(dump)
+    said = f"{dump.path}: {what} (Linux {info.osrelease}) does not fit this memory"
+    if found is not None and found.verified:
+        lines.append(
+            f"{said}; using the one in memory at {found.address:#x} (Linux {found.info.osrelease})"
+        )
+        return found.text
+    if fit is Fit.NO:
+        lines.append(f"{said}, and memory holds none that does")
+    return text
+
+
+def _open_file(
+    dump: DumpFile,
+    vmcoreinfo: bytes | None,
+    architecture: drgn.Architecture | None,
+    lines: list[str],
+) -> drgn.Program:
+    platform = _platform(architecture, dump)
+    try:
+        prog = _set_core_dump(dump, vmcoreinfo, platform)
+        kernel = bool(prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL)
+    except DumpFileError:
+        if vmcoreinfo is not None or dump.vmcoreinfo is None:
+            raise
+        kernel = False
+    if not kernel and vmcoreinfo is None:
+        # drgn does not find a note whose padding is missing at the end of its segment: it takes the
+        # dump for the core of a process, or refuses it.
+        prog = _set_core_dump(dump, dump.vmcoreinfo, platform)
+    if dump.contained is DumpFormat.ELF and dump.vmcoreinfo is None:
+        _add_physical_memory(prog, dump, lines)
+    set_dump(prog, dump)
+    if dump.truncated:
+        # Now, not at the first command: drgn's own reads would end the process, too.
+        lines.extend(map(str, guard_reads(prog).problems))
+    return prog
 
 
 def _open_in_place(

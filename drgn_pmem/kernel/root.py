@@ -18,8 +18,8 @@ import enum
 from drgn import Architecture, FaultError, Program
 
 from drgn_pmem.dumpfile import State, Vmcoreinfo, coverage_of, vmcoreinfo_of
-from drgn_pmem.dumpfile.fit import name_offsets, release_at
-from drgn_pmem.errors import PmemError
+from drgn_pmem.dumpfile.fit import Fit, fit_of, name_offsets, release_at, symbol_shift
+from drgn_pmem.errors import DumpFileError, PmemError
 from drgn_pmem.kernel.mmu import Mmu, find_mmu, is_little_endian
 from drgn_pmem.kernel.tablewalk import (
     Extent,
@@ -32,9 +32,18 @@ from drgn_pmem.kernel.tablewalk import (
 from drgn_pmem.kernel.vmemmap_list import PPC64_PAGE_OFFSET, linear_end, read_linear, walk_hash
 from drgn_pmem.record import Record
 
-__all__ = ("Root", "Verdict", "ppc64_is_radix", "root_of", "walk_verified")
+__all__ = (
+    "Root",
+    "Verdict",
+    "corrected_kernel_offset",
+    "ppc64_is_radix",
+    "refuse_unfit",
+    "root_of",
+    "walk_verified",
+)
 
 _KEY = "drgn_pmem.root"
+_REFUSED = "drgn_pmem.root.refused"
 _MMU_FTR_TYPE_RADIX = 0x40
 
 
@@ -67,6 +76,53 @@ def root_of(prog: Program) -> Root:
     if root is None:
         root = prog.cache[_KEY] = _verify(prog)
     return root
+
+
+def refuse_unfit(prog: Program) -> str | None:
+    """
+    Where vmcoreinfo does not fit the memory, let every read of a virtual address fault: drgn would
+    translate it by that vmcoreinfo, too.
+
+    :return: Why nothing is translated; None if vmcoreinfo fits, or that cannot be determined (also
+        of a program that has no dump: memory that was added segment by segment)
+    """
+    try:
+        root = root_of(prog)
+    except DumpFileError:
+        return None  # every translation raises it
+    shift = symbol_shift(prog)
+    if root.verdict is not Verdict.WRONG and shift:
+        offset = vmcoreinfo_of(prog).kernel_offset
+        why = f"KERNELOFFSET {offset or 0:#x} puts the debug info {abs(shift):#x} bytes off"
+        root = prog.cache[_KEY] = _wrong(vmcoreinfo_of(prog), why)
+    if root.verdict is not Verdict.WRONG:
+        return None
+    if _REFUSED not in prog.cache:
+        prog.cache[_REFUSED] = True
+        reason = str(root.reason)
+
+        def fault(address: int, count: int, offset: int, physical: bool) -> bytes:
+            raise FaultError(reason, address)
+
+        prog.add_memory_segment(0, (1 << 64) - 1, fault, False)
+    return root.reason
+
+
+def corrected_kernel_offset(prog: Program) -> int | None:
+    """
+    The KERNELOFFSET that belongs to the memory, where that of vmcoreinfo is wrong: by the address
+    of ``init_uts_ns``, which the page tables confirmed, and the debug info of the very build.
+
+    :return: None if vmcoreinfo has the right one, or the right one cannot be determined
+    """
+    info = vmcoreinfo_of(prog)
+    shift = symbol_shift(prog)
+    if not shift or root_of(prog).verdict is not Verdict.VERIFIED:
+        return None
+    build_id = prog.main_module().build_id
+    if info.build_id is None or build_id is None or build_id.hex() != info.build_id:
+        return None
+    return ((info.kernel_offset or 0) + shift) % (1 << 64)
 
 
 def walk_verified(prog: Program, start: int, end: int) -> Iterator[Extent]:
@@ -199,6 +255,8 @@ def _verify(prog: Program) -> Root:
     mmu = find_mmu(prog)
     if mmu is not None and _maps_itself(prog, mmu, info):
         return Root(verdict=Verdict.VERIFIED, reason=None)
+    if fit_of(info, lambda at, size: _read_physical(prog, at, size)) is Fit.NO:
+        return _wrong(info, "the kernel's image is not where it says")
     return Root(verdict=Verdict.UNVERIFIED, reason=reason)
 
 
@@ -210,7 +268,7 @@ def _wrong(info: Vmcoreinfo, why: str) -> Root:
     )
 
 
-class _CannotRead(PmemError):
+class _CannotRead(DumpFileError):
     """:param state: Why; None if the reason is neither memory nor mapping."""
 
     def __init__(self, message: str, state: State | None) -> None:
@@ -219,19 +277,22 @@ class _CannotRead(PmemError):
 
 
 def _read(prog: Program, virtual: int, size: int) -> bytes:
-    coverage = coverage_of(prog)
     pieces = []
     for extent in _walk(prog, virtual, virtual + size):
         if extent.physical is None:
             raise _CannotRead(str(extent.reason), extent.state)
-        for part in coverage.ranges(extent.physical, extent.physical + extent.size):
-            if part.state is not State.SAVED:
-                raise _CannotRead(f"physical {part.start:#x} is {part.state.value}", part.state)
-        try:
-            pieces.append(prog.read(extent.physical, extent.size, True))
-        except FaultError as error:
-            raise _CannotRead(str(error), None) from None
+        pieces.append(_read_physical(prog, extent.physical, extent.size))
     return b"".join(pieces)
+
+
+def _read_physical(prog: Program, physical: int, size: int) -> bytes:
+    for part in coverage_of(prog).ranges(physical, physical + size):
+        if part.state is not State.SAVED:
+            raise _CannotRead(f"physical {part.start:#x} is {part.state.value}", part.state)
+    try:
+        return prog.read(physical, size, True)
+    except FaultError as error:
+        raise _CannotRead(str(error), None) from None
 
 
 def _maps_itself(prog: Program, mmu: Mmu, info: Vmcoreinfo) -> bool:

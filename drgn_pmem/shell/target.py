@@ -16,6 +16,7 @@ from drgn_pmem.session import (
     find_architecture,
     load_debug_info,
     open_core,
+    open_corrected,
     read_vmcoreinfo_file,
 )
 from drgn_pmem.shell.options import apply_debug_info_options
@@ -37,6 +38,19 @@ def open_target(options: argparse.Namespace, meanwhile: Callable[[], None] | Non
     architecture = find_architecture(options.architecture)
     for path in (*options.symbols, *options.extra_symbols):
         check_readable(path)
+
+    def open_with(text: bytes | None) -> Target:
+        return _open_with(options, text, architecture, meanwhile)
+
+    return open_corrected(open_with, vmcoreinfo)
+
+
+def _open_with(
+    options: argparse.Namespace,
+    vmcoreinfo: bytes | None,
+    architecture: drgn.Architecture | None,
+    meanwhile: Callable[[], None] | None,
+) -> Target:
     notes: list[str] = []
     if options.core is not None:
         prog, notes = open_core(options.core, vmcoreinfo, architecture)

@@ -211,8 +211,45 @@ def test_a_kdump_form_that_names_neither_kernel_nor_machine_opens(
 
 def test_a_text_given_by_the_user_is_used_without_a_search(tmp_path):
     path = guest(tmp_path, (0x2000, in_memory(text())), (UTS, uts()))
-    prog, lines = open_program(path, vmcoreinfo=VMCOREINFO)
-    assert prog["VMCOREINFO"].string_() == VMCOREINFO
+    given = text(crashed=True)
+    prog, lines = open_program(path, vmcoreinfo=given)
+    assert prog["VMCOREINFO"].string_() == given
+    assert lines == []
+
+
+@pytest.mark.parametrize("phys_base", [b"2097152", b"4096", b"-4096"])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_text_that_does_not_fit_the_memory_gives_way_to_the_one_in_memory(
+    tmp_path, phys_base, given
+):
+    wrong = text(crashed=True).replace(b"phys_base)=0", b"phys_base)=" + phys_base)
+    notes = QEMU if given else QEMU + in_memory(wrong)
+    path = guest(tmp_path, (0x2000, in_memory(text())), (UTS, uts()), notes=notes)
+    prog, lines = open_program(path, vmcoreinfo=wrong if given else None)
+    assert prog["VMCOREINFO"].string_() == text()
+    what = "vmcoreinfo that was given" if given else "VMCOREINFO note"
+    assert len(lines) == 1
+    assert f"the {what} (Linux 6.1.0-test) does not fit this memory; using the one" in lines[0]
+    path = guest(tmp_path, (UTS, uts()), notes=notes)
+    prog, lines = open_program(path, vmcoreinfo=wrong if given else None)
+    assert prog["VMCOREINFO"].string_() == wrong
+    # 2 MiB up there is no memory: nothing shows that the text is wrong.
+    assert ["memory holds none that does" in line for line in lines] == (
+        [] if phys_base == b"2097152" else [True]
+    )
+
+
+def test_a_note_without_the_padding_of_its_end_is_found(tmp_path):
+    """drgn does not find it, and takes the dump for the core of a process."""
+    info = text() + b"X=1\n"
+    info += b"#" * (1 - len(info) % 4 + (4 if len(info) % 4 > 1 else 0))
+    assert len(info) % 4 == 1
+    unpadded = in_memory(info)[:-3]
+    assert unpadded.endswith(info[-8:])
+    path = guest(tmp_path, (UTS, uts()), notes=QEMU + unpadded)
+    prog, lines = open_program(path)
+    assert prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL
+    assert prog["VMCOREINFO"].string_() == info
     assert lines == []
 
 
