@@ -170,6 +170,17 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
         (args.device_dax, dax_devices, _DAX),
     )
     shown = [(records, fields) for wanted, records, fields in kinds if wanted]
+    nested = nest(
+        inventory,
+        buses=args.buses,
+        dimms=args.dimms,
+        regions=args.regions,
+        namespaces=args.namespaces,
+        dax=args.device_dax,
+        verbose=args.verbose > 0,
+        dump=None if args.ndctl else _dump,
+        problems=problems,
+    )
     return Answer(
         records=[record for records, _ in shown for record in records],
         problems=problems,
@@ -177,16 +188,7 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
             ("", records, human_readable(fields, _SIZES) if args.human else fields)
             for records, fields in shown
         ],
-        json=nest(
-            inventory,
-            buses=args.buses,
-            dimms=args.dimms,
-            regions=args.regions,
-            namespaces=args.namespaces,
-            dax=args.device_dax,
-            verbose=args.verbose > 0,
-            dump=None if args.ndctl else _dump,
-        ),
+        json=nested,
     )
 
 

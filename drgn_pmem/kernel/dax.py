@@ -8,10 +8,11 @@ DAX regions and their character devices, as ``daxctl list`` shows them. Sources:
 drivers/dax/dax-private.h.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from drgn import Object, Program, cast, container_of
+from drgn import Object, Program, TypeKind, cast, container_of
+from drgn.helpers.linux.device import class_for_each_device
 from drgn.helpers.linux.mm import (
     decode_memory_block_state,
     for_each_memory_block,
@@ -20,7 +21,7 @@ from drgn.helpers.linux.mm import (
 from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.sysfs import kobject_path
 
-from drgn_pmem.kernel.debuginfo import find_type, member, optional_member
+from drgn_pmem.kernel.debuginfo import find_type, has_variable, member, optional_member
 from drgn_pmem.kernel.device import device_name, driver_name, for_each_device
 from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Partial, Problems, WalkError
@@ -116,22 +117,44 @@ def _ranges(dev_dax: Object) -> tuple[Range, ...]:
     # v5.10) a device has several ranges.
     number = optional_member(dev_dax, "nr_range")
     if number is not None:
-        count = number.value_()
-        if not 0 <= count <= _MAX_RANGES:
-            raise WalkError(f"implausible nr_range {count}")
-        entries = [dev_dax.ranges[i].range for i in range(count)]
+        entries = [dev_dax.ranges[i].range for i in range(_sound(number))]
+    # Before v5.1 (commit 9910b7e1878e "device-dax: Remove multi-resource infrastructure"), several
+    # resources.
+    elif (number := optional_member(dev_dax, "num_resources")) is not None:
+        entries = [dev_dax.res[i] for i in range(_sound(number))]
     else:
-        entries = [dev_dax.region.res]
+        # With commit c2f3011ee697 ("device-dax: add an allocation interface for device-dax
+        # instances") (in v5.10) but without the first, one range; before, all of the region.
+        entries = [member(dev_dax, "range", "region.res")]
     return tuple(Range(e.start.value_(), e.end.value_() + 1) for e in entries)
 
 
-def _read_dax_device(dev_dax: Object, problems: Problems) -> DaxDevice:
+def _sound(number: Object) -> int:
+    count = number.value_()
+    if not 0 <= count <= _MAX_RANGES:
+        raise WalkError(f"implausible number of ranges {count}")
+    return int(count)
+
+
+def _pgmap(dev_dax: Object) -> int:
+    """Address of the page map; 0 if the device does not say: then it is found by its place."""
+    # Before v5.3 the driver of its region keeps it (struct dax_pmem).
+    pgmap = optional_member(dev_dax, "pgmap")
+    if pgmap is None:
+        return 0
+    # Since commit f5516ec5ef89 ("device-dax: make pgmap optional for instance creation") (in v5.10)
+    # a pointer; before, embedded.
+    return int((pgmap if pgmap.type_.kind == TypeKind.POINTER else pgmap.address_of_()).value_())
+
+
+def _read_dax_device(dev_dax: Object, of_class: bool, problems: Problems) -> DaxDevice:
     name = device_name(dev_dax.dev.address_of_())
     ranges = _ranges(dev_dax)
-    driver = driver_name(dev_dax.dev.address_of_())
-    region = dev_dax.region
+    # Devices of a class have no driver: what registers them maps them.
+    driver = "device_dax" if of_class else driver_name(dev_dax.dev.address_of_())
+    # Since commit 8fc5c73554db ("acpi/nfit, device-dax: Identify differentiated memory with a
+    # unique numa-node") (in v5.1).
     target_node = optional_member(dev_dax, "target_node")
-    pgmap = member(dev_dax, "pgmap")
     blocks = None
     if driver == "kmem":
         blocks = problems.attempt(
@@ -141,12 +164,13 @@ def _read_dax_device(dev_dax: Object, problems: Problems) -> DaxDevice:
         chardev=name,
         size=sum(r.size for r in ranges),
         target_node=None if target_node is None else target_node.value_(),
+        # Since commit 33cf94d71766 ("device-dax: make align a per-device property") (in v5.10) of
+        # the device; before, of its region.
         align=member(dev_dax, "align", "region.align").value_(),
         mode=None if driver is None else _MODES.get(driver, driver),
         ranges=ranges,
-        region=region.value_(),
-        # Before v5.10 the page map is embedded.
-        pgmap=pgmap.value_() if pgmap.type_.kind.name == "POINTER" else 0,
+        region=dev_dax.region.value_(),
+        pgmap=_pgmap(dev_dax),
         memory_blocks=blocks,
         object=dev_dax,
     )
@@ -199,16 +223,27 @@ def _zone_name(prog: Program, block: Object, span: Range) -> bytes | None:
 
 
 def for_each_dax_device(prog: Program) -> Partial[list[DaxDevice]]:
-    """Devices of the dax bus, those without capacity included."""
+    """Devices of the dax bus, or of the class "dax"; those without capacity included."""
     problems = Problems()
     found = []
     with problems.trying(""):
         find_type(prog, "struct dev_dax", "device_dax")
-        for device in problems.take(for_each_device(prog, "dax_bus_type", "dax")):
+        of_class = problems.collect(_devices_of_class(prog))
+        on_bus: list[Object] = []
+        # Since commit d491ea9e5af9 ("device-dax: Introduce bus + driver model") (in v5.1).
+        if has_variable(prog, "dax_bus_type") or not has_variable(prog, "dax_class"):
+            on_bus = problems.take(for_each_device(prog, "dax_bus_type", "dax"))
+        for number, device in enumerate([*of_class, *on_bus]):
             with problems.trying(f"dax device at {device.value_():#x}"):
                 dev_dax = container_of(device, "struct dev_dax", "dev")
-                found.append(_read_dax_device(dev_dax, problems))
+                found.append(_read_dax_device(dev_dax, number < len(of_class), problems))
     return problems.partial(found)
+
+
+def _devices_of_class(prog: Program) -> Iterator[Object]:
+    """``/sys/class/dax``: all devices before v5.1, those of dax_pmem_compat until v5.16."""
+    if has_variable(prog, "dax_class") and prog["dax_class"]:
+        yield from bounded(class_for_each_device(prog["dax_class"]), "devices of dax_class")
 
 
 def _device_path(device: Object) -> str:

@@ -18,6 +18,7 @@ from drgn_pmem.kernel.kmod import (
     has_no_module,
     how_to_get_kernel,
     lacking_modules,
+    modules_known,
 )
 
 __all__ = (
@@ -63,6 +64,12 @@ def _missing(prog: Program, what: str, module: str) -> MissingDebugInfo:
         return NotInKernel(f"{what} is not known: the crashed kernel had no {missing}", module)
     if module == "vmlinux":
         return MissingDebugInfo(f"{what} is not known: this kernel does not have it")
+    if not modules_known(prog):
+        return MissingDebugInfo(
+            f"{what} is not known: the list of modules could not be read to its end, so that the "
+            f"kernel module {module} may have been loaded",
+            module,
+        )
     return MissingDebugInfo(
         f"{what} is not known: the kernel module {module} was not loaded, or this kernel does not "
         "have it"

@@ -8,13 +8,14 @@ Which modules the crashed kernel had loaded, of which of them the debug info is 
 where a user gets it. What is built in, or was not loaded, lacks nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 import re
 
-from drgn import ObjectNotFoundError, Program, RelocatableModule
+from drgn import Object, ObjectNotFoundError, Program, RelocatableModule
 from drgn.helpers.linux.list import list_for_each_entry
 
-from drgn_pmem.kernel.walk import bounded, collect
+from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.partial import Partial, Problems
 
 __all__ = (
     "debug_package",
@@ -23,6 +24,7 @@ __all__ = (
     "how_to_get_kernel",
     "how_to_get_modules",
     "lacking_modules",
+    "modules_known",
 )
 
 _CACHE_KEY = "drgn_pmem.kernel.modules"
@@ -78,20 +80,28 @@ def has_kernel_debug_info(prog: Program) -> bool:
     return True
 
 
-def _loaded(prog: Program) -> tuple[frozenset[str], bool]:
-    """Names of the modules that the crashed kernel had loaded, and whether these are all."""
-    answer: tuple[frozenset[str], bool] | None = prog.cache.get(_CACHE_KEY)
+def _loaded(prog: Program) -> Partial[frozenset[str]]:
+    """Names of the modules that the crashed kernel had loaded."""
+    answer: Partial[frozenset[str]] | None = prog.cache.get(_CACHE_KEY)
     if answer is None:
         try:
             head = prog["modules"].address_of_()
         except (KeyError, ObjectNotFoundError):
-            return frozenset(), True  # built without modules, or there is no debug info yet
-        entries = bounded(list_for_each_entry("struct module", head, "list"), "modules")
-        found, problems = collect(
-            entry.name.string_().decode("ascii", "replace") for entry in entries
-        )
-        answer = prog.cache[_CACHE_KEY] = frozenset(found), not problems
+            return Partial(frozenset())  # built without modules, or there is no debug info yet
+        problems = Problems()
+        names = problems.collect(_names(head))
+        answer = prog.cache[_CACHE_KEY] = problems.partial(frozenset(names))
     return answer
+
+
+def _names(head: Object) -> Iterator[str]:
+    for entry in bounded(list_for_each_entry("struct module", head, "list"), "modules"):
+        yield entry.name.string_().decode("ascii", "replace")
+
+
+def modules_known(prog: Program) -> bool:
+    """Whether all modules that the crashed kernel had loaded could be read."""
+    return _loaded(prog).complete
 
 
 def has_no_module(prog: Program, name: str, exported: str) -> bool:
@@ -101,11 +111,10 @@ def has_no_module(prog: Program, name: str, exported: str) -> bool:
     :param name: As in ``lsmod``.
     :param exported: A function that it has had in every version.
     """
-    loaded, whole = _loaded(prog)
-    # A symbol table that does not know panic() tells nothing.
+    # A symbol table that does not know panic() says nothing.
     return (
-        whole
-        and name not in loaded
+        modules_known(prog)
+        and name not in Problems().take(_loaded(prog))
         and _is_built_in(prog, "panic")
         and not _is_built_in(prog, exported)
     )
@@ -121,11 +130,12 @@ def _is_built_in(prog: Program, function: str) -> bool:
 
 def lacking_modules(prog: Program, wanted: Iterable[str]) -> list[str]:
     """
-    Those of some modules that the crashed kernel had loaded and whose debug info is not loaded.
+    Those of some modules that the crashed kernel had loaded and whose debug info is not loaded, as
+    far as :func:`modules_known`.
 
     :param wanted: Names as in ``lsmod``.
     """
-    candidates = _loaded(prog)[0].intersection(wanted)
+    candidates = Problems().take(_loaded(prog)).intersection(wanted)
     if not candidates:
         return []
     there = {

@@ -11,13 +11,11 @@ region; without buses, kinds side by side. Source: ndctl/list.c and ndctl/filter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from drgn import FaultError
-
 from drgn_pmem.analysis.inventory.listing import Inventory
-from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.badblocks import read_badblocks
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.region import Region
+from drgn_pmem.partial import Problems
 
 __all__ = ("nest",)
 
@@ -35,14 +33,16 @@ def nest(
     dax: bool,
     verbose: bool,
     dump: Callable[[Any], dict[str, Any]] | None,
+    problems: Problems,
 ) -> Any:
     """
     The JSON value of ``ndctl list -BDRNX`` for those kinds.
 
     :param dump: Our own facts of a record; None leaves them out, as ``--ndctl``.
+    :param problems: Gets those of bad sectors that could not be read.
     """
 
-    bad = {region.dev: _bad_sectors(region) for region in inventory.regions}
+    bad = {region.dev: _bad_sectors(region, problems) for region in inventory.regions}
     by_name = {region.dev: region for region in inventory.regions}
 
     def badblocks(record: Any) -> dict[str, Any]:
@@ -109,12 +109,10 @@ def nest(
     return next(iter(kinds.values()), [d.to_json() for d in inventory.dax_regions])
 
 
-def _bad_sectors(region: Region) -> list[tuple[int, int]]:
+def _bad_sectors(region: Region, problems: Problems) -> list[tuple[int, int]]:
     """(first, number of) bad 512-byte sectors of a region, from its first byte."""
-    try:
-        return [(start, count) for start, count, _ in read_badblocks(region.object.bb)]
-    except (FaultError, PmemError):
-        return []  # pmem-poison says what could not be read
+    found = problems.attempt(f"{region.dev}: bad blocks", lambda: read_badblocks(region.object.bb))
+    return [(start, count) for start, count, _ in found or []]
 
 
 def _badblocks(

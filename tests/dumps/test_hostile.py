@@ -7,7 +7,7 @@ import pytest
 
 from drgn_pmem.analysis.inventory.names import find_namespace
 from drgn_pmem.kernel.iomem import for_each_iomem
-from drgn_pmem.kernel.namespace import for_each_namespace
+from drgn_pmem.kernel.namespace import for_each_namespace, namespace_of_pfn
 from drgn_pmem.kernel.nvdimm import for_each_bus
 
 from ..samples import open_crash, run_json, run_text, samples
@@ -81,6 +81,22 @@ def test_device_list_with_a_wild_pointer_keeps_what_came_before(prog: Program) -
     assert names == {device.kobj.name.string_().decode() for device in devices[:2]}
     _, err = run_text(prog, "pmem-list -Ni")
     assert "devices of nvdimm_bus_type: stopped after" in err
+
+
+def test_a_page_is_in_no_namespace_only_where_all_could_be_read(prog: Program) -> None:
+    namespaces = for_each_namespace(prog).value
+    shift = prog["PAGE_SHIFT"].value_()
+    first, last = (n.resource >> shift for n in (namespaces[0], namespaces[-1]))
+    outside = namespace_of_pfn(prog, 0)
+    assert (outside.value, outside.complete) == (None, True)
+    poke(prog, namespaces[1].object.dev.p.knode_bus.n_node.next.address_, words(WILD))
+    assert namespace_of_pfn(prog, first).whole().dev == namespaces[0].dev
+    for pfn in (0, last):
+        answer = namespace_of_pfn(prog, pfn)
+        assert answer.value is None
+        assert not answer.complete
+    _, err = run_text(prog, f"pmem-page pfn:{last:#x}")
+    assert "stopped after" in err
 
 
 def test_absurd_number_of_mappings_is_refused(prog: Program) -> None:

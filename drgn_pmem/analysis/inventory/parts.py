@@ -8,7 +8,6 @@ What lies where in a namespace, front to end: info block, metadata, user data, p
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from drgn import Program
 
@@ -18,6 +17,7 @@ from drgn_pmem.formats.btt import BttChain, walk_btt
 from drgn_pmem.formats.infoblock import INFO_BLOCK_OFFSET, INFO_BLOCK_SIZE
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.partial import Cause, Problem, Problems
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "INFOBLOCK",
@@ -35,14 +35,13 @@ USERDATA = "data"
 PADDING = "free"
 
 
-@dataclass(frozen=True)
-class Stretch:
+class Stretch(Record):
     """A part of a namespace, physical, end exclusive."""
 
     kind: str
     """``"info block"``, ``"metadata"`` (without the info block), ``"data"``, ``"free"``."""
-    start: int
-    end: int
+    start: int = shown(Show.ADDRESS)
+    end: int = shown(Show.ADDRESS)
 
 
 def stretches_of_namespace(
@@ -65,7 +64,7 @@ def stretches_of_namespace(
                     why="its BTT arenas are not in the dump: all of it counts as data",
                 )
             )
-            yield Stretch(USERDATA, start, end)
+            yield Stretch(kind=USERDATA, start=start, end=end)
             return
         yield from _arenas(chain, start, end)
         return
@@ -79,16 +78,16 @@ def stretches_of_namespace(
     data = min(start + (namespace.data_offset or 0), end)
     yield from _front(start, data)
     data_end = end if namespace.size is None else min(end, data + namespace.size)
-    yield Stretch(USERDATA, data, data_end)
+    yield Stretch(kind=USERDATA, start=data, end=data_end)
     if data_end < end:
-        yield Stretch(PADDING, data_end, end)
+        yield Stretch(kind=PADDING, start=data_end, end=end)
 
 
 def stretches_of_block(found: FoundBlock) -> Iterator[Stretch]:
     """Parts of a namespace of which only an info block is known."""
     if found.data is not None:
         yield from _front(found.start, found.data[0])
-        yield Stretch(USERDATA, found.data[0], found.data[1])
+        yield Stretch(kind=USERDATA, start=found.data[0], end=found.data[1])
     elif found.chain is not None and found.chain.arenas:
         last = found.chain.arenas[-1]
         yield from _arenas(found.chain, found.start, found.start + last.offset + last.arena.size)
@@ -99,11 +98,11 @@ def _front(start: int, data: int) -> Iterator[Stretch]:
     block = start + INFO_BLOCK_OFFSET
     if data < block + INFO_BLOCK_SIZE:
         if start < data:
-            yield Stretch(METADATA, start, data)
+            yield Stretch(kind=METADATA, start=start, end=data)
         return
-    yield Stretch(METADATA, start, block)
-    yield Stretch(INFOBLOCK, block, block + INFO_BLOCK_SIZE)
-    yield Stretch(METADATA, block + INFO_BLOCK_SIZE, data)
+    yield Stretch(kind=METADATA, start=start, end=block)
+    yield Stretch(kind=INFOBLOCK, start=block, end=block + INFO_BLOCK_SIZE)
+    yield Stretch(kind=METADATA, start=block + INFO_BLOCK_SIZE, end=data)
 
 
 def _arenas(chain: BttChain, start: int, end: int) -> Iterator[Stretch]:
@@ -120,7 +119,7 @@ def _arenas(chain: BttChain, start: int, end: int) -> Iterator[Stretch]:
         ):
             first, last = max(first, at), min(last, end)
             if first < last:
-                yield Stretch(kind, first, last)
+                yield Stretch(kind=kind, start=first, end=last)
                 at = last
     if at < end:
-        yield Stretch(PADDING, at, end)
+        yield Stretch(kind=PADDING, start=at, end=end)

@@ -8,7 +8,8 @@ from typing import Any
 from drgn import Program
 import pytest
 
-from drgn_pmem.dumpfile import PF_DEV
+from drgn_pmem.analysis.inventory.infoblocks import FoundBlock
+from drgn_pmem.dumpfile import PF_DEV, State
 from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.formats.infoblock import InfoBlock
@@ -147,3 +148,40 @@ def test_pages_of_pmem_that_no_one_knows_are_not_zero(tmp_path: Path) -> None:
     assert usage["pmem_userdata"] is None
     out, _ = run_text(prog, "pmem-usage -H -o line,pages")
     assert "pmem userdata pages\t-" in out
+
+
+@pytest.mark.parametrize(
+    ("minor", "kernel", "own", "unit"),
+    [
+        (2, 4096, 0, 4096),
+        (2, 65536, 0, 65536),  # arm64 and ppc64; the block does not say
+        (4, 65536, 4096, 4096),  # made by a kernel with small pages
+        (4, None, 65536, 65536),
+        (2, None, 0, None),
+    ],
+)
+def test_data_ends_by_the_page_size_of_the_block_or_of_the_kernel(
+    minor: int, kernel: int | None, own: int, unit: int | None
+) -> None:
+    block = InfoBlock(
+        signature="NVDIMM_PFN_INFO",
+        uuid="",
+        parent_uuid="",
+        flags=0,
+        version_major=1,
+        version_minor=minor,
+        dataoff=0x200000,
+        npfns=16,
+        mode=2,
+        page_size=own,
+    )
+    found = FoundBlock(
+        start=0x100000000,
+        address=0x100001000,
+        block=block,
+        state=State.SAVED,
+        namespace=None,
+        page_size=kernel,
+    )
+    wanted = None if unit is None else (0x100200000, 0x100200000 + 16 * unit)
+    assert found.data == wanted

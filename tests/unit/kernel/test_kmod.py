@@ -11,9 +11,10 @@ from drgn import Program
 import pytest
 
 from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.kernel import debuginfo
 from drgn_pmem.kernel.debuginfo import find_type, no_debug_info
 from drgn_pmem.kernel.kmod import debug_package, how_to_get_kernel, lacking_modules
-from drgn_pmem.partial import Cause, Problem
+from drgn_pmem.partial import Cause, Partial, Problem
 from drgn_pmem.spec import Answer, Spec, run
 
 from ...synthetic import kernel
@@ -24,7 +25,7 @@ NFIT = {"nfit": "handles of DIMMs", "xfs": "realtime devices"}
 def with_modules(*names: str) -> Program:
     """A kernel that had these modules loaded; nothing has debug info."""
     prog = kernel("", {})
-    prog.cache["drgn_pmem.kernel.modules"] = frozenset(names), True
+    prog.cache["drgn_pmem.kernel.modules"] = Partial(frozenset(names))
     return prog
 
 
@@ -109,3 +110,14 @@ def test_help_says_what_is_unknown_without_each_module() -> None:
     text = spec_of(Answer([])).parser().format_help()
     for module, what in NFIT.items():
         assert f"{module:<4}  {what}" in text
+
+
+def test_a_module_is_not_denied_where_the_list_of_modules_ends_in_nowhere() -> None:
+    lost = Problem(cause=Cause.NOT_SAVED, why="modules: stopped after 3 entries")
+    prog = with_modules("nfit")
+    prog.cache["drgn_pmem.kernel.modules"] = Partial(frozenset(("nfit",)), (lost,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(debuginfo, "has_kernel_debug_info", lambda _: True)
+        with pytest.raises(MissingDebugInfo, match="may have been loaded") as caught:
+            find_type(prog, "struct nd_region", "libnvdimm")
+    assert caught.value.module == "libnvdimm"

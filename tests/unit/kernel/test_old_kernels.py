@@ -1,0 +1,252 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Structures as kernels from 4.18 on have them: each is asked for the members that it has."""
+
+from typing import Any
+
+from drgn import Object, Program, Type, TypeEnumerator, TypeMember, sizeof
+import pytest
+
+from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.kernel.dax import _pgmap, _ranges
+from drgn_pmem.kernel.debuginfo import has_member, member, optional_member
+from drgn_pmem.kernel.pgmap import _root, is_mapped, read_pgmap
+from drgn_pmem.partial import Cause, Problems, WalkError
+from drgn_pmem.ranges import Range
+
+from ...synthetic import kernel
+
+ADDRESS = 0xFFFF888012340000
+START, END = 0x100000000, 0x13FFFFFFF
+WORD = 8
+
+
+class Types:
+    """Types of a kernel, by name, made of 8-byte members: the rest does not matter here."""
+
+    def __init__(self) -> None:
+        self.memory: dict[int, int] = {}
+        self.prog: Program = kernel("", {})
+        self.prog.add_memory_segment(ADDRESS, 1 << 16, self._read, False)
+        self.word = self.prog.int_type("unsigned long", WORD, False, "little")
+
+    def _read(self, _: int, count: int, offset: int, physical: bool) -> bytes:
+        data = b"".join(
+            self.memory.get(at, 0).to_bytes(WORD, "little")
+            for at in range(offset // WORD, (offset + count) // WORD + 1)
+        )
+        return data[offset % WORD :][:count]
+
+    def struct(self, name: str, *members: "str | tuple[str, Type]") -> Type:
+        offset, made = 0, []
+        for item in members:
+            own, type_ = (item, self.word) if isinstance(item, str) else item
+            made.append(TypeMember(type_, own, offset * 8))
+            offset += sizeof(type_)
+        return self.prog.struct_type(name, offset, tuple(made))
+
+    def at(self, type_: Type, values: dict[str, int]) -> Object:
+        """``type *`` to a structure in memory with these members set (``"res.start"``)."""
+        pointer = Object(self.prog, self.prog.pointer_type(type_, WORD, "little"), ADDRESS)
+        for path, value in values.items():
+            found = pointer
+            for part in path.split("."):
+                found = found[int(part)] if part.isdigit() else found.member_(part)
+            address = found.address_
+            assert address is not None
+            self.memory[(address - ADDRESS) // WORD] = value
+        return pointer
+
+
+@pytest.fixture
+def types() -> Types:
+    return Types()
+
+
+ALTMAP = ("base_pfn", "reserve", "free", "align", "alloc")
+
+
+def memory_type(types: Types) -> Type:
+    return types.prog.enum_type(
+        "memory_type",
+        types.word,
+        (
+            TypeEnumerator("MEMORY_DEVICE_PRIVATE", 1),
+            TypeEnumerator("MEMORY_DEVICE_PUBLIC", 2),
+            TypeEnumerator("MEMORY_DEVICE_FS_DAX", 3),
+        ),
+    )
+
+
+def dev_pagemap(types: Types, *shape: str) -> Type:
+    """``struct dev_pagemap`` with the members that a shape names."""
+    range_ = types.struct("range", "start", "end")
+    known: dict[str, Any] = {
+        "altmap": types.struct("vmem_altmap", *ALTMAP),
+        "altmap_5_4": types.struct("vmem_altmap", "base_pfn", "end_pfn", *ALTMAP[1:]),
+        "res": types.struct("resource", "start", "end", "name", "flags"),
+        "range": range_,
+        "ranges": types.prog.array_type(range_, 2),
+        "type": memory_type(types),
+    }
+    return types.struct(
+        "dev_pagemap",
+        *(
+            (name.partition("_5_4")[0], known[name]) if name in known else name
+            for name in shape
+        ),
+    )  # fmt: skip
+
+
+SHAPES = {
+    "4.18": ("altmap", "res", "ref", "type", "altmap_valid"),
+    "5.3": ("altmap", "res", "ref", "type", "flags"),
+    "5.4": ("altmap_5_4", "res", "ref", "type", "flags"),
+    "5.9": ("altmap_5_4", "res", "ref", "type", "flags", "owner"),
+    "5.10": ("altmap_5_4", "ref", "type", "flags", "owner", "nr_range", "range"),
+    "5.17": ("altmap_5_4", "ref", "type", "flags", "vmemmap_shift", "owner", "nr_range", "range"),
+}
+
+
+@pytest.mark.parametrize("version", SHAPES)
+def test_a_page_map_of_each_age_is_read(types: Types, version: str) -> None:
+    shape = SHAPES[version]
+    place = "res" if "res" in shape else "range"
+    values = {
+        f"{place}.start": START,
+        f"{place}.end": END,
+        "type": 3,
+        "altmap.base_pfn": START >> 12,
+        "altmap.reserve": 2,
+        "altmap.free": 30,
+        "altmap_valid" if "altmap_valid" in shape else "flags": 1,
+    }
+    values |= {"nr_range": 1} if "nr_range" in shape else {}
+    values |= {"owner": 0x1234} if "owner" in shape else {}
+    pointer = types.at(dev_pagemap(types, *shape), values)
+    found = read_pgmap(pointer)
+    assert found.ranges == (Range(START, END + 1),)
+    assert found.type == "MEMORY_DEVICE_FS_DAX"
+    assert found.altmap is not None
+    assert (found.altmap.reserve, found.altmap.free) == (2, 30)
+    assert (found.altmap.end_pfn is None) == (version in ("4.18", "5.3"))
+    assert found.owner == (0x1234 if "owner" in shape else None)
+    assert is_mapped(pointer)
+
+
+def test_a_page_map_without_altmap_has_none(types: Types) -> None:
+    values = {"res.start": START, "res.end": END, "type": 3}
+    found = read_pgmap(types.at(dev_pagemap(types, *SHAPES["4.18"]), values))
+    assert found.altmap is None
+    assert found.first_pfn == START >> 12
+
+
+@pytest.mark.parametrize("gone", ["res", "type", "altmap", "altmap_valid"])
+def test_a_page_map_without_a_member_that_all_have_is_a_problem(types: Types, gone: str) -> None:
+    shape = [name for name in SHAPES["4.18"] if name != gone]
+    place = {} if gone == "res" else {"res.start": START, "res.end": END}
+    place |= {} if gone == "altmap_valid" else {"altmap_valid": 1}
+    pointer = types.at(dev_pagemap(types, *shape), place)
+    problems = Problems()
+    assert problems.attempt("page map", lambda: read_pgmap(pointer)) is None
+    (problem,) = problems
+    assert problem.cause is Cause.NOT_IN_KERNEL
+    assert "struct dev_pagemap of this kernel has no member" in problem.why
+    assert gone in problem.why
+
+
+def dev_dax(types: Types, shape: str) -> tuple[Type, dict[str, int]]:
+    """``struct dev_dax`` of an age, and what its ranges are in it."""
+    resource = types.struct("resource", "start", "end", "name", "flags")
+    range_ = types.struct("range", "start", "end")
+    region = types.struct("dax_region", "id", "align", ("res", resource))
+    to_region = ("region", types.prog.pointer_type(region, WORD, "little"))
+    pagemap = types.struct("dev_pagemap", "flags")
+    if shape == "4.18":
+        array = types.prog.array_type(resource, 1)
+        members: tuple[Any, ...] = (to_region, "id", "num_resources", ("res", array))
+        return types.struct("dev_dax", *members), {
+            "num_resources": 1,
+            "res.0.start": START,
+            "res.0.end": END,
+        }
+    if shape == "5.4":
+        members = (to_region, ("pgmap", pagemap))
+        # The region lies after the device.
+        return types.struct("dev_dax", *members), {
+            "region": ADDRESS + 0x1000,
+            "region.res.start": START,
+            "region.res.end": END,
+        }
+    to_pgmap = ("pgmap", types.prog.pointer_type(pagemap, WORD, "little"))
+    if shape == "RHEL 8.7":
+        return types.struct("dev_dax", to_region, ("range", range_), to_pgmap), {
+            "range.start": START,
+            "range.end": END,
+            "pgmap": 0x1234,
+        }
+    one = types.struct("dev_dax_range", "pgoff", ("range", range_))
+    to_ranges = ("ranges", types.prog.pointer_type(one, WORD, "little"))
+    return types.struct("dev_dax", to_region, "align", to_pgmap, "nr_range", to_ranges), {
+        "nr_range": 1,
+        "ranges": ADDRESS + 0x1000,
+        "ranges.0.range.start": START,
+        "ranges.0.range.end": END,
+        "pgmap": 0x1234,
+    }
+
+
+@pytest.mark.parametrize(
+    ("shape", "pgmap"),
+    [("4.18", 0), ("5.4", ADDRESS + WORD), ("RHEL 8.7", 0x1234), ("5.14", 0x1234)],
+)
+def test_a_dax_device_of_each_age_is_read(types: Types, shape: str, pgmap: int) -> None:
+    device = types.at(*dev_dax(types, shape))
+    assert _ranges(device) == (Range(START, END + 1),)
+    assert _pgmap(device) == pgmap
+
+
+@pytest.mark.parametrize(("shape", "count"), [("4.18", "num_resources"), ("5.14", "nr_range")])
+def test_an_implausible_number_of_ranges_is_refused(types: Types, shape: str, count: str) -> None:
+    type_, values = dev_dax(types, shape)
+    device = types.at(type_, values | {count: 1 << 20})
+    with pytest.raises(WalkError, match="implausible"):
+        _ranges(device)
+
+
+def test_the_first_name_that_there_is_counts(types: Types) -> None:
+    inner = types.struct("inner", "value")
+    pointer = types.at(types.struct("outer", "old", ("deep", inner)), {"old": 1, "deep.value": 2})
+    assert member(pointer, "new", "old").value_() == 1
+    assert member(pointer, "deep.value", "old").value_() == 2
+    assert member(pointer[0], "old").value_() == 1
+    assert optional_member(pointer, "new", "deep.other", "old.value") is None
+    assert has_member(pointer, "deep.value")
+    assert not has_member(pointer, "deep.value.more")
+
+
+def test_a_member_that_there_is_not_is_named(types: Types) -> None:
+    pointer = types.at(types.struct("outer", "old"), {})
+    with pytest.raises(MissingDebugInfo, match="struct outer of this kernel has no member a or b"):
+        member(pointer, "a", "b")
+
+
+def test_a_type_that_is_only_declared_has_no_members(types: Types) -> None:
+    declared = types.prog.struct_type("hidden", None, None)
+    pointer = Object(types.prog, types.prog.pointer_type(declared, WORD, "little"), ADDRESS)
+    assert not has_member(pointer, "any")
+    with pytest.raises(MissingDebugInfo, match="struct hidden are not known"):
+        member(pointer, "any")
+
+
+@pytest.mark.parametrize(
+    "there", [("pgmap_array",), ("pgmap_radix",), ("pgmap_array", "pgmap_radix")]
+)
+def test_the_root_of_page_maps_is_the_newest_there_is(types: Types, there: tuple[str, ...]) -> None:
+    places = {name: ADDRESS + 0x100 * number for number, name in enumerate(there)}
+
+    def find(prog: Program, name: str, flags: object, filename: object) -> Object | None:
+        return Object(prog, types.word, address=places[name]) if name in places else None
+
+    types.prog.register_object_finder("test", find, enable_index=0)
+    assert _root(types.prog).value_() == places[there[0]]
