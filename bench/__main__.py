@@ -109,11 +109,11 @@ def _child(line: str, subject: Subject) -> dict[str, float]:
 
 def _owned_page(subject: Subject) -> int:
     """A page of some file."""
-    from drgn_pmem.analysis.pages.scan import scan_pages
+    from drgn_pmem.analysis.pages.scan import Kind, scan_pages
 
     scan = scan_pages(
         subject.prog,
-        [(subject.start_pfn, subject.end_pfn, True)],
+        [(subject.start_pfn, subject.end_pfn, Kind.PAGE)],
         where=lambda runs: runs["mapping"] > 3,
     ).value
     return int(scan.runs["pfn"][0]) if len(scan.runs) else subject.start_pfn

@@ -18,7 +18,7 @@ from drgn.helpers.linux.mm import for_each_page
 import numpy as np
 
 from bench.subject import Subject
-from drgn_pmem.analysis.pages.scan import scan_pages
+from drgn_pmem.analysis.pages.scan import Kind, scan_pages
 from drgn_pmem.dumpfile import DumpFormat, dump_of
 from drgn_pmem.kernel.page import page_layout
 
@@ -90,7 +90,7 @@ def _ours(workers: int) -> Callable[[Subject], Rate]:
     def run(subject: Subject) -> Rate:
         clock = _Clock()
         scan = scan_pages(
-            subject.prog, [(subject.start_pfn, subject.end_pfn, True)], workers=workers
+            subject.prog, [(subject.start_pfn, subject.end_pfn, Kind.PAGE)], workers=workers
         ).value
         rate = clock.rate(subject.pages)
         assert scan.pages == subject.end_pfn - subject.start_pfn

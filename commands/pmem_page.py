@@ -45,8 +45,8 @@ def _code(args: argparse.Namespace) -> str:
               show=Show.ADDRESS),
         Field("STATE", lambda p: p.state.state.value, "of the struct page in the dump"),
         Field.of("STATUS", "status",
-                 "idle, file, shared, pinned, poisoned, aliased, uninitialised, overwritten,"
-                 " unknown"),
+                 "idle, file, shared, pinned, poisoned, aliased, memmap, uninitialised,"
+                 " overwritten, unknown"),
         Field("FLAGS", lambda p: flags_text(p.state), "page flags"),
         Field.of("REFCOUNT", "state.refcount", "_refcount of the head", right=True),
         Field.of("MAPCOUNT", "state.mapcount", "mappings, where the kernel counts them",

@@ -110,9 +110,9 @@ def _code(args: argparse.Namespace) -> str:
     fields=(
         Field.of("NAMESPACE", "namespace", "namespace"),
         Field.of("STATUS", "status",
-                 "idle, file, shared, pinned, poisoned, tail, uninitialised, overwritten, torn,"
-                 " unknown; absent, excluded, truncated, unmapped: struct pages that cannot be"
-                 " read"),
+                 "idle, file, shared, pinned, poisoned, tail, memmap, uninitialised, overwritten,"
+                 " torn, unknown; absent, excluded, truncated, unmapped: struct pages that cannot"
+                 " be read"),
         Field.of("PAGES", "pages", "how many", right=True),
         Field("SIZE", lambda g: g.size, "of those pages", right=True, shown=False,
               show=Show.SIZE, human=True),

@@ -47,7 +47,7 @@ _OVERWRITTEN = (
     "the namespace makes its struct pages anew)"
 )
 _TORN = "a tail page whose head is nowhere near it: overwritten or corrupt"
-_NEVER = "reserved for the memmap: the kernel never initialised this struct page"
+_NEVER = "reserved for the info block: the kernel never initialised this struct page"
 
 _FS_DAX = "MEMORY_DEVICE_FS_DAX"
 
@@ -75,8 +75,11 @@ class PageState(Record):
     reason: str | None = None
     """Why nothing is known of the page; None if the fields below are the crashed kernel's."""
     initialised: bool = True
-    """False for the struct pages that the altmap reserves: mapped, but never written by the
-    kernel."""
+    """False for the struct pages of the info block of a map=dev namespace: mapped, but never
+    written by the kernel."""
+    holds: str | None = None
+    """What a page of a map=dev namespace holds that is not data: ``"info block"`` or
+    ``"memmap"``."""
     flags: int | None = shown(Show.ADDRESS, default=None)
     flag_names: tuple[str, ...] | None = None
     refcount: int | None = None
@@ -187,6 +190,8 @@ class _Reader:
         self._all_pgmaps = pgmaps.complete
         self._pgmaps = self._problems.take(pgmaps)
         self._pgmap = next((g for g in self._pgmaps if g.has_pfn(pfn)), None)
+        self._own = False
+        """Whether it is one of the altmap's own pages."""
 
     def read(self) -> Partial[PageState]:
         return self._problems.partial(self._read())
@@ -200,13 +205,18 @@ class _Reader:
             "page_physical": self._physical(address),
             "type": self._pgmap.type if self._pgmap else None,
         }
-        if self._pgmap is not None and self._pfn < self._pgmap.first_pfn:
+        if self._pgmap is not None and self._pfn < self._pgmap.memmap_pfn:
             state = State.SAVED
             try:
                 self._bytes(address)
             except NotSaved as error:
                 state = error.state or State.UNKNOWN
-            return PageState(**known, state=state, reason=_NEVER, initialised=False)
+            return PageState(
+                **known, state=state, reason=_NEVER, initialised=False, holds="info block"
+            )
+        self._own = self._pgmap is not None and self._pfn < self._pgmap.first_pfn
+        if self._own:
+            known["holds"] = "memmap"
         try:
             page = self._bytes(address)
         except NotSaved as error:
@@ -293,7 +303,7 @@ class _Reader:
             state = error.state or State.UNKNOWN
             self._unknown(reason, Cause.NOT_SAVED, state)
             return PageState(**own, state=state, reason=reason, head_pfn=head_pfn)
-        if pgmap is not None and self._all_pgmaps:
+        if pgmap is not None and self._all_pgmaps and not self._own:
             word = self._word(head, layout.word)
             if not self._is_known(word):
                 self._unknown(_OVERWRITTEN, Cause.DAMAGED)
@@ -321,6 +331,9 @@ class _Reader:
         refcount = self._word(head, layout.refcount, 4, signed=True)
         word = self._word(head, layout.word)
         answer: dict[str, Any] = {"order": order, "refcount": refcount, "mapping": mapping}
+        if self._own:
+            # A reserved page: its first word is a list head, not a page map.
+            return answer
         if pgmap is None:
             # Without a mapping the word may be how many share a DAX page.
             if mapping > _DAX_SHARED:

@@ -74,11 +74,26 @@ class Pgmap(Record):
 
     @property
     def first_pfn(self) -> int:
-        """First PFN whose struct page the kernel initialised: after the altmap's own pages."""
+        """First PFN of the pages that are mapped: after the altmap's own, which hold the info block
+        and the struct pages."""
         first = self.ranges[0].start >> self.page_shift
         if self.altmap is None:
             return first
         return max(first, self.altmap.base_pfn + self.altmap.offset)
+
+    @property
+    def memmap_pfn(self) -> int:
+        """
+        First PFN whose struct page the kernel initialised; up to :attr:`first_pfn` as reserved
+        pages without a page map.
+
+        Source: ``memmap_init_range()`` in mm/mm_init.c (``memmap_init_zone()`` before), which skips
+        the reserve only.
+        """
+        first = self.ranges[0].start >> self.page_shift
+        if self.altmap is not None and self.altmap.base_pfn == first:
+            first += self.altmap.reserve
+        return min(first, self.first_pfn)
 
     @property
     def end_pfn(self) -> int:

@@ -279,6 +279,12 @@ class _Question:
     def _explain(self, owners: tuple[Owner, ...]) -> None:
         """Say what the answer rests on."""
         page = self.page
+        if page.holds is not None:
+            self.notes.append(
+                f"it holds the {page.holds} of the namespace, not data: no file has it"
+            )
+            if page.refcount is not None:
+                return
         if not self._is_pmem:
             self._explain_ram(owners)
             return

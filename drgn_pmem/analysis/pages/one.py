@@ -49,13 +49,15 @@ class OnePage(Record):
     @property
     def status(self) -> str:
         """What the page is doing: ``"idle"``, ``"file"``, ``"shared"``, ``"pinned"``,
-        ``"poisoned"``, ``"aliased"`` or several of them, ``"uninitialised"``, ``"overwritten"``,
-        ``"unknown"``; the state of a struct page that is not in the dump."""
+        ``"poisoned"``, ``"aliased"`` or several of them, ``"memmap"``, ``"uninitialised"``,
+        ``"overwritten"``, ``"unknown"``; the state of a struct page that is not in the dump."""
         state = self.state
         if not state.initialised:
             return "uninitialised"
         if state.pgmap_known is False:
             return "overwritten"
+        if state.holds is not None and state.refcount is not None:
+            return f"poisoned,{state.holds}" if state.hwpoison else state.holds
         if state.refcount is None:
             return "unknown" if state.state is State.SAVED else state.state.value
         words = (

@@ -38,6 +38,7 @@ __all__ = (
     "gap",
     "hold_back",
     "join",
+    "of_memmap",
     "settled",
     "uninitialised",
 )
@@ -95,13 +96,15 @@ class Kind(enum.IntEnum):
     TAIL = 1
     """Tail pages apart from their head: it is poisoned, outside of the scan, or not in the dump."""
     UNINITIALISED = 2
-    """Struct pages that the kernel never wrote: those of the altmap itself."""
+    """Struct pages that the kernel never wrote: those of the info block of a map=dev namespace."""
     GAP = 3
     """Struct pages that are not in the dump; ``state`` tells how."""
     TORN = 4
     """Struct pages that are none: tails of no head."""
     HEAD = 5
     """A head, as long as its tails are not known; never in what a scan gives."""
+    MEMMAP = 6
+    """Pages that hold the struct pages of a map=dev namespace: reserved, of no page map."""
 
 
 def gap(pfn: int, count: int, state: State) -> "Runs":
@@ -111,11 +114,19 @@ def gap(pfn: int, count: int, state: State) -> "Runs":
     return run
 
 
-def uninitialised(pfn: int, count: int) -> "Runs":
+def uninitialised(pfn: int, count: int, state: State) -> "Runs":
     """A run of struct pages that the kernel never wrote."""
-    run = np.zeros(1, RUN)
-    run["pfn"], run["count"], run["kind"] = pfn, count, Kind.UNINITIALISED
+    run = gap(pfn, count, state)
+    run["kind"] = Kind.UNINITIALISED
     return run
+
+
+def of_memmap(runs: "Runs") -> "Runs":
+    """Runs of the altmap's own pages: their first word is a list head that points to itself."""
+    pages = runs["kind"] == Kind.PAGE
+    runs["kind"][pages] = Kind.MEMMAP
+    runs["word"][pages] = 0
+    return join([runs])
 
 
 class Decoder:

@@ -30,6 +30,7 @@ from drgn_pmem.analysis.pages.runs import (
     gap,
     hold_back,
     join,
+    of_memmap,
     settled,
     uninitialised,
 )
@@ -59,21 +60,25 @@ _MAX_GROUPS = 1 << 19
 Progress = Callable[[int, int], Any]
 
 
-def scan_ranges(pgmaps: Iterable[Pgmap]) -> list[tuple[int, int, bool]]:
+def scan_ranges(pgmaps: Iterable[Pgmap]) -> list[tuple[int, int, Kind]]:
     """
     What there is to scan of page maps.
 
-    :return: (first PFN, end PFN exclusive, whether the kernel initialised their struct pages)
+    :return: (first PFN, end PFN exclusive, what they are: ``PAGE``, and of a map=dev namespace
+        ``UNINITIALISED`` and ``MEMMAP``)
     """
     ranges = []
     for pgmap in pgmaps:
         for part in pgmap.ranges:
             start, end = part.start >> pgmap.page_shift, part.end >> pgmap.page_shift
-            first = min(max(start, pgmap.first_pfn), end)
-            if start < first:
-                ranges.append((start, first, False))
-            if first < end:
-                ranges.append((first, end, True))
+            memmap = min(max(start, pgmap.memmap_pfn), end)
+            data = min(max(start, pgmap.first_pfn), end)
+            parts = (
+                (start, memmap, Kind.UNINITIALISED),
+                (memmap, data, Kind.MEMMAP),
+                (data, end, Kind.PAGE),
+            )
+            ranges += [part for part in parts if part[0] < part[1]]
     return sorted(ranges)
 
 
@@ -113,6 +118,25 @@ def _in_order(prog: Program, start_pfn: int, end_pfn: int, workers: int) -> Iter
                 yield runs.result() if isinstance(runs, Future) else runs
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _uninitialised(prog: Program, start_pfn: int, end_pfn: int) -> Iterator["Runs"]:
+    """Struct pages that are not read: whether the dump holds them."""
+    for part in for_each_block(prog, page_layout(prog), start_pfn, end_pfn):
+        state = part.state if isinstance(part, Gap) else State.SAVED
+        yield uninitialised(part.pfn, part.count, state)
+
+
+def _of_memmap(parts: Iterable["Runs"]) -> Iterator["Runs"]:
+    """Runs of the altmap's own pages, merged: by their first words, no two of them are equal."""
+    held: Runs = EMPTY
+    for runs in parts:
+        joined = join([held, of_memmap(runs)])
+        if len(joined) > 1:
+            yield joined[:-1]
+        held = joined[-1:]
+    if len(held):
+        yield held
 
 
 def _resolve_mapcounts(prog: Program, runs: "Runs") -> None:
@@ -239,7 +263,7 @@ class _Kept:
 
 def scan_pages(
     prog: Program,
-    ranges: Iterable[tuple[int, int, bool]],
+    ranges: Iterable[tuple[int, int, Kind]],
     *,
     where: "Callable[[Runs], Mask] | None" = None,
     keep: int = 1 << 20,
@@ -249,8 +273,8 @@ def scan_pages(
     """
     Scan struct pages: count them by state, flags, refcount and mapping, and keep runs.
 
-    :param ranges: (first PFN, end PFN exclusive, initialised), see :func:`scan_ranges`. Struct
-        pages that the kernel never initialised are counted, not read.
+    :param ranges: (first PFN, end PFN exclusive, kind), see :func:`scan_ranges`. Struct pages that
+        the kernel never initialised are counted, not read.
     :param where: Which runs to keep: function of an array of :data:`RUN` that returns a mask; all
         if None.
     :param keep: How many runs to keep at most; 0 for groups only.
@@ -264,12 +288,12 @@ def scan_pages(
     scan = Scan(total=sum(end - start for start, end, _ in todo))
     groups, kept, problems = _Groups(), _Kept(where, keep), Problems()
     try:
-        for start, end, initialised in todo:
-            if initialised:
-                parts = for_each_runs(prog, start, end, workers=workers)
+        for start, end, kind in todo:
+            if kind is Kind.UNINITIALISED:
+                parts = _uninitialised(prog, start, end)
             else:
-                parts = iter([uninitialised(start, end - start)])
-            for runs in parts:
+                parts = for_each_runs(prog, start, end, workers=workers)
+            for runs in _of_memmap(parts) if kind is Kind.MEMMAP else parts:
                 groups.add(runs)
                 kept.add(runs)
                 scan.pages += int(runs["count"].sum())

@@ -54,9 +54,9 @@ class PageGroup(Record):
     namespace: str
     status: str
     """What they are doing, in a word or two: ``"idle"``, ``"file"``, ``"shared"``, ``"pinned"``,
-    ``"poisoned"``, ``"tail"``, ``"uninitialised"``, ``"overwritten"``, ``"torn"``, ``"unknown"``
-    (neither idle nor in use by what could be read), or the state of struct pages that are not in
-    the dump."""
+    ``"poisoned"``, ``"tail"``, ``"memmap"``, ``"uninitialised"``, ``"overwritten"``, ``"torn"``,
+    ``"unknown"`` (neither idle nor in use by what could be read), or the state of struct pages that
+    are not in the dump."""
     state: State
     """Of the struct pages, in the dump."""
     pages: int
@@ -236,6 +236,15 @@ class _Describer:
         poison = self._layout.hwpoison_bit
         hwpoison = None if poison is None else bool(flags & poison)
         names = self._flag_names(flags)
+        if kind is Kind.MEMMAP:
+            return replace(
+                base,
+                status="poisoned" if hwpoison else "memmap",
+                flags=flags,
+                flag_names=names,
+                refcount=int(row["refcount"]),
+                hwpoison=hwpoison,
+            )
         if kind is Kind.TAIL:
             status = "poisoned" if hwpoison else "tail"
             return replace(base, status=status, flags=flags, flag_names=names, hwpoison=hwpoison)

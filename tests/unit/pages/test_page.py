@@ -149,16 +149,25 @@ def test_device_dax_idles_at_one_on_every_kernel() -> None:
         assert page_of(kernel.prog, BUSY).pins == 0
 
 
-def test_struct_pages_of_the_altmap_were_never_written() -> None:
+def test_struct_pages_of_the_altmap_itself() -> None:
     altmap = Altmap(
         base_pfn=FIRST, end_pfn=FIRST + COUNT - 1, reserve=2, free=30, align=0, alloc=16
     )
     garbage = Page(flags=0xFFFF, mapping=MAPPING, refcount=77)
-    prog = Kernel("6.1", {FIRST + i: garbage for i in range(33)}, altmap=altmap).prog
-    last = page_of(prog, FIRST + 31)
-    assert (last.initialised, last.refcount, last.mapping, last.flags) == (False, None, None, None)
-    assert "never initialised" in (last.reason or "")
-    assert page_of(prog, FIRST + 32).refcount == 77
+    own = Page(word=VMEMMAP + 64 * (FIRST + 31) + 8)
+    pages = {FIRST + i: garbage for i in range(33)} | {FIRST + 31: own}
+    prog = Kernel("6.1", pages, altmap=altmap).prog
+    never = page_of(prog, FIRST + 1)
+    assert (never.initialised, never.refcount, never.mapping, never.flags) == (
+        False, None, None, None)  # fmt: skip
+    assert "never initialised" in (never.reason or "")
+    assert never.holds == "info block"
+    memmap = page_of(prog, FIRST + 31)
+    assert (memmap.initialised, memmap.reason, memmap.holds) == (True, None, "memmap")
+    assert (memmap.refcount, memmap.flag_names) == (1, ("PG_reserved",))
+    assert (memmap.pgmap, memmap.pgmap_known, memmap.pins) == (None, None, None)
+    data = page_of(prog, FIRST + 32)
+    assert (data.refcount, data.holds) == (77, None)
 
 
 def test_tails_of_an_optimised_memmap_are_aliases() -> None:

@@ -39,7 +39,7 @@ from .memmap import (
 from .physical import PAGE
 from .test_page import folio
 
-RANGE = [(FIRST, FIRST + COUNT, True)]
+RANGE = [(FIRST, FIRST + COUNT, Kind.PAGE)]
 
 
 def each(runs: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -218,18 +218,38 @@ def test_head_in_a_gap_leaves_its_tails_without_owner() -> None:
     assert (int(run["pfn"]), int(run["count"]), int(run["mapping"])) == (head + 64, 64, head)
 
 
-def test_struct_pages_of_the_altmap_are_counted_but_not_read() -> None:
+def test_only_the_struct_pages_of_the_reserve_are_not_initialised() -> None:
+    """Those that the altmap sets aside for struct pages are, and were all called uninitialised."""
     altmap = Altmap(
         base_pfn=FIRST, end_pfn=FIRST + COUNT - 1, reserve=2, free=30, align=0, alloc=16
     )
-    garbage = {FIRST + i: Page(refcount=99, mapping=MAPPING) for i in range(32)}
-    prog = Kernel("6.1", garbage, altmap=altmap).prog
+    pages = {FIRST + i: Page(refcount=99, mapping=MAPPING) for i in range(2)}
+    for i in range(2, 32):
+        pages[FIRST + i] = Page(word=VMEMMAP + 64 * (FIRST + i) + 8, refcount=1)
+    kernel = Kernel("6.1", pages, altmap=altmap)
+    prog = kernel.prog
     ranges = scan_ranges(pages_pgmap(prog).value)
-    assert ranges == [(FIRST, FIRST + 32, False), (FIRST + 32, FIRST + COUNT, True)]
+    assert ranges == [
+        (FIRST, FIRST + 2, Kind.UNINITIALISED),
+        (FIRST + 2, FIRST + 32, Kind.MEMMAP),
+        (FIRST + 32, FIRST + COUNT, Kind.PAGE),
+    ]
     scan = scan_pages(prog, ranges).value
-    kinds = {int(g["kind"]): int(g["pages"]) for g in scan.groups}
-    assert kinds == {Kind.UNINITIALISED: 32, Kind.PAGE: COUNT - 32}
+    kinds = {int(g["kind"]): (int(g["pages"]), int(g["runs"])) for g in scan.groups}
+    assert kinds == {
+        Kind.UNINITIALISED: (2, 1),
+        Kind.MEMMAP: (30, 1),
+        Kind.PAGE: (COUNT - 32, 1),
+    }
     assert not (scan.groups["refcount"] == 99).any()
+    groups = {g.status: g for g in report_of(prog).value.groups}
+    own = groups["memmap"]
+    assert (own.pages, own.flag_names, own.refcount) == (30, ("PG_reserved",), 1)
+    page = read_page(prog, FIRST + 2).value
+    assert (page.holds, page.refcount, page.initialised, page.pgmap) == ("memmap", 1, True, None)
+    lost = scan_pages(kernel.lose(FIRST), ranges).value
+    (never,) = lost.runs[lost.runs["kind"] == Kind.UNINITIALISED]
+    assert int(never["state"]) == Coverage.code(State.ABSENT)
 
 
 def test_chosen_runs_and_a_limit() -> None:
