@@ -10,16 +10,12 @@ with :meth:`drgn_pmem.partial.Problems.collect`.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
 from drgn import FaultError, Object, ObjectAbsentError
 
-from drgn_pmem.errors import NotInKernel, PmemError
-from drgn_pmem.partial import Incomplete, NotSaved, WalkError
+from drgn_pmem.partial import NotSaved, WalkError
 
-__all__ = ("LIMIT", "bounded", "collect", "pointer_text", "until_interrupted")
-
-T = TypeVar("T")
+__all__ = ("LIMIT", "bounded", "pointer_text")
 
 LIMIT = 1 << 20
 """Entries after which a walk of a list is given up."""
@@ -61,40 +57,3 @@ def bounded(objects: Iterable[Object], what: str, *, limit: int = LIMIT) -> Iter
             raise WalkError(f"{what}: stopped after {limit} entries: too many to be plausible")
         seen.add(address)
         yield entry
-
-
-def collect(entries: Iterable[T]) -> tuple[list[T], list[str]]:
-    """
-    All entries of a walk and, if it could not be finished, why: what is not migrated to
-    :class:`~drgn_pmem.partial.Problems` yet.
-
-    :return: The entries; messages (none if the walk is complete, also because the kernel had none
-        of what is walked).
-    """
-    done: list[T] = []
-    iterator = iter(entries)
-    try:
-        for entry in iterator:
-            done.append(entry)
-    except NotInKernel:
-        return done, []
-    except Incomplete as error:
-        return done, [str(problem) for problem in error.problems if problem.degrades]
-    except (PmemError, FaultError) as error:
-        return done, [str(error)]
-    return done, []
-
-
-def until_interrupted(entries: Iterable[T], into: list[T] | None = None) -> tuple[list[T], bool]:
-    """
-    All entries, or those until the user presses Ctrl-C: what was found is not thrown away.
-
-    :param into: List to add them to; a new one if None.
-    :return: The entries, and whether they are all.
-    """
-    found: list[T] = [] if into is None else into
-    try:
-        found.extend(entries)
-    except KeyboardInterrupt:
-        return found, False
-    return found, True

@@ -20,7 +20,7 @@ _SEQUENCE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[()][A-Z0-9
 
 # Python that works for long in small steps and tells so, as scans of pages do.
 LONG = (
-    "from drgn_pmem.kernel.walk import until_interrupted\n"
+    "from drgn_pmem.partial import Problems\n"
     "from drgn_pmem.output.progress import progress\n"
     "import time\n"
     "def steps():\n"
@@ -155,12 +155,14 @@ def test_candidates_come_while_nothing_is_typed(start: Start) -> None:
 def test_ctrl_c_stops_a_long_scan_and_keeps_what_was_found(start: Start) -> None:
     shell = start()
     shell.type(f"\x1b[200~{LONG}\x1b[201~\r\r")
-    shell.type("found, whole = until_interrupted(steps())\r")
+    shell.type("problems = Problems(); found = problems.until_interrupted(steps(), 'the scan')\r")
     # The bar says what is done, how fast, and how long it will take.
     shell.see(r"scanning .*/s +time left")
     time.sleep(0.5)
     shell.type("\x03")
-    assert "FalseTrue" in shell.run("print(whole, len(found) > 10, sep='')").replace("\r\n", "")
+    assert "FalseTrue" in shell.run("print(not problems, len(found) > 10, sep='')").replace(
+        "\r\n", ""
+    )
     shell.leave()
 
 
@@ -389,7 +391,7 @@ def test_a_command_shows_its_progress_and_its_answer(start: Start, tmp_path: Pat
     path.write_text("[shell]\nstart =\n" + "".join(f"    {line}\n" for line in start_lines))
     (tmp_path / "slow_command.py").write_text(
         "import dataclasses, gc, time\n"
-        "from drgn_pmem.kernel.walk import until_interrupted\n"
+        "from drgn_pmem.partial import Problems\n"
         "from drgn_pmem.output.progress import progress\n"
         "from drgn_pmem.shell.session import Session, _ShellCommand\n"
         "from drgn_pmem.spec import SPECS, Answer\n"
@@ -400,9 +402,9 @@ def test_a_command_shows_its_progress_and_its_answer(start: Start, tmp_path: Pat
         "                time.sleep(0.02)\n"
         "                report(i, 1000)\n"
         "                yield i\n"
-        "    found, whole = until_interrupted(steps())\n"
-        "    notes = [] if whole else ['stopped by Ctrl-C']\n"
-        "    return Answer(found, text=f'counted to {len(found)}', notes=notes, complete=whole)\n"
+        "    problems = Problems()\n"
+        "    found = problems.until_interrupted(steps(), 'stopped by Ctrl-C')\n"
+        "    return Answer(found, text=f'counted to {len(found)}', problems=problems)\n"
         "def add(_):\n"
         "    spec = SPECS['pmem-list']\n"
         "    session = next(o for o in gc.get_objects() if isinstance(o, Session))\n"
