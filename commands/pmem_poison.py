@@ -8,6 +8,7 @@ from drgn import Program
 
 from drgn_pmem.commands.common import OWNER_MODULES
 from drgn_pmem.output.table import Field
+from drgn_pmem.record import Show
 from drgn_pmem.spec import Answer, Argument, command
 
 
@@ -30,10 +31,14 @@ from drgn_pmem.spec import Answer, Argument, command
         Field("SOURCES", lambda p: p.sources, "who knows of it"),
         Field("NAMESPACE", lambda p: p.namespace and p.namespace.dev, "namespace"),
         Field("PLACE", lambda p: p.place.value, "data, info block, struct pages, raw, outside"),
-        Field("OFFSET", lambda p: None if p.namespace_offset is None
-              else f"{p.namespace_offset:#x}",
-              "bytes from the start of the namespace (inject-error counts 512-byte blocks of it)",
-              right=True),
+        Field("OFFSET", lambda p: p.data_offset,
+              "bytes into the namespace's data, as pmem-page NAMESPACE+OFFSET takes it", right=True,
+              show=Show.ADDRESS),
+        Field("RAW_OFFSET", lambda p: p.namespace_offset,
+              "bytes from the start of the namespace (ndctl inject-error counts 512-byte blocks of"
+              " it)", right=True, shown=False, show=Show.ADDRESS),
+        Field("DEVICE", lambda p: p.namespace and (p.namespace.blockdev or p.namespace.chardev),
+              "block or DAX device of the namespace", shown=False),
         Field("SECTOR", lambda p: None if p.data_offset is None else p.data_offset // 512,
               "512-byte sector of its block device", right=True),
         Field("HITS", lambda p: p.hits, "file or metadata"),

@@ -417,3 +417,10 @@ def test_text_that_names_no_page_is_one_clear_line(
         parse_page(case.prog, text)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+def test_a_place_that_is_no_memory_is_named(case: Case) -> None:
+    if case.sample.architecture != "x86_64":
+        pytest.skip("the local APIC is at this address on x86 only")
+    with pytest.raises(NotFound, match='as a physical address "Local APIC"'):
+        parse_page(case.prog, "0xfee00000")

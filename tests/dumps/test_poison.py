@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from drgn_pmem.analysis.pages.words import parse_page
+
 from ..samples import Case, run_json, run_text, truth_pages
 from .truth_owners import PAGE, data_starts, events, recorded, shown_path, sysfs
 
@@ -102,6 +104,20 @@ def test_poison_in_metadata_is_named_as_such(case: Case) -> None:
         )
         start = int(namespace["resource"], 0)
         assert start <= held["first_pfn"] * PAGE < start + int(namespace["size"])
+
+
+def test_offsets_and_sectors_name_the_same_page_again(case: Case) -> None:
+    """The offset was counted from the namespace's start: fed back, it named another page."""
+    out, _ = run_text(case.prog, "pmem-poison -H -o pfn,namespace,offset,device,sector")
+    seen = 0
+    for line in out.splitlines():
+        pfn, namespace, offset, device, sector = line.split("\t")
+        if offset != "-":
+            assert parse_page(case.prog, f"{namespace}+{offset}") == int(pfn, 16)
+            seen += 1
+        if sector != "-" and device != "-" and not device.startswith("dax"):
+            assert parse_page(case.prog, f"{device}:{sector}") == int(pfn, 16)
+    assert seen
 
 
 def test_offsets_are_those_of_ndctl(case: Case) -> None:

@@ -157,8 +157,8 @@ def _number(prog: Program, text: str, value: int) -> Partial[PageAddress]:
             )
     if not problems:
         raise NotFound(
-            f"{text}: no memory there, neither as a PFN nor as a physical address "
-            "(pmem-namespaces shows the ranges of persistent memory)"
+            f"{text} is no memory: as a PFN {_what_is(prog, as_pfn)}, as a physical address "
+            f"{_what_is(prog, as_physical)} (pmem-namespaces shows the ranges of persistent memory)"
         )
     # Nothing distinguishes a PFN from a physical address but the dump's own memory.
     coverage = coverage_of(prog)
@@ -175,6 +175,13 @@ def _number(prog: Program, text: str, value: int) -> Partial[PageAddress]:
             )
         )
     return problems.partial(found)
+
+
+def _what_is(prog: Program, physical: int) -> str:
+    """What iomem has at an address that is no memory: the innermost resource."""
+    resources = Problems().take(for_each_iomem(prog))  # the caller has its problems
+    found = [r for r in resources if physical in r.range]
+    return f'"{max(found, key=lambda r: r.depth).name}"' if found else "nothing"
 
 
 def _known_memory(prog: Program) -> Partial[tuple[tuple[str, RangeSet], ...]]:
