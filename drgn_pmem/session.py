@@ -75,7 +75,7 @@ class Target:
 
 
 def open(
-    path: "str | os.PathLike[str]",
+    path: "str | os.PathLike[str] | Sequence[str]",
     symbols: "Sequence[str | os.PathLike[str]]" = (),
     *,
     debug_directories: "Sequence[str | os.PathLike[str]]" = (),
@@ -90,6 +90,7 @@ def open(
     >>> for namespace in drgn_pmem.for_each_namespace(prog):
     ...     print(namespace.dev, namespace.mode, namespace.size)
 
+    :param path: Path of the dump, or ``FILE@ADDRESS`` of each raw image of memory (``"ram@0"``).
     :param symbols: vmlinux and files of modules; without, debug info is searched as drgn does.
     :param debug_directories: Searched before the standard ones, as with ``--debug-directory``.
     :param kernel_directories: The same for the kernel and its modules, as ``--kernel-directory``.
@@ -101,15 +102,16 @@ def open(
     files = _paths(symbols)
     for file in files:
         check_readable(file)
+    names = _paths([path] if isinstance(path, (str, os.PathLike)) else path)
 
     def with_debug_info(text: bytes | None) -> Target:
-        prog, notes = open_core(os.fspath(path), text, find_architecture(architecture))
+        prog, notes = open_core(names, text, find_architecture(architecture))
         options = prog.debug_info_options
         options.directories = (*_paths(debug_directories), *options.directories)
         options.kernel_directories = (*_paths(kernel_directories), *options.kernel_directories)
         check_symbols(prog, files)
         missing, _ = load_debug_info(prog, files, default={"default": True, "main": True})
-        return Target(prog, os.fspath(path), notes, missing)
+        return Target(prog, " ".join(names), notes, missing)
 
     target = open_corrected(
         with_debug_info,
@@ -157,27 +159,36 @@ def _paths(paths: "Sequence[str | os.PathLike[str]]") -> list[str]:
 
 
 def open_core(
-    path: str, vmcoreinfo: bytes | None = None, architecture: "drgn.Architecture | None" = None
+    path: str | Sequence[str],
+    vmcoreinfo: bytes | None = None,
+    architecture: "drgn.Architecture | None" = None,
 ) -> tuple[drgn.Program, list[str]]:
     """
     Open a dump without debug info.
 
+    :param path: Path of the dump, or ``FILE@ADDRESS`` of each raw image of memory.
     :param vmcoreinfo: Text to use instead of the dump's own.
     :return: The program, and what is unusual about the file, a line each.
     :raises DumpFileError: saying what is wrong with the file and what would help
     """
-    check_readable(path)
-    if vmcoreinfo is None and architecture is None and _is_whole_elf(path):
-        prog = _open_plainly(path)
-        if prog is not None and _fits(prog):
-            return prog, []
+    paths = [path] if isinstance(path, str) else list(path)
+    images = any("@" in name and not os.path.exists(name) for name in paths) or len(paths) > 1
+    if not images:
+        check_readable(paths[0])
+        if vmcoreinfo is None and architecture is None and _is_whole_elf(paths[0]):
+            plain = _open_plainly(paths[0])
+            if plain is not None and _fits(plain):
+                return plain, []
     from drgn_pmem.dumpfile.program import open_program
     from drgn_pmem.kernel.root import refuse_unfit
 
-    prog, lines = open_program(path, vmcoreinfo=vmcoreinfo, architecture=architecture)
+    if images:
+        prog, lines = _open_images(paths, vmcoreinfo, architecture)
+    else:
+        prog, lines = open_program(paths[0], vmcoreinfo=vmcoreinfo, architecture=architecture)
     reason = refuse_unfit(prog)
     if reason is not None:
-        lines.append(f"{path}: {reason}; what needs an address translated fails")
+        lines.append(f"{' '.join(paths)}: {reason}; what needs an address translated fails")
     return prog, lines
 
 
@@ -193,6 +204,25 @@ def _fits(prog: drgn.Program) -> bool:
             raise DumpFileError(str(error)) from error
 
     return fit_of(vmcoreinfo_of(prog), read) is Fit.YES
+
+
+def _open_images(
+    names: Sequence[str], vmcoreinfo: bytes | None, architecture: "drgn.Architecture | None"
+) -> tuple[drgn.Program, list[str]]:
+    from drgn_pmem.dumpfile.program import open_image_program
+    from drgn_pmem.dumpfile.rawimage import split_image
+
+    images = []
+    for name in names:
+        image = split_image(name)
+        if image is None:
+            raise UsageError(
+                f"{name}: one dump is one file; raw images of memory are FILE@ADDRESS, with the"
+                " physical address of the first byte (FILE@0, FILE@0x100000000)"
+            )
+        check_readable(image[0])
+        images.append(image)
+    return open_image_program(images, vmcoreinfo=vmcoreinfo, architecture=architecture)
 
 
 def _open_plainly(path: str) -> drgn.Program | None:

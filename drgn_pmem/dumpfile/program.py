@@ -8,10 +8,11 @@ Opening a program on a dump
 without a VMCOREINFO note, or with one that does not fit the memory, whose text is found in the
 crashed machine's memory; QEMU's kdump-compressed ones, whose header does not name the machine; and
 ELF dumps with one segment at physical address 0, which drgn takes for one without physical
-addresses. Flattened files that were cut short, which libkdumpfile refuses, are read in place.
+addresses. Flattened files that were cut short, which libkdumpfile refuses, and raw images of memory
+are read in place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import os
 
@@ -21,12 +22,13 @@ from drgn_pmem.dumpfile.faults import PAGE_TABLE_READER, add_memory, guard_reads
 from drgn_pmem.dumpfile.fit import Fit, fit_of, guess_architecture
 from drgn_pmem.dumpfile.locate import find_vmcoreinfo
 from drgn_pmem.dumpfile.opener import open_dump, set_dump
+from drgn_pmem.dumpfile.rawimage import open_images
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.formats.architecture import ARCHITECTURES, find_architecture
 
-__all__ = ("open_program",)
+__all__ = ("open_image_program", "open_program")
 
 _READER_KNOB = "DRGN_PREFER_PGTABLE_READER"
 _PPC64_DIRECT_MAP = 0xC000000000000000
@@ -51,7 +53,27 @@ def open_program(
     :return: The program, and lines that tell the user what was done beyond the usual.
     :raises DumpFileError: if the dump cannot be opened; the message says what would help.
     """
-    dump = open_dump(path)
+    return _open(open_dump(path), vmcoreinfo, architecture)
+
+
+def open_image_program(
+    images: Sequence[tuple[str, int]],
+    *,
+    vmcoreinfo: bytes | None = None,
+    architecture: drgn.Architecture | None = None,
+) -> tuple[drgn.Program, list[str]]:
+    """
+    The same for raw images of memory.
+
+    :param images: Path and physical address (bytes) of each.
+    :raises UsageError: if they overlap
+    """
+    return _open(open_images(images), vmcoreinfo, architecture)
+
+
+def _open(
+    dump: DumpFile, vmcoreinfo: bytes | None, architecture: drgn.Architecture | None
+) -> tuple[drgn.Program, list[str]]:
     lines: list[str] = []
     if dump.format is DumpFormat.LIVE:
         return _set_core_dump(dump, vmcoreinfo, _platform(architecture)), lines
@@ -63,7 +85,7 @@ def open_program(
         vmcoreinfo = _text_that_fits(dump, vmcoreinfo, "the vmcoreinfo that was given", lines)
     if architecture is None and dump.contained is DumpFormat.KDUMP:
         architecture = _missing_architecture(dump, vmcoreinfo, lines)
-    if dump.format is DumpFormat.FLATTENED and not dump.source_complete:
+    if dump.format is DumpFormat.IMAGE or not dump.source_complete:
         prog = _open_in_place(dump, vmcoreinfo, architecture, lines)
     else:
         prog = _open_file(dump, vmcoreinfo, architecture, lines)
@@ -139,8 +161,8 @@ def _open_in_place(
     architecture: drgn.Architecture | None,
     lines: list[str],
 ) -> drgn.Program:
-    """A flattened file that was cut short, which libkdumpfile refuses: drgn gets the memory, not
-    the file."""
+    """A raw image, or a flattened file that was cut short, which libkdumpfile refuses: drgn gets
+    the memory, not the file."""
     text = vmcoreinfo or dump.vmcoreinfo or b""
     name = _architecture_name(dump, text) if architecture is None else architecture.name
     if name is None:
@@ -153,11 +175,28 @@ def _open_in_place(
     set_dump(prog, dump)
     prog.cache[PAGE_TABLE_READER] = True
     add_memory(prog, dump)
+    if drgn.Architecture[name] is drgn.Architecture.PPC64:
+        _map_directly(prog, dump)
+    what = (
+        "raw memory has"
+        if dump.format is DumpFormat.IMAGE
+        else "a flattened file that was cut short, read in place, has"
+    )
     lines.append(
-        f"{dump.path}: a flattened file that was cut short is read in place; the registers of the"
-        " CPUs are not, so running tasks have no stack traces"
+        f"{dump.path}: {what} no registers of the CPUs for drgn: running tasks have no stack traces"
     )
     return prog
+
+
+def _map_directly(prog: drgn.Program, dump: DumpFile) -> None:
+    """Map all memory where 64-bit POWER has it. The hash MMU has no page tables that drgn can walk,
+    and kernels before 6.8 do not say in vmcoreinfo which MMU is in use."""
+
+    def read(address: int, count: int, offset: int, physical: bool) -> bytes:
+        return prog.read(address - _PPC64_DIRECT_MAP, count, True)
+
+    for item in dump.coverage.extent():
+        prog.add_memory_segment(_PPC64_DIRECT_MAP + item.start, item.size, read)
 
 
 def _set_core_dump(
@@ -282,15 +321,10 @@ def _add_physical_memory(prog: drgn.Program, dump: DumpFile, lines: list[str]) -
         except DumpFileError as error:
             raise drgn.FaultError("memory not saved in core dump", address) from error
 
-    def read_mapped(address: int, count: int, offset: int, physical: bool) -> bytes:
-        return read(address - _PPC64_DIRECT_MAP, count, offset, physical)
-
     for item in dump.coverage.extent():
         prog.add_memory_segment(item.start, item.size, read, physical=True)
-        # The hash MMU has no page tables that drgn can walk, and kernels before 6.8 do not say in
-        # vmcoreinfo which MMU is in use. Where memory is mapped, is fixed.
-        if prog.platform is not None and prog.platform.arch is drgn.Architecture.PPC64:
-            prog.add_memory_segment(_PPC64_DIRECT_MAP + item.start, item.size, read_mapped)
+    if prog.platform is not None and prog.platform.arch is drgn.Architecture.PPC64:
+        _map_directly(prog, dump)
     lines.append(
         f"{dump.path}: one segment at physical address 0, which drgn does not take for one;"
         " physical memory was given to it"

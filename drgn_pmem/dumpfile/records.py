@@ -53,6 +53,8 @@ class DumpFormat(enum.Enum):
     FLATTENED = "flattened"
     """``makedumpfile -F``: one of the others, cut up for a pipe; :attr:`DumpFile.contained` says
     which."""
+    IMAGE = "raw"
+    """Memory and nothing else; the user says at which address."""
     LIVE = "live"
     """No file: a running kernel or a QEMU guest."""
 

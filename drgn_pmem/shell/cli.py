@@ -193,7 +193,7 @@ def _use_sample(options: argparse.Namespace) -> None:
     from drgn_pmem.shell.sample import find_sample
 
     sample = find_sample(options.sample_name)
-    options.core = str(sample.dump(options.sample_format))
+    options.core = [str(sample.dump(options.sample_format))]
     options.debug_directories += map(str, sample.debug_directories)
     options.kernel_directories += map(str, sample.kernel_directories)
     if sample.vmlinux is not None and not options.symbols and options.default_symbols is None:

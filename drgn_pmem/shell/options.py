@@ -74,7 +74,14 @@ def _parser() -> argparse.ArgumentParser:
         add_help=False,
     )
     target = parser.add_argument_group("what to look at").add_mutually_exclusive_group()
-    target.add_argument("-c", "--core", metavar="VMCORE", help="a crash dump")
+    target.add_argument(
+        "-c",
+        "--core",
+        metavar="VMCORE",
+        action="append",
+        help="a crash dump; or FILE@ADDRESS, a raw image of memory and the physical address of its "
+        "first byte, one -c for each",
+    )
     target.add_argument(
         "--sample",
         action="store_true",

@@ -54,7 +54,7 @@ def _open_with(
     notes: list[str] = []
     if options.core is not None:
         prog, notes = open_core(options.core, vmcoreinfo, architecture)
-        name = options.core
+        name = " ".join(options.core)
     else:
         prog, name = _open_live(options, vmcoreinfo, architecture)
     unknown = apply_debug_info_options(prog, options)

@@ -178,7 +178,7 @@ class _Reader:
         self.cut = 0
 
     def read(self) -> Iterator[DumpSegment]:
-        if self.dump.contained is DumpFormat.KDUMP:
+        if self.dump.contained in (DumpFormat.KDUMP, DumpFormat.IMAGE):
             yield from self._bitmap()
             return
         self.cut = len(self.dump.segments) - len(self.segments)
@@ -189,7 +189,7 @@ class _Reader:
         notes = []
         if self.cut:
             notes.append(f"{self.cut} more segments are not shown: an implausible number")
-        if self.outside and self.dump.contained is not DumpFormat.KDUMP:
+        if self.outside and self.dump.contained is DumpFormat.ELF:
             notes.append("a hypervisor's dump: it never sets PF_DEV and leaves nothing out")
         return notes
 
@@ -201,6 +201,9 @@ class _Reader:
                 "kdump-compressed: p_flags are gone; ranges are those of the page bitmap, and "
                 f"{how}"
             )
+            yield Problem(cause=Cause.FORMAT, why=why)
+        if self.dump.contained is DumpFormat.IMAGE:
+            why = "raw memory: there are no program headers; ranges are those of the images"
             yield Problem(cause=Cause.FORMAT, why=why)
         if self.dump.truncated:
             why = "file is truncated: it ends before the data its headers describe"
@@ -364,6 +367,8 @@ def guess_loader(
     def loader(who: Writer | None, reason: str) -> Loader:
         return Loader(by_order=who, reason=reason, by_kernel=by_kernel)
 
+    if dump.contained is DumpFormat.IMAGE:
+        return loader(None, "raw memory has no program headers")
     if dump.hypervisor:
         if any(note.name == b"QEMU" for note in dump.notes):
             return loader(Writer.HYPERVISOR, "the dump has QEMU's notes")

@@ -133,6 +133,8 @@ def implied_elfcorehdr(prog: Program) -> Partial[CrashHeader]:
     dump = dump_of(prog)
     if dump.contained is DumpFormat.LIVE:
         raise NotFound("a live kernel has no dump")
+    if dump.contained is DumpFormat.IMAGE:
+        raise NotFound("raw memory has no program headers")
     if dump.contained is DumpFormat.KDUMP:
         return _of_bitmap(dump)
     start = dump.read(0, _EHDR)
