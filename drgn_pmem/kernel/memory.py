@@ -25,12 +25,23 @@ from drgn import (
 )
 
 from drgn_pmem.dumpfile.faults import guard_reads
-from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.errors import DumpFileError, MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_type
+from drgn_pmem.kernel.mmu import is_kernel_address
+from drgn_pmem.kernel.pagetable import kernel_coverage
 from drgn_pmem.kernel.walk import LIMIT
-from drgn_pmem.partial import NotSaved, WalkError
+from drgn_pmem.partial import NotSaved, State, WalkError
 
-__all__ = ("Layout", "Memory", "address_of", "cached", "hlist_nodes", "list_nodes", "memory_of")
+__all__ = (
+    "BadAddress",
+    "Layout",
+    "Memory",
+    "address_of",
+    "cached",
+    "hlist_nodes",
+    "list_nodes",
+    "memory_of",
+)
 
 _CACHE_KEY = "drgn_pmem.memory"
 
@@ -62,15 +73,14 @@ class Memory:
 
         :param address: Virtual address.
         :param size: bytes
-        :raises NotSaved: if any of it is not in the dump
+        :raises NotSaved: if any of it is not in the dump; its state says in which way
+        :raises BadAddress: if it is no memory of the kernel
         """
         address &= self.word_mask
         try:
             return self.prog.read(address, size)
         except (FaultError, OverflowError, ValueError) as error:
-            raise NotSaved(
-                f"cannot read {address:#x}: {_fault_text(error)}", address=address
-            ) from None
+            raise _unreadable(self.prog, address, size, error) from None
 
     def word(self, address: int) -> int:
         """
@@ -97,6 +107,26 @@ class Memory:
             address += size
             limit -= size
         return b"".join(parts)
+
+
+class BadAddress(WalkError):
+    """A pointer that points to no memory of the kernel."""
+
+
+def _unreadable(prog: Program, address: int, size: int, error: Exception) -> WalkError:
+    """What it means that drgn cannot read an address."""
+    text = f"cannot read {address:#x}: {_fault_text(error)}"
+    if not is_kernel_address(prog, address, size):
+        return BadAddress(f"{address:#x} is no address of the kernel: damaged")
+    try:
+        parts = kernel_coverage(prog, address, size)
+    except DumpFileError:
+        return NotSaved(text, address=address)  # memory that was added segment by segment
+    for start, _, state in parts:
+        if state is not State.SAVED:
+            said = "" if state.value in text else f" ({state.value})"
+            return NotSaved(f"{text}{said}", address=start, state=state)
+    return NotSaved(text, address=address)
 
 
 def _fault_text(error: Exception) -> str:
@@ -228,6 +258,8 @@ def _named(nodes: Iterable[int], what: str) -> Iterator[int]:
         yield from nodes
     except NotSaved as error:
         raise NotSaved(f"{what}: {error}", address=error.address, state=error.state) from None
+    except BadAddress as error:
+        raise BadAddress(f"{what}: {error}") from None
 
 
 def _bounded(nodes: Iterable[int], what: str, limit: int) -> Iterator[int]:

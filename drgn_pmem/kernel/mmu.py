@@ -32,6 +32,7 @@ __all__ = (
     "Level",
     "Mmu",
     "find_mmu",
+    "is_kernel_address",
     "is_little_endian",
 )
 
@@ -179,6 +180,16 @@ def _find_aarch64(prog: Program, info: Vmcoreinfo) -> Mmu | None:
         "<u8" if is_little_endian(prog) else ">u8",
         decode,
     )
+
+
+def is_kernel_address(prog: Program, address: int, size: int = 1) -> bool:
+    """Whether kernel memory can be at an address at all; True where that is not known."""
+    if address < 0 or address + size > 1 << 64:
+        return False
+    if prog.platform is not None and prog.platform.arch == Architecture.PPC64:
+        return address >= _PPC_PAGE_OFFSET
+    mmu = find_mmu(prog)
+    return mmu is None or address >= mmu.valid[-1][0]
 
 
 def is_little_endian(prog: Program) -> bool:

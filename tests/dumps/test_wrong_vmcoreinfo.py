@@ -144,6 +144,10 @@ def test_without_a_right_note_nothing_is_translated(
     assert run_json(prog, "pmem-segments") != []
 
 
+def without_legend(text: str) -> str:
+    return re.sub(r"[¿?] unmapped", "", text)
+
+
 def nothing_is_translated(prog: "object") -> None:
     start = 0xFFFFEA0000000000
     (extent,) = for_each_extent(prog, start, start + (1 << 30))  # type: ignore[arg-type]
@@ -159,7 +163,7 @@ def nothing_is_translated(prog: "object") -> None:
             assert not answer.whole, (command, out, notes)
         assert "does not fit this memory" in notes + out, (command, out, notes)
         assert "not in use" not in out, command
-        assert "unmapped" not in out, command
+        assert "unmapped" not in without_legend(out), command
 
 
 @pytest.mark.parametrize(("name", "format"), CASES)
@@ -243,6 +247,6 @@ def test_drgn_itself_with_the_plugin(tmp_path: Path, way: str) -> None:
     )
     out = result.stdout + result.stderr
     assert "does not fit this memory" in out
-    assert "unmapped" not in out
+    assert "unmapped" not in without_legend(out)
     assert "not in use" not in out
     assert "True\n" not in result.stdout

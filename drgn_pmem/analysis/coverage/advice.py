@@ -19,6 +19,7 @@ from drgn_pmem.dumpfile import DumpFile, State, dump_of, vmcoreinfo_of
 from drgn_pmem.kernel.kexec import crash_image
 from drgn_pmem.kernel.kmod import how_to_get_kernel
 from drgn_pmem.kernel.nvdimm import for_each_bus
+from drgn_pmem.kernel.root import refuse_unfit
 from drgn_pmem.partial import Problems
 
 if TYPE_CHECKING:
@@ -116,6 +117,9 @@ def advise(prog: Program, item: "NamespaceCoverage", problems: Problems) -> str:
         why = item.pages.why_unknown if item.pages is not None else None
         return f"where its struct pages are is not known{f': {why}' if why else ''}"
     if advice is Advice.LOAD_KERNEL:
+        unfit = refuse_unfit(prog)
+        if unfit is not None:
+            return f"where its struct pages are is not known: {unfit}"
         return f"load the kernel's debug info ({how_to_get_kernel(prog)}) to read its struct pages"
     if advice is Advice.KEEP_DRIVERS_OUT:
         return _keep_drivers_out(prog, problems)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from drgn_pmem.analysis.owners.daxfiles import dax_chars_of, dax_files_of
 from drgn_pmem.kernel.holders import Hold
-from drgn_pmem.kernel.memory import Layout, memory_of
+from drgn_pmem.kernel.memory import BadAddress, Layout, memory_of
 from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.rmap import Vma, mapped_pfn, vmas_of_mapping
@@ -288,8 +288,10 @@ class _Searcher:
                     pfn = self.layout.pfn(page)
                     if pfn is not None and self._is_pmem(pfn):
                         found.append(StackPage(pfn=pfn, how=Lead.BIO))
+            except BadAddress:
+                continue  # most words are no pointers
             except NotSaved as error:
-                # Most words are no pointers; memory that the kernel had may have held a bio.
+                # Memory that the kernel had may have held a bio.
                 if error.state not in (None, State.UNMAPPED):
                     self.problems.add(error, f"what a stack points to at {pointer:#x}")
         return found

@@ -10,6 +10,7 @@ import pytest
 
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import PmemError
+from drgn_pmem.kernel.memory import BadAddress, memory_of
 from drgn_pmem.kernel.mmu import find_mmu
 from drgn_pmem.kernel.pagetable import (
     Extent,
@@ -21,7 +22,7 @@ from drgn_pmem.kernel.pagetable import (
 from drgn_pmem.kernel.root import Verdict, ppc64_is_radix, root_of
 from drgn_pmem.kernel.tablewalk import unmapped, walk_tables
 from drgn_pmem.kernel.vmemmap_list import vmemmap_backings
-from drgn_pmem.partial import NotSaved
+from drgn_pmem.partial import Cause, NotSaved, Problem
 
 from .physical import PAGE, UTS, Machine, Tables, aarch64, ppc64_radix, uts, with_uts, x86_64
 
@@ -389,3 +390,29 @@ def test_tables_that_point_to_themselves_end() -> None:
     assert extent.physical == 0x2000123
     (extent,) = for_each_extent(prog, VMEMMAP, VMEMMAP + PAGE)
     assert (extent.physical, extent.state) == (None, State.UNKNOWN)
+
+
+def test_a_read_that_fails_says_in_which_way() -> None:
+    machine, tables, info = half_saved()
+    prog = machine.program(info)
+    memory = memory_of(prog)
+    assert memory.read(VMEMMAP, 8) == b"\x11" * 8
+    with pytest.raises(NotSaved, match=r"cannot read 0xffffea0000400000.*unmapped") as error:
+        memory.read(VMEMMAP + 1024 * PAGE, 8)
+    assert error.value.state is State.UNMAPPED
+    lost = tables.tables[(2, VMEMMAP >> 21)]
+    del machine.pages[lost]
+    memory = memory_of(machine.program(info))
+    with pytest.raises(NotSaved, match="absent") as error:
+        memory.read(VMEMMAP, 8)
+    assert error.value.state is State.ABSENT
+
+
+@pytest.mark.parametrize("address", [0x18, 0x00007FFFFFFFF000, 0x1234567890ABCDEF, 2**64 - 4])
+def test_a_pointer_to_no_kernel_memory_is_damaged_not_missing(address: int) -> None:
+    machine, _, info = half_saved()
+    memory = memory_of(machine.program(info))
+    with pytest.raises(BadAddress, match="no address of the kernel: damaged") as error:
+        memory.read(address, 8)
+    assert not isinstance(error.value, NotSaved)
+    assert Problem.of(error.value).cause is Cause.DAMAGED
