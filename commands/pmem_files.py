@@ -36,7 +36,7 @@ def _code(args: argparse.Namespace) -> str:
     fields=(
         Field("DEVICE", lambda f: f.device, "block or DAX device"),
         Field("INODE", lambda f: f.inode, "inode number", right=True),
-        Field("PATH", lambda f: f.path, "file, as the plain mount shows it"),
+        Field("PATH", lambda f: f.name, "file, as the plain mount shows it"),
         Field("SIZE", lambda f: f.size, "bytes", right=True),
         Field("PAGES", lambda f: f.pages, "pages with a DAX entry", right=True),
         Field("HUGE", lambda f: f.huge, "of those, in PMD entries", right=True),

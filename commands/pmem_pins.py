@@ -31,7 +31,7 @@ from drgn_pmem.spec import Answer, Argument, command
               "mappings, where the kernel counts them", right=True),
         Field("PINS", lambda p: p.count("pins"),
               "references beyond idle and mappings (FOLL_PIN counts 1024)", right=True),
-        Field("FILES", lambda p: [o.path or f"inode {o.inode}" for o in p.owners.owners],
+        Field("FILES", lambda p: [o.name or f"inode {o.inode}" for o in p.owners.owners],
               "whose page it is"),
         Field("OFFSET", lambda p: [f"{o.offset:#x}" for o in p.owners.owners],
               "in each file, bytes", right=True),

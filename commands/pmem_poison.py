@@ -18,7 +18,7 @@ from drgn_pmem.spec import Answer, Argument, command
     long_description=(
         "Join every trace of bad persistent memory page by page: bad ranges of the NVDIMM buses,\n"
         "badblocks of regions, block devices and namespaces, poisoned struct pages (HWPoison),\n"
-        "and the kernel log's \"Memory failure\" lines. PROOF tells whether the page is still in\n"
+        "and the kernel log's \"Memory failure\" lines. PROOF shows whether the page is still in\n"
         "the process's page tables (pte) or was taken away, as the kernel does when it kills (vma)."
     ),
     arguments=(

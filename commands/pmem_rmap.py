@@ -92,7 +92,7 @@ def _code(args: argparse.Namespace) -> str:
     fields=(
         Field("PFN", lambda r: f"{r.page.pfn:#x}", "page frame number", right=True),
         Field("NAMESPACE", lambda r: r.page.namespace, "namespace"),
-        Field("PATH", lambda r: r.owner and r.owner.path, "file"),
+        Field("PATH", lambda r: r.owner and r.owner.name, "file"),
         Field("INODE", lambda r: r.owner and r.owner.inode, "inode number", right=True),
         Field("OFFSET", lambda r: f"{r.owner.offset:#x}" if r.owner else None,
               "byte offset of the page in the file", right=True),

@@ -48,14 +48,15 @@ class InodePaths(Record):
     first. Not escaped."""
     deleted: bool | None
     """No name leads to it any more: it lives because it is open or mapped. None if the dentries
-    that tell could not be read."""
+    that show it could not be read."""
+    path: str | None
+    """The first path, ``" (deleted)"`` after it as the kernel shows it. None if it has none in
+    memory, or if it is not certain which is the first: not all of them could be read."""
 
     @property
-    def path(self) -> str | None:
-        """The first path, ``" (deleted)"`` after it as the kernel shows it."""
-        if not self.paths:
-            return None
-        return f"{self.paths[0]} (deleted)" if self.deleted else self.paths[0]
+    def name(self) -> str | None:
+        """:attr:`path`, or a path that is certain although another one may come first."""
+        return self.path or (self.paths[0] if self.paths else None)
 
 
 class _Mount(Record):
@@ -270,13 +271,12 @@ def paths_of_inode(prog: Program, inode: "DaxInode | Object | int") -> Partial[I
             deleted = False
         elif inode.nlink == 0 or not all_dentries:
             deleted = False in seen or inode.nlink == 0
-    shown_paths = dict.fromkeys(paths[True] if True in seen or deleted is None else paths[False])
-    return problems.partial(
-        InodePaths(
-            paths=tuple(path.decode("utf-8", "backslashreplace") for path in shown_paths),
-            deleted=deleted,
-        )
-    )
+    known = dict.fromkeys(paths[True] if True in seen or deleted is None else paths[False])
+    texts = tuple(path.decode("utf-8", "backslashreplace") for path in known)
+    first = None
+    if texts and not problems:
+        first = f"{texts[0]} (deleted)" if deleted else texts[0]
+    return problems.partial(InodePaths(paths=texts, deleted=deleted, path=first))
 
 
 def path_of_file(prog: Program, file: "Object | int") -> tuple[str, bool]:

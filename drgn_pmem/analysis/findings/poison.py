@@ -116,7 +116,7 @@ class PoisonedPage(Record):
         for owner in self.owners.owners:
             inside = self.physical - (self.pfn << self.owners.page_shift)
             on = "" if owner.sector is None else f" (sector {owner.sector} of {owner.device})"
-            steps.append(f"{owner.path or owner.inode} offset {owner.offset + inside:#x}{on}")
+            steps.append(f"{owner.name or owner.inode} offset {owner.offset + inside:#x}{on}")
         return steps
 
     @property
@@ -127,7 +127,7 @@ class PoisonedPage(Record):
             first, count = self.describes
             return f"struct pages of PFN {first:#x} to {first + count - 1:#x}"
         if owners:
-            return ", ".join(str(o.path or f"inode {o.inode}") for o in owners)
+            return ", ".join(str(o.name or f"inode {o.inode}") for o in owners)
         if self.place is Place.DATA:
             lacking = any(problem.degrades for problem in self.owners.problems)
             return "data" if lacking else "data that no DAX file in memory has"

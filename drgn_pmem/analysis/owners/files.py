@@ -44,7 +44,7 @@ class FileSummary(Record):
     path: str | None
     paths: tuple[str, ...]
     deleted: bool | None
-    """None if the dentries that tell could not be read."""
+    """None if the dentries that show it could not be read."""
     size: int = shown(Show.SIZE)
     """bytes"""
     pages: int | None = None
@@ -63,6 +63,11 @@ class FileSummary(Record):
     mapped_by: tuple[Task, ...]
     open_by: tuple[OpenFile, ...]
     file: DaxFile | DaxChar = shown(Show.HIDDEN)
+
+    @property
+    def name(self) -> str | None:
+        """A path of it: :attr:`path`, or one that is certain although another may come first."""
+        return self.path or (self.paths[0] if self.paths else None)
 
 
 class FilePage(Record):

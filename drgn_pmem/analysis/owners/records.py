@@ -46,12 +46,17 @@ class Owner(Record):
     is in the range of the DAX device; ``"pte"``: only page tables do (a private copy in RAM)."""
     private_copy: bool | None = False
     """The page is a process's private copy (copy on write) of the file's page, in RAM. None, as
-    below: it is one of the two, and the DAX entries that tell could not be read."""
+    below: it is one of the two, and the DAX entries that show which could not be read."""
     hole: bool | None = False
     """The page is the zero page, mapped where the file has a hole."""
     open_by: tuple[OpenFile, ...] = ()
     """Who has it open."""
     mappings: tuple[Mapping, ...]
+
+    @property
+    def name(self) -> str | None:
+        """A path of it: :attr:`path`, or one that is certain although another may come first."""
+        return self.path or (self.paths[0] if self.paths else None)
 
 
 class PageOwners(Record):
