@@ -169,9 +169,11 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
 )  # fmt: skip
 def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.findings.crash import read_crash
+    from drgn_pmem.partial import Problems
 
     kind = _kind(args)
-    crash = read_crash(prog)
+    problems = Problems()
+    crash = problems.take(read_crash(prog))
     sections = list(read_report(prog))
     value = text = None
     if kind == "json":
@@ -199,10 +201,11 @@ def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
         notes.append(f"the report is in {args.output}")
         text, value = "", {"output": args.output}
     unanswered = [s for s in sections if s.state not in (_COMPLETE, _NOT_THERE)]
+    problems.extend(_problems(unanswered))
     return Answer(
         sections,
         notes=notes,
-        problems=_problems(unanswered),
+        problems=problems,
         text=text,
         json=value,
     )

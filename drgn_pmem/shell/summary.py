@@ -36,7 +36,7 @@ class Summary:
         self.short_name = escape(os.path.basename(target.name)) or self.name
         self.release = escape(vmcoreinfo_value(prog, "OSRELEASE") or "unknown release")
         self.architecture = prog.platform.arch.name.lower() if prog.platform else "unknown"
-        self.panic = escape(panic_of(prog) or "")
+        self.panic = escape(panic_of(prog).value or "")
         self.namespaces: int | None = None
         """How many are enabled; None if that is not known yet, or cannot be."""
         self.incomplete = False

@@ -205,7 +205,7 @@ def test_a_crash_time_that_is_none_is_left_out(monkeypatch: pytest.MonkeyPatch) 
     for text in ("9" * 5000, "-1", "1e9", "\u0661"):
         info = Vmcoreinfo(values={"CRASHTIME": text})
         monkeypatch.setitem(default.prog.cache, "drgn_pmem.vmcoreinfo", info)
-        assert read_crash(default.prog).time is None
+        assert read_crash(default.prog).value.time is None
 
 
 def test_html_and_json_at_once_is_wrong_usage() -> None:

@@ -7,28 +7,26 @@ The crash itself
 Which kernel died of what and when, and the file that it left.
 """
 
-import contextlib
-from dataclasses import asdict, dataclass
 import os
 import re
-from typing import Any
 
-from drgn import FaultError, Program
+from drgn import Program
 from drgn.helpers.linux.panic import panic_message
 
-from drgn_pmem.errors import DumpFileError
-from drgn_pmem.kernel.kmod import has_kernel_debug_info
+from drgn_pmem.errors import DumpFileError, MissingDebugInfo
+from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("Crash", "panic_of", "read_crash")
 
 
-@dataclass(frozen=True)
-class Crash:
+class Crash(Record):
     """What crashed. Text out of the dump is as it is there: escape it before it is shown."""
 
     file: str | None
     """None if the program has no dump file."""
-    size: int | None
+    size: int | None = shown(Show.SIZE)
     """bytes; None of a live kernel"""
     format: str | None
     """In words."""
@@ -40,42 +38,53 @@ class Crash:
     time: int | None
     """``CRASHTIME`` of vmcoreinfo, seconds since 1970; a dump by a hypervisor has none."""
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def read_crash(prog: Program) -> Crash:
-    """What can be told; never raises for what the dump lacks."""
+def read_crash(prog: Program) -> Partial[Crash]:
+    """Which kernel died of what and when, and the file that it left."""
     # Imported here: the shell's first prompt shows the panic, and waits for no numpy.
     from drgn_pmem.dumpfile import dump_of, vmcoreinfo_of
     from drgn_pmem.dumpfile.faults import guard_reads
 
     guard_reads(prog)
+    problems = Problems()
     file = size = format = None
-    with contextlib.suppress(DumpFileError):
+    try:
         dump = dump_of(prog)
+    except DumpFileError:
+        pass  # a live kernel, or memory without a file
+    else:
         file, format = dump.path, dump.description
-        with contextlib.suppress(OSError):
+        try:
             size = os.stat(file).st_size
+        except OSError as error:
+            why = f"{file}: {error.strerror}"
+            problems.add(Problem(cause=Cause.NOT_SAVED, why=why), "size of the dump")
     values = vmcoreinfo_of(prog).values
     time = values.get("CRASHTIME", "")
-    return Crash(
-        file,
-        size,
-        format,
-        values.get("OSRELEASE"),
-        prog.platform.arch.name.lower() if prog.platform else None,
-        panic_of(prog),
-        int(time) if re.fullmatch(r"[0-9]{1,20}", time) else None,
+    crash = Crash(
+        file=file,
+        size=size,
+        format=format,
+        release=values.get("OSRELEASE"),
+        architecture=prog.platform.arch.name.lower() if prog.platform else None,
+        panic=problems.take(panic_of(prog)),
+        time=int(time) if re.fullmatch(r"[0-9]{1,20}", time) else None,
     )
+    return problems.partial(crash)
 
 
-def panic_of(prog: Program) -> str | None:
-    """The message of the panic, from the kernel log."""
-    if not has_kernel_debug_info(prog):
-        return None
-    try:
-        message = panic_message(prog)
-    except (FaultError, LookupError, ValueError):
-        return None
-    return message.decode("utf-8", "backslashreplace") if message else None
+def panic_of(prog: Program) -> Partial[str | None]:
+    """The message of the panic, from the kernel log; None if there was none."""
+    problems = Problems()
+    text: str | None = None
+    with problems.trying("panic message"):
+        if not has_kernel_debug_info(prog):
+            raise MissingDebugInfo(
+                f"no debug info of the kernel: {how_to_get_kernel(prog)}", "vmlinux"
+            )
+        try:
+            message = panic_message(prog)
+        except ValueError as error:
+            raise WalkError(f"the kernel log cannot be read: {error}") from None
+        text = message.decode("utf-8", "backslashreplace") if message else None
+    return problems.partial(text)
