@@ -3,12 +3,9 @@
 """What several commands show in the same way. No command of its own."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from drgn_pmem.dumpfile import State
-
-__all__ = ("NAMESPACE_MODULES", "OWNER_MODULES", "bar_of", "flags_text", "words_of")
+__all__ = ("NAMESPACE_MODULES", "OWNER_MODULES", "flags_text", "words_of")
 
 
 NAMESPACE_MODULES = {
@@ -24,21 +21,6 @@ OWNER_MODULES = {
     "dax": "pages of character devices",
 }
 """The same for an answer about the owners of pages."""
-
-
-def bar_of(parts: "Iterable[tuple[str, int, State | None]]", width: int) -> str | None:
-    """
-    A namespace as one line.
-
-    :param parts: (kind of stretch, bytes, state) from front to end.
-    :param width: Characters.
-    """
-    from drgn_pmem.analysis.inventory.parts import INFOBLOCK, METADATA, USERDATA
-    from drgn_pmem.output import bars
-
-    kinds = {INFOBLOCK: bars.INFOBLOCK, METADATA: bars.MEMMAP, USERDATA: bars.DATA}
-    drawn = [bars.Part(kinds.get(kind, bars.FREE), size, state) for kind, size, state in parts]
-    return bars.bar(drawn, width, bars.use_ascii()) or None
 
 
 def flags_text(record: Any) -> "list[str] | str | None":

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from drgn import Program
 
-from drgn_pmem.commands.common import NAMESPACE_MODULES, bar_of
+from drgn_pmem.commands.common import NAMESPACE_MODULES
+from drgn_pmem.output.bars import namespace_bar
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
@@ -67,7 +68,7 @@ def _bytes(states: "dict[Any, int]") -> str | None:
               "all that is not user data: info block, struct pages, BTT map and log"),
         Field("STRUCT_PAGES", lambda c: _states(c.struct_pages), "struct pages, wherever they are"),
         Field("USERDATA", lambda c: _states(c.userdata), "user data"),
-        Field("MAP", lambda c: bar_of(c.parts(), 34), "all of it, front to end"),
+        Field("MAP", lambda c: namespace_bar(c.parts(), 34), "all of it, front to end"),
         Field("METADATA_BYTES", lambda c: _bytes(c.metadata), "the same in bytes", shown=False),
         Field("STRUCT_PAGES_BYTES", lambda c: _bytes(c.struct_pages), "in bytes", shown=False),
         Field("USERDATA_BYTES", lambda c: _bytes(c.userdata), "in bytes", shown=False),

@@ -6,7 +6,8 @@ import argparse
 
 from drgn import Program
 
-from drgn_pmem.commands.common import NAMESPACE_MODULES, bar_of
+from drgn_pmem.commands.common import NAMESPACE_MODULES
+from drgn_pmem.output.bars import namespace_bar
 from drgn_pmem.output.memmap import dumped_text
 from drgn_pmem.output.table import Field, human_readable
 from drgn_pmem.spec import SPECS, Answer, Argument, command
@@ -38,7 +39,7 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
               "bytes of struct pages", right=True, shown=False),
         Field("DUMPED", dumped_text, "how much of the struct pages the dump holds"),
         Field("NAME", lambda m: m.namespace.name, "given name"),
-        Field("LAYOUT", lambda m: bar_of(m.parts, 18),
+        Field("LAYOUT", lambda m: namespace_bar(m.parts, 18),
               "info block, struct pages, data; shaded by what the dump holds (see pmem-coverage)"),
         Field("UUID", lambda m: m.namespace.uuid, "uuid", shown=False),
         Field("RAW_SIZE", lambda m: m.namespace.raw_size, "bytes with metadata",

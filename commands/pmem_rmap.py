@@ -4,12 +4,13 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from drgn import Program
 
-from drgn_pmem.commands.common import OWNER_MODULES
-from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.commands.common import OWNER_MODULES, words_of
+from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
@@ -127,7 +128,9 @@ def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.partial import Cause, Problem, Problems, WalkError
     from drgn_pmem.spec import SPECS
 
-    words = list(_words(args.page))
+    words = list(words_of(args.page))
+    if not words:
+        raise UsageError("pmem-rmap: no page given")
     notes: list[str] = []
     explained: dict[str, list[int]] = {}
     missing: dict[Problem, list[int]] = {}
@@ -143,7 +146,7 @@ def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
                     raise
                 problems.add(error)
                 continue
-            pages.append(page)
+            pages.append(replace(page, query=word))
             notes.extend([where.note] if where.note and where.kind is not Reading.PFN else [])
             for note in page.notes:
                 explained.setdefault(note, []).append(page.pfn)
@@ -166,16 +169,3 @@ def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
 def _pfns_text(pfns: list[int]) -> str:
     shown = ", ".join(f"{pfn:#x}" for pfn in pfns[:4])
     return f"PFN {shown}" + (f" and {len(pfns) - 4} more" if len(pfns) > 4 else "")
-
-
-def _words(words: list[str]) -> Iterator[str]:
-    import sys
-
-    for word in words:
-        if word == "-":
-            for line in sys.stdin:
-                yield from line.split()
-        else:
-            yield word
-    if not words:
-        raise PmemError("no page given")

@@ -8,14 +8,24 @@ A region or namespace as one line of characters: what lies where (info block, st
 free) and whether the dump holds it. :func:`legend` explains the characters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 import itertools
 import sys
 
-from drgn_pmem.dumpfile.coverage import State
+from drgn_pmem.partial import State
 
-__all__ = ("DATA", "FREE", "INFOBLOCK", "MEMMAP", "Part", "bar", "legend", "use_ascii")
+__all__ = (
+    "DATA",
+    "FREE",
+    "INFOBLOCK",
+    "MEMMAP",
+    "Part",
+    "bar",
+    "legend",
+    "namespace_bar",
+    "use_ascii",
+)
 
 INFOBLOCK = "info block"
 MEMMAP = "memmap"
@@ -90,6 +100,21 @@ def bar(parts: Sequence[Part], width: int, ascii: bool = False) -> str:
         if length
     )
     return f"[{drawn}]"
+
+
+def namespace_bar(parts: Iterable[tuple[str, int, State | None]], width: int) -> str | None:
+    """
+    A namespace as one line.
+
+    :param parts: (kind of stretch, bytes, state) from front to end, as
+        :mod:`drgn_pmem.analysis.inventory.parts` names the kinds.
+    :param width: Characters.
+    """
+    from drgn_pmem.analysis.inventory.parts import INFOBLOCK as BLOCK, METADATA, USERDATA
+
+    kinds = {BLOCK: INFOBLOCK, METADATA: MEMMAP, USERDATA: DATA}
+    drawn = [Part(kinds.get(kind, FREE), size, state) for kind, size, state in parts]
+    return bar(drawn, width, use_ascii()) or None
 
 
 def _share(sizes: Sequence[int], cells: int) -> list[int]:

@@ -74,6 +74,8 @@ class PageOwners(Record):
     problems: tuple[Problem, ...]
     """Which of the answer's problems concern this page, in answers about several."""
     page_shift: int
+    query: str | None = None
+    """What the user typed."""
 
     @property
     def trusted(self) -> bool:
@@ -119,4 +121,5 @@ class PageOwners(Record):
             "shared": self.shared,
             "owners": [o.to_json() for o in self.owners],
             "notes": [*self.notes, *map(str, self.problems)],
+            "query": self.query,
         }
