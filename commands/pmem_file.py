@@ -7,6 +7,7 @@ import argparse
 from drgn import Program
 
 from drgn_pmem.output.table import Field
+from drgn_pmem.partial import Problems
 from drgn_pmem.spec import Answer, Argument, command
 
 
@@ -52,8 +53,9 @@ def _code(args: argparse.Namespace) -> str:
 def pmem_file(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.owners.files import pages_of_file
 
-    answer = pages_of_file(prog, args.path)
+    problems = Problems()
+    pages = problems.take(pages_of_file(prog, args.path))
     notes = []
-    if not answer.value and answer.complete:
+    if not pages and not problems:
         notes.append(f"{args.path}: the file has no DAX entry")
-    return Answer(list(answer.value), notes=notes, problems=answer.problems)
+    return Answer(pages, notes=notes, problems=problems)

@@ -7,6 +7,7 @@ import argparse
 from drgn import Program
 
 from drgn_pmem.output.table import Field
+from drgn_pmem.partial import Problems
 from drgn_pmem.spec import Answer, Argument, command
 
 
@@ -66,10 +67,10 @@ def _code(args: argparse.Namespace) -> str:
 def pmem_files(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.owners.files import list_files
 
-    answer = list_files(prog, args.namespace, all_files=args.all)
-    files = answer.value
+    problems = Problems()
+    files = problems.take(list_files(prog, args.namespace, all_files=args.all))
     notes = []
-    if not files and answer.complete:
+    if not files and not problems:
         where = f" in {args.namespace}" if args.namespace else ""
         notes.append(f"no DAX file{where} is in memory")
-    return Answer(list(files), notes=notes, problems=answer.problems)
+    return Answer(files, notes=notes, problems=problems)

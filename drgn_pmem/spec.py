@@ -93,10 +93,6 @@ class Answer:
     records: Sequence[Any]
     notes: list[str] = field(default_factory=list)
     """Warnings and limits of the answer, one line each; printed to standard error after it."""
-    lacks: list[str] = field(default_factory=list)
-    """The same in words only: what a command does not give as :attr:`problems` yet."""
-    complete: bool = True
-    """False if something that was asked for could not be read. See :attr:`whole`."""
     text: str | None = None
     """Rendered text, for answers that are not a table (a report, a drawing)."""
     fields: Sequence[Field] | None = None
@@ -124,18 +120,16 @@ class Answer:
     def whole(self) -> bool:
         """Whether all that was asked for could be read: otherwise one-shot use exits 1. What no
         dump of this format can hold is in :attr:`problems`, and the answer whole."""
-        return self.complete and not any(problem.degrades for problem in self.problems)
+        return not any(problem.degrades for problem in self.problems)
 
     @property
     def interrupted(self) -> bool:
         """Whether the user stopped it with Ctrl-C: the records are those found until then."""
-        return any(problem.cause is Cause.INTERRUPTED for problem in self.problems) or any(
-            lack.startswith("interrupted: ") for lack in self.lacks
-        )
+        return any(problem.cause is Cause.INTERRUPTED for problem in self.problems)
 
     def all_lacks(self) -> list[str]:
         """What the answer lacks, each line once."""
-        return list(dict.fromkeys((*self.lacks, *map(str, self.problems))))
+        return list(dict.fromkeys(map(str, self.problems)))
 
     def all_notes(self) -> list[str]:
         """What is printed after the answer: its notes, then what it lacks, each line once."""
@@ -355,11 +349,6 @@ def _name_lacking_modules(spec: Spec, prog: Program, answer: Answer) -> None:
     each walk has for its own."""
     line = _lacks(spec, prog) if spec.modules else ""
     if line:
-        from drgn_pmem.kernel.debuginfo import no_debug_info
-
-        said = tuple(no_debug_info(module) for module in spec.modules)
-        answer.notes = [note for note in answer.notes if not note.endswith(said)]
-        answer.lacks = [lack for lack in answer.lacks if not lack.endswith(said)]
         answer.problems = (
             *(problem for problem in answer.problems if problem.module not in spec.modules),
             Problem(cause=Cause.NO_DEBUG_INFO, why=line),

@@ -11,6 +11,7 @@ import drgn
 
 from drgn_pmem.errors import NotFound
 from drgn_pmem.output.text import escape, human_size, plural
+from drgn_pmem.partial import Problems
 from drgn_pmem.session import Target, vmcoreinfo_value
 from drgn_pmem.shell.idle import Step
 
@@ -66,17 +67,17 @@ class Summary:
         if self._target.missing_kernel:
             return
         try:
-            partial = yield from read_memmaps_in_steps(self._target.prog)
+            problems = Problems()
+            answer = problems.take((yield from read_memmaps_in_steps(self._target.prog)))
         except NotFound:
             self.namespaces = 0
             return
-        answer = partial.value
-        self.incomplete = not partial.complete
+        self.incomplete = bool(problems)
         if answer.memmaps or not self.incomplete:
             self.namespaces = len(answer.memmaps)
         self._memmaps = list(answer.memmaps)
         self.metadata = _metadata(answer)
-        for problem in partial.problems:
+        for problem in problems:
             self.warnings.append(f"pmem-memmap: {problem}")
         disagree = [m.namespace.dev for m in answer.memmaps if not m.agree]
         if disagree:
@@ -93,10 +94,12 @@ class Summary:
             pages = memmap.struct_pages
             if pages is None or not pages.saved:
                 continue
-            pgmaps = pages_pgmap(prog)
-            known = pgmaps.value if memmap.pgmap is not None and pgmaps.complete else None
+            problems = Problems()
+            pgmaps = problems.take(pages_pgmap(prog))
+            known = pgmaps if memmap.pgmap is not None and not problems else None
             end_pfn = pages.first_pfn + pages.npfns
-            if check_memmap(prog, pages.first_pfn, end_pfn, known).value.destroyed:
+            intact = problems.take(check_memmap(prog, pages.first_pfn, end_pfn, known))
+            if intact.destroyed:
                 self.warnings.append(
                     f"struct pages of {memmap.namespace.dev} were initialised again after the "
                     "crash: see pmem-coverage"

@@ -66,7 +66,7 @@ def ask(prog: Program, line: str) -> tuple[str, list[str]]:
     assert not re.search(r"Traceback|\bNone\b", notes)
     lacks = answer.all_lacks()
     assert lacks or answer.whole
-    if answer.whole and not answer.lacks:
+    if answer.whole:
         return COMPLETE, []
     nothing = not answer.records and not line.startswith(SEARCHES)
     return IMPOSSIBLE if nothing else DEGRADED, one_line_each(lacks)
