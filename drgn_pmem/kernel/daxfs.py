@@ -14,11 +14,9 @@ owners.
 """
 
 from collections.abc import Iterator
-import itertools
 
 from drgn import Object, Program
 from drgn.helpers.linux.block import for_each_disk
-from drgn.helpers.linux.xarray import xa_for_each
 
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_variable, has_type, no_debug_info
@@ -30,8 +28,9 @@ from drgn_pmem.kernel.memory import (
     list_nodes,
     memory_of,
 )
-from drgn_pmem.kernel.walk import LIMIT, bounded
-from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.kernel.xarray import for_each_xarray_entry
+from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
@@ -205,11 +204,7 @@ def _read_dax_disks(prog: Program) -> Partial[dict[int, int]]:
         except MissingDebugInfo:
             _read_dax_disks_by_name(prog, disks, problems)
         else:
-            entries = itertools.islice(xa_for_each(hosts.address_of_()), LIMIT + 1)
-            found = problems.collect(entries, "dax_hosts")
-            if len(found) > LIMIT:
-                why = f"dax_hosts: stopped after {LIMIT} entries: too many to be sound"
-                problems.add(Problem(cause=Cause.LIMIT, why=why))
+            found = problems.collect(for_each_xarray_entry(hosts.address_of_(), "dax_hosts"))
             disks.update((index, entry.value_()) for index, entry in found)
     return problems.partial(disks)
 

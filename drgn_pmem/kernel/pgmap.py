@@ -10,14 +10,13 @@ kernel/memremap.c), include/linux/memremap.h, ``struct vmem_altmap`` in the same
 """
 
 from collections.abc import Iterator
-import itertools
 
-from drgn import FaultError, Object, Program, cast
-from drgn.helpers.linux.xarray import xa_for_each, xa_load
+from drgn import Object, Program, cast
+from drgn.helpers.linux.xarray import xa_load
 
 from drgn_pmem.kernel.debuginfo import find_variable, has_variable, member, optional_member
-from drgn_pmem.kernel.walk import LIMIT
-from drgn_pmem.partial import NotSaved, Partial, Problems, WalkError
+from drgn_pmem.kernel.xarray import for_each_xarray_entry
+from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 
@@ -206,20 +205,8 @@ def _root(prog: Program) -> Object:
 
 def _entries(prog: Program) -> Iterator[Object]:
     """Each ``struct dev_pagemap *`` once."""
-    root = _root(prog)
     seen: set[int] = set()
-    entries = xa_for_each(root)
-    for count in itertools.count():
-        try:
-            _, entry = next(entries)
-        except StopIteration:
-            return
-        except FaultError as error:
-            raise NotSaved(
-                f"pgmap_array: stopped after {count} entries: {error}", address=error.address
-            ) from None
-        if count >= LIMIT:
-            raise WalkError(f"pgmap_array: stopped after {count} entries: too many to be plausible")
+    for _, entry in for_each_xarray_entry(_root(prog), "pgmap_array"):
         # A range that is no power of two is several entries of one page map.
         if entry.value_() not in seen:
             seen.add(entry.value_())
