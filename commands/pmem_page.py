@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""``pmem-page``: one page, and what its struct page says."""
+"""``pmem-page``: one page, all that its struct page tells."""
 
 import argparse
 

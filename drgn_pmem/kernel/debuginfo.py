@@ -119,19 +119,25 @@ def find_variable(prog: Program, name: str, module: str) -> Object:
     from drgn_pmem.dumpfile.faults import guard_reads  # on use: it needs numpy
 
     guard_reads(prog)  # every walk begins at a variable: what it reads from there on is ours
+    found = _variable(prog, name)
+    if found is None:
+        raise _missing(prog, name, module)
+    return found
+
+
+def _variable(prog: Program, name: str) -> Object | None:
+    """A variable; None if there is none, or only a declaration of it: a header keeps that of one
+    that this kernel's configuration or age does not define."""
     try:
-        return prog[name]
+        found: Object = prog[name]
     except (KeyError, ObjectNotFoundError):
-        raise _missing(prog, name, module) from None
+        return None
+    return None if found.absent_ else found
 
 
 def has_variable(prog: Program, name: str) -> bool:
-    """Whether the loaded debug info knows a variable."""
-    try:
-        prog[name]
-    except (KeyError, ObjectNotFoundError):
-        return False
-    return True
+    """Whether the loaded debug info defines a variable."""
+    return _variable(prog, name) is not None
 
 
 def _structure(value: "Object | Type") -> Type:

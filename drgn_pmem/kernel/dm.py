@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from drgn import Program
 
 from drgn_pmem.kernel.daxfs import dax_disks, disk_name, start_sector
-from drgn_pmem.kernel.debuginfo import find_variable
+from drgn_pmem.kernel.debuginfo import find_variable, has_variable
 from drgn_pmem.kernel.memory import Layout, Memory, cached, memory_of
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.record import Record
@@ -95,7 +95,7 @@ def _fops(prog: Program) -> set[int | None]:
     found = {find_variable(prog, "dm_blk_dops", "dm_mod").address_}
     # Since Linux kernel commit 681cc5e8667e ("dm: fix request-based swap device") and its
     # neighbours (in v5.12) request-based disks have their own.
-    if "dm_rq_blk_dops" in prog:
+    if has_variable(prog, "dm_rq_blk_dops"):
         found.add(prog["dm_rq_blk_dops"].address_)
     return found
 

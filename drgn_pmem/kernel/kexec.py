@@ -22,7 +22,14 @@ from drgn.helpers.linux.percpu import per_cpu_ptr
 
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import MissingDebugInfo, NotFound
-from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_member
+from drgn_pmem.kernel.debuginfo import (
+    find_type,
+    find_variable,
+    has_member,
+    has_variable,
+    member,
+    optional_member,
+)
 from drgn_pmem.kernel.memory import memory_of
 from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, WalkError
@@ -180,28 +187,32 @@ def crash_image(prog: Program) -> CrashImage | None:
 
 def _image(image: Object) -> CrashImage:
     segments = tuple(_segments(image))
-    member = next(
+    hotplug_member = next(
         # 6.6 had update_elfcorehdr; "crash: add a new kexec flag for hotplug support" (6.10)
         # renamed it
         (name for name in ("hotplug_support", "update_elfcorehdr") if has_member(image, name)),
         None,
     )
     hotplug: bool | None = None
-    if member is not None:
-        hotplug = bool(image.member_(member))
-    file_mode = has_member(image, "file_mode") and bool(image.file_mode)
-    if member == "update_elfcorehdr" and file_mode:
+    if hotplug_member is not None:
+        hotplug = bool(member(image, hotplug_member))
+    file_mode = bool(member(image, "file_mode"))
+    if hotplug_member == "update_elfcorehdr" and file_mode:
         # 6.6's crash_check_update_elfcorehdr() takes kexec_file_load as permission.
         hotplug = True
+    # Since Linux kernel commit 247262756121 ("crash: add generic infrastructure for crash hotplug
+    # support") (in v6.6).
+    index = optional_member(image, "elfcorehdr_index")
+    updated = optional_member(image, "elfcorehdr_updated")
     return CrashImage(
         loader=LoadedBy.FILE if file_mode else LoadedBy.TOOLS,
         start=image.start.value_(),
         segments=segments,
         elf_load_addr=_elf_load_addr(image) if file_mode else None,
         hotplug_support=hotplug,
-        hotplug_member=member,
-        elfcorehdr_index=_optional(image, "elfcorehdr_index"),
-        elfcorehdr_updated=_optional_bool(image, "elfcorehdr_updated"),
+        hotplug_member=hotplug_member,
+        elfcorehdr_index=None if index is None else int(index),
+        elfcorehdr_updated=None if updated is None else bool(updated),
         backup=_backup(image) if file_mode else None,
         object=image,
     )
@@ -252,21 +263,12 @@ def keeps_backup_region(prog: Program) -> bool:
     return has_member(kimage, "arch") and has_member(kimage.member("arch").type, "backup_src_start")
 
 
-def _elf_load_addr(image: Object) -> int | None:
-    # It moved out of kimage_arch to struct kimage when it became generic (5.15).
-    if has_member(image, "elf_load_addr"):
-        return int(image.elf_load_addr)
-    if has_member(image, "arch") and has_member(image.arch, "elf_load_addr"):
-        return int(image.arch.elf_load_addr)
-    return None
-
-
-def _optional(image: Object, member: str) -> int | None:
-    return int(image.member_(member)) if has_member(image, member) else None
-
-
-def _optional_bool(image: Object, member: str) -> bool | None:
-    return bool(image.member_(member)) if has_member(image, member) else None
+def _elf_load_addr(image: Object) -> int:
+    # Since Linux kernel commit 179350f00e06 ("x86: Use ELF fields defined in 'struct kimage'") (in
+    # v5.13, arm64 and powerpc in the same version) in struct kimage; before, in struct
+    # kimage_arch, under a name of the architecture's own.
+    names = ("elf_load_addr", "arch.elf_load_addr", "arch.elf_headers_mem", "arch.elfcorehdr_addr")
+    return int(member(image, *names))
 
 
 def physical_of(prog: Program, virtual: int, what: str) -> int:
@@ -322,11 +324,11 @@ def crash_reservations(prog: Program) -> Partial[list[NamedRange]]:
         return problems.partial(found)
     for name in ("crashk_res", "crashk_low_res"):
         with problems.trying(what):
-            if name in prog and (resource := prog[name].read_()).end:
+            if has_variable(prog, name) and (resource := prog[name].read_()).end:
                 found.append(_named(name, resource))
     with problems.trying(what):
         # Without CONFIG_CMA the array is there, and its count is the constant 0.
-        if "crashk_cma_cnt" in prog:
+        if has_variable(prog, "crashk_cma_cnt"):
             found += _cma_ranges(prog, problems)
     return problems.partial(found)
 

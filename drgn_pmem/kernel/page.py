@@ -44,7 +44,7 @@ _ZEROES = (
 )
 _OVERWRITTEN = (
     "written after the crash: it points to no page map of this kernel (a capture kernel that binds "
-    "the namespace initialises its struct pages again)"
+    "the namespace makes its struct pages anew)"
 )
 _TORN = "a tail page whose head is nowhere near it: overwritten or corrupt"
 _NEVER = "reserved for the info block: the kernel never initialised this struct page"

@@ -245,7 +245,7 @@ def read_namespace_coverage(prog: Program, name: str | None = None) -> Partial[C
     """
     What the dump holds of every enabled namespace, or of one.
 
-    Without debug info of the kernel or libnvdimm, what the info blocks in the dump say.
+    Without debug info of the kernel or libnvdimm, what the info blocks in the dump tell.
 
     :param name: Namespace by its device name, its block or character device, or its given name.
     :return: The namespaces. That the dump lacks bytes of them is the answer itself; the problems

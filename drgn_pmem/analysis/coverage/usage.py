@@ -58,7 +58,7 @@ class Usage(Record):
     pmem_userdata: dict[State, int]
     """All other persistent memory."""
     pmem_known: bool = True
-    """Whether any source says what was persistent memory; a machine without any is known too."""
+    """Whether anything told what was persistent memory; a machine without any is known too."""
     overlap: int = 0
     """Pages that more than one segment has; makedumpfile counts them again."""
     notes: tuple[str, ...] = ()
@@ -160,7 +160,7 @@ def _begun(coverage: Coverage, state: State, size: int) -> int:
 
 
 def _cut_through(coverage: Coverage, size: int) -> int:
-    """Pages that are saved at their start and truncated after it: they count as truncated."""
+    """Pages that are saved in front and truncated behind: they count as truncated."""
     step = np.uint64(size)
     first, _ = coverage.runs(State.TRUNCATED)
     pages = np.unique(first[first % step != 0] // step * step)

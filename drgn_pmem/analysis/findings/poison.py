@@ -25,6 +25,7 @@ from drgn_pmem.kernel.badblocks import (
     for_each_failure_line,
     read_bad_ranges,
 )
+from drgn_pmem.kernel.debuginfo import has_variable
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pagetable import for_each_extent
@@ -325,7 +326,7 @@ class _Search:
         return None, all_known
 
     def _count(self, pages: list[PoisonedPage]) -> None:
-        if "num_poisoned_pages" not in self.prog:
+        if not has_variable(self.prog, "num_poisoned_pages"):
             return  # without CONFIG_MEMORY_FAILURE
         with self.problems.trying("num_poisoned_pages"):
             counted = self.prog["num_poisoned_pages"].counter.value_()

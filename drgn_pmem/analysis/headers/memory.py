@@ -22,6 +22,7 @@ from drgn_pmem.errors import NotFound
 from drgn_pmem.formats.architecture import AARCH64, PPC64, X86_64, Architecture
 from drgn_pmem.formats.elfcorehdr import PF_DEV, PF_RWX
 from drgn_pmem.formats.elfprepare import CrashRange, crash_exclude_mem_range
+from drgn_pmem.kernel.debuginfo import has_variable
 from drgn_pmem.kernel.iomem import (
     IORESOURCE_BUSY,
     IORESOURCE_SYSTEM_RAM,
@@ -211,7 +212,7 @@ def rtas_range(prog: Program) -> NamedRange | None:
 
     :raises NotSaved: if that cannot be read
     """
-    if "rtas" not in prog:
+    if not has_variable(prog, "rtas"):
         return None
     try:
         rtas = prog["rtas"]

@@ -27,7 +27,7 @@ from drgn_pmem.formats.elfprepare import (
     crash_prepare_elf64_headers,
     elfcorehdr_size,
 )
-from drgn_pmem.kernel.debuginfo import find_type
+from drgn_pmem.kernel.debuginfo import find_type, has_variable
 from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.kexec import (
     PPC64_DIRECT_MAP,
@@ -154,7 +154,7 @@ def _counted(
     if tools or len(present) == len(notes):
         return present, []
     kimage = find_type(prog, "struct kimage", "vmlinux")
-    if kimage.has_member("elfcorehdr_index") or "kexec_file_dbg_print" in prog:
+    if kimage.has_member("elfcorehdr_index") or has_variable(prog, "kexec_file_dbg_print"):
         return notes, []
     absent = [note for note in notes if not note.present]
     if found is None:

@@ -9,7 +9,7 @@ Two ways in which struct pages that a dump holds are not:
 * ``makedumpfile -E`` writes fewer than 256 excluded pages between saved ones as zeroes. The kernel
   never leaves an initialised ``ZONE_DEVICE`` struct page all zero (its flags carry the zone), so
   one that reads as zero was left out.
-* A capture kernel that binds the namespace initialises its struct pages again
+* A capture kernel that binds the namespace initialises its struct pages anew
   (``memmap_init_zone_device()``), before they are saved. Then their ``pgmap`` words name no page
   map of the crashed kernel, and pages are idle although ``i_pages``, which is in RAM, has entries
   for them.

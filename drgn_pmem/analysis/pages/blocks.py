@@ -40,7 +40,7 @@ BLOCK_SIZE = 4 << 20
 """bytes; larger ones fall out of the cache between reading and counting."""
 
 _PROBE = 4096
-"""Bytes compared to check that the path still names the same file."""
+"""Bytes by which a file is known again."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class _FileReader:
 
 
 def reader_of(prog: Program) -> Reader:
-    """The fastest reader for the dump of a program; kept in ``prog.cache``."""
+    """The fastest reader for the dump behind a program; kept in ``prog.cache``."""
     reader = prog.cache.get("drgn_pmem.scan_reader")
     if reader is None:
         reader = prog.cache["drgn_pmem.scan_reader"] = _find_reader(prog)

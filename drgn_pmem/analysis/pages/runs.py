@@ -98,7 +98,7 @@ class Kind(enum.IntEnum):
     UNINITIALISED = 2
     """Struct pages that the kernel never wrote: those of the info block of a map=dev namespace."""
     GAP = 3
-    """Struct pages that are not in the dump; ``state`` says how."""
+    """Struct pages that are not in the dump; ``state`` tells how."""
     TORN = 4
     """Struct pages that are none: tails of no head."""
     HEAD = 5
@@ -189,7 +189,7 @@ class Decoder:
             starts = self._compounds(address, pages, first_pfn)
             if starts is not None:
                 return join([self._runs(pages[starts], starts, len(pages), first_pfn, pages)])
-        # Where struct pages are rows of words, one subtraction compares all words at once.
+        # Where struct pages are rows of words, one difference tells of all words at once.
         rows = None
         if size % 8 == 0 and pages["flags"].dtype.isnative:
             rows = data.view(np.uint64).reshape(len(pages), -1)
@@ -371,7 +371,7 @@ def join(parts: "list[Runs]") -> "Runs":
     if len(runs) < 2:
         return runs
     if (runs["kind"] == Kind.TAIL).any():
-        # The tails of a head first, and nothing else: heads that may get tails stay alone.
+        # The tails of a head first, and nothing else: heads that may get tails stand alone.
         runs = _fold(_merge(runs, runs["kind"] == Kind.TAIL))
     return _merge(runs)
 
@@ -400,7 +400,7 @@ def _merge(runs: "Runs", only: "NDArray[np.bool_] | None" = None) -> "Runs":
 
 
 def _fold(runs: "Runs") -> "Runs":
-    """A head and the clean tails right after it are one folio."""
+    """A head and the clean tails right behind it are one folio."""
     clean = (runs["kind"][1:] == Kind.TAIL) & (runs["flags"][1:] == 0) & _adjacent(runs)
     kind, folio = runs["kind"][:-1], runs["folio"][:-1]
     heads = (kind == Kind.HEAD) | ((kind == Kind.PAGE) & (folio > 1))

@@ -8,8 +8,15 @@ from drgn import Object, Program, Type, TypeEnumerator, TypeMember, sizeof
 import pytest
 
 from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.dax import _pgmap, _ranges
-from drgn_pmem.kernel.debuginfo import has_member, member, optional_member
+from drgn_pmem.kernel.dax import _devices_of_class, _pgmap, _ranges
+from drgn_pmem.kernel.debuginfo import (
+    find_variable,
+    has_member,
+    has_variable,
+    member,
+    optional_member,
+)
+from drgn_pmem.kernel.kexec import BackupRegion, LoadedBy, _image
 from drgn_pmem.kernel.pgmap import _root, is_mapped, read_pgmap
 from drgn_pmem.partial import Cause, Problems, WalkError
 from drgn_pmem.ranges import Range
@@ -250,3 +257,60 @@ def test_the_root_of_page_maps_is_the_newest_there_is(types: Types, there: tuple
 
     types.prog.register_object_finder("test", find, enable_index=0)
     assert _root(types.prog).value_() == places[there[0]]
+
+
+def test_a_variable_that_is_only_declared_is_not_in_the_kernel(types: Types) -> None:
+    """5.4: drivers/dax/super.c declares dax_class; only dax_pmem_compat, not built, defines it."""
+
+    def find(prog: Program, name: str, flags: object, filename: object) -> Object | None:
+        return Object(prog, types.word) if name == "dax_class" else None
+
+    types.prog.register_object_finder("test", find, enable_index=0)
+    assert types.prog["dax_class"].absent_
+    assert not has_variable(types.prog, "dax_class")
+    with pytest.raises(MissingDebugInfo, match="dax_class is not known"):
+        find_variable(types.prog, "dax_class", "dax")
+    assert not list(_devices_of_class(types.prog))
+
+
+# struct kimage_arch of x86_64
+ARCH = {
+    "4.18": ("backup_src_start", "backup_src_sz", "backup_load_addr", "elf_load_addr"),
+    "5.5": ("elf_load_addr",),
+    "5.13": (),
+}
+
+
+def kimage(types: Types, version: str, gone: str = "") -> Object:
+    segment = types.struct("kexec_segment", "buf", "bufsz", "mem", "memsz")
+    own = () if ARCH[version] else ("elf_load_addr",)
+    members: list[Any] = [
+        "start",
+        "nr_segments",
+        ("segment", types.prog.array_type(segment, 2)),
+        "file_mode",
+        ("arch", types.struct("kimage_arch", *ARCH[version])),
+        *own,
+    ]
+    type_ = types.struct("kimage", *(m for m in members if m not in (gone, (gone,))))
+    values = {"start": 0x3000000, "nr_segments": 1, "segment.0.mem": 0x309F000, "file_mode": 1}
+    values |= {"elf_load_addr" if own else "arch.elf_load_addr": 0x309F000}
+    if version == "4.18":
+        values |= {"arch.backup_src_start": 0x1000, "arch.backup_src_sz": 0x9EC00}
+        values |= {"arch.backup_load_addr": 0x3001000}
+    return types.at(type_, {path: value for path, value in values.items() if path != gone})
+
+
+@pytest.mark.parametrize("version", ARCH)
+def test_a_crash_image_of_each_age_is_read(types: Types, version: str) -> None:
+    image = _image(kimage(types, version))
+    assert image.loader is LoadedBy.FILE
+    assert image.elf_load_addr == image.segments[0].physical == 0x309F000
+    backup = BackupRegion(start=0x1000, size=0x9EC00, physical=0x3001000)
+    assert image.backup == (backup if version == "4.18" else None)
+
+
+@pytest.mark.parametrize("gone", ["file_mode", "elf_load_addr"])
+def test_who_loaded_a_crash_image_is_not_guessed(types: Types, gone: str) -> None:
+    with pytest.raises(MissingDebugInfo, match=f"no member {gone}"):
+        _image(kimage(types, "5.13", gone))
