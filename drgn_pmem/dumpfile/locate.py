@@ -15,13 +15,13 @@ release that the note has.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from drgn_pmem.dumpfile.fit import Fit, fit_of
 from drgn_pmem.dumpfile.records import DumpFile, PhysicalMemory
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 from drgn_pmem.errors import DumpFileError
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("MAX_SEARCH", "Candidate", "find_vmcoreinfo", "search")
 
@@ -33,11 +33,10 @@ _HEADER = 12
 _MIN_SIZE, _MAX_SIZE = 64, 1 << 20
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(Record):
     """A VMCOREINFO note in memory."""
 
-    address: int
+    address: int = shown(Show.ADDRESS)
     """Physical address of the note's header (bytes)."""
     text: bytes
     """Its text, without trailing NULs."""
@@ -133,4 +132,5 @@ def _check(dump: DumpFile, memory: PhysicalMemory, address: int) -> Candidate | 
     info = Vmcoreinfo.parse(text)
     if not info.page_size or not info.osrelease:
         return None
-    return Candidate(address, text, fit_of(info, memory.read) is Fit.YES)
+    verified = fit_of(info, memory.read) is Fit.YES
+    return Candidate(address=address, text=text, verified=verified)

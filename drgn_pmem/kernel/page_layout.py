@@ -22,15 +22,16 @@ before 6.15 (``MAPPING``)      ``struct folio`` without   ``mapping == 1``  inde
 ``page->share`` of 6.3 is a union with ``index``; before 6.0 nothing was ever shared.)
 """
 
-from dataclasses import dataclass
 import enum
 
 from drgn import Program, Type
 
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
-from drgn_pmem.errors import MissingDebugInfo, PmemError
+from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.mmu import is_little_endian
 from drgn_pmem.kernel.pagetable import read_saved
+from drgn_pmem.partial import Problems
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("DaxGeneration", "PageLayout", "page_layout")
 
@@ -47,15 +48,14 @@ class DaxGeneration(enum.Enum):
     refcount fs dax pages") (in v6.15)."""
 
 
-@dataclass(frozen=True)
-class PageLayout:
+class PageLayout(Record):
     """Offsets in bytes from the start of ``struct page``; None where this kernel or its debug info
     does not have the member."""
 
     source: str
     """``"debug info"`` or ``"vmcoreinfo"``."""
     size: int
-    vmemmap: int
+    vmemmap: int = shown(Show.ADDRESS)
     """Virtual address of the struct page of PFN 0."""
     page_shift: int
     flags: int
@@ -67,7 +67,7 @@ class PageLayout:
     word: int
     """The word of ``lru.next``: pgmap, or the head of a tail page with bit 0 set."""
     generation: DaxGeneration | None
-    """None: only vmcoreinfo, which does not tell."""
+    """None: only vmcoreinfo is known, which does not say."""
     head_is_mask: bool
     """The word of a tail page is a mask for its address, not the address of the head. Since Linux
     kernel commit 8c846c879e22 ("mm: rework compound_head() for power-of-2 sizeof(struct page)")
@@ -96,7 +96,7 @@ def page_layout(prog: Program) -> PageLayout:
     """
     Layout of struct page in this kernel; kept in ``prog.cache``.
 
-    :raises MissingDebugInfo: if neither debug info nor vmcoreinfo tell it
+    :raises MissingDebugInfo: if neither debug info nor vmcoreinfo has it
     """
     layout = prog.cache.get("drgn_pmem.page_layout")
     if layout is None:
@@ -105,7 +105,7 @@ def page_layout(prog: Program) -> PageLayout:
         halves = (layout.mapcount, layout.refcount)
         if max(*(at + 8 for at in words), *(at + 4 for at in halves)) > layout.size:
             raise MissingDebugInfo(
-                f"struct page: members beyond its size of {layout.size} bytes: not sound"
+                f"struct page: members beyond its size of {layout.size} bytes: implausible"
             )
         prog.cache["drgn_pmem.page_layout"] = layout
     return layout
@@ -208,14 +208,14 @@ def _from_vmcoreinfo(prog: Program) -> PageLayout:
         if value is None or not 0 <= value < 4096:
             raise MissingDebugInfo(
                 f"the layout of struct page is not known: no debug info of the kernel is loaded "
-                f"(-s VMLINUX) and VMCOREINFO tells nothing sound of {name}"
+                f"(-s VMLINUX) and VMCOREINFO has no plausible {name}"
             )
         return value
 
     size, mapping = need(info.sizes, "page"), need(info.offsets, "page.mapping")
     page_size = info.page_size or 0
     if size == 0 or page_size <= 0 or page_size & (page_size - 1):
-        raise MissingDebugInfo("VMCOREINFO: SIZE(page) or PAGESIZE is not sound")
+        raise MissingDebugInfo("VMCOREINFO: SIZE(page) or PAGESIZE is implausible")
     return PageLayout(
         source="vmcoreinfo",
         size=size,
@@ -247,15 +247,18 @@ def _vmemmap(prog: Program) -> int:
     info = vmcoreinfo_of(prog)
     if "vmemmap" in info.symbols:
         return info.symbols["vmemmap"]
-    found = _vmemmap_from_sections(prog, info)
+    problems = Problems()
+    found = _vmemmap_from_sections(prog, info, problems)
     if found is None:
+        why = next((f"{problem}; " for problem in problems), "")
         raise MissingDebugInfo(
-            "the address of the vmemmap is not known: load the kernel's debug info (-s VMLINUX)"
+            f"the address of the vmemmap is not known: {why}load the kernel's debug info "
+            "(-s VMLINUX)"
         )
     return found
 
 
-def _vmemmap_from_sections(prog: Program, info: Vmcoreinfo) -> int | None:
+def _vmemmap_from_sections(prog: Program, info: Vmcoreinfo, problems: Problems) -> int | None:
     """Every present ``mem_section`` holds it, encoded; the first one that can be read will do."""
     roots_at, roots = info.symbols.get("mem_section"), info.lengths.get("mem_section")
     size, offset = info.sizes.get("mem_section"), info.offsets.get("mem_section.section_mem_map")
@@ -264,12 +267,11 @@ def _vmemmap_from_sections(prog: Program, info: Vmcoreinfo) -> int | None:
         return None
     order = "little" if is_little_endian(prog) else "big"
     for root in range(min(roots, _MAX_ROOTS)):
-        try:
+        data = b""
+        with problems.trying("mem_section"):
             section = int.from_bytes(read_saved(prog, roots_at + 8 * root, 8), order)  # type: ignore[arg-type]
-            if not section:
-                continue
-            data = read_saved(prog, section, page_size)
-        except PmemError:
+            data = read_saved(prog, section, page_size) if section else b""
+        if not data:
             continue
         for at in range(max(offset, 0), page_size - 7, max(size, 8)):
             encoded = int.from_bytes(data[at : at + 8], order)  # type: ignore[arg-type]

@@ -283,3 +283,13 @@ def test_machine_whose_page_tables_are_not_known_and_no_debug_info() -> None:
     ) as error:
         translate(prog, 0x1000)
     assert error.value.state is State.UNKNOWN
+
+
+def test_sections_that_cannot_be_read_are_named_in_the_message() -> None:
+    kernel = Kernel("6.1", {}, debug_info=False)
+    text = kernel.prog["VMCOREINFO"].string_().decode()
+    text = text.replace(f"SYMBOL(vmemmap)={VMEMMAP:x}\n", "")
+    text += "SYMBOL(mem_section)=ffffffff81900000\nLENGTH(mem_section)=1\n"
+    text += "SIZE(mem_section)=32\nOFFSET(mem_section.section_mem_map)=0\n"
+    with pytest.raises(MissingDebugInfo, match=r"mem_section: 0xf.*: not mapped; load"):
+        page_layout(kernel.machine.program(text))
