@@ -68,7 +68,8 @@ def _library(how: str) -> ctypes.CDLL | None:
     for path in (*_loaded(_LIBRARIES[how]), _SONAMES[how]):
         try:
             return ctypes.CDLL(path)
-        except OSError:  # removed since, or not installed: the next one
+        except OSError:
+            # not a problem: removed since, or not installed: the next one
             continue
     return None
 

@@ -134,6 +134,7 @@ def _reads_zeroes(prog: drgn.Program, address: int, physical: bool) -> bool:
     try:
         prog.read(address, 1, physical)
     except drgn.FaultError:
+        # not a problem: that is the question
         return False
     return True
 

@@ -96,6 +96,7 @@ def symbol_shift(prog: "Program") -> int:
     try:
         return 0 if address is None else address - prog.symbol("init_uts_ns").address
     except LookupError:
+        # not a problem: no debug info to compare with
         return 0
 
 

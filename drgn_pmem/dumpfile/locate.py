@@ -126,6 +126,7 @@ def _check(dump: DumpFile, memory: PhysicalMemory, address: int) -> Candidate | 
         # Only the part that is saved without a gap counts; the text ends at the first NUL anyway.
         text = memory.read(address + _HEADER + 12, size).split(b"\0", 1)[0]
     except DumpFileError:
+        # not a problem: a candidate that is not saved is not the note
         return None
     if not text.startswith(b"OSRELEASE=") or b"\nPAGESIZE=" not in text:
         return None

@@ -128,5 +128,6 @@ class KdumpMemory:
             try:
                 data = next(self._pages(page, 1))
             except DumpFileError:
-                continue  # named when it is read by address; here the others are wanted
+                # not a problem: named when it is read by address
+                continue
             yield page, data

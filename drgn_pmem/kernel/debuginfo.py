@@ -106,6 +106,7 @@ def has_type(prog: Program, name: str) -> bool:
     try:
         prog.type(name)
     except LookupError:
+        # not a problem: that is the question
         return False
     return True
 

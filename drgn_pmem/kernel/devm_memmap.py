@@ -256,6 +256,7 @@ def _start_pad(namespace: Namespace) -> int | None:
     try:
         return int(claim.pfn_sb.start_pad) if claim is not None and claim.pfn_sb else 0
     except FaultError:
+        # not a problem: the verdict is "unknown" then
         return None
 
 

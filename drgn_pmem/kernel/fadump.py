@@ -20,6 +20,7 @@ from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.formats.fadump_rtas import RtasFadumpMem, parse_rtas_fadump_mem
 from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_member, has_type
 from drgn_pmem.kernel.kexec import NamedRange, vmcoreinfo_note
+from drgn_pmem.kernel.kmod import symbol_address
 from drgn_pmem.partial import NotSaved, WalkError
 from drgn_pmem.record import Record, Show, shown
 
@@ -188,11 +189,8 @@ def _platform(prog: Program, ops: int) -> FadumpPlatform | None:
     if not ops:
         return None
     for platform in FadumpPlatform:
-        try:
-            if prog.symbol(f"{platform.value}_fadump_ops").address == ops:
-                return platform
-        except LookupError:
-            continue
+        if symbol_address(prog, f"{platform.value}_fadump_ops") == ops:
+            return platform
     raise MissingDebugInfo(
         f"fw_dump.ops {ops:#x} is neither rtas_fadump_ops nor opal_fadump_ops: the symbol table of "
         "vmlinux is not loaded (-s VMLINUX), or it is of another kernel",

@@ -30,6 +30,7 @@ from drgn_pmem.kernel.debuginfo import (
     member,
     optional_member,
 )
+from drgn_pmem.kernel.kmod import symbol_address
 from drgn_pmem.kernel.memory import memory_of
 from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, WalkError
@@ -400,7 +401,7 @@ def kernel_text(prog: Program) -> KernelText:
     :raises MissingDebugInfo: without the symbol table of vmlinux
     :raises NotSaved: if its place cannot be determined
     """
-    start, end = _address(prog, "_text"), _kernel_end(prog)
+    start, end = symbol_address(prog, "_text"), _kernel_end(prog)
     if start is None or end is None or end <= start:
         raise MissingDebugInfo(
             "_text and _end are not known: no debug info of the kernel is loaded (-s VMLINUX)",
@@ -409,20 +410,13 @@ def kernel_text(prog: Program) -> KernelText:
     return KernelText(virtual=start, physical=physical_of(prog, start, "_text"), size=end - start)
 
 
-def _address(prog: Program, name: str) -> int | None:
-    try:
-        return prog.symbol(name).address
-    except LookupError:
-        return None
-
-
 def _kernel_end(prog: Program) -> int | None:
     """
     ``_end`` is past the last byte of the kernel (on arm64 far past: the page tables of early boot
     lie between, in no section), so drgn counts it to no module and leaves it where it was linked
     (KASLR): relocate it as the kernel's module is.
     """
-    end = _address(prog, "_end")
+    end = symbol_address(prog, "_end")
     if end is None:
         return None
     try:

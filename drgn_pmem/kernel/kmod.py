@@ -25,6 +25,7 @@ __all__ = (
     "how_to_get_modules",
     "lacking_modules",
     "modules_known",
+    "symbol_address",
 )
 
 _CACHE_KEY = "drgn_pmem.kernel.modules"
@@ -68,6 +69,7 @@ def _release(prog: Program) -> str:
     try:
         return prog["UTS_RELEASE"].string_().decode("ascii", "backslashreplace")
     except LookupError:
+        # not a problem: it only names the package to install
         return ""
 
 
@@ -76,6 +78,7 @@ def has_kernel_debug_info(prog: Program) -> bool:
     try:
         prog.type("struct page")
     except LookupError:
+        # not a problem: that is the question
         return False
     return True
 
@@ -120,12 +123,20 @@ def has_no_module(prog: Program, name: str, exported: str) -> bool:
     )
 
 
-def _is_built_in(prog: Program, function: str) -> bool:
+def symbol_address(prog: Program, name: str) -> int | None:
+    """
+    Address of a function or variable by the symbol tables that are loaded; None if none of them has
+    the name.
+    """
     try:
-        prog.symbol(function)
+        return prog.symbol(name).address
     except LookupError:
-        return False
-    return True
+        # not a problem: that is the question
+        return None
+
+
+def _is_built_in(prog: Program, function: str) -> bool:
+    return symbol_address(prog, function) is not None
 
 
 def lacking_modules(prog: Program, wanted: Iterable[str]) -> list[str]:

@@ -222,6 +222,7 @@ class Layout:
         try:
             _member(self.type, path)
         except (LookupError, AttributeError, TypeError):
+            # not a problem: that is the question
             return False
         return True
 

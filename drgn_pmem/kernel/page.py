@@ -244,7 +244,8 @@ class _Reader:
         try:
             return translate(self._prog, address)
         except WalkError:
-            return None  # why is the reason that the struct page itself cannot be read
+            # not a problem: it is the reason that the struct page itself cannot be read
+            return None
 
     def _bytes(self, address: int) -> bytes:
         if not 0 <= address <= (1 << 64) - self._layout.size:
@@ -446,4 +447,5 @@ def _log2_of_array(array: Object) -> int:
     try:
         return (len(array) - 1).bit_length()
     except TypeError:
+        # not a problem: an array without a length has one node
         return 0

@@ -115,6 +115,7 @@ def _find_type(prog: Program, name: str) -> Type | None:
     try:
         return prog.type(name)
     except LookupError:
+        # not a problem: the caller asks vmcoreinfo then
         return None
 
 
@@ -126,6 +127,7 @@ def _offset(type_: Type | None, *names: str) -> int | None:
         try:
             return _offset_of(type_, name)
         except LookupError:
+            # not a problem: an older name is asked for next
             continue
     return None
 
@@ -140,6 +142,7 @@ def _flag(prog: Program, name: str) -> int | None:
     try:
         return 1 << prog.constant(name).value_()
     except LookupError:
+        # not a problem: vmcoreinfo is asked next
         pass
     info = vmcoreinfo_of(prog)
     bit = info.numbers.get(name)
@@ -243,6 +246,7 @@ def _vmemmap(prog: Program) -> int:
     try:
         return prog["vmemmap"].value_()
     except (LookupError, ValueError):
+        # not a problem: vmcoreinfo and the sections are asked next
         pass
     info = vmcoreinfo_of(prog)
     if "vmemmap" in info.symbols:

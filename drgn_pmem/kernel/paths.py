@@ -233,7 +233,8 @@ def _dentry_paths(
             components = _ascend(layouts, dentry, mount.root)
             yield _mount_prefix(layouts, mount) + b"".join(b"/" + c for c in components) or b"/"
         except _NotBelow:
-            continue  # a bind mount of another folder
+            # not a problem: a bind mount of another folder
+            continue
         except WalkError as error:
             problems.add(error, f"dentry {dentry:#x} in mount {mount.address:#x}")
 

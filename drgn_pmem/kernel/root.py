@@ -89,7 +89,8 @@ def refuse_unfit(prog: Program) -> str | None:
     try:
         root = root_of(prog)
     except DumpFileError:
-        return None  # every translation raises it
+        # not a problem: every translation raises it
+        return None
     shift = symbol_shift(prog)
     if root.verdict is not Verdict.WRONG and shift:
         offset = vmcoreinfo_of(prog).kernel_offset

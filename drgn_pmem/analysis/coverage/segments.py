@@ -325,6 +325,7 @@ def _fadump_area(prog: Program) -> Range | None:
     try:
         conf = fw_dump(prog)
     except NotFound:
+        # not a problem: this kernel has no firmware-assisted dump
         return None
     if not conf.registered or not 0 < conf.reserve_size < 1 << 64:
         return None

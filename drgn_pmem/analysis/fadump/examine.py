@@ -379,6 +379,7 @@ def scan_for_headers(prog: Program) -> Iterator[tuple[int, FadumpHeader]]:
         try:
             return read_physical(prog, address, size)
         except (NotSaved, NotFound):
+            # not a problem: only what the dump holds is searched
             return None
 
     for part in coverage_of(prog).extent():

@@ -51,7 +51,8 @@ def read_crash(prog: Program) -> Partial[Crash]:
     try:
         dump = dump_of(prog)
     except DumpFileError:
-        pass  # a live kernel, or memory without a file
+        # not a problem: a live kernel, or memory without a file
+        pass
     else:
         file, format = dump.path, dump.description
         try:

@@ -151,6 +151,7 @@ class _Searcher:
             try:
                 symbol = self.prog.symbol(name)
             except LookupError:
+                # not a problem: this kernel has no such function
                 continue
             ranges.append((symbol.address, symbol.address + symbol.size))
         return ranges
@@ -185,7 +186,8 @@ class _Searcher:
         try:
             trace = self.prog.stack_trace(task.object)
         except (FaultError, ValueError, LookupError):
-            return None  # what its registers were is not in the dump
+            # not a problem: the whole stack is looked at then
+            return None
         return trace[0].sp if len(trace) else None
 
     def _words(self, task: Task) -> "tuple[int, npt.NDArray[np.uint64]]":
@@ -289,7 +291,8 @@ class _Searcher:
                     if pfn is not None and self._is_pmem(pfn):
                         found.append(StackPage(pfn=pfn, how=Lead.BIO))
             except BadAddress:
-                continue  # most words are no pointers
+                # not a problem: most words of a stack are no pointers
+                continue
             except NotSaved as error:
                 # Memory that the kernel had may have held a bio.
                 if error.state not in (None, State.UNMAPPED):

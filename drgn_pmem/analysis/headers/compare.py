@@ -350,6 +350,7 @@ def _has_fadump(prog: Program) -> bool:
     try:
         conf = fw_dump(prog)
     except NotFound:
+        # not a problem: this kernel has no firmware-assisted dump
         return False
     return conf.registered or conf.active
 

@@ -23,6 +23,7 @@ from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.architecture import PPC64, X86_64
 from drgn_pmem.kernel.debuginfo import find_type, find_variable
 from drgn_pmem.kernel.kexec import CrashImage, elfcorehdr_segment
+from drgn_pmem.kernel.kmod import symbol_address
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
 from drgn_pmem.record import Record
 
@@ -156,9 +157,7 @@ def _crash_elfcorehdr_size(
     prog: Program, image: CrashImage | None, problems: Problems
 ) -> SysfsValue:
     path = "/sys/kernel/crash_elfcorehdr_size"
-    try:
-        prog.symbol("arch_crash_get_elfcorehdr_size")
-    except LookupError:
+    if symbol_address(prog, "arch_crash_get_elfcorehdr_size") is None:
         why = "no such file: the kernel has no crash hotplug"
         return SysfsValue(path=path, exists=False, value=None, why=why)
     found = problems.attempt(path, lambda: _size_by_config(prog, problems))
@@ -175,6 +174,7 @@ def _fits(prog: Program, image: CrashImage | None, size: int) -> str:
     try:
         segment = None if image is None else elfcorehdr_segment(prog, image)
     except NotSaved:
+        # not a problem: the header that is looked for in the segment says why
         # Which segment it is, is not known; the header that is looked for in it says why.
         return ""
     if segment is None:

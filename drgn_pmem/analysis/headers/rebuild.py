@@ -38,6 +38,7 @@ from drgn_pmem.kernel.kexec import (
     kernel_text,
     vmcoreinfo_note,
 )
+from drgn_pmem.kernel.kmod import symbol_address
 from drgn_pmem.record import Record
 
 __all__ = ("RebuiltHeader", "architecture", "kernel_adds_pmem", "linear_map", "rebuild_elfcorehdr")
@@ -78,23 +79,15 @@ def kernel_adds_pmem(prog: Program) -> bool:
     :raises MissingDebugInfo: without the symbol table of vmlinux
     """
     for symbol in ("devm_memmap_vmcore_head", "walk_pmem_res"):
-        if _has_symbol(prog, symbol):
+        if symbol_address(prog, symbol) is not None:
             return True
-    if not _has_symbol(prog, "walk_system_ram_res"):
+    if symbol_address(prog, "walk_system_ram_res") is None:
         raise MissingDebugInfo(
             "whether this kernel puts persistent memory into the elfcorehdr is not known: the "
             "symbol table of vmlinux is not loaded (-s VMLINUX)",
             "vmlinux",
         )
     return False
-
-
-def _has_symbol(prog: Program, name: str) -> bool:
-    try:
-        prog.symbol(name)
-    except LookupError:
-        return False
-    return True
 
 
 def rebuild_elfcorehdr(

@@ -212,7 +212,8 @@ class _Finder:
         try:
             entries = self.problems.take(for_each_memmap_entry(self.prog))
         except NotFound:
-            return []  # no released kernel has the list
+            # not a problem: no released kernel has the list
+            return []
         if self.page_size is None:
             return []
         return [entry.start_pfn * self.page_size for entry in entries]
