@@ -132,6 +132,7 @@ def _variable(prog: Program, name: str) -> Object | None:
     try:
         found: Object = prog[name]
     except (KeyError, ObjectNotFoundError):
+        # not a problem: the caller names what is missing
         return None
     return None if found.absent_ else found
 
