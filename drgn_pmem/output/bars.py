@@ -110,9 +110,10 @@ def namespace_bar(parts: Iterable[tuple[str, int, State | None]], width: int) ->
         :mod:`drgn_pmem.analysis.inventory.parts` names the kinds.
     :param width: Characters.
     """
-    from drgn_pmem.analysis.inventory.parts import INFOBLOCK as BLOCK, METADATA, USERDATA
+    from drgn_pmem.analysis.inventory.parts import INFOBLOCK as BLOCK, METADATA, UNKNOWN, USERDATA
 
     kinds = {BLOCK: INFOBLOCK, METADATA: MEMMAP, USERDATA: DATA}
+    kinds[UNKNOWN] = DATA  # what of it is data is not known, which of it was saved is
     drawn = [Part(kinds.get(kind, FREE), size, state) for kind, size, state in parts]
     return bar(drawn, width, use_ascii()) or None
 

@@ -79,7 +79,7 @@ class Summary:
         self.metadata = _metadata(answer)
         for problem in problems:
             self.warnings.append(f"pmem-memmap: {problem}")
-        disagree = [m.namespace.dev for m in answer.memmaps if not m.agree]
+        disagree = [m.namespace.dev for m in answer.memmaps if m.agree is False]
         if disagree:
             self.warnings.append(f"pmem-memmap: sources disagree about {', '.join(disagree)}")
         yield

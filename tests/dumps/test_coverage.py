@@ -155,6 +155,9 @@ def test_user_data_is_as_large_as_ndctl_said(case: Case) -> None:
         if item["mode"] in ("fsdax", "devdax"):
             assert size == recorded[name]["size"]
             assert sum(item["metadata"].values()) <= whole - size
+        elif item["unknown"]:
+            assert item["mode"] == "sector"
+            assert (size, sum(item["unknown"].values())) == (0, whole)
         elif sum(item["metadata"].values()):
             # A BTT keeps some blocks spare.
             assert recorded[name]["size"] <= size < whole

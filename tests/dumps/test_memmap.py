@@ -13,7 +13,7 @@ import pytest
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry, for_each_memmap_entry_vmcoreinfo
 
-from ..samples import Case, run_json, without_debug_info
+from ..samples import CUT_SHORT, Case, run_json, without_debug_info
 
 pytestmark = pytest.mark.holds("pmem-memmap")
 
@@ -140,7 +140,9 @@ def test_first_struct_page_that_counts_is_that_of_the_data(case: Case) -> None:
 
 def test_sources_agree(case: Case) -> None:
     for memmap in memmaps(case).values():
-        assert memmap["agree"], memmap["notes"]
+        # Where a part of the file is missing, that of a source may be.
+        unknown = case.format.endswith(CUT_SHORT) and memmap["agree"] is None
+        assert memmap["agree"] or unknown, memmap["notes"]
 
 
 def test_list_entry_of_a_namespace_that_was_disabled_is_stale(case: Case) -> None:

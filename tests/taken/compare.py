@@ -25,6 +25,10 @@ NOT_SAVED = STATES - {State.SAVED.value}
 UNKNOWN = {None, "unknown", "unreadable", "not known"}
 """Values that say that a value is not known."""
 
+_MAPPED = 8
+"""How often one page of struct pages is mapped: once for each page of tails of a 2 MiB folio
+(mm/hugetlb_vmemmap.c, vmemmap_populate_compound_pages())."""
+
 PROSE = {
     "advice",
     "arithmetic",
@@ -80,6 +84,8 @@ class _Comparison:
             return []
         if key in PROSE and not self._whole:
             return []
+        if key == "unknown" and not full and _by_state(part) and not self._whole:
+            return []
         if _by_state(full) and _by_state(part) and (full or part):
             return self._by_state(where, full, part)
         if isinstance(full, Mapping) and isinstance(part, Mapping):
@@ -87,25 +93,31 @@ class _Comparison:
         if isinstance(full, list) and isinstance(part, list):
             return self._lists(where, full, part)
         if _is_number(full) and _is_number(part):
-            if key in self._rules.pages_by_state and abs(full - part) <= self._rules.page:
+            if key in self._rules.pages_by_state and abs(full - part) <= _MAPPED * self._rules.page:
+                return []
+            if key == "unknown" and not self._whole and part > full:
                 return []
             if key in self._rules.counts and not self._whole and part < full:
                 return []
             if key in self._rules.cuts and not self._whole and part > 0:
                 return []
-        if key in ("state", "status") and part in NOT_SAVED and not self._whole:
+        if (key == "status" or key.endswith("state")) and part in NOT_SAVED and not self._whole:
             return []
-        if key == "state" and full == State.SAVED.value and part in NOT_SAVED:
+        if key.endswith("state") and full == State.SAVED.value and part in NOT_SAVED:
+            return []
+        if key in ("advice", "verdict") and _without_numbers(full) == _without_numbers(part):
             return []
         if not self._whole and (_is_unknown(part) or self._same_file(full, part)):
             return []
         return [f"{where or 'answer'}: {_short(full)} became {_short(part)}"]
 
     def _same_file(self, full: Any, part: Any) -> bool:
-        """Whether the second text names the file of the first with less: by another of its paths,
-        by its inode, by its file system."""
+        """Whether the second text names what the first does with less: a file by another of its
+        paths, by its inode or file system; a file or namespace by the address of what it has."""
         if not isinstance(full, str) or not isinstance(part, str):
             return False
+        if re.fullmatch(r"(address space|pgmap) 0x[0-9a-f]+", part):
+            return not re.fullmatch(r"(address space|pgmap) 0x[0-9a-f]+", full)
         (path, inode), (other, same) = map(_path_and_inode, (full, part))
         if other is None:
             return inode is None or same == inode
@@ -118,7 +130,7 @@ class _Comparison:
         """The page went from saved to another state; a total that is not known may be less."""
         lost = full.get("saved", 0) - part.get("saved", 0)
         gone = sum(full.values()) - sum(part.values())
-        if 0 <= lost <= self._rules.page and gone == 0:
+        if 0 <= lost <= _MAPPED * self._rules.page and gone == 0:
             return []
         if not self._whole and lost >= 0 and gone >= 0:
             return []
@@ -157,9 +169,13 @@ class _Comparison:
         matched = _match(len(left), [[not cost for cost in row] for row in costs])
         found = []
         for (position, item), row, match in zip(new, costs, matched, strict=True):
-            if match is None:
-                best = min(row, key=len, default=None)
-                found += best or [f"{where}[{position}]: {_short(item)} is new"]
+            if match is not None:
+                continue
+            # what it belongs to may be what is not known: then it is part of one that is there
+            if _says_unknown(item) and any(not self.values("", "", old, item) for old in full):
+                continue
+            best = min(row, key=len, default=None)
+            found += best or [f"{where}[{position}]: {_short(item)} is new"]
         return found
 
 
@@ -197,6 +213,15 @@ def _match(count: int, fits: Sequence[Sequence[bool]]) -> list[int | None]:
         place(row, set())
     columns = {row: column for column, row in owner.items()}
     return [columns.get(row) for row in range(len(fits))]
+
+
+def _says_unknown(value: Any) -> bool:
+    values = value.values() if isinstance(value, Mapping) else ()
+    return any(item == "unknown" or _says_unknown(item) for item in values)
+
+
+def _without_numbers(text: Any) -> Any:
+    return re.sub(r"\d+", "N", text) if isinstance(text, str) else text
 
 
 def _path_and_inode(text: str) -> tuple[str | None, str | None]:

@@ -35,6 +35,11 @@ def claim_of(dev: str) -> Callable[[Program], Object]:
     return claim
 
 
+def infoblock_of(dev: str) -> Callable[[Program], Object]:
+    """The kernel's copy."""
+    return lambda prog: claim_of(dev)(prog).pfn_sb
+
+
 def mount_of(path: str) -> Callable[[Program], Object]:
     return lambda prog: next(iter(for_each_mount(prog, dst=path)))
 
@@ -45,7 +50,11 @@ OBJECTS = [
     ("pmem-list", "claim of a sector namespace", claim_of("namespace0.0")),
     ("pmem-rmap", "mount of the device nodes", mount_of("/dev")),
     ("pmem-pages", "mount of a file", mount_of("/mnt/small")),
-    ("pmem-poison", "mount of a file", mount_of("/mnt/small")),
+    ("pmem-coverage", "bus", bus),
+    ("pmem-coverage", "info block", infoblock_of("namespace5.0")),
+    ("pmem-memmap", "info block", infoblock_of("namespace2.0")),
+    ("pmem-usage", "bus", bus),
+    ("pmem-usage", "info block", infoblock_of("namespace5.0")),
 ]
 
 

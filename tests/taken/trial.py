@@ -40,16 +40,20 @@ Paths = Mapping[str, frozenset[str]]
 SECONDS = 120
 """After which an answer counts as one that never comes."""
 
+_PLACES = {"in_ram", "on_pmem", "saved", "unmapped"}
+_CHECK = {"total", "looked_at", "zero", "heads", "foreign", "used", "entries", "entries_idle"}
 _COUNTS = {
     "pmem-pages": {"pages", "size"},
-    "pmem-coverage": {"total", "looked_at", "zero", "heads", "foreign", "used", "entries",
-                      "entries_idle"},
-}  # fmt: skip
+    "pmem-coverage": _PLACES | _CHECK,
+    "pmem-memmap": _PLACES,
+    "pmem-namespaces": _PLACES,
+}
 _CUTS = {"pmem-pages": {"ranges"}}
 _PAGES_BY_STATE = {
     "pmem-usage": {"original", "excluded", "remaining", "truncated", "memory_hole", "overlap"},
     "pmem-memmap": {"saved"},
-    "pmem-coverage": {"saved"},
+    "pmem-namespaces": {"saved"},
+    "pmem-coverage": {"saved"} | _CHECK,
 }
 
 

@@ -166,7 +166,7 @@ def _marked(prog: Program, item: "NamespaceCoverage") -> bool:
     return _has_list(prog) or any(
         s.pmem
         and s.physical is not None
-        and s.physical < item.end
+        and s.physical < (item.end or item.start + 1)
         and item.start < s.physical + s.memory_size
         for s in dump_of(prog).segments
     )

@@ -30,6 +30,7 @@ from drgn_pmem.analysis.inventory.parts import (
     INFOBLOCK,
     METADATA,
     PADDING,
+    UNKNOWN,
     USERDATA,
     Stretch,
     stretches_of_block,
@@ -42,9 +43,10 @@ from drgn_pmem.analysis.memmap.without_debuginfo import struct_pages_of_data
 from drgn_pmem.dumpfile import Coverage, State, coverage_of, dump_of
 from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.formats.infoblock import PFN_MODE_PMEM, InfoBlock, fill_in_defaults
+from drgn_pmem.kernel.kmod import has_kernel_debug_info
 from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.pgmap import Pgmap
-from drgn_pmem.partial import Cause, Incomplete, Partial, Problems
+from drgn_pmem.partial import Cause, Incomplete, Partial, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("CoverageAnswer", "NamespaceCoverage", "read_namespace_coverage")
@@ -59,21 +61,23 @@ class NamespaceCoverage(Record):
     map: str | None
     start: int = shown(Show.ADDRESS)
     """Physical."""
-    end: int = shown(Show.ADDRESS)
-    """Exclusive."""
+    end: int | None = shown(Show.ADDRESS)
+    """Exclusive; None if that is not known."""
     stretches: tuple[Stretch, ...]
     infoblock: dict[State, int]
     metadata: dict[State, int]
     """Info block included."""
     userdata: dict[State, int]
+    unknown: dict[State, int]
+    """Metadata and user data of which the boundary is not known."""
     struct_pages: dict[State, int]
     """Struct pages that read as zero count as excluded."""
     pages: StructPages | None
     check: MemmapCheck | None
     intact: bool = False
     """Whether all struct pages that were saved could be checked, and are the crashed kernel's."""
-    kmem: int = 0
-    """bytes of it that the kernel used as RAM (dax/kmem)"""
+    kmem: int | None = 0
+    """bytes of it that the kernel used as RAM (dax/kmem); None if that is not known"""
     notes: tuple[str, ...] = ()
     advice: str = ""
     coverage: Coverage | None = shown(Show.HIDDEN, default=None)
@@ -90,7 +94,7 @@ class NamespaceCoverage(Record):
     @property
     def placed(self) -> bool:
         """Whether it is known where all its struct pages are."""
-        return self.pages is not None and not self.pages.unknown and not self.kmem
+        return self.pages is not None and not self.pages.unknown and self.kmem == 0
 
     @property
     def location(self) -> str | None:
@@ -131,10 +135,18 @@ class NamespaceCoverage(Record):
             return "pmem"
         if self.pages is not None and self.pages.unknown:
             return None
+        if self.unknown.get(State.SAVED) or not self.memmap_known:
+            return None
         # Struct pages in RAM are in every dump: of those on pmem and in RAM, more than these.
         mixed = self.pages is not None and self.pages.on_pmem and not self.kmem
         always = self.pages.in_ram if mixed and self.pages is not None else 0
         return "metadata" if self.memmap_saved > always else "nothing"
+
+    @property
+    def memmap_known(self) -> bool:
+        """Whether it is known which struct pages it has, or that it has none."""
+        none = self.map is None and self.mode in ("raw", "sector")
+        return self.pages is not None or bool(self.kmem) or none
 
     @property
     def case(self) -> str | None:
@@ -160,13 +172,14 @@ class NamespaceCoverage(Record):
             "mode": self.mode,
             "map": self.map,
             "start": f"{self.start:#x}",
-            "end": f"{self.end:#x}",
+            "end": None if self.end is None else f"{self.end:#x}",
             "case": self.case,
             "location": self.location,
             "scope": self.scope,
             "infoblock": sizes(self.infoblock),
             "metadata": sizes(self.metadata),
             "userdata": sizes(self.userdata),
+            "unknown": sizes(self.unknown),
             "struct_pages": sizes(self.struct_pages),
             "memmap": self.pages.to_json() if self.pages else None,
             "check": self.check.to_json() if self.check else None,
@@ -190,7 +203,7 @@ def _verdict(item: NamespaceCoverage) -> str:
             "its struct pages were initialised again after the crash, by the capture kernel: "
             f"{item.check.evidence}; nothing they say is of the crashed kernel"
         )
-    data = _share(item.userdata)
+    data = _share(item)
     if item.kmem:
         return f"{item.kmem} bytes of it were used as RAM (System RAM (kmem)); {data}"
     if item.location is None:
@@ -228,9 +241,12 @@ def _others(states: dict[State, int]) -> str:
     return "/".join(state.value for state in states if state is not State.SAVED)
 
 
-def _share(states: dict[State, int]) -> str:
+def _share(item: NamespaceCoverage) -> str:
     """How much of the user data was saved."""
+    states = item.userdata
     total = sum(states.values())
+    if not total and item.unknown and State.SAVED not in item.unknown:
+        return f"no data is in the dump ({_others(item.unknown)})"
     if not total:
         return "where its data is is not known"
     saved = states.get(State.SAVED, 0)
@@ -304,20 +320,21 @@ class _Reader:
         problems = Problems()
         stretches = tuple(stretches_of_namespace(self.prog, namespace, problems))
         pages = memmap.struct_pages
-        machine = problems.take(read_machine(self.prog))
-        kmem = machine.system_ram.size(namespace.range.start, namespace.range.end)
+        start, end = namespace.range.start, namespace.range.end
+        kmem = self._kmem(start, end, namespace.mode, problems)
         states, check, intact = self._check(pages, memmap.pgmap, notes, problems)
         self.problems.extend(problems, namespace.dev)
         return NamespaceCoverage(
             namespace=namespace.dev,
             mode=namespace.mode,
             map=namespace.map,
-            start=namespace.range.start,
-            end=namespace.range.end,
+            start=start,
+            end=end,
             stretches=stretches,
             infoblock=self.count(stretches, INFOBLOCK),
             metadata=self.count(stretches, INFOBLOCK, METADATA),
             userdata=self.count(stretches, USERDATA),
+            unknown=self.count(stretches, UNKNOWN),
             struct_pages=states,
             pages=pages,
             check=check,
@@ -326,6 +343,13 @@ class _Reader:
             notes=tuple(notes),
             coverage=self.coverage,
         )
+
+    def _kmem(self, start: int, end: int, mode: str | None, problems: Problems) -> int | None:
+        """Bytes of a namespace that are RAM; only a devdax one can be (drivers/dax/kmem.c)."""
+        machine = read_machine(self.prog)
+        size = problems.take(machine).system_ram.size(start, end)
+        known = machine.complete or mode not in (None, "devdax")
+        return size if size or known else None
 
     def _check(
         self,
@@ -392,8 +416,23 @@ class _Reader:
         # That debug info is missing is said once.
         known = bool(self.problems)
         self.problems.extend(p for p in problems if p.cause is not Cause.NO_DEBUG_INFO or not known)
-        self.notes.append(f"no debug info: namespaces by their info blocks, in {found.searched}")
         wanted = [b for b in found.blocks if b.block or b.namespace]
+        if any(p.cause is Cause.NO_DEBUG_INFO for p in self.problems):
+            why = "no debug info"
+        else:
+            why = "the kernel's namespaces could not be read"
+            # One that the kernel did not use has an info block as well.
+            for block in wanted:
+                if block.namespace is None:
+                    of = f"info block at {block.start:#x}"
+                    self.problems.add(
+                        Problem(
+                            cause=Cause.NOT_SAVED,
+                            why=f"{of}: whether its namespace was enabled is not known",
+                        )
+                    )
+            wanted = [b for b in wanted if b.namespace is not None]
+        self.notes.append(f"{why}: namespaces by their info blocks, in {found.searched}")
         if name is not None:
             wanted = [b for b in wanted if b.is_called(name)]
         return [self.of_block(b) for b in wanted]
@@ -403,32 +442,39 @@ class _Reader:
         problems = Problems()
         pages: StructPages | None = None
         notes = list(found.notes)
-        if found.data is not None and isinstance(found.block, InfoBlock):
-            first, end = found.data
+        mode = "sector" if found.chain else found.kind if found.data else None
+        end = max((item.end for item in stretches), default=None)
+        kmem: int | None = 0
+        if end is not None and has_kernel_debug_info(self.prog):
+            kmem = self._kmem(found.start, end, mode, problems)
+        if not kmem and found.data is not None and isinstance(found.block, InfoBlock):
+            first, data_end = found.data
             if found.block.mode != PFN_MODE_PMEM:
                 # Without an altmap the pages before the data have struct pages as well.
                 first = found.start + fill_in_defaults(found.block).start_pad
             with problems.trying("struct pages"):
-                pages = problems.take(struct_pages_of_data(self.prog, found.start, first, end))
+                pages = problems.take(struct_pages_of_data(self.prog, found.start, first, data_end))
         states, check, intact = self._check(pages, None, notes, problems)
         self.problems.extend(problems, found.namespace or f"at {found.start:#x}")
         block = found.block
         return NamespaceCoverage(
             namespace=found.namespace,
-            mode="sector" if found.chain else found.kind if found.data else None,
+            mode=mode,
             map=("dev" if block.mode == PFN_MODE_PMEM else "mem")
             if isinstance(block, InfoBlock)
             else None,
             start=found.start,
-            end=max((item.end for item in stretches), default=found.start),
+            end=end,
             stretches=stretches,
             infoblock=self.count(stretches, INFOBLOCK),
             metadata=self.count(stretches, INFOBLOCK, METADATA),
             userdata=self.count(stretches, USERDATA),
+            unknown=self.count(stretches, UNKNOWN),
             struct_pages=states,
             pages=pages,
             check=check,
             intact=intact,
+            kmem=kmem,
             notes=tuple(notes),
             coverage=self.coverage,
         )

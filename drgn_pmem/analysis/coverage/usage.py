@@ -20,7 +20,7 @@ from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.analysis.inventory.parts import USERDATA
 from drgn_pmem.dumpfile import Coverage, DumpFile, State, coverage_of, dump_of, vmcoreinfo_of
 from drgn_pmem.errors import DumpFileError, NotFound
-from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.partial import Cause, Partial, Problems
 from drgn_pmem.ranges import Range, RangeSet
 from drgn_pmem.record import Record, shown
 
@@ -58,7 +58,8 @@ class Usage(Record):
     pmem_userdata: dict[State, int]
     """All other persistent memory."""
     pmem_known: bool = True
-    """Whether anything told what was persistent memory; a machine without any is known too."""
+    """Whether it is known what was persistent memory, and what of it is metadata; a machine
+    without any is known too."""
     overlap: int = 0
     """Pages that more than one segment has; makedumpfile counts them again."""
     notes: tuple[str, ...] = ()
@@ -133,7 +134,7 @@ def read_usage(prog: Program) -> Partial[Usage]:
     original, end = _present(coverage, size)
     problems = Problems()
     notes: list[str] = []
-    metadata, userdata = _pmem(prog, coverage, size, notes, problems)
+    metadata, userdata, known = _pmem(prog, coverage, size, notes, problems)
     cut = _cut_through(coverage, size)
     usage = Usage(
         page_size=size,
@@ -143,7 +144,7 @@ def read_usage(prog: Program) -> Partial[Usage]:
         truncated=_begun(coverage, State.TRUNCATED, size) + cut,
         pmem_metadata=metadata,
         pmem_userdata=userdata,
-        pmem_known=bool(metadata or userdata or problems.take(read_machine(prog)).iomem),
+        pmem_known=known,
         overlap=_overlap(dump, size, original),
         notes=tuple(notes),
     )
@@ -185,8 +186,8 @@ def _present(coverage: Coverage, size: int) -> tuple[int, int]:
 
 def _pmem(
     prog: Program, coverage: Coverage, size: int, notes: list[str], problems: Problems
-) -> tuple[dict[State, int], dict[State, int]]:
-    """Pages of pmem metadata and user data by state."""
+) -> tuple[dict[State, int], dict[State, int], bool]:
+    """Pages of pmem metadata and user data by state, and whether those are all."""
     ranges: list[Range] = []
     everything: list[Range] = []
     namespaces: tuple[NamespaceCoverage, ...] = ()
@@ -196,11 +197,18 @@ def _pmem(
         except NotFound as error:
             notes.append(str(error))
     for item in namespaces:
+        if item.end is None:
+            continue
         everything.append(Range(item.start, item.end))
         if item.map == "dev":
             data = min((s.start for s in item.stretches if s.kind == USERDATA), default=item.end)
             ranges.append(Range(item.start, data))
-    machine = problems.take(read_machine(prog))
+    partial = read_machine(prog)
+    machine = problems.take(partial)
+    # Without debug info, what the dump itself says is all that is asked for.
+    unread = any(p.degrades and p.cause is not Cause.NO_DEBUG_INFO for p in partial.problems)
+    known = {n.namespace for n in namespaces if not n.unknown or n.mode in ("raw", "sector")}
+    mixed = any(n.enabled is not False and n.dev not in known for n in machine.namespaces)
     # What was used as RAM is no persistent memory to makedumpfile.
     pmem = machine.pmem.union(everything).subtract(machine.system_ram)
     if machine.pmem_sources and "PF_DEV" not in machine.pmem_sources and not dump_of(prog).segments:
@@ -210,7 +218,8 @@ def _pmem(
     for part in pmem:
         for piece, is_metadata in metadata.split(part.start, part.end):
             _add(meta if is_metadata else data_states, coverage, piece)
-    return _pages(meta, size), _pages(data_states, size)
+    pages = _pages(meta, size), _pages(data_states, size)
+    return *pages, not unread and not mixed and bool(any(pages) or machine.iomem)
 
 
 def _add(states: dict[State, int], coverage: Coverage, part: Range) -> None:

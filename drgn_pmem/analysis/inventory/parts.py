@@ -23,6 +23,7 @@ __all__ = (
     "INFOBLOCK",
     "METADATA",
     "PADDING",
+    "UNKNOWN",
     "USERDATA",
     "Stretch",
     "stretches_of_block",
@@ -33,13 +34,15 @@ INFOBLOCK = "info block"
 METADATA = "metadata"
 USERDATA = "data"
 PADDING = "free"
+UNKNOWN = "unknown"
 
 
 class Stretch(Record):
     """A part of a namespace, physical, end exclusive."""
 
     kind: str
-    """``"info block"``, ``"metadata"`` (without the info block), ``"data"``, ``"free"``."""
+    """``"info block"``, ``"metadata"`` (without the info block), ``"data"``, ``"free"``,
+    ``"unknown"`` (metadata and data, of which the boundary is not known)."""
     start: int = shown(Show.ADDRESS)
     end: int = shown(Show.ADDRESS)
 
@@ -61,21 +64,18 @@ def stretches_of_namespace(
             problems.add(
                 Problem(
                     cause=Cause.NOT_SAVED,
-                    why="its BTT arenas are not in the dump: all of it counts as data",
+                    why="its BTT arenas are not in the dump: what of it is data is not known",
                 )
             )
-            yield Stretch(kind=USERDATA, start=start, end=end)
+            yield Stretch(kind=UNKNOWN, start=start, end=end)
             return
         yield from _arenas(chain, start, end)
         return
     if namespace.data_offset is None:
-        problems.add(
-            Problem(
-                cause=Cause.NOT_SAVED,
-                why="where its data begins is not known: all of it counts as data",
-            )
-        )
-    data = min(start + (namespace.data_offset or 0), end)
+        problems.add(Problem(cause=Cause.NOT_SAVED, why="where its data begins is not known"))
+        yield Stretch(kind=UNKNOWN, start=start, end=end)
+        return
+    data = min(start + namespace.data_offset, end)
     yield from _front(start, data)
     data_end = end if namespace.size is None else min(end, data + namespace.size)
     yield Stretch(kind=USERDATA, start=data, end=data_end)

@@ -56,8 +56,9 @@ class Memmap(Record):
     page_shift: int
     parts: tuple[tuple[str, int, State | None], ...]
     """(kind of stretch, bytes, what the dump holds of it) from front to end, for a drawing."""
-    agree: bool
-    """Whether all sources that there are say the same."""
+    agree: bool | None
+    """Whether all sources that there are say the same; None if one could not be read and the others
+    do."""
 
     @property
     def place(self) -> str | None:
@@ -252,7 +253,7 @@ class _Reader:
             notes=(*self.differences, *self.notes),
             page_shift=self.shift,
             parts=parts,
-            agree=not self.differences,
+            agree=False if self.differences else None if self.problems else True,
         )
         return self.problems.partial(memmap)
 
@@ -325,7 +326,14 @@ class _Reader:
 
     def _compare_list(self) -> None:
         metadata = self._metadata()
-        if self.entry is not None and self.entry.state != "live":
+        if self.entry is not None and self.entry.state == "unknown":
+            self.problems.add(
+                Problem(
+                    cause=Cause.NOT_SAVED,
+                    why=f"list entry: {self.entry.reason or 'what it belongs to is not known'}",
+                )
+            )
+        elif self.entry is not None and self.entry.state != "live":
             self.differences.append(f"list entry is {self.entry.state}: {self.entry.reason}")
         elif self.entry is not None and metadata is not None:
             listed = (self.entry.start_pfn, self.entry.end_pfn)
