@@ -216,8 +216,14 @@ def _match(count: int, fits: Sequence[Sequence[bool]]) -> list[int | None]:
 
 
 def _says_unknown(value: Any) -> bool:
-    values = value.values() if isinstance(value, Mapping) else ()
-    return any(item == "unknown" or _says_unknown(item) for item in values)
+    """Whether a record says that it, or a part of it, is not known."""
+    items = value.items() if isinstance(value, Mapping) else ()
+    return any(
+        item == "unknown"
+        or (key == "state" and isinstance(item, str) and item in NOT_SAVED)
+        or _says_unknown(item)
+        for key, item in items
+    )
 
 
 def _without_numbers(text: Any) -> Any:

@@ -110,6 +110,14 @@ def test_entry_that_says_unknown_may_be_part_of_another() -> None:
     assert wrong(full, part)
 
 
+def test_what_was_not_saved_of_a_record_may_be_one_of_its_own() -> None:
+    full = [{"status": "idle", "state": "saved", "pages": 9, "flags": 1}]
+    rest = {"status": "idle", "state": "saved", "pages": 8, "flags": 1}
+    assert not wrong(full, [rest, {"status": "absent", "state": "absent", "flags": None}])
+    assert wrong(full, [rest, {"status": "absent", "state": "absent", "flags": 2}])
+    assert wrong(full, [rest, {"status": "idle", "state": "saved", "flags": None}])
+
+
 def test_whole_answer_keeps_the_order() -> None:
     assert wrong([1, 2], [2, 1], whole=True)
 

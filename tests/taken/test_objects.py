@@ -49,6 +49,7 @@ OBJECTS = [
     ("pmem-list", "claim of a devdax namespace", claim_of("namespace3.0")),
     ("pmem-list", "claim of a sector namespace", claim_of("namespace0.0")),
     ("pmem-rmap", "mount of the device nodes", mount_of("/dev")),
+    ("pmem-page", "mount of the device nodes", mount_of("/dev")),
     ("pmem-pages", "mount of a file", mount_of("/mnt/small")),
     ("pmem-coverage", "bus", bus),
     ("pmem-coverage", "info block", infoblock_of("namespace5.0")),

@@ -387,10 +387,10 @@ def describe_mapping(prog: Program, mapping: "Object | int") -> Partial[str]:
     if file is not None:
         return problems.partial(file.text(problems))
     char = next((char for char in chars.value if char.inode.mapping == mapping), None)
+    problems.take(chars)
     if char is not None:
         return problems.partial(char.paths[0])
     problems.take(files)
-    problems.take(chars)
     text = f"address space {mapping:#x}"
     with problems.trying(text):
         inode = host_of_mapping(prog, mapping)
