@@ -8,13 +8,14 @@ A dump with the debug info that belongs to it, for scripts, the shell and the co
 path that cannot be opened is an error: nothing here falls back to the running kernel.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 import logging
 import os
 from pathlib import Path
 import re
 import struct
+from typing import IO
 
 import drgn
 
@@ -206,6 +207,23 @@ def _fits(prog: drgn.Program) -> bool:
     return fit_of(vmcoreinfo_of(prog), read) is Fit.YES
 
 
+def _notes(table: bytes, order: str) -> Iterator[tuple[int, int]]:
+    """File offset and size (bytes) of each PT_NOTE of a table of program headers."""
+    for start in range(0, len(table) - _PHDR_SIZE + 1, _PHDR_SIZE):
+        (type_,) = struct.unpack_from(f"{order}I", table, start)
+        if type_ == _PT_NOTE:
+            yield struct.unpack_from(f"{order}Q16xQ", table, start + 8)
+
+
+def _is_erased(file: IO[bytes], note: tuple[int, int]) -> bool:
+    """Whether notes say that makedumpfile erased data, which open_program() warns of."""
+    offset, size = note
+    if offset >= 1 << 63:
+        return False
+    file.seek(offset)
+    return b"ERASEINFO\0" in file.read(min(size, _MAX_NOTES))
+
+
 def _open_images(
     names: Sequence[str], vmcoreinfo: bytes | None, architecture: "drgn.Architecture | None"
 ) -> tuple[drgn.Program, list[str]]:
@@ -258,6 +276,8 @@ def _is_whole_elf(path: str) -> bool:
             return False
         file.seek(offset)
         table = file.read(size * count)
+        if any(_is_erased(file, note) for note in _notes(table, order)):
+            return False
     if len(table) < size * count:
         return False
     for start in range(0, len(table), size):

@@ -25,14 +25,17 @@ import numpy.typing as npt
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat, Note
 from drgn_pmem.dumpfile.segments import ElfMemory, Pieces, SegmentTable, bytes_there, elf_coverage
 from drgn_pmem.dumpfile.source import ByteSource
+from drgn_pmem.dumpfile.vmcoreinfo import printable
 from drgn_pmem.errors import DumpFileError
 
 __all__ = (
+    "MAX_ERASEINFO",
     "MAX_NOTES",
     "MAX_NOTE_BYTES",
     "MAX_PROGRAM_HEADERS",
     "MAX_VMCOREINFO",
     "check_note_size",
+    "erase_commands",
     "open_elf",
     "read_notes",
 )
@@ -51,6 +54,8 @@ MAX_NOTE_BYTES = 1 << 27
 largest, are tens of megabytes)."""
 MAX_VMCOREINFO = 1 << 20
 """A VMCOREINFO note of more bytes is refused (the kernel's is a page or two)."""
+MAX_ERASEINFO = 1 << 20
+"""Bytes of erase commands; longer ones are refused."""
 _WINDOW = 1 << 16
 """Bytes of a note segment that are read at once; longer descriptors are not."""
 _MAX_NAME = 256
@@ -88,6 +93,11 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
         if note.name == b"VMCOREINFO":  # drgn takes the last one
             check_note_size(source.path, "VMCOREINFO note", note.size, MAX_VMCOREINFO)
             vmcoreinfo = source.read(note.offset, note.size).rstrip(b"\0") or None
+    erased: tuple[str, ...] = ()
+    for note in notes:
+        if note.name == b"ERASEINFO":
+            check_note_size(source.path, "ERASEINFO note", note.size, MAX_ERASEINFO)
+            erased += erase_commands(source.read(note.offset, note.size))
     loads = SegmentTable(table, np.flatnonzero(table["p_type"] == PT_LOAD).astype(np.int64), bits)
     # All p_paddr 0 and nothing that says "kernel": a core of a process. One segment at 0 may be a
     # whole guest.
@@ -117,9 +127,15 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
         coverage_builder=functools.partial(elf_coverage, source, pieces, unknown),
         memory_builder=functools.partial(ElfMemory, source, pieces),
         source=source,
+        erased=erased,
         hypervisor=_is_of_hypervisor(notes, loads),
         physical_addresses=physical,
     )
+
+
+def erase_commands(text: bytes) -> tuple[str, ...]:
+    """The lines of ERASEINFO, escaped."""
+    return tuple(printable(line) for line in text.split(b"\0", 1)[0].split(b"\n") if line.strip())
 
 
 def _is_of_hypervisor(notes: "list[Note]", loads: SegmentTable) -> bool:

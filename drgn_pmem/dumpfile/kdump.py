@@ -25,9 +25,11 @@ import numpy as np
 from drgn_pmem.dumpfile.bitmap import COMPRESSION, Bitmaps, bitmap_coverage, descriptor_flags
 from drgn_pmem.dumpfile.coverage import State
 from drgn_pmem.dumpfile.elf import (
+    MAX_ERASEINFO,
     MAX_NOTE_BYTES,
     MAX_VMCOREINFO,
     check_note_size,
+    erase_commands,
     read_notes,
 )
 from drgn_pmem.dumpfile.pages import KdumpMemory
@@ -48,9 +50,6 @@ EXCLUDED_VMEMMAP = 0x10
 
 MAX_PFN = 1 << 38
 """More page frames than this (1 PiB of 4 KiB pages) are taken for damage."""
-MAX_ERASEINFO = 1 << 20
-"""Bytes of erase commands; longer ones are refused, since libkdumpfile reads them when it opens a
-file."""
 
 # utsname's members are spelled out: dissect.cstruct 4.7 forgets the padding behind a nested
 # structure.
@@ -236,6 +235,7 @@ def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> Dump
         memory_builder=functools.partial(KdumpMemory, bitmaps),
         source=source,
         kdump=header,
+        erased=erase_commands(source.read(header.offset_eraseinfo, header.size_eraseinfo)),
     )
 
 

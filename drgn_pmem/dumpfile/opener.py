@@ -18,7 +18,7 @@ from drgn_pmem.dumpfile.coverage import Coverage, State
 from drgn_pmem.dumpfile.elf import open_elf
 from drgn_pmem.dumpfile.flattened import MAGIC as FLATTENED_MAGIC, FlattenedSource
 from drgn_pmem.dumpfile.kdump import MAGICS as KDUMP_MAGICS, open_kdump
-from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
+from drgn_pmem.dumpfile.records import ERASED, DumpFile, DumpFormat
 from drgn_pmem.dumpfile.source import FileSource
 from drgn_pmem.errors import DumpFileError
 
@@ -26,6 +26,7 @@ __all__ = (
     "coverage_of",
     "dump_of",
     "has_dump",
+    "is_erased",
     "live_dump",
     "open_dump",
     "set_coverage",
@@ -183,6 +184,11 @@ def has_dump(prog: drgn.Program) -> bool:
         or prog.core_dump_path is not None
         or bool(prog.flags & drgn.ProgramFlags.IS_LIVE)
     )
+
+
+def is_erased(prog: drgn.Program, data: bytes) -> bool:
+    """Whether bytes of memory are what is left where makedumpfile erased data."""
+    return data.startswith(ERASED) and has_dump(prog) and dump_of(prog).is_erased(data)
 
 
 def set_dump(prog: drgn.Program, dump: DumpFile) -> None:

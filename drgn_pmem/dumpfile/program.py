@@ -31,6 +31,8 @@ from drgn_pmem.formats.architecture import ARCHITECTURES, find_architecture
 __all__ = ("open_image_program", "open_program")
 
 _READER_KNOB = "DRGN_PREFER_PGTABLE_READER"
+_SHOWN = 5
+"""Erase commands that the opening line shows."""
 _PPC64_DIRECT_MAP = 0xC000000000000000
 """``PAGE_OFFSET`` of 64-bit POWER."""
 
@@ -89,6 +91,12 @@ def _open(
         prog = _open_in_place(dump, vmcoreinfo, architecture, lines)
     else:
         prog = _open_file(dump, vmcoreinfo, architecture, lines)
+    if dump.erased:
+        lines.append(
+            f"{dump.path}: makedumpfile erased data from this dump, every byte of it reads as X:"
+            f" {'; '.join(dump.erased[:_SHOWN])}"
+            f"{f' and {len(dump.erased) - _SHOWN} more' if len(dump.erased) > _SHOWN else ''}"
+        )
     if dump.truncated:
         lines.append(
             f"{dump.path}: the file is truncated: it ends before the data that its headers"

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from drgn_pmem.dumpfile.kdump import KdumpHeader
     from drgn_pmem.dumpfile.source import ByteSource
 
-__all__ = ("PF_DEV", "DumpFile", "DumpFormat", "Note", "PhysicalMemory", "Segment")
+__all__ = ("ERASED", "PF_DEV", "DumpFile", "DumpFormat", "Note", "PhysicalMemory", "Segment")
 
+ERASED = b"X"
+"""What makedumpfile writes over every byte that it erases (erase_info.c)."""
 PF_DEV = 1 << 4
 """``p_flags`` bit that marks device memory (pmem); proposed with RFC v1 of the pmem dump series,
 never merged. A low bit that ELF leaves unassigned."""
@@ -152,6 +154,9 @@ class DumpFile:
     """The bytes, reassembled if the file is flattened; ``None`` if live."""
     kdump: "KdumpHeader | None" = field(default=None, repr=False)
     """Header fields of a kdump-compressed dump."""
+    erased: tuple[str, ...] = ()
+    """What ``makedumpfile --config`` erased: its commands, as ERASEINFO has them; escaped. Erased
+    bytes are :data:`ERASED`."""
     hypervisor: bool = False
     """Whether QEMU (or libvirt) took the dump, from outside of the guest."""
     physical_addresses: bool = True
@@ -191,6 +196,10 @@ class DumpFile:
     def size(self) -> int:
         """Bytes of the file, reassembled if it is flattened; 0 for a live target."""
         return self.source.size if self.source is not None else 0
+
+    def is_erased(self, data: bytes) -> bool:
+        """Whether bytes of memory are what is left where makedumpfile erased."""
+        return bool(self.erased) and len(data) > 0 and data == ERASED * len(data)
 
     def note_data(self, note: Note, limit: int = 1 << 20) -> bytes:
         """Descriptor of a note, at most ``limit`` bytes."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from drgn import Object, Program
 
+from drgn_pmem.dumpfile.opener import is_erased
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.memory import Layout, cached, list_nodes, memory_of
 from drgn_pmem.kernel.walk import LIMIT
@@ -108,11 +109,12 @@ def _layouts(prog: Program) -> _Layouts:
 def _read(layouts: _Layouts, address: int) -> tuple[Task, int]:
     values = layouts.task.read(address)
     comm = layouts.memory.read(address + layouts.comm, layouts.comm_size).partition(b"\0")[0]
+    prog = layouts.memory.prog
     task = Task(
         address=address,
         pid=values["pid"],
         tgid=values["tgid"],
-        comm=comm.decode("utf-8", "backslashreplace"),
+        comm="erased" if is_erased(prog, comm) else comm.decode("utf-8", "backslashreplace"),
         mm=values["mm"],
         files=values["files"],
         kernel_thread=bool(values["flags"] & _PF_KTHREAD),
