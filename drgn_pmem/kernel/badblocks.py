@@ -22,7 +22,7 @@ from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.nvdimm import Bus, for_each_bus
 from drgn_pmem.kernel.region import for_each_region
 from drgn_pmem.kernel.walk import bounded
-from drgn_pmem.partial import Partial, Problems, WalkError
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
@@ -50,8 +50,9 @@ _ENTRY_SIZE = 8
 class BadRange(Record):
     """Memory that one source says is bad."""
 
-    source: str
-    """``"ndbus0 badrange"``, ``"region0 badblocks"``, ``"pmem0 badblocks"``"""
+    source: str | None
+    """``"ndbus0 badrange"``, ``"region0 badblocks"``, ``"pmem0 badblocks"``; None for the badblocks
+    of a disk whose name could not be read."""
     start: int = shown(Show.ADDRESS, key="physical")
     """Physical address."""
     length: int
@@ -70,11 +71,12 @@ class BadRange(Record):
     @property
     def arithmetic(self) -> str:
         """How the physical address follows from what the source says."""
+        source = self.source or "badblocks of a disk whose name was not saved"
         if self.sector is None:
-            return f"{self.source}: physical {self.start:#x}, {self.length} bytes"
+            return f"{source}: physical {self.start:#x}, {self.length} bytes"
         sectors = self.length // SECTOR
         return (
-            f"{self.source}: sector {self.sector} ({sectors} of {SECTOR} bytes);"
+            f"{source}: sector {self.sector} ({sectors} of {SECTOR} bytes);"
             f" {self.base:#x} + {self.sector} * {SECTOR} = physical {self.start:#x}"
         )
 
@@ -113,8 +115,10 @@ def read_badblocks(badblocks: Object) -> list[tuple[int, int, bool]]:
     return found
 
 
-def _of_badblocks(source: str, badblocks: Object, base: int, problems: Problems) -> list[BadRange]:
-    found = problems.attempt(source, lambda: read_badblocks(badblocks)) or []
+def _of_badblocks(
+    source: str | None, badblocks: Object, base: int, problems: Problems, what: str = ""
+) -> list[BadRange]:
+    found = problems.attempt(source or what, lambda: read_badblocks(badblocks)) or []
     return [
         BadRange(
             source=source,
@@ -159,11 +163,16 @@ def _of_namespace(prog: Program, namespace: Namespace, problems: Problems) -> li
     pmem = cast("struct pmem_device *", device.driver_data)
     if not pmem:
         return []
-    source = f"{namespace.blockdev or namespace.dev} badblocks"
+    # The block device's, not the namespace's: without its name they are nobody's.
+    source = f"{namespace.blockdev} badblocks" if namespace.blockdev else None
+    what = f"badblocks of the block device of {namespace.dev}"
+    if source is None:
+        problems.add(Problem(cause=Cause.NOT_SAVED, why="its name is not known"), what)
     if namespace.data_offset is None:
-        problems.add(WalkError("where the data of the namespace begins is not known"), source)
+        problems.add(WalkError("where the data of the namespace begins is not known"), what)
         return []
-    return _of_badblocks(source, pmem.bb, namespace.resource + namespace.data_offset, problems)
+    base = namespace.resource + namespace.data_offset
+    return _of_badblocks(source, pmem.bb, base, problems, what)
 
 
 def read_bad_ranges(prog: Program) -> Partial[list[BadRange]]:

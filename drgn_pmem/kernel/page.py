@@ -286,9 +286,7 @@ class _Reader:
             "aliased": aliased,
             # A poisoned tail of shared memory would poison all that share it.
             "hwpoison": None
-            if layout.hwpoison_bit is None
-            or aliased is not False
-            or (maybe_dax and head_pfn != pfn)
+            if layout.hwpoison_bit is None or aliased is not False or maybe_dax
             else bool(flags & layout.hwpoison_bit),
             **self._zone(flags),
         }

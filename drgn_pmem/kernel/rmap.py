@@ -14,12 +14,14 @@ from collections.abc import Iterator
 import enum
 from typing import Any
 
-from drgn import FaultError, Object, Program
-from drgn.helpers.linux.mm import follow_phys
+from drgn import Object, Program
 
+from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.memory import Layout, address_of, cached, memory_of
+from drgn_pmem.kernel.pagetable import Extent, translate
+from drgn_pmem.kernel.root import walk_process
 from drgn_pmem.kernel.tasks import Task, tasks_of
-from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, WalkError
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, State, WalkError
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
@@ -29,6 +31,7 @@ __all__ = (
     "mapped_pfn",
     "mappers_of",
     "mappings_of_page",
+    "process_extents",
     "vmas_of_mapping",
 )
 
@@ -186,46 +189,58 @@ def vmas_of_mapping(prog: Program, mapping: "Object | int") -> Partial[tuple[Vma
     return done[address]
 
 
-def mapped_pfn(prog: Program, mm: "Object | int", address: int) -> int | None:
+def process_extents(
+    prog: Program, mm: "Object | int", start: int, end: int
+) -> Partial[tuple[Extent, ...]]:
+    """
+    What the page tables of a process map.
+
+    :param mm: ``struct mm_struct *``, or its address.
+    :param start: First virtual address.
+    :param end: End, exclusive.
+    :return: A partition of the range, in order; a problem for every part that is not known.
+    """
+    problems = Problems()
+    address = address_of(mm)
+    what = f"page tables of mm {address:#x}"
+    extents: list[Extent] = []
+    with problems.trying(what):
+        layout: Layout = cached(
+            prog, "rmap.mm", lambda: Layout(memory_of(prog), "struct mm_struct", pgd="pgd")
+        )
+        pgd = translate(prog, layout.read(address)["pgd"])
+        try:
+            extents += walk_process(prog, pgd, start, end)
+        except PmemError as error:
+            problems.add(Problem(cause=Cause.UNSUPPORTED, why=str(error)))
+    for extent in extents:
+        if extent.physical is None and extent.state is not State.UNMAPPED:
+            why = f"{extent.virtual:#x}: {extent.reason}"
+            problems.add(Problem(cause=Cause.NOT_SAVED, why=why, state=extent.state), what)
+    return problems.partial(tuple(extents))
+
+
+def mapped_pfn(prog: Program, mm: "Object | int", address: int) -> Partial[int | None]:
     """
     PFN that a process's page tables map at an address.
 
     :param mm: ``struct mm_struct *``, or its address.
     :param address: Virtual address.
-    :return: None if they map nothing.
-    :raises NotSaved: if they are not in the dump
-    :raises WalkError: if they cannot be walked: drgn does not know how on this architecture
+    :return: None if they map nothing, or that is not known: then there are problems.
     """
-    mm = address_of(mm)
-    # Its first use makes drgn fault on page tables that an ELF dump left out: zeroes would read as
-    # "nothing is mapped".
-    memory_of(prog)
-    try:
-        physical = follow_phys(Object(prog, "struct mm_struct *", mm), address).value_()
-    except FaultError as error:
-        # drgn's text for an entry that is there and maps nothing; anything else is a failed read.
-        if error.message == "address is not mapped":
-            return None
-        raise NotSaved(f"page tables of mm {mm:#x}: {error}", address=error.address) from None
-    except (NotImplementedError, ValueError) as error:
-        raise _CannotWalk(f"page tables of mm {mm:#x}: {error}") from None
-    return int(physical) >> _layouts(prog).page_shift
-
-
-class _CannotWalk(WalkError):
-    """Page tables that drgn cannot walk on this architecture."""
+    partial = process_extents(prog, mm, address, address + 1)
+    shift = _layouts(prog).page_shift
+    return partial.map(
+        lambda extents: next((e.physical >> shift for e in extents if e.physical is not None), None)
+    )
 
 
 def _prove(
     prog: Program, vma: Vma, address: int, pfn: int | None, problems: Problems
 ) -> tuple[Proof, int | None]:
-    try:
-        found = mapped_pfn(prog, vma.mm, address)
-    except _CannotWalk as error:
-        problems.add(Problem(cause=Cause.UNSUPPORTED, why=str(error)))
-        return Proof.UNREADABLE, None
-    except NotSaved as error:
-        problems.add(error)
+    partial = mapped_pfn(prog, vma.mm, address)
+    found = problems.take(partial)
+    if not partial.complete:
         return Proof.UNREADABLE, None
     if found is None:
         return Proof.VMA, None

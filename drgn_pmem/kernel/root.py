@@ -13,6 +13,7 @@ Sources: include/linux/uts_namespace.h, arch/powerpc/mm/init_64.c.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 import enum
 
 from drgn import Architecture, FaultError, Program
@@ -39,6 +40,7 @@ __all__ = (
     "ppc64_is_radix",
     "refuse_unfit",
     "root_of",
+    "walk_process",
     "walk_verified",
 )
 
@@ -137,6 +139,36 @@ def walk_verified(prog: Program, start: int, end: int) -> Iterator[Extent]:
     if root.verdict is Verdict.WRONG:
         return iter((not_known(start, end, str(root.reason)),))
     extents = _walk(prog, start, end)
+    if root.verdict is Verdict.VERIFIED:
+        return extents
+    return merge(_doubt(extent, root) for extent in extents)
+
+
+def walk_process(prog: Program, pgd: int, start: int, end: int) -> Iterator[Extent]:
+    """
+    What the page tables of a process map. Processes have tables of the kernel's own format, on
+    ppc64 only with the radix MMU.
+
+    :param pgd: Physical address of the top table.
+    :param start: First virtual address.
+    :param end: End, exclusive.
+    :raises PmemError: if tables of this kind cannot be walked
+    """
+    root = root_of(prog)
+    if root.verdict is Verdict.WRONG:
+        return iter((not_known(start, end, str(root.reason)),))
+    mmu = find_mmu(prog)
+    if _is_ppc64(prog) and not ppc64_is_radix(prog):
+        raise PmemError("page tables of processes cannot be walked with the hash MMU of ppc64")
+    if mmu is None:
+        raise PmemError(
+            "page tables of processes cannot be walked: vmcoreinfo does not describe those of the "
+            "kernel, or the architecture is not supported"
+        )
+    # User addresses are below the lowest bit that tells them from the kernel's.
+    top = mmu.levels[0]
+    own = replace(mmu, root=pgd, valid=((0, 1 << (top.shift + top.bits)),))
+    extents = walk_tables(prog, own, start, end)
     if root.verdict is Verdict.VERIFIED:
         return extents
     return merge(_doubt(extent, root) for extent in extents)

@@ -3,6 +3,7 @@
 """Owners, paths and holders of a dump that lacks one page: unknown is never nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from drgn.helpers.linux.mm import follow_phys
 import pytest
 
 from drgn_pmem.analysis.owners.daxfiles import DaxFile, dax_files_of
+from drgn_pmem.kernel import badblocks
 from drgn_pmem.kernel.tasks import openers_of, tasks_of
 from drgn_pmem.partial import State
 
@@ -153,3 +155,21 @@ def test_a_struct_page_that_was_not_saved_makes_the_answer_incomplete(prog: Prog
     assert not whole
     assert answer["owners"]
     assert answer["refcount"] is None
+
+
+def test_badblocks_of_a_disk_without_a_name_are_nobodys(
+    prog: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask() -> tuple[bool, Any]:
+        namespaces = badblocks.for_each_namespace(prog)
+        nameless = namespaces.map(lambda found: [replace(n, blockdev=None) for n in found])
+        monkeypatch.setattr(badblocks, "for_each_namespace", lambda prog: nameless)
+        return asked(prog, "pmem-poison")
+
+    answer = forked(ask)
+    assert isinstance(answer, tuple), answer
+    whole, pages = answer
+    assert not whole
+    (page,) = (page for page in pages if page["pfn"] == 0x1009F3)
+    assert page["sources"] == ["unknown"]
+    assert page["ranges"][0]["source"] is None

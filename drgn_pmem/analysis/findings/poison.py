@@ -76,7 +76,7 @@ class PoisonedPage(Record):
     @property
     def sources(self) -> list[str]:
         """Which records know of it."""
-        names = [r.source for r in self.ranges]
+        names = [r.source or "unknown" for r in self.ranges]
         if self.owners.trusted and self.owners.page.hwpoison:
             names.append("HWPoison")
         if self.lines:

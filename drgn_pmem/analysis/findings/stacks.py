@@ -306,7 +306,7 @@ class _Searcher:
             inside = words[(words >= np.uint64(vma.start)) & (words < np.uint64(vma.end))]
             for address in np.unique(inside).tolist():
                 with self.problems.trying(f"user buffer of {task.pid}"):
-                    pfn = mapped_pfn(self.prog, task.mm, address)
+                    pfn = self.problems.take(mapped_pfn(self.prog, task.mm, address))
                     if pfn is not None and self._is_pmem(pfn):
                         found.append(StackPage(pfn=pfn, how=Lead.BUFFER))
         return found

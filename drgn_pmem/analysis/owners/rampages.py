@@ -13,8 +13,9 @@ from drgn import Program
 from drgn_pmem.analysis.owners.daxfiles import DaxFile, dax_files_of
 from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.pgmap import for_each_pgmap
-from drgn_pmem.kernel.rmap import Vma, mapped_pfn, vmas_of_mapping
+from drgn_pmem.kernel.rmap import Vma, process_extents, vmas_of_mapping
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.ranges import RangeSet
 
 __all__ = ("ram_pages_of",)
 
@@ -28,7 +29,7 @@ Places = dict[int, list[tuple[DaxFile, Vma, int]]]
 def _find(prog: Program) -> Partial[Places]:
     problems = Problems()
     places: Places = {}
-    pgmaps = problems.collect(for_each_pgmap(prog))
+    pmem = RangeSet(r for pgmap in problems.take(for_each_pgmap(prog)) for r in pgmap.ranges)
     shift = int(prog["PAGE_SHIFT"])
     left = _MAX_PAGES
     for file in problems.take(dax_files_of(prog)).files:
@@ -38,11 +39,14 @@ def _find(prog: Program) -> Partial[Places]:
                 why = f"DAX mappings: stopped after {_MAX_PAGES} pages"
                 problems.add(Problem(cause=Cause.LIMIT, why=why))
                 return problems.partial(places)
-            with problems.trying(f"mapping of inode {file.inode.ino} on {file.device}"):
-                for address in range(vma.start, vma.end, 1 << shift):
-                    pfn = mapped_pfn(prog, vma.mm, address)
-                    if pfn is not None and not any(g.has_pfn(pfn) for g in pgmaps):
-                        places.setdefault(pfn, []).append((file, vma, address))
+            what = f"mapping of inode {file.inode.ino} on {file.device}"
+            for extent in problems.take(process_extents(prog, vma.mm, vma.start, vma.end), what):
+                if extent.physical is None:
+                    continue
+                for ram in pmem.gaps(extent.physical, extent.physical + extent.size):
+                    for physical in range(ram.start, ram.end, 1 << shift):
+                        address = extent.virtual + (physical - extent.physical)
+                        places.setdefault(physical >> shift, []).append((file, vma, address))
     return problems.partial(places)
 
 

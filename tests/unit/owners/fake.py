@@ -46,6 +46,7 @@ STRUCTS: dict[str, list[tuple[str, str]]] = {
         ("vm_pgoff", "u64"),
         ("vm_file", "*"),
     ],
+    "mm_struct": [("pgd", "*")],
     "badblocks": [("count", "s32"), ("shift", "s32"), ("page", "*")],
 }
 
