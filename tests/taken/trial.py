@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import functools
 import importlib
+import json
 import os
 import pickle
 import pkgutil
@@ -24,9 +25,10 @@ from drgn import Program
 
 import drgn_pmem
 from drgn_pmem.commands import load_commands
-from drgn_pmem.dumpfile import State, dump_of
+from drgn_pmem.dumpfile import DumpFormat, State, dump_of
 from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.output.json import dumps
 from drgn_pmem.spec import SPECS, ask, json_value, parse_arguments
 
 from ..samples import Case, open_crash
@@ -50,9 +52,18 @@ _COUNTS = {
 }
 _CUTS = {"pmem-pages": {"ranges"}}
 _PAGES_BY_STATE = {
-    "pmem-usage": {"original", "excluded", "remaining", "truncated", "memory_hole", "overlap"},
+    "pmem-usage": {
+        "original",
+        "excluded",
+        "remaining",
+        "truncated",
+        "memory_hole",
+        "overlap",
+        "total",
+    },
     "pmem-memmap": {"saved"},
     "pmem-namespaces": {"saved"},
+    "pmem-segments": {"file_size"},
     "pmem-coverage": {"saved"} | _CHECK,
 }
 
@@ -163,9 +174,12 @@ class Trial:
         self, line: str, full: Outcome, reads: Reads, pages: Sequence[int]
     ) -> Iterator[Result]:
         size = page_size_of(self.prog)
+        # makedumpfile excludes pages; only of an ELF dump a segment can be missing
+        elf = dump_of(self.prog).contained is DumpFormat.ELF
+        states = (State.EXCLUDED, State.ABSENT) if elf else (State.EXCLUDED,)
         command = line.split()[0]
         for number, page in enumerate(pages):
-            state = (State.EXCLUDED, State.ABSENT)[number % 2]
+            state = states[number % len(states)]
             part = self.without(line, page, state)
             yield Result(
                 line,
@@ -239,7 +253,7 @@ def outcome(prog: Program, line: str) -> Outcome:
         args = parse_arguments(SPECS[name], [*words, "--json"])
         assert args is not None
         answer = ask(SPECS[name], prog, args)
-        value = json_value(args, answer)
+        value = json.loads(dumps(json_value(args, answer)))
         return Outcome(value, tuple(answer.all_notes()), answer.whole)
     except PmemError as error:
         return Outcome(error=str(error), denies=isinstance(error, (NotFound, UsageError)))
