@@ -303,6 +303,6 @@ def read_notes(
         if data_at > size:
             break
         name = window[at + header : at + header + min(name_size, _MAX_NAME)].split(b"\0", 1)[0]
-        notes.append(Note(name, kind, offset + data_at, data_size))
+        notes.append(Note(name=name, type=kind, offset=offset + data_at, size=data_size))
         position = (data_at + data_size + align - 1) & -align
     return notes

@@ -15,6 +15,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Protocol
 
 from drgn_pmem.dumpfile.coverage import Coverage, State
+from drgn_pmem.record import Record, Show, shown
 
 if TYPE_CHECKING:
     from drgn_pmem.dumpfile.kdump import KdumpHeader
@@ -61,18 +62,17 @@ class DumpFormat(enum.Enum):
     """No file: a running kernel or a QEMU guest."""
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(Record):
     """One ``PT_LOAD`` program header."""
 
     index: int
     """Number of the program header in the file, from 0."""
     type: str
     """Always ``"PT_LOAD"``."""
-    physical: int | None
+    physical: int | None = shown(Show.ADDRESS)
     """``p_paddr`` (physical address, bytes), ``None`` if it is -1: the header maps no physical
     memory."""
-    virtual: int
+    virtual: int = shown(Show.ADDRESS)
     """``p_vaddr`` (kernel virtual address)."""
     file_offset: int
     """``p_offset`` (bytes)."""
@@ -90,24 +90,18 @@ class Segment:
 
     def to_json(self) -> dict[str, Any]:
         """Keys of ``pmem-segments``."""
-        return {
-            "index": self.index,
-            "type": self.type,
-            "physical": None if self.physical is None else hex(self.physical),
-            "virtual": hex(self.virtual),
-            "file_offset": self.file_offset,
-            "file_size": self.file_size,
-            "memory_size": self.memory_size,
-            "flags": self.flags,
-            "pmem": self.pmem,
-        }
+        return {**super().to_json(), "pmem": self.pmem}
 
 
-@dataclass(frozen=True)
-class Note:
+def _printable(name: bytes) -> str:
+    text = name.decode("ascii", "backslashreplace")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+class Note(Record):
     """One ELF note, its descriptor left in the file."""
 
-    name: bytes
+    name: bytes = shown(json=_printable)
     """Without the trailing NUL; untrusted bytes."""
     type: int
     """``n_type``, raw."""
@@ -115,12 +109,6 @@ class Note:
     """File offset of the descriptor (bytes)."""
     size: int
     """Size of the descriptor (bytes), as the note says; the file may end before it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The name with anything that is not printable ASCII escaped."""
-        name = self.name.decode("ascii", "backslashreplace")
-        printable = "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
-        return {"name": printable, "type": self.type, "offset": self.offset, "size": self.size}
 
 
 @dataclass(frozen=True, eq=False)

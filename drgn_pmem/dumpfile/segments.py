@@ -79,9 +79,18 @@ class SegmentTable(Sequence[Segment]):
             self.memory_size,
             self.flags,
         )
-        for index, physical, *rest in zip(*(c[which].tolist() for c in columns), strict=True):
+        for index, physical, virtual, offset, file_size, memory_size, flags in zip(
+            *(c[which].tolist() for c in columns), strict=True
+        ):
             yield Segment(
-                index, "PT_LOAD", None if physical == self._no_physical else physical, *rest
+                index=index,
+                type="PT_LOAD",
+                physical=None if physical == self._no_physical else physical,
+                virtual=virtual,
+                file_offset=offset,
+                file_size=file_size,
+                memory_size=memory_size,
+                flags=flags,
             )
 
 

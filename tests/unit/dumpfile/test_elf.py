@@ -29,6 +29,19 @@ def pages(*pfns: int) -> bytes:
     return b"".join(page_bytes(pfn) for pfn in pfns)
 
 
+def segment(index, kind, physical, virtual, offset, file_size, memory_size, flags) -> Segment:
+    return Segment(
+        index=index,
+        type=kind,
+        physical=physical,
+        virtual=virtual,
+        file_offset=offset,
+        file_size=file_size,
+        memory_size=memory_size,
+        flags=flags,
+    )
+
+
 def readable(prog: drgn.Program, address: int, size: int = 1) -> bool:
     try:
         prog.read(address, size, physical=True)
@@ -60,10 +73,10 @@ def test_segments_and_notes_are_what_was_written(tmp_path, bits, order, machine)
     dump = open_dump(elf.write(tmp_path / "core"))
     start = {64: 64 + 5 * 56, 32: 52 + 5 * 32}[bits] + len(elf.notes)
     assert list(dump.segments) == [
-        Segment(1, "PT_LOAD", 0x1000, 0x80001000, start, 0x2000, 0x2000, 0x17),
-        Segment(2, "PT_LOAD", 0x8000, 0x80008000, start + 0x2000, 0x1000, 0x3000, 0xDEAD0010),
-        Segment(3, "PT_LOAD", None, 0x90000000, start + 0x3000, 0x1000, 0x1000, 5),
-        Segment(4, "PT_LOAD", 0x20000, 0x80020000, start + 0x4000, 0, 0, 0),
+        segment(1, "PT_LOAD", 0x1000, 0x80001000, start, 0x2000, 0x2000, 0x17),
+        segment(2, "PT_LOAD", 0x8000, 0x80008000, start + 0x2000, 0x1000, 0x3000, 0xDEAD0010),
+        segment(3, "PT_LOAD", None, 0x90000000, start + 0x3000, 0x1000, 0x1000, 5),
+        segment(4, "PT_LOAD", 0x20000, 0x80020000, start + 0x4000, 0, 0, 0),
     ]
     assert [segment.pmem for segment in dump.segments] == [True, True, False, False]
     assert dump.format is dump.contained is DumpFormat.ELF
