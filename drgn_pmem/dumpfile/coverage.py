@@ -32,6 +32,8 @@ ADDRESS_SPACE = 1 << 64
 """Addresses end here (bytes)."""
 
 
+_PIECE = 1 << 12
+
 _STATES = tuple(State)
 _CODES = {state: code for code, state in enumerate(_STATES)}
 
@@ -149,10 +151,15 @@ class Coverage:
         if start >= end:
             return
         first, last = self._find(start), self._find(end - 1)
-        stops = [*self._starts[first + 1 : last + 1].tolist(), end]
-        for stop, code in zip(stops, self._codes[first : last + 1].tolist(), strict=True):
-            yield CoverageRange(start, stop, _STATES[code])
-            start = stop
+        # In pieces: there may be millions of runs, and the caller may want the first of them only.
+        for run in range(first, last + 1, _PIECE):
+            stops = self._starts[run + 1 : min(run + _PIECE, last) + 1].tolist()
+            codes = self._codes[run : min(run + _PIECE, last + 1)].tolist()
+            if len(stops) < len(codes):
+                stops.append(end)
+            for stop, code in zip(stops, codes, strict=True):
+                yield CoverageRange(start, stop, _STATES[code])
+                start = stop
 
     def state(self, address: int) -> State:
         """State of one physical address; one outside the 64-bit address space is absent."""

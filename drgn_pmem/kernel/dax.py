@@ -23,6 +23,7 @@ from drgn.helpers.linux.sysfs import kobject_path
 
 from drgn_pmem.kernel.debuginfo import find_type, has_variable, member, optional_member
 from drgn_pmem.kernel.device import device_name, driver_name, for_each_device
+from drgn_pmem.kernel.mmu import physical_range
 from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
@@ -126,7 +127,9 @@ def _ranges(dev_dax: Object) -> tuple[Range, ...]:
         # With commit c2f3011ee697 ("device-dax: add an allocation interface for device-dax
         # instances") (in v5.10) but without the first, one range; before, all of the region.
         entries = [member(dev_dax, "range", "region.res")]
-    return tuple(Range(e.start.value_(), e.end.value_() + 1) for e in entries)
+    return tuple(
+        physical_range(dev_dax.prog_, e.start.value_(), e.end.value_(), "dev_dax") for e in entries
+    )
 
 
 def _sound(number: Object) -> int:

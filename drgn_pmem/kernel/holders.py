@@ -11,6 +11,7 @@ include/linux/pipe_fs_i.h, fs/splice.c, io_uring/rsrc.c (fs/io_uring.c before v6
 
 from collections.abc import Iterator
 import enum
+import itertools
 
 from drgn import Program, TypeKind
 
@@ -19,7 +20,7 @@ from drgn_pmem.kernel.memory import Layout, Memory, cached, memory_of
 from drgn_pmem.kernel.page_layout import PageLayout, page_layout
 from drgn_pmem.kernel.paths import path_of_file
 from drgn_pmem.kernel.tasks import OpenFile, for_each_open_file
-from drgn_pmem.partial import Partial, Problems, WalkError
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record, shown
 
 __all__ = ("HeldPages", "Hold", "PinningDevice", "for_each_held", "for_each_pinning_device")
@@ -30,6 +31,8 @@ _S_IFCHR = 0o020000
 
 _MAX_BUFFERS = 1 << 16
 _MAX_VECS = 1 << 20
+_MAX_HELD = 1 << 18
+"""Parts of buffers, of all pipes and rings."""
 
 
 class Hold(enum.Enum):
@@ -265,7 +268,10 @@ def for_each_held(prog: Program) -> Partial[tuple[HeldPages, ...]]:
     :raises MissingDebugInfo: without debug info of vmlinux
     """
     problems = Problems()
-    found = tuple(_walk(prog, problems))
+    found = tuple(itertools.islice(_walk(prog, problems), _MAX_HELD))
+    if len(found) == _MAX_HELD:
+        why = f"pipes and io_uring: stopped after {_MAX_HELD} parts of buffers"
+        problems.add(Problem(cause=Cause.LIMIT, why=why))
     return problems.partial(found)
 
 

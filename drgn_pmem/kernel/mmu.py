@@ -20,6 +20,8 @@ from drgn import Architecture, PlatformFlags, Program
 import numpy as np
 
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
+from drgn_pmem.partial import WalkError
+from drgn_pmem.ranges import Range
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +36,8 @@ __all__ = (
     "find_mmu",
     "is_kernel_address",
     "is_little_endian",
+    "physical_end",
+    "physical_range",
 )
 
 
@@ -190,6 +194,45 @@ def is_kernel_address(prog: Program, address: int, size: int = 1) -> bool:
         return address >= _PPC_PAGE_OFFSET
     mmu = find_mmu(prog)
     return mmu is None or address >= mmu.valid[-1][0]
+
+
+_PHYSICAL_BITS = {
+    Architecture.X86_64: 52,  # arch/x86/include/asm/sparsemem.h, five levels
+    Architecture.AARCH64: 52,  # CONFIG_ARM64_PA_BITS
+    Architecture.PPC64: 53,  # arch/powerpc/include/asm/book3s/64/mmu.h: at most 51; a margin
+}
+_LEAST_PHYSICAL_BITS = 32
+
+
+def physical_end(prog: Program) -> int:
+    """
+    Where physical memory ends at the latest, exclusive: what begins or ends after it is damaged.
+
+    Since Linux kernel commit 1d50e5d0c505 ("crash_core, vmcoreinfo: Append 'MAX_PHYSMEM_BITS' to
+    vmcoreinfo") (in v5.9), the kernel says how many bits; before, the most of the architecture.
+    """
+    arch = prog.platform.arch if prog.platform is not None else Architecture.UNKNOWN
+    most = _PHYSICAL_BITS.get(arch, 57)
+    bits = vmcoreinfo_of(prog).numbers.get("MAX_PHYSMEM_BITS", most)
+    return 1 << (bits if _LEAST_PHYSICAL_BITS <= bits <= most else most)
+
+
+def physical_range(prog: Program, start: int, last: int, what: str) -> Range:
+    """
+    A range of physical memory as the kernel has it.
+
+    :param start: First byte.
+    :param last: Last byte, inclusive.
+    :param what: What has the range, for the message.
+    :raises WalkError: if there can be no such memory
+    """
+    most = physical_end(prog)
+    if not start <= last + 1 <= most:
+        raise WalkError(
+            f"{what}: {start:#x}-{last:#x} is no range of physical memory, which ends at "
+            f"{most:#x}: damaged"
+        )
+    return Range(start, last + 1)
 
 
 def is_little_endian(prog: Program) -> bool:

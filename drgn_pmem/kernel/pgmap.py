@@ -15,6 +15,7 @@ from drgn import Object, Program, cast
 from drgn.helpers.linux.xarray import xa_load
 
 from drgn_pmem.kernel.debuginfo import find_variable, has_variable, member, optional_member
+from drgn_pmem.kernel.mmu import physical_range
 from drgn_pmem.kernel.xarray import for_each_xarray_entry
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
@@ -146,7 +147,10 @@ def _read_ranges(pgmap: Object) -> tuple[Range, ...]:
         entries = [pgmap.ranges[i] for i in range(count)] if count > 1 else [_first_range(pgmap)]
     else:
         entries = [_first_range(pgmap)]
-    return tuple(Range(e.start.value_(), e.end.value_() + 1) for e in entries)
+    return tuple(
+        physical_range(pgmap.prog_, e.start.value_(), e.end.value_(), "dev_pagemap")
+        for e in entries
+    )
 
 
 def _memory_type(pgmap: Object) -> str:

@@ -2,13 +2,20 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A real dump with a few bytes changed: clear messages, the readable part, no traceback."""
 
+from typing import Any
+
 from drgn import Program
 import pytest
 
+from drgn_pmem.analysis.inventory import infoblocks
 from drgn_pmem.analysis.inventory.names import find_namespace
+from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.namespace import for_each_namespace, namespace_of_pfn
 from drgn_pmem.kernel.nvdimm import for_each_bus
+from drgn_pmem.kernel.pgmap import for_each_pgmap
+from drgn_pmem.kernel.region import for_each_region
+from drgn_pmem.partial import Incomplete
 
 from ..samples import open_crash, run_json, run_text, samples
 from ..synthetic import poke, words
@@ -139,3 +146,45 @@ def test_device_backed_vmemmap_resource_is_compared_with_the_altmap(prog: Progra
     found = memmaps[devdax.dev]
     assert not found["agree"]
     assert any("Device Backed Vmemmap" in note for note in found["notes"])
+
+
+def test_a_page_map_of_all_addresses_is_damaged_and_the_others_are_scanned(prog: Program) -> None:
+    """2^52 struct pages would be asked for, block by block."""
+    first, *others = for_each_pgmap(prog).value
+    poke(prog, first.object.range.start.address_, words(0, (1 << 64) - 1))
+    with pytest.raises(Incomplete, match="is no range of physical memory"):
+        for_each_pgmap(prog).whole()
+    out, err = run_text(prog, "pmem-pages")
+    assert "0x0-0xffffffffffffffff is no range of physical memory" in err
+    named = {line.split()[0] for line in out.splitlines()[1:] if line.startswith("namespace")}
+    assert len(named) == len(others)
+
+
+def test_a_region_larger_than_physical_memory_is_left_out(prog: Program) -> None:
+    before = run_json(prog, "pmem-infoblocks")
+    region = for_each_region(prog).value[0].object
+    poke(prog, region.ndr_size.address_, words(1 << 63))
+    prog.cache.clear()
+    assert run_json(prog, "pmem-infoblocks") == before
+    _, err = run_text(prog, "pmem-infoblocks")
+    assert "was left out, because physical memory ends at" in err
+
+
+def test_a_region_of_all_physical_memory_costs_what_the_dump_holds(
+    prog: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    region = for_each_region(prog).value[0].object
+    poke(prog, region.ndr_start.address_, words(0))
+    poke(prog, region.ndr_size.address_, words(1 << 46))
+    prog.cache.clear()
+    looked: list[int] = []
+    find = infoblocks.find_infoblocks
+
+    def counted(read: Any, start: int, *args: Any) -> Any:
+        looked.append(start)
+        return find(read, start, *args)
+
+    monkeypatch.setattr(infoblocks, "find_infoblocks", counted)
+    run_text(prog, "pmem-infoblocks")
+    saved = coverage_of(prog).count()[State.SAVED]
+    assert len(looked) < 2 * (saved >> 21) + 1000

@@ -12,6 +12,7 @@ alignment of namespaces, up to a bound.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 import re
 from typing import Any
 
@@ -48,8 +49,10 @@ __all__ = (
 _STEP = 2 << 20
 """SUBSECTION_SIZE: where namespaces begin. ppc64 aligns to 16 MiB, a multiple."""
 
-_MAX_CANDIDATES = 1 << 20
+_MAX_CANDIDATES = 1 << 18
+"""Places of which the dump holds something: 512 GiB of saved memory."""
 _MAX_FOUND = 1 << 12
+_MAX_ARENAS = 1 << 14
 
 _NAMESPACE_NAME = re.compile(r"namespace\d+\.\d+")
 
@@ -177,6 +180,8 @@ class _Finder:
         self.read = read_physical_saved(prog)
         self.page_size = vmcoreinfo_of(prog).page_size
         self.searched = ""
+        self._budget = _MAX_CANDIDATES
+        self._arenas = 0
         self.names = self._names()
 
     def _names(self) -> dict[int, str]:
@@ -234,22 +239,49 @@ class _Finder:
             )
         if listed:
             self.searched += ", the devm_memmap_vmcore list"
-        points = [np.array([*self.names, *listed], np.uint64)]
-        budget = _MAX_CANDIDATES
-        for start, end in ranges:
-            points.append(np.array([start], np.uint64))
-            # A run of saved pages may begin with the block itself, after the first page.
-            first = max(0, -(-(start - INFO_BLOCK_OFFSET) // _STEP))
-            count = max(0, -(-end // _STEP) - first)
-            if count > budget:
-                self._limit(
-                    f"not searched for info blocks: {(first + budget) * _STEP:#x}-{end:#x}, "
-                    f"because there are more than {_MAX_CANDIDATES} places to look at"
-                )
-                count = budget
-            budget -= count
-            points.append((np.arange(count, dtype=np.uint64) + np.uint64(first)) * np.uint64(_STEP))
+        firsts = [*self.names, *listed, *(start for start, _ in ranges)]
+        points = [np.array([at for at in firsts if 0 <= at < ADDRESS_SPACE], np.uint64)]
+        points += [self._steps(start, end) for start, end in ranges]
         return np.unique(np.concatenate(points))
+
+    def _steps(self, start: int, end: int) -> "np.ndarray[Any, np.dtype[np.uint64]]":
+        """Where namespaces may begin in a range, if the dump holds a byte of the first two pages:
+        in bulk, because a damaged range may be as large as physical memory."""
+        low, high = self._saved_steps
+        # A run of saved pages may begin with the block itself, after the first page.
+        first = max(0, -(-(start - INFO_BLOCK_OFFSET) // _STEP))
+        last = -(-min(end, ADDRESS_SPACE) // _STEP) - 1
+        runs = slice(np.searchsorted(high, np.uint64(first)), None)
+        low, high = np.maximum(low[runs], np.uint64(first)), high[runs]
+        runs = slice(None, np.searchsorted(low, np.uint64(max(last, 0)), "right"))
+        low, high = low[runs], np.minimum(high[runs], np.uint64(max(last, 0)))
+        counts = (high - low).astype(np.int64) + 1
+        within = np.cumsum(counts)
+        if last < first or not len(counts):
+            return np.zeros(0, np.uint64)
+        if within[-1] > self._budget:
+            stop = int(np.searchsorted(within, self._budget, "right"))
+            after = int(low[stop]) * _STEP
+            self._limit(
+                f"not searched for info blocks: {after:#x}-{end:#x}, because there are more than "
+                f"{_MAX_CANDIDATES} places to look at"
+            )
+            low, counts, within = low[:stop], counts[:stop], within[:stop]
+        total = int(within[-1]) if len(within) else 0
+        self._budget -= total
+        steps = np.repeat(low - (within - counts).astype(np.uint64), counts)
+        return (steps + np.arange(total, dtype=np.uint64)) * np.uint64(_STEP)
+
+    @cached_property
+    def _saved_steps(self) -> "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]":
+        """First and last multiples of 2 MiB at which each run of saved memory has a byte of the
+        first two pages."""
+        starts, lasts = self.coverage.runs(State.SAVED)
+        begin = np.maximum(starts, np.uint64(INFO_BLOCK_OFFSET + INFO_BLOCK_SIZE - 1))
+        begin -= np.uint64(INFO_BLOCK_OFFSET + INFO_BLOCK_SIZE - 1)
+        low = begin // np.uint64(_STEP) + (begin % np.uint64(_STEP) != 0)
+        high = lasts // np.uint64(_STEP)
+        return low[low <= high], high[low <= high]
 
     def find(self) -> list[FoundBlock]:
         found: dict[int, FoundInfoBlock] = {}
@@ -288,8 +320,15 @@ class _Finder:
         if isinstance(hit.block, BttArena):
             size = self._end(hit.namespace) - hit.namespace
             try:
-                chain = walk_btt(lambda o, n: self.read(hit.namespace + o, n), size)
-                notes += chain.problems
+                if self._arenas < _MAX_ARENAS:
+                    chain = walk_btt(lambda o, n: self.read(hit.namespace + o, n), size)
+                    notes += chain.problems
+                    self._arenas += len(chain.arenas)
+                else:
+                    self._limit(
+                        f"arenas of the BTT at {hit.namespace:#x} were not read: {_MAX_ARENAS} "
+                        "arenas were found before"
+                    )
             except FormatError as error:
                 notes.append(str(error))
         return FoundBlock(

@@ -26,10 +26,11 @@ from drgn_pmem.kernel.iomem import (
 )
 from drgn_pmem.kernel.kexec import NamedRange, crash_reservations
 from drgn_pmem.kernel.kmod import has_kernel_debug_info
+from drgn_pmem.kernel.mmu import physical_end
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.region import for_each_region
-from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.ranges import Range, RangeSet
 from drgn_pmem.record import Record
 
@@ -95,6 +96,24 @@ def _flagged(prog: Program) -> list[Range]:
     return []
 
 
+def _possible(
+    prog: Program, source: str, ranges: Sequence[Range], problems: Problems
+) -> list[Range]:
+    """The ranges that can be physical memory; what ends after all of it is damaged."""
+    most = physical_end(prog)
+    found = []
+    for item in ranges:
+        if item.start < item.end <= most:
+            found.append(item)
+        elif item.start != item.end:
+            why = (
+                f"persistent memory at {item.start:#x}-{item.end:#x} was left out, because "
+                f"physical memory ends at {most:#x}"
+            )
+            problems.add(Problem(cause=Cause.DAMAGED, what=source, why=why))
+    return found
+
+
 def read_machine(prog: Program) -> Partial[MachineMap]:
     """The map; kept in ``prog.cache``."""
     cached: Partial[MachineMap] | None = prog.cache.get(_CACHE_KEY)
@@ -129,6 +148,7 @@ def _read(prog: Program) -> Partial[MachineMap]:
         "regions": regions,
         "page maps": [r for p in pgmaps if p.type.endswith("FS_DAX") for r in p.ranges],
     }
+    sources = {name: _possible(prog, name, ranges, problems) for name, ranges in sources.items()}
     reservations = problems.attempt(
         "memory of the crash kernel", lambda: list(crash_reservations(prog))
     )

@@ -35,6 +35,10 @@ from drgn_pmem.record import Record, Show, shown
 __all__ = ("FilePage", "FileSummary", "list_files", "pages_of_file", "split_offset")
 
 
+_MAX_CHAR_PAGES = 1 << 19
+"""Pages of a character device that are listed: 1 TiB of 2 MiB each."""
+
+
 class FileSummary(Record):
     """One DAX file, or one DAX character device."""
 
@@ -288,7 +292,7 @@ def pages_of_file(prog: Program, file: "str | Object") -> Partial[tuple[FilePage
     pages: list[FilePage] = []
     for one in files:
         if isinstance(one, DaxChar):
-            pages += _char_pages(one, offset, shift)
+            pages += _char_pages(one, offset, shift, problems)
         else:
             pages += _file_pages(one, offset, shift, problems)
     if not pages and offset is not None and not problems:
@@ -299,10 +303,16 @@ def pages_of_file(prog: Program, file: "str | Object") -> Partial[tuple[FilePage
     return problems.partial(tuple(pages))
 
 
-def _char_pages(char: DaxChar, offset: int | None, shift: int) -> Iterator[FilePage]:
+def _char_pages(
+    char: DaxChar, offset: int | None, shift: int, problems: Problems
+) -> Iterator[FilePage]:
     order = max(char.device.align.bit_length() - 1 - shift, 0)
     index = 0 if offset is None else offset >> shift
     end = char.device.size >> shift if offset is None else index + 1
+    if end - index > _MAX_CHAR_PAGES << order:
+        end = index + (_MAX_CHAR_PAGES << order)
+        why = f"{char.name}: the first {_MAX_CHAR_PAGES} pages are shown; ask for PATH:OFFSET"
+        problems.add(Problem(cause=Cause.LIMIT, why=why))
     node = char.node
     while index < end:
         pfn = char.pfn_of(index)

@@ -8,12 +8,14 @@ from typing import Any
 from drgn import Program
 import pytest
 
-from drgn_pmem.analysis.inventory.infoblocks import FoundBlock
+from drgn_pmem.analysis.inventory import infoblocks
+from drgn_pmem.analysis.inventory.infoblocks import FoundBlock, find_blocks
 from drgn_pmem.dumpfile import PF_DEV, State
 from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.formats.infoblock import InfoBlock
 from drgn_pmem.formats.label import EfiLabel
+from drgn_pmem.partial import Cause
 from tests.builders import build_infoblock, build_label_area
 
 from ...samples import run_json, run_text
@@ -185,3 +187,12 @@ def test_data_ends_by_the_page_size_of_the_block_or_of_the_kernel(
     )
     wanted = None if unit is None else (0x100200000, 0x100200000 + 16 * unit)
     assert found.data == wanted
+
+
+def test_a_search_that_stops_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infoblocks, "_MAX_CANDIDATES", 4)
+    prog = opened(tmp_path, pmem(16 * MIB, {0: block(), 12 * MIB: block()}, 7), Load(1, 1, b"x"))
+    found = find_blocks(prog)
+    assert [b.start for b in found.value.blocks] == [BASE]
+    (limit,) = [p for p in found.problems if p.cause is Cause.LIMIT]
+    assert "not searched for info blocks" in limit.why

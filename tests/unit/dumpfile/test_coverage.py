@@ -131,3 +131,15 @@ def test_a_live_target_is_saved_everywhere():
     assert dump_of(prog).format is DumpFormat.LIVE
     assert coverage_of(prog).saved(0, SPACE)
     assert coverage_of(prog) is coverage_of(prog)
+
+
+def test_runs_come_in_pieces_and_are_the_same() -> None:
+    """As many as take several pieces, the end of the last one on and off a boundary."""
+    for count in (4095, 4096, 4097, 9000):
+        runs = [CoverageRange(n << 13, (n << 13) + 4096, State.SAVED) for n in range(count)]
+        coverage = Coverage.from_ranges(runs)
+        parts = list(coverage.ranges())
+        assert [part for part in parts if part.state is State.SAVED] == runs
+        assert parts[-1].end == 1 << 64
+        assert all(a.end == b.start for a, b in itertools.pairwise(parts))
+        assert list(coverage.ranges(1, 2)) == [CoverageRange(1, 2, State.SAVED)]
