@@ -27,7 +27,6 @@ further folders with an ``index.json`` of their own (separated as in PATH), such
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,14 @@ from typing import Any
 import drgn_pmem
 from drgn_pmem.errors import FormatError, NotFound
 from drgn_pmem.output.text import escape
-from drgn_pmem.shell.unpack import File
+from drgn_pmem.shell.sampleindex import DIGEST, NAME, check, path_below, read_index
+from drgn_pmem.shell.unpack import MAX_SIZE, File
 
 __all__ = ("File", "Sample", "find_sample", "load_index", "samples_directory")
 
 _INDEX_VERSION = 1
+_MAX_SAID = 200
+_MAX_BASES = 16
 
 
 @dataclass(frozen=True)
@@ -127,22 +129,24 @@ def load_index(directory: Path | None = None) -> tuple[dict[str, Sample], str]:
 
 def _read_index(directory: Path) -> tuple[dict[str, Sample], str]:
     path = directory / "index.json"
+    shown = escape(str(path))
     try:
-        index = json.loads(path.read_text())
+        index = read_index(path)
         if index["version"] != _INDEX_VERSION:
-            raise FormatError(f"{path}: version {index['version']}, not {_INDEX_VERSION}")
+            raise FormatError(f"{shown}: version {index['version']!r}, not {_INDEX_VERSION}")
         samples: dict[str, Sample] = {}
         for name, entry in index["samples"].items():
             samples[name] = _sample(directory, name, entry, samples)
         default = index["default"]
         if default not in samples:
-            raise FormatError(f"{path}: no default sample")
+            raise FormatError(f"{shown}: no default sample")
     except FormatError:
         raise
     except OSError as error:
-        raise NotFound(f"{escape(str(path))}: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{path} cannot be understood: {error!r}") from error
+        raise NotFound(f"{shown}: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        said = f"{type(error).__name__}: {error}"[:_MAX_SAID]
+        raise FormatError(f"{shown} cannot be understood: {escape(said)}") from error
     return samples, default
 
 
@@ -153,36 +157,47 @@ def _sample(
     :param before: The samples that stand before it, whose formats may be its bases.
     """
     formats: dict[str, File] = {}
+    check(NAME.fullmatch(name), f"name of a sample: {name[:40]!r}")
 
     def base(reference: str) -> File:
         sample, _, format = reference.rpartition(":")
         return (before[sample].formats if sample else formats)[format]
 
     def file(description: Mapping[str, Any]) -> File:
-        return File(
-            path=directory / description["file"],
-            size=int(description["size"]),
-            sha256=str(description.get("sha256", "")),
-            sample=name,
-            bases=tuple(base(reference) for reference in description.get("base", ())),
-        )
+        path = path_below(directory, description["file"])
+        size, digest = description["size"], description.get("sha256", "")
+        packed = path.suffix == ".xz"
+        check(type(size) is int and size > 0, f"size of {path.name}: {size!r}")
+        check(not packed or size <= MAX_SIZE, f"{path.name} is larger than {MAX_SIZE} bytes")
+        check(DIGEST.fullmatch(digest) or (not packed and digest == ""), f"sha256 of {path.name}")
+        bases = tuple(base(reference) for reference in description.get("base", ()))
+        depth = 1 + max((item.depth for item in bases), default=-1)
+        check(max(depth, len(bases)) <= _MAX_BASES, f"{path.name} has too many bases")
+        return File(path=path, size=size, sha256=digest, sample=name, bases=bases, depth=depth)
 
     for format, description in entry["formats"].items():
+        check(NAME.fullmatch(format), f"name of a format: {format[:40]!r}")
         formats[format] = file(description)
+    check(formats, f"{name} has no format")
+
+    def text(key: str, default: str = "") -> str:
+        value = entry.get(key, default)
+        check(isinstance(value, str), f"{key} of {name}")
+        return str(value)
 
     def directories(key: str) -> tuple[Path, ...]:
-        return tuple(directory / path for path in entry.get(key, ()))
+        return tuple(path_below(directory, path) for path in entry.get(key, ()))
 
     return Sample(
         name=name,
-        description=entry.get("description", ""),
-        release=entry["release"],
-        architecture=entry.get("architecture", "x86_64"),
-        loader=entry.get("loader", ""),
+        description=text("description"),
+        release=text("release"),
+        architecture=text("architecture", "x86_64"),
+        loader=text("loader"),
         formats=formats,
         vmlinux=file(entry["vmlinux"]) if "vmlinux" in entry else None,
         modules=tuple(file(value) for value in entry.get("modules", ())),
-        truth=directory / entry.get("truth", f"{name}/truth"),
+        truth=path_below(directory, entry.get("truth", f"{name}/truth")),
         debug_directories=directories("debug_directories"),
         kernel_directories=directories("kernel_directories"),
     )

@@ -7,6 +7,9 @@ Unpacking
 A file of a sample is unpacked once, into the user's cache: sparse, under a temporary name, checked,
 and only then renamed, so that an interrupted unpack never counts. One that is a delta
 (:mod:`drgn_pmem.shell.delta`) has its bases unpacked first.
+
+The digest is checked when a file is unpacked; after that the file counts as long as it is the one
+that was written, by inode and time (:mod:`drgn_pmem.shell.cache`).
 """
 
 from collections.abc import Iterator
@@ -23,10 +26,15 @@ from typing import IO
 from drgn_pmem.errors import DumpFileError, FormatError
 from drgn_pmem.output.files import replacing
 from drgn_pmem.output.progress import progress
+from drgn_pmem.output.text import escape
+from drgn_pmem.shell.cache import is_complete, own_folder, record_complete
 from drgn_pmem.shell.delta import read_delta
 from drgn_pmem.shell.folders import cache_directory
 
-__all__ = ("File",)
+__all__ = ("MAX_SIZE", "File")
+
+MAX_SIZE = 64 << 30
+"""Bytes of an unpacked file at most."""
 
 _PACKED_BLOCK = 1 << 18
 _BLOCK = 1 << 20
@@ -47,6 +55,8 @@ class File:
     sample: str
     bases: "tuple[File, ...]" = ()
     """What it is a delta against; nothing if it stands alone."""
+    depth: int = 0
+    """How many deltas are made one after the other before it."""
 
     def to_json(self) -> dict[str, object]:
         return {"path": str(self.path), "size": self.size, "sha256": self.sha256}
@@ -60,37 +70,48 @@ class File:
         if self.path.suffix != ".xz":
             return self.path
         # The digest in the name: a sample that was made anew is another file.
-        target = cache_directory() / self.sample / self.sha256[:12] / self.path.stem
-        if _is_complete(target, self.size):
-            return target
-        bases = [base.unpack() for base in self.bases]
+        folder = cache_directory() / self.sample / self.sha256[:12]
+        target = folder / self.path.stem
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(target.parent):
-                if not _is_complete(target, self.size):  # another process may have just done it
+            own_folder(cache_directory(), self.sample, self.sha256[:12])
+            if is_complete(target, self.size):
+                return target
+            bases = [base.unpack() for base in self.bases]
+            with _locked(folder):
+                if not is_complete(target, self.size):  # another process may have just done it
                     _remove_leftovers(target)
+                    _need_space(folder, self.size)
                     _unpack(self, bases, target)
+                    record_complete(target)
         except OSError as error:
             if isinstance(error, DumpFileError):
                 raise
             raise DumpFileError(
-                f"sample {self.sample} cannot be unpacked into {target.parent}: {error.strerror}"
+                f"sample {self.sample} cannot be unpacked into {escape(str(folder))}: "
+                f"{error.strerror}"
             ) from error
         return target
 
 
-def _is_complete(path: Path, size: int) -> bool:
-    try:
-        return path.stat().st_size == size
-    except OSError:
-        return False
+def _need_space(folder: Path, size: int) -> None:
+    """
+    :raises DumpFileError: if a file of that size may not fit
+    """
+    found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    if size > free:
+        raise DumpFileError(
+            f"{escape(str(folder))} has {free} bytes free, the unpacked file may need {size}: make "
+            "room, or set XDG_CACHE_HOME"
+        )
 
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """One process unpacks, the others wait for it. A file system that cannot lock costs double
     work, nothing else: each process has its own temporary name."""
-    with open(directory / ".lock", "a") as lock:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(directory / ".lock", flags, 0o600), "w") as lock:
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -106,7 +127,7 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _unpack(file: File, bases: list[Path], target: Path) -> None:
-    with replacing(target, mode=0o644) as out:
+    with replacing(target, mode=0o600) as out:
         with contextlib.suppress(OSError):
             fcntl.flock(out, fcntl.LOCK_EX)
         _copy(file, bases, out)
