@@ -163,7 +163,10 @@ def _number(prog: Program, text: str, value: int) -> Partial[PageAddress]:
     # Nothing distinguishes a PFN from a physical address but the dump's own memory.
     coverage = coverage_of(prog)
     if coverage.state(as_pfn) is State.ABSENT:
-        raise _incomplete(text, problems)
+        raise _incomplete(
+            f"{text}: the dump has no page with this PFN, and what memory there was is not known",
+            problems,
+        )
     note = f"{text} taken as a PFN of the dump's memory"
     found = PageAddress(pfn=value, kind=Reading.PFN, text=text, note=note)
     if coverage.state(as_physical) is not State.ABSENT:
