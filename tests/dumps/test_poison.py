@@ -117,7 +117,7 @@ def test_offsets_and_sectors_name_the_same_page_again(case: Case) -> None:
             seen += 1
         if sector != "-" and device != "-" and not device.startswith("dax"):
             assert parse_page(case.prog, f"{device}:{sector}") == int(pfn, 16)
-    assert seen
+    assert seen or not any(page["data_offset"] for page in poisoned(case).values())
 
 
 def test_offsets_are_those_of_ndctl(case: Case) -> None:

@@ -63,6 +63,7 @@ def coverage(known: StructPages, **more: Any) -> NamespaceCoverage:
         "infoblock": {},
         "metadata": {},
         "userdata": {State.ABSENT: COUNT * PAGE},
+        "unknown": {},
         "struct_pages": known.states,
         "pages": known,
         "check": None,
