@@ -30,13 +30,16 @@ def _code(args: argparse.Namespace) -> str:
     long_description=(
         "Decode the struct page of a page of persistent memory: flags, counts, mapping and index,\n"
         "sharing, compound head, pgmap. If its bytes are not in the dump, or the kernel never\n"
-        "wrote them, that is the answer; pmem-rmap then finds owners in other ways."
+        "wrote them, that is the answer; pmem-rmap then finds owners in other ways.\n"
+        "Sectors in the kernel log and of ndctl list -M for a namespace are DEVICE:SECTOR; its\n"
+        "badblocks of a region count from the start of the region, and the blocks of ndctl\n"
+        "inject-error from the start of the namespace, not of its data (pmem-poison -o raw_offset)."
     ),
     arguments=(
         Argument("page", kind="page", nargs="+", metavar="X",
                  help="PFN, physical address (pfn:N and phys:N force either), struct page address,"
-                 " namespace0.0+OFFSET, pmem0+OFFSET or pmem0:SECTOR; - reads them from standard"
-                 " input"),
+                 " namespace0.0+OFFSET, pmem0+OFFSET (bytes into its data), pmem0:SECTOR or"
+                 " /dev/pmem0p1:SECTOR; - reads them from standard input"),
     ),
     fields=(
         Field("PFN", lambda p: p.state.pfn, "page frame number", right=True, show=Show.ADDRESS),

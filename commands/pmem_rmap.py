@@ -78,7 +78,10 @@ def _code(args: argparse.Namespace) -> str:
         "From a page of persistent memory to every file that has it (its struct page and the DAX\n"
         "entries of all DAX files are asked, and compared) and to the processes that map it, each\n"
         "proven from its page tables: pte (they map exactly this page), vma (mapped by the\n"
-        "process, nothing in its page tables), cow (it has a private copy), unreadable."
+        "process, nothing in its page tables), cow (it has a private copy), unreadable.\n"
+        "Sectors in the kernel log and of ndctl list -M for a namespace are DEVICE:SECTOR; its\n"
+        "badblocks of a region count from the start of the region, and the blocks of ndctl\n"
+        "inject-error from the start of the namespace, not of its data (pmem-poison -o raw_offset)."
     ),
     arguments=(
         Argument(
@@ -86,8 +89,9 @@ def _code(args: argparse.Namespace) -> str:
             kind="page",
             nargs="+",
             metavar="X",
-            help="PFN, physical address, struct page address, namespace0.0+OFFSET, pmem0+OFFSET or"
-            " pmem0:SECTOR; - reads them from standard input",
+            help="PFN, physical address (pfn:N and phys:N force either), struct page address,"
+            " namespace0.0+OFFSET, pmem0+OFFSET (bytes into its data), pmem0:SECTOR or"
+            " /dev/pmem0p1:SECTOR; - reads them from standard input",
         ),
     ),
     fields=(
@@ -111,7 +115,9 @@ def _code(args: argparse.Namespace) -> str:
         Field("SECTOR", lambda r: r.owner and r.owner.sector,
               "512-byte sector on the device of the file system, as fiemap counts", right=True,
               shown=False),
-        Field("DEVICE", lambda r: r.page.device, "block or DAX device", shown=False),
+        Field("DEVICE", lambda r: r.owner.device if r.owner else r.page.device,
+              "device of the file system, of which SECTOR is; without an owner, the namespace's",
+              shown=False),
         Field("PHYSICAL", lambda r: f"{r.page.physical:#x}", "physical address", right=True,
               shown=False),
     ),

@@ -75,6 +75,9 @@ class DaxSuper(Record):
     disks: tuple[str, ...]
     """Names of the DAX disks under it: ``"pmem0"``, ``"dm-0"``. If it cannot be known which disks
     have DAX, all disks under it."""
+    disk: str | None
+    """Name of the disk of its block device, of which :attr:`id` may be a partition; None if it has
+    no block device."""
     start_sector: int
     """Of its block device on the disk: 0 unless it is a partition."""
     object: Object = shown(Show.HIDDEN)
@@ -269,6 +272,7 @@ def _read_super(
         dev=values["dev"],
         root=values["root"],
         disks=tuple(disk_name(prog, disk) for disk in on_dax),
+        disk=disk_name(prog, below[0]) if values["bdev"] else None,
         start_sector=start_sector(prog, values["bdev"]) if values["bdev"] else 0,
         object=layouts.super.object(address),
     )

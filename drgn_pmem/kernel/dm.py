@@ -5,12 +5,13 @@ Device mapper
 -------------
 
 dm-linear (LVM's plain volumes) on top of persistent memory: which piece of a dm disk lies where on
-the disks below. DAX entries hold the physical page already; the table is what turns it into the
-sector that the file system on the dm disk counts. Sources: drivers/md/dm-core.h, dm-linear.c,
-include/linux/device-mapper.h.
+the disks below; of other targets, of which type they are. DAX entries hold the physical page
+already; the table is what turns it into the sector that the file system on the dm disk counts.
+Sources: drivers/md/dm-core.h, dm-linear.c, include/linux/device-mapper.h.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from drgn import Program
 
@@ -20,24 +21,27 @@ from drgn_pmem.kernel.memory import Layout, Memory, cached, memory_of
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.record import Record
 
-__all__ = ("DmPiece", "dm_pieces", "sector_below", "sectors_above")
+__all__ = ("DmPiece", "dm_pieces", "sector_below", "sectors_above", "target_at")
 
 _MAX_TARGETS = 1 << 16
 _MAX_DEPTH = 16
 
 
 class DmPiece(Record):
-    """One linear target of a dm disk. Sectors are 512 bytes."""
+    """One target of a dm disk. Sectors are 512 bytes."""
 
     disk: str
     """``"dm-0"``"""
     start: int
     """First sector on the dm disk."""
     sectors: int
-    below: str
-    """Disk that it lies on: ``"pmem6.1"``, or another dm disk."""
+    type: str
+    """``"linear"``, ``"striped"``"""
+    below: str | None
+    """Disk that it lies on: ``"pmem6.1"``, or another dm disk; None if it is not linear."""
     below_start: int
-    """First sector there (of the whole disk, also if it lies on a partition)."""
+    """First sector there (of the whole disk, also if it lies on a partition); 0 if it is not
+    linear."""
 
 
 class _Tables:
@@ -77,14 +81,20 @@ class _Tables:
         for number in range(head["count"]):
             with problems.trying(f"target {number} of {name}"):
                 target = self.target.read(head["targets"] + number * size)
-                if self.memory.string(self.type.read(target["type"])["name"], 64) != b"linear":
+                name_of_type = self.memory.string(self.type.read(target["type"])["name"], 64)
+                place: dict[str, Any] = {
+                    "disk": name,
+                    "start": target["begin"],
+                    "sectors": target["length"],
+                    "type": name_of_type.decode("utf-8", "backslashreplace"),
+                }
+                if name_of_type != b"linear":
+                    yield DmPiece(**place, below=None, below_start=0)
                     continue
                 linear = self.linear.read(target["private"])
                 bdev = self.dev.read(linear["dev"])["bdev"]
                 yield DmPiece(
-                    disk=name,
-                    start=target["begin"],
-                    sectors=target["length"],
+                    **place,
                     below=disk_name(self.prog, self.bdev.read(bdev)["disk"]),
                     below_start=linear["start"] + start_sector(self.prog, bdev),
                 )
@@ -115,7 +125,7 @@ def _read(prog: Program) -> Partial[tuple[DmPiece, ...]]:
 
 def dm_pieces(prog: Program) -> Partial[tuple[DmPiece, ...]]:
     """
-    Linear pieces of all dm disks with DAX; read once per program. Incomplete without debug info of
+    Targets of all dm disks with DAX; read once per program. Incomplete without debug info of
     dm_mod and dax.
     """
     pieces: Partial[tuple[DmPiece, ...]] = cached(prog, "dm", lambda: _read(prog))
@@ -154,7 +164,8 @@ def sector_below(prog: Program, disk: str, sector: int) -> Partial[tuple[str, in
 
     :param disk: ``"dm-0"``
     :param sector: 512-byte sector
-    :return: Disk and sector on it; None if it lies on no linear target.
+    :return: Disk and sector on it; None if it lies on no linear target (:func:`target_at` says on
+        which one).
     """
     problems = Problems()
     all_pieces = problems.take(dm_pieces(prog))
@@ -163,7 +174,24 @@ def sector_below(prog: Program, disk: str, sector: int) -> Partial[tuple[str, in
         if not pieces:
             return problems.partial((disk, sector))
         piece = next((p for p in pieces if 0 <= sector - p.start < p.sectors), None)
+        if piece is None or piece.below is None:
+            break
+        disk, sector = piece.below, piece.below_start + sector - piece.start
+    return problems.partial(None)
+
+
+def target_at(prog: Program, disk: str, sector: int) -> Partial[str | None]:
+    """Type of the first target under a sector of a dm disk that is not linear; None if there is
+    none."""
+    problems = Problems()
+    all_pieces = problems.take(dm_pieces(prog))
+    for _ in range(_MAX_DEPTH):
+        piece = next(
+            (p for p in all_pieces if p.disk == disk and 0 <= sector - p.start < p.sectors), None
+        )
         if piece is None:
             break
+        if piece.below is None:
+            return problems.partial(piece.type)
         disk, sector = piece.below, piece.below_start + sector - piece.start
     return problems.partial(None)

@@ -170,13 +170,17 @@ class _Question:
         offset = (self.pfn << self.page_shift) - namespace.resource - namespace.data_offset
         partial = sectors_above(self.prog, namespace.blockdev, offset // SECTOR)
         disk = super_.disks[0]
+        if super_.disk != disk:
+            return None  # a realtime or log device: the file system's sectors are of another disk
         sector = partial.value.get(disk)
         if sector is not None:
             return sector - super_.start_sector
         what = f"sector on {disk}"
         self.problems.take(partial, what)
         if partial.complete:
-            why = f"its table on {namespace.blockdev} is not linear"
+            why = (
+                f"its place on {namespace.blockdev} follows from no linear target of device mapper"
+            )
             self.problems.add(Problem(cause=Cause.UNSUPPORTED, why=why), what)
         return None
 

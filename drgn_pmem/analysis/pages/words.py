@@ -19,11 +19,12 @@ from drgn import Program
 from drgn_pmem.analysis.inventory.names import namespace_called
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import NotFound, UsageError
-from drgn_pmem.kernel.dm import dm_pieces, sector_below
+from drgn_pmem.kernel.dm import dm_pieces, sector_below, target_at
 from drgn_pmem.kernel.iomem import IORESOURCE_SYSTEM_RAM, PERSISTENT_MEMORY, for_each_iomem
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.page_layout import page_layout
+from drgn_pmem.kernel.partitions import partitions_of
 from drgn_pmem.partial import Cause, Incomplete, Partial, Problem, Problems
 from drgn_pmem.ranges import RangeSet
 from drgn_pmem.record import Record
@@ -34,7 +35,7 @@ _SECTOR = 512
 _MAX_DIGITS = 40
 _NUMBER = r"0[xX][0-9a-fA-F]+|[0-9]+"
 _FORCED = re.compile(rf"(?P<how>pfn|phys):(?P<number>{_NUMBER})")
-_DEVICE = re.compile(rf"(?P<device>[A-Za-z][\w.\-]*)(?P<how>[+:])(?P<number>{_NUMBER})")
+_DEVICE = re.compile(rf"(?:/dev/)?(?P<device>[A-Za-z][\w.\-]*)(?P<how>[+:])(?P<number>{_NUMBER})")
 
 
 class Reading(enum.Enum):
@@ -81,8 +82,9 @@ def resolve_page(prog: Program, text: str) -> Partial[PageAddress]:
     :param text: PFN, physical address or virtual address of a struct page (decimal or 0x);
         ``pfn:0x1234``, ``phys:0x1234000``: the same without a choice; ``namespace0.0+0x1000``,
         ``pmem0+0x1000``, ``dax0.0+0x1000``: bytes into the data of a namespace (what the block or
-        DAX device counts from); ``pmem0:8``, ``dm-0:8``: 512-byte sector (of a dm disk, through
-        its linear targets).
+        DAX device counts from); ``pmem0:8``, ``/dev/pmem0:8``, ``pmem2p1:8``, ``dm-0:8``:
+        512-byte sector of a disk, of a partition (counted from its own start), of a dm disk
+        (through its linear targets).
     :return: The page; the problems say what would decide between two readings and is missing.
     :raises UsageError: if the text is none of the forms
     :raises NotFound: if it names a place that the machine does not have
@@ -228,20 +230,34 @@ def _in_device(prog: Program, text: str, device: str, how: str, number: int) -> 
 
 
 def _below(prog: Program, text: str, device: str, offset: int) -> tuple[str, int, str]:
-    """Device under a dm disk, offset there, and the way in words; the same for all others."""
-    sector, rest = divmod(offset, _SECTOR)
+    """Device under a partition or dm disk, offset there, and the way in words; the same for all
+    others."""
     problems = Problems()
+    way = ""
+    partitions = problems.take(partitions_of(prog))
+    partition = next((p for p in partitions if p.name == device), None)
+    if partition is not None:
+        if offset >= partition.sectors * _SECTOR:
+            raise NotFound(f"{text}: {device} ends at sector {partition.sectors}")
+        way = f"{device} begins at sector {partition.start} of {partition.disk}; "
+        device, offset = partition.disk, offset + partition.start * _SECTOR
+    elif re.fullmatch(r"pmem.*[0-9]s?p[0-9]+", device) and problems:
+        raise _incomplete(f"{text}: where {device} begins is not known", problems)
+    problems = Problems()
+    sector, rest = divmod(offset, _SECTOR)
     place = problems.take(sector_below(prog, device, sector))
     if place is None and problems:
         raise _incomplete(f"{text}: where sector {sector} of {device} lies is not known", problems)
     if place is None:
+        target = problems.take(target_at(prog, device, sector))
         raise NotFound(
-            f"{text}: sector {sector} of {device} lies on no linear target "
-            "(what other targets of device mapper do with it is not known here)"
+            f"{text}: sector {sector} of {device} lies on "
+            + (f'a target of type "{target}"' if target else "no target")
+            + " of device mapper: only linear ones say where it is"
         )
     if place == (device, sector):
-        return device, offset, ""
-    way = f"sector {sector} of {device} is sector {place[1]} of {place[0]}; "
+        return device, offset, way
+    way += f"sector {sector} of {device} is sector {place[1]} of {place[0]}; "
     return place[0], place[1] * _SECTOR + rest, way
 
 

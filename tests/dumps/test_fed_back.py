@@ -1,0 +1,90 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Every name of a page that an answer prints, fed back, names that page."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from drgn_pmem.analysis.pages import words
+from drgn_pmem.analysis.pages.words import parse_page, resolve_page
+from drgn_pmem.errors import NotFound
+from drgn_pmem.kernel.partitions import DiskPartition
+from drgn_pmem.partial import Partial
+
+from ..samples import CASES, Case, run_answer, run_json, run_text
+
+PFNS = 40
+"""Pages that are asked for in each dump."""
+
+
+def names_of(record: dict[str, Any]) -> Iterator[str]:
+    """What a record calls its page."""
+    yield f"pfn:{record['pfn']:#x}"
+    yield f"phys:{record['physical']}"
+    if record.get("page"):
+        yield record["page"]
+    # pmem-page says "offset", pmem-poison "data_offset", of the namespace.
+    offset = record.get("data_offset", record.get("offset"))
+    if record.get("namespace") and offset is not None:
+        yield f"{record['namespace']}+{offset:#x}"
+    if record.get("device") and record.get("sector") is not None:
+        yield f"{record['device']}:{record['sector']}"
+    for owner in record.get("owners", []):
+        if owner.get("sector") is not None:
+            yield f"{owner['device']}:{owner['sector']}"
+            yield f"/dev/{owner['device']}:{owner['sector']}"
+
+
+def some_pages(case: Case) -> list[int]:
+    """Pages of files, from all files."""
+    found: list[int] = []
+    for file in run_json(case.prog, "pmem-files"):
+        for path in file["paths"][:1]:
+            _, out, _ = run_answer(case.prog, f"pmem-file '{path}' --json")
+            if out:
+                found += [page["pfn"] for page in run_json(case.prog, f"pmem-file '{path}'")[:3]]
+    return sorted({pfn for pfn in found if pfn})[:PFNS]
+
+
+@pytest.mark.holds("pmem-rmap")
+def test_a_printed_name_names_the_same_page(case: Case) -> None:
+    pages = some_pages(case)
+    lines = ["pmem-poison", "pmem-pins"]
+    if pages:
+        asked = " ".join(f"pfn:{pfn:#x}" for pfn in pages)
+        lines += [f"pmem-rmap {asked}", f"pmem-page {asked}"]
+    for line in lines:
+        for record in run_json(case.prog, line):
+            for name in names_of(record):
+                assert parse_page(case.prog, name) == record["pfn"], (line, name)
+
+
+def test_the_sector_of_a_table_is_of_the_device_beside_it() -> None:
+    dm = next(case for case in CASES if str(case) == "6.1-fileload:zlib")
+    out, _ = run_text(dm.prog, "pmem-rmap 0x144e00 -o device,sector -H")
+    assert out.split() == ["dm-0", "20480"]
+    assert parse_page(dm.prog, "dm-0:20480") == 0x144E00
+
+
+@pytest.fixture
+def parted(monkeypatch: pytest.MonkeyPatch) -> Case:
+    """A dump in which a disk has a partition."""
+    found = (DiskPartition(name="pmem2p1", disk="pmem2", start=2048, sectors=100_000),)
+    monkeypatch.setattr(words, "partitions_of", lambda prog: Partial(found))
+    return next(case for case in CASES if str(case) == "6.1-fileload:elf")
+
+
+def test_sectors_of_a_partition_count_from_its_start(parted: Case) -> None:
+    assert parse_page(parted.prog, "pmem2p1:43016") == 0x129C01
+    assert parse_page(parted.prog, "/dev/pmem2p1:43016") == 0x129C01
+    note = resolve_page(parted.prog, "pmem2p1:43016").value.note
+    assert note is not None
+    assert note.startswith("pmem2p1 begins at sector 2048 of pmem2; ")
+    assert parse_page(parted.prog, "/dev/pmem2:45064") == 0x129C01
+
+
+def test_a_partition_ends_before_its_disk(parted: Case) -> None:
+    with pytest.raises(NotFound, match="pmem2p1 ends at sector 100000"):
+        parse_page(parted.prog, "pmem2p1:100000")
