@@ -23,6 +23,7 @@ class _Row:
     uuid: str | None = None
     data: str | None = None
     detail: str | None = None
+    valid: bool | None = None
     state: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -34,17 +35,20 @@ class _Row:
         "Find info blocks (fsdax, devdax), BTT arenas and DIMM labels in the bytes that the dump\n"
         "holds. Needs no debug info: it looks where the kernel, iomem, PF_DEV or the\n"
         "devm_memmap_vmcore list say that persistent memory is, and without them in all saved\n"
-        "memory at every 2 MiB. Every block's checksum is verified. A namespace whose block the\n"
-        "dump does not hold is shown with the state of its bytes."
+        "memory at every 2 MiB. A block that the kernel refuses (checksum, parent_uuid, version,\n"
+        "size, alignment, class of the label) is shown with the reasons, a namespace whose block\n"
+        "was not saved with the state of its bytes."
     ),
     fields=(
-        Field("KIND", lambda r: r.kind, "fsdax, devdax, btt, label; none: no block there"),
+        Field("KIND", lambda r: r.kind,
+              "fsdax, devdax, btt (the mode that it claims), label, index; none: no block there"),
         Field("ADDRESS", lambda r: r.address, "physical address of the block", right=True),
         Field("NAMESPACE", lambda r: r.namespace, "namespace (or DIMM) that it belongs to"),
         Field("VERSION", lambda r: r.version, "of its format"),
         Field("UUID", lambda r: r.uuid, "of the block"),
         Field("DATA", lambda r: r.data, "physical range of the user data"),
         Field("DETAIL", lambda r: r.detail, "what else matters of its kind"),
+        Field("VALID", lambda r: r.valid, "whether the kernel accepts it"),
         Field("STATE", lambda r: r.state, "what the dump holds of the block"),
         Field("NOTES", lambda r: "; ".join(r.notes) or None, "what is odd"),
     ),
@@ -84,6 +88,7 @@ def pmem_infoblocks(prog: Program, args: argparse.Namespace) -> Answer:
 
 
 def _block_rows(found: Any) -> list[_Row]:
+    from drgn_pmem.formats.btt import BttArena
     from drgn_pmem.formats.infoblock import PFN_MODE_PMEM
 
     address = f"{found.address:#x}"
@@ -98,12 +103,18 @@ def _block_rows(found: Any) -> list[_Row]:
                 None,
                 f"arena {number}: {place.arena.external_nlba} blocks of "
                 f"{place.arena.external_lbasize} bytes, backup {place.backup}",
+                found.valid,
                 found.state.value,
                 (*place.problems, *(found.notes if number == 0 else ())),
             )
             for number, place in enumerate(found.chain.arenas)
         ]
     block = found.block
+    if isinstance(block, BttArena):
+        return [
+            _Row("btt", address, found.namespace, block.version, block.uuid,
+                 valid=found.valid, state=found.state.value, notes=found.notes)
+        ]  # fmt: skip
     if block is None:
         return [_Row("none", address, found.namespace, state=found.state.value, notes=found.notes)]
     start, end = found.data or (0, 0)
@@ -120,6 +131,7 @@ def _block_rows(found: Any) -> list[_Row]:
             block.uuid,
             f"{start:#x}-{end:#x}" if found.data else None,
             detail,
+            found.valid,
             found.state.value,
             found.notes,
         )
@@ -128,15 +140,23 @@ def _block_rows(found: Any) -> list[_Row]:
 
 def _label_rows(found: Any) -> list[_Row]:
     version = found.area.indexes[found.area.current]
-    return [
+    address = None if found.physical is None else f"{found.physical:#x}"
+    bad = [
+        _Row("index", address, found.dimm, detail=f"copy {copy}", valid=False, state="saved",
+             notes=(f"the kernel refuses this copy of the index: {why}; copy {found.area.current} "
+                    "is in force",))
+        for copy, why in found.area.bad_indexes
+    ]  # fmt: skip
+    return bad + [
         _Row(
             "label",
-            None if found.physical is None else f"{found.physical:#x}",
+            address,
             found.dimm,
             f"{version.major}.{version.minor}" if version else None,
             getattr(slot.label, "uuid", None),
             None,
             f"slot {slot.index}: {_label_text(slot.label)}",
+            not slot.problems,
             "saved",
             slot.problems,
         )

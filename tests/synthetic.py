@@ -9,7 +9,7 @@ from drgn import Architecture, Platform, Program
 
 from drgn_pmem.dumpfile import Coverage, State, set_coverage
 
-__all__ = ("kernel", "poke", "words")
+__all__ = ("kernel", "poke", "poke_physical", "words")
 
 
 def words(*values: int) -> bytes:
@@ -43,3 +43,12 @@ def poke(prog: Program, address: int, data: bytes) -> None:
         return data[offset : offset + count]
 
     prog.add_memory_segment(address, len(data), read, False)
+
+
+def poke_physical(prog: Program, address: int, data: bytes) -> None:
+    """Change what a program reads at a physical address, the direct map of it not included."""
+
+    def read(_: int, count: int, offset: int, physical: bool) -> bytes:
+        return data[offset : offset + count]
+
+    prog.add_memory_segment(address, len(data), read, True)

@@ -16,12 +16,13 @@ start.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.clayout import CLayout
 from drgn_pmem.formats.superblock import SB_SIZE, unpack_sb
+from drgn_pmem.partial import Cause, NotSaved, Problem
+from drgn_pmem.record import Record, shown
 
 __all__ = (
     "BTT_SIGNATURE",
@@ -82,8 +83,7 @@ _NUMBERS = (
 )
 
 
-@dataclass(frozen=True)
-class BttArena:
+class BttArena(Record):
     """``struct btt_sb``; offsets in bytes from the start of this arena."""
 
     uuid: str
@@ -171,7 +171,7 @@ def check_btt(arena: BttArena, available: int) -> list[str]:
     offsets = [SB_SIZE - 1, *(getattr(arena, name) for name in places)]
     for name, before, offset in zip(places, offsets, offsets[1:], strict=False):
         if offset <= before:
-            problems.append(f"{name} {offset:#x} overlaps what lies in front of it")
+            problems.append(f"{name} {offset:#x} overlaps what is before it")
     if arena.info2off + SB_SIZE > available:
         problems.append(f"info2off {arena.info2off:#x} lies beyond the namespace's end")
     if arena.nextoff and arena.nextoff < arena.info2off + SB_SIZE:
@@ -196,8 +196,7 @@ def check_btt(arena: BttArena, available: int) -> list[str]:
     return problems
 
 
-@dataclass(frozen=True)
-class BttArenaPlace:
+class BttArenaPlace(Record):
     """One arena of a chain."""
 
     offset: int
@@ -216,24 +215,19 @@ class BttArenaPlace:
         }
 
 
-@dataclass(frozen=True)
-class BttChain:
+class BttChain(Record):
     """The arenas of a namespace; as many as could be read when something is wrong."""
 
     arenas: tuple[BttArenaPlace, ...]
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = shown(
+        json=lambda problems: [str(problem) for problem in problems], default=()
+    )
     """Why the chain ends early; empty for a whole one."""
 
     @property
     def external_nlba(self) -> int:
         """Sectors of all arenas."""
         return sum(place.arena.external_nlba for place in self.arenas)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "arenas": [place.to_json() for place in self.arenas],
-            "problems": list(self.problems),
-        }
 
 
 def walk_btt(read: Callable[[int, int], bytes | None], namespace_size: int) -> BttChain:
@@ -247,19 +241,25 @@ def walk_btt(read: Callable[[int, int], bytes | None], namespace_size: int) -> B
         there are none.
     :param namespace_size: Bytes.
     :raises FormatError: if no arena begins at 4 KiB (BTT 1.1) or at 0 (BTT 2.0).
+    :raises NotSaved: if none was found, and one of these places could not be read.
     """
     errors = []
+    unread = False
     for base, major in ((SB_SIZE, 1), (0, 2)):
         try:
             first = _read_arena(read, base)
-        except FormatError as error:
+        except (FormatError, NotSaved) as error:
             errors.append(f"at {base:#x}: {error}")
+            unread |= isinstance(error, NotSaved)
             continue
         if first.version_major == major:
             break
         errors.append(f"at {base:#x}: version {first.version} does not belong there")
     else:
-        raise FormatError("no BTT in this namespace: " + "; ".join(errors))
+        why = "; ".join(errors)
+        if unread:
+            raise NotSaved(f"whether there is a BTT in this namespace is not known: {why}")
+        raise FormatError(f"no valid BTT in this namespace: {why}")
 
     places = []
     offset, arena = base, first
@@ -268,9 +268,10 @@ def walk_btt(read: Callable[[int, int], bytes | None], namespace_size: int) -> B
         problems = check_btt(arena, namespace_size - offset)
         if arena.uuid != first.uuid:
             problems.append(f"uuid {arena.uuid} is not the first arena's {first.uuid}")
-        places.append(BttArenaPlace(offset, arena, backup, tuple(problems)))
+        place = BttArenaPlace(offset=offset, arena=arena, backup=backup, problems=tuple(problems))
+        places.append(place)
         if arena.nextoff == 0:
-            return BttChain(tuple(places))
+            return BttChain(arenas=tuple(places))
         # Offsets only ever grow, so there is no cycle; small steps are what a hostile chain can do.
         if arena.nextoff < _ARENA_MIN_SIZE:
             end = f"nextoff {arena.nextoff:#x} is less than the smallest arena (16 MiB)"
@@ -283,15 +284,18 @@ def walk_btt(read: Callable[[int, int], bytes | None], namespace_size: int) -> B
             try:
                 arena = _read_arena(read, offset)
                 continue
-            except FormatError as error:
-                end = str(error)
-        return BttChain(tuple(places), (f"arena {len(places)} at {offset:#x}: {end}",))
+            except (FormatError, NotSaved) as error:
+                problem = Problem.of(error, f"arena {len(places)} at {offset:#x}")
+                return BttChain(arenas=tuple(places), problems=(problem,))
+        what = f"arena {len(places)} at {offset:#x}"
+        problem = Problem(cause=Cause.DAMAGED, what=what, why=end)
+        return BttChain(arenas=tuple(places), problems=(problem,))
 
 
 def _read_arena(read: Callable[[int, int], bytes | None], offset: int) -> BttArena:
     data = read(offset, SB_SIZE)
     if data is None or len(data) < SB_SIZE:
-        raise FormatError("the info block cannot be read")
+        raise NotSaved("info block not saved")
     return parse_btt(data)
 
 
@@ -305,8 +309,7 @@ def _compare_backup(read: Callable[[int, int], bytes | None], offset: int, arena
         return "damaged"
 
 
-@dataclass(frozen=True)
-class BttMapEntry:
+class BttMapEntry(Record):
     """Where the map puts an external block."""
 
     state: str
@@ -316,9 +319,6 @@ class BttMapEntry:
     lba: int
     """Internal block; of no meaning for ``initial``."""
 
-    def to_json(self) -> dict[str, Any]:
-        return {"state": self.state, "lba": self.lba}
-
 
 def decode_map_entry(entry: int) -> BttMapEntry:
     """
@@ -327,4 +327,4 @@ def decode_map_entry(entry: int) -> BttMapEntry:
     :param entry: ``u32``, in host order.
     """
     states = {0: "initial", 1: "error", 2: "trim", 3: "normal"}
-    return BttMapEntry(states[entry >> 30 & 3], entry & 0x3FFFFFFF)
+    return BttMapEntry(state=states[entry >> 30 & 3], lba=entry & 0x3FFFFFFF)

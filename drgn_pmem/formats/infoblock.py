@@ -5,21 +5,21 @@ Info blocks of fsdax and devdax namespaces
 ------------------------------------------
 
 ``struct nd_pfn_sb`` (:linux:`drivers/nvdimm/pfn.h`) lies 4 KiB into a namespace. It says where the
-namespace's user data begins (``dataoff``) and whether the ``struct page`` array lies in front of
-it, on the persistent memory itself (``mode``). Everything is little-endian on every architecture.
+namespace's user data begins (``dataoff``) and whether the ``struct page`` array is before it, on
+the persistent memory itself (``mode``). Everything is little-endian on every architecture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import BTT_SIGNATURE, BttArena, parse_btt
 from drgn_pmem.formats.clayout import CLayout
 from drgn_pmem.formats.superblock import SB_SIZE, unpack_sb
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
     "DAX_SIGNATURE",
@@ -30,7 +30,6 @@ __all__ = (
     "PFN_SIGNATURE",
     "FoundInfoBlock",
     "InfoBlock",
-    "check_infoblock",
     "data_range",
     "effective_align",
     "fill_in_defaults",
@@ -84,8 +83,7 @@ _NUMBERS = (
 )
 
 
-@dataclass(frozen=True)
-class InfoBlock:
+class InfoBlock(Record):
     """``struct nd_pfn_sb``, fields as they are in the block (see :func:`fill_in_defaults`)."""
 
     signature: str
@@ -219,7 +217,7 @@ def memmap_size(
     block: InfoBlock, page_size: int = 4096, page_struct_size: int | None = None
 ) -> int:
     """
-    Bytes of struct pages for the whole mapping, which begins in front of the metadata.
+    Bytes of struct pages for the whole mapping, which begins before the metadata.
 
     :param page_struct_size: ``sizeof(struct page)``; default: what the block was made for.
     """
@@ -230,90 +228,13 @@ def memmap_size(
     return pages * (page_struct_size or filled.page_struct_size)
 
 
-def check_infoblock(
-    block: InfoBlock,
-    namespace_start: int,
-    namespace_size: int,
-    page_size: int = 4096,
-    page_struct_size: int = 64,
-    *,
-    parent_uuid: str | None = None,
-    compat_align: int = 2 << 20,
-    supported_alignments: Collection[int] | None = None,
-) -> list[str]:
-    """
-    Why a kernel would refuse the block: the checks of ``nd_pfn_validate()`` in
-    :linux:`drivers/nvdimm/pfn_devs.c`.
+class FoundInfoBlock(Record):
+    """An info block that a scan found: its signature is there, its checksum may be wrong
+    (``block.checksum_ok``)."""
 
-    :param namespace_start: Physical address of the namespace.
-    :param namespace_size: Its size in bytes.
-    :param page_struct_size: ``sizeof(struct page)`` of that kernel.
-    :param parent_uuid: UUID of the namespace, all zero for a label-less one; ``None`` skips the
-        check.
-    :param compat_align: ``memremap_compat_align()`` in bytes: 2 MiB; 16 MiB on ppc64 with the hash
-        MMU.
-    :param supported_alignments: ``nd_pfn_supported_alignments()`` in bytes; ``None`` skips the
-        check.
-    :return: One sentence per failed check; empty if the kernel accepts the block.
-    """
-    problems = []
-    if not block.checksum_ok:
-        problems.append("the checksum is wrong")
-    if parent_uuid is not None and block.parent_uuid != parent_uuid:
-        problems.append(f"parent_uuid {block.parent_uuid} is not the namespace's {parent_uuid}")
-    if block.mode not in (PFN_MODE_RAM, PFN_MODE_PMEM):
-        problems.append(f"mode {block.mode} is neither 1 (struct pages in RAM) nor 2 (on pmem)")
-    filled = fill_in_defaults(block, page_size)
-    if block.mode == PFN_MODE_PMEM:
-        if filled.page_size > page_size:
-            problems.append(
-                f"page_size {filled.page_size} is larger than the kernel's {page_size} bytes"
-            )
-        if filled.page_struct_size < page_struct_size:
-            problems.append(
-                f"page_struct_size {filled.page_struct_size} is smaller than"
-                f" the kernel's {page_struct_size} bytes"
-            )
-    align = effective_align(block)
-    if (
-        supported_alignments is not None
-        and block.signature == "NVDIMM_DAX_INFO"
-        and align not in supported_alignments
-    ):
-        problems.append(f"align {align:#x} is not supported by the kernel")
-    if align > namespace_size:
-        problems.append(f"align {align:#x} exceeds the namespace's {namespace_size:#x} bytes")
-    if block.dataoff >= namespace_size:
-        problems.append(
-            f"dataoff {block.dataoff:#x} exceeds the namespace's {namespace_size:#x} bytes"
-        )
-    if (namespace_start + block.dataoff + filled.start_pad) % align:
-        problems.append(
-            f"the data would begin at {namespace_start + block.dataoff + filled.start_pad:#x},"
-            f" not aligned to {align:#x}"
-        )
-    if block.dataoff % page_size:
-        problems.append(f"dataoff {block.dataoff:#x} is not a multiple of {page_size} bytes")
-    if (namespace_start + filled.start_pad) % compat_align:
-        problems.append(
-            f"the mapping would begin at {namespace_start + filled.start_pad:#x},"
-            f" not aligned to {compat_align:#x}"
-        )
-    if (namespace_start + namespace_size - filled.end_trunc) % compat_align:
-        problems.append(
-            f"the mapping would end at {namespace_start + namespace_size - filled.end_trunc:#x},"
-            f" not aligned to {compat_align:#x}"
-        )
-    return problems
-
-
-@dataclass(frozen=True)
-class FoundInfoBlock:
-    """An info block that a scan found."""
-
-    namespace: int
+    namespace: int = shown(Show.ADDRESS)
     """Physical address at which the namespace would begin."""
-    address: int
+    address: int = shown(Show.ADDRESS)
     """Physical address of the block itself."""
     block: InfoBlock | BttArena
 
@@ -330,12 +251,11 @@ def find_infoblocks(
 ) -> Iterator[FoundInfoBlock]:
     """
     Scan physical memory for info blocks, with no debug info: where a namespace may begin, a known
-    signature with a valid checksum. BTT 2.0 keeps its block in the first page, all others in the
-    second.
+    signature. BTT 2.0 keeps its block in the first page, all others in the second.
 
     The content of a file on pmem can hold such blocks, too: the caller decides what a hit inside
     another namespace is. Further arenas and backup blocks of a BTT that was found are not reported
-    again.
+    again, and a block in the first page is only reported with a valid checksum.
 
     :param read: ``read(address, size)`` gives the bytes, or ``None`` (or fewer) where the dump does
         not hold them.
@@ -363,7 +283,7 @@ def find_infoblocks(
                 if again:
                     continue
             if block is not None:
-                yield FoundInfoBlock(namespace, address, block)
+                yield FoundInfoBlock(namespace=namespace, address=address, block=block)
         namespace = (namespace // step + 1) * step
 
 
@@ -376,12 +296,11 @@ def _read_block(
     data = read(address, INFO_BLOCK_SIZE)
     if data is None or len(data) < INFO_BLOCK_SIZE:
         return None
-    try:
-        if signature != BTT_SIGNATURE:
-            return parse_infoblock(data)
-        arena = parse_btt(data)
-    except FormatError:
-        return None
-    # A v1.1 block in the first page is a backup or a later arena, not where the kernel looks for a
-    # namespace's.
-    return arena if (arena.version_major == 2) == v2 else None
+    if signature != BTT_SIGNATURE:
+        return parse_infoblock(data, verify=False)
+    arena = parse_btt(data, verify=False)
+    if v2:
+        # A v1.1 block in the first page is a backup or a later arena, not where the kernel looks
+        # for a namespace's.
+        return arena if arena.checksum_ok and arena.version_major == 2 else None
+    return arena if arena.version_major != 2 or not arena.checksum_ok else None

@@ -12,13 +12,13 @@ labels in a DIMM's label storage area.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 import uuid
 
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.checksum import nd_fletcher64
 from drgn_pmem.formats.clayout import CLayout, uuid_text
+from drgn_pmem.record import Record
 
 __all__ = (
     "ABSTRACTIONS",
@@ -99,7 +99,7 @@ _FLAGS = {1: "readonly", 2: "local", 4: "btt", 8: "updating"}
 
 
 class _Label:
-    """What all labels have."""
+    """Common to all labels."""
 
     flags: int
     slot: int
@@ -111,8 +111,7 @@ class _Label:
 
     def to_json(self) -> dict[str, Any]:
         """
-        All fields; the name as text, the flags by name, and the personality that the GUID stands
-        for.
+        All fields; the name as text, the flags by name, and the personality that the GUID means.
         """
         json: dict[str, Any] = {
             field.name: getattr(self, field.name)
@@ -127,8 +126,7 @@ class _Label:
         return json
 
 
-@dataclass(frozen=True)
-class EfiLabel(_Label):
+class EfiLabel(_Label, Record):
     """
     ``struct nvdimm_efi_label``; the fields after :attr:`slot` are ``None`` in a 128-byte label
     (before 1.2).
@@ -154,8 +152,7 @@ class EfiLabel(_Label):
     """``None``: this version has no checksum."""
 
 
-@dataclass(frozen=True)
-class CxlNamespaceLabel(_Label):
+class CxlNamespaceLabel(_Label, Record):
     """``struct nvdimm_cxl_label`` (CXL 2.0)."""
 
     uuid: str
@@ -174,8 +171,7 @@ class CxlNamespaceLabel(_Label):
     checksum_ok: bool = True
 
 
-@dataclass(frozen=True)
-class CxlRegionLabel(_Label):
+class CxlRegionLabel(_Label, Record):
     """``struct cxl_region_label`` (CXL 2.0)."""
 
     uuid: str
@@ -206,7 +202,7 @@ _CXL_TYPES: dict[type, tuple[str, str]] = {
 
 def parse_label(data: bytes) -> Label:
     """
-    Decode one label; its first 16 bytes tell a CXL label from an EFI one.
+    Decode one label; the first 16 bytes of a CXL label are its type.
 
     :param data: 128 bytes (before version 1.2) or 256 bytes.
     :raises FormatError: for any other size. A wrong checksum is a field of the record.

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.checksum import nd_fletcher64
 from drgn_pmem.formats.clayout import CLayout
 from drgn_pmem.formats.label import Label, parse_label
+from drgn_pmem.record import Record
 
 __all__ = ("LabelArea", "LabelSlot", "NamespaceIndex", "parse_label_area")
 
 _SIGNATURE = b"NAMESPACE_INDEX\0"
 _ALIGN = 256
 _INDEX_SIZE = 0x48
-# The kernel takes what a DIMM reports; real areas are 128 KiB (NVDIMM) to 512 KiB. More is damage.
+# The kernel uses the size that a DIMM reports; real areas have 128 KiB (NVDIMM) to 512 KiB.
 _MAX_AREA = 16 << 20
 
 _LAYOUT = CLayout("""
@@ -47,8 +47,7 @@ struct nd_namespace_index {
 """)
 
 
-@dataclass(frozen=True)
-class NamespaceIndex:
+class NamespaceIndex(Record):
     """``struct nd_namespace_index``, one of the two copies."""
 
     labelsize: int
@@ -72,12 +71,8 @@ class NamespaceIndex:
         """Bytes of a label."""
         return 128 << self.labelsize if (self.major, self.minor) >= (1, 2) else 128
 
-    def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "problems": list(self.problems)}
 
-
-@dataclass(frozen=True)
-class LabelSlot:
+class LabelSlot(Record):
     """A slot that the current index does not list as free."""
 
     index: int
@@ -89,8 +84,7 @@ class LabelSlot:
         return {"index": self.index, **self.label.to_json(), "problems": list(self.problems)}
 
 
-@dataclass(frozen=True)
-class LabelArea:
+class LabelArea(Record):
     """A label storage area."""
 
     label_size: int
@@ -102,17 +96,24 @@ class LabelArea:
     """Slots in use, in order."""
 
     @property
-    def labels(self) -> tuple[Label, ...]:
-        """The labels that the kernel takes."""
-        return tuple(slot.label for slot in self.slots if not slot.problems)
+    def bad_indexes(self) -> tuple[tuple[int, str], ...]:
+        """Number of each copy of the index that is not valid, and why."""
+        current = self.indexes[self.current]
+        assert current is not None
+        own = dataclasses.replace(current, problems=())
+        found = []
+        for copy, index in enumerate(self.indexes):
+            if index is None:
+                found.append((copy, "no NAMESPACE_INDEX signature"))
+            elif index.problems and dataclasses.replace(index, problems=()) != own:
+                # The kernel's copy in RAM has the index in force twice after an update.
+                found.append((copy, ", ".join(index.problems)))
+        return tuple(found)
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "label_size": self.label_size,
-            "indexes": [index and index.to_json() for index in self.indexes],
-            "current": self.current,
-            "slots": [slot.to_json() for slot in self.slots],
-        }
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The labels that the kernel uses."""
+        return tuple(slot.label for slot in self.slots if not slot.problems)
 
 
 def _sizeof_index(config_size: int, label_size: int) -> int:
@@ -131,7 +132,7 @@ def parse_label_area(data: bytes) -> LabelArea:
     """
     Decode a label storage area and choose the index in force, as ``nd_label_validate()`` in
     :linux:`drivers/nvdimm/label.c` does: by sequence number among the copies that are valid, for
-        128-byte labels first.
+    128-byte labels first.
 
     :param data: The area, ``nsarea.config_size`` bytes.
     :raises FormatError: if neither copy of the index is valid, saying why for each.
@@ -151,7 +152,9 @@ def parse_label_area(data: bytes) -> LabelArea:
             chosen = indexes[current]
             assert chosen is not None
             slots = tuple(_used_slots(data, current * size, 2 * size, chosen.nslot, label_size))
-            return LabelArea(label_size, (first, second), current, slots)
+            return LabelArea(
+                label_size=label_size, indexes=(first, second), current=current, slots=slots
+            )
         for copy, index in enumerate(indexes):
             why = ", ".join(index.problems) if index else "no NAMESPACE_INDEX signature"
             if index is None or index.label_size == label_size or label_size == 256:
@@ -203,7 +206,7 @@ def _used_slots(
 ) -> Iterator[LabelSlot]:
     for slot in range(nslot):
         bitmap = index + _INDEX_SIZE + slot // 8
-        # A damaged nslot can exceed the bitmap's own bytes; what lies behind is labels, not a
+        # A damaged nslot can exceed the bitmap's own bytes; labels follow it, not a
         # bitmap.
         if bitmap >= index + base // 2:
             return
@@ -216,4 +219,4 @@ def _used_slots(
             problems.append(f"written for slot {label.slot}")
         if label.checksum_ok is False:
             problems.append("wrong checksum")
-        yield LabelSlot(slot, label, tuple(problems))
+        yield LabelSlot(index=slot, label=label, problems=tuple(problems))

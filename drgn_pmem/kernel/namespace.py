@@ -4,19 +4,20 @@
 Namespaces
 ----------
 
-Namespaces and what claims them, as ``ndctl list -N`` shows them, from libnvdimm's own structures.
-Sources: drivers/nvdimm/nd.h, namespace_devs.c, pfn_devs.c, pmem.h; include/linux/nd.h.
+Namespaces, as ``ndctl list -N`` shows them, from libnvdimm's own structures; what claims them is
+read by :mod:`drgn_pmem.kernel.claim`. Sources: drivers/nvdimm/nd.h, namespace_devs.c;
+include/linux/nd.h.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from drgn import Object, Program, cast, container_of
-from drgn.helpers.linux.block import for_each_disk
+from drgn import Object, Program, container_of
 
 from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.dax import DaxDevice, DaxRegion, for_each_dax_device, read_dax_region
-from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type, member, optional_member
+from drgn_pmem.kernel.claim import ClaimReader
+from drgn_pmem.kernel.dax import DaxDevice, DaxRegion, for_each_dax_device
+from drgn_pmem.kernel.debuginfo import find_type, find_variable, optional_member
 from drgn_pmem.kernel.device import (
     device_name,
     driver_name,
@@ -25,13 +26,13 @@ from drgn_pmem.kernel.device import (
     uuid_text,
 )
 from drgn_pmem.kernel.outline import NamespaceOutline, for_each_outline
-from drgn_pmem.kernel.pgmap import Pgmap, for_each_pgmap, is_mapped
-from drgn_pmem.kernel.walk import bounded
-from drgn_pmem.partial import Partial, Problems, WalkError
+from drgn_pmem.kernel.pgmap import Pgmap
+from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
+    "NIL_UUID",
     "Namespace",
     "for_each_namespace",
     "namespace_of_pfn",
@@ -40,7 +41,8 @@ __all__ = (
 
 T = TypeVar("T")
 
-_NIL_UUID = "00000000-0000-0000-0000-000000000000"
+NIL_UUID = "00000000-0000-0000-0000-000000000000"
+"""What an info block has as parent_uuid in a namespace without label."""
 
 
 class Namespace(Record):
@@ -78,6 +80,14 @@ class Namespace(Record):
     numa_node: int | None
     target_node: int | None
     """None: kernels before v5.1, and without debug info of libnvdimm."""
+    label_uuid: str | None = shown(json=False)
+    """uuid of the namespace by its label, which info blocks in it have as parent_uuid;
+    :data:`NIL_UUID` without a label; None if not known."""
+    claim_class: str | None = shown(json=False)
+    """What its label says that it is for: ``"none"``, ``"btt"``, ``"btt2"``, ``"pfn"``, ``"dax"``,
+    ``"unknown"``. None if not known."""
+    force_raw: bool | None = shown(json=False)
+    """Whether it was told to be raw, whatever info block it has; None if not known."""
     claim: str | None
     """Device that claims it: ``"pfn0.0"``."""
     pgmap: int = shown(Show.ADDRESS)
@@ -174,6 +184,9 @@ def _of_outline(outline: NamespaceOutline) -> Namespace:
         name=None,
         numa_node=None,
         target_node=None,
+        label_uuid=None,
+        claim_class=None,
+        force_raw=None,
         claim=None,
         pgmap=outline.pgmap,
         claim_object=None,
@@ -195,7 +208,7 @@ def pgmap_of(namespace: Namespace, pgmaps: Iterable[Pgmap]) -> Pgmap | None:
 
 
 class _Reader:
-    """Reads one namespace; keeps what can be read of one whose pointers are wild."""
+    """Reads one namespace; keeps what can be read where pointers are wild."""
 
     def __init__(
         self, device: Object, dax_devices: Partial[list[DaxDevice]], problems: Problems
@@ -221,7 +234,7 @@ class _Reader:
         driver = None
         if claim_name is not None:
             driver = self.attempt("driver", lambda: driver_name(bound) or "")
-        own_uuid, alt_name, lbasize = self._label()
+        labelled, own_uuid, alt_name, lbasize = self._label()
         region = container_of(self.device.parent, "struct nd_region", "dev")
         target_node = optional_member(region, "target_node")
         values: dict[str, Any] = {
@@ -240,14 +253,15 @@ class _Reader:
             "pgmap": 0,
             "claim_object": None,
         }
+        reader = ClaimReader(self.dev, Range(start, end), own_uuid, self.dax_devices, self.problems)
         if kind in ("pfn", "dax"):
-            values |= self._pfn(claim, start, end, own_uuid)
+            values |= reader.pfn(claim)
         if kind == "dax":
-            values |= self._dax(claim, driver)
+            values |= reader.dax(claim, driver)
         elif kind == "btt":
-            values |= self._btt(claim, own_uuid)
+            values |= reader.btt(claim)
         elif driver:
-            values |= self._pmem(bound)
+            values |= reader.pmem(bound, raw=claim is None)
         return Namespace(
             dev=self.dev,
             bus=device_name(self.device.parent.parent),
@@ -260,6 +274,9 @@ class _Reader:
             numa_node=region.numa_node.value_(),
             target_node=None if target_node is None else target_node.value_(),
             claim=claim_name or None,
+            label_uuid=own_uuid if labelled else None if labelled is None else NIL_UUID,
+            claim_class=_claim_class(self.ndns),
+            force_raw=bool(self.ndns.force_raw),
             object=self.ndns,
             **values,
         )
@@ -269,143 +286,29 @@ class _Reader:
         claim = self.ndns.claim.read_()
         return device_name(claim) if claim else ""
 
-    def _label(self) -> tuple[str | None, str | None, int | None]:
-        """uuid, name and block size of a labelled namespace."""
+    def _label(self) -> tuple[bool | None, str | None, str | None, int | None]:
+        """Whether it has a label (None if not known); uuid, name and block size by the label."""
         type_name = self.attempt("type", lambda: kernel_string(self.device.type.name))
         if type_name != "nd_namespace_pmem":
             # Label-less (namespace_io): no uuid, no name.
-            return None, None, None if type_name is None else 0
+            known = type_name is not None
+            return False if known else None, None, None, 0 if known else None
         nspm = container_of(self.nsio, "struct nd_namespace_pmem", "nsio")
-        uuid = self.attempt("uuid", lambda: uuid_text(nspm.uuid) or _NIL_UUID)
+        uuid = self.attempt("uuid", lambda: uuid_text(nspm.uuid) or NIL_UUID)
         name = self.attempt(
             "alt_name", lambda: kernel_string(nspm.alt_name) if nspm.alt_name else None
         )
-        return uuid, name or None, nspm.lbasize.value_()
-
-    def _pfn(self, claim: Object, start: int, end: int, own_uuid: str | None) -> dict[str, Any]:
-        """``struct nd_pfn``: also the first member of a ``struct nd_dax``."""
-        nd_pfn = container_of(claim, "struct nd_pfn", "dev")
-        mode = nd_pfn.mode.value_()
-        values = {
-            "mode": "fsdax",
-            "map": {1: "mem", 2: "dev"}.get(mode, "none"),
-            "uuid": self.attempt("uuid of its claim", lambda: uuid_text(nd_pfn.uuid)),
-            "raw_uuid": own_uuid,
-            "align": nd_pfn.align.value_(),
-            "claim_object": nd_pfn,
-            "size": None,
-            "data_offset": None,
-        }
-        pfn_sb = nd_pfn.pfn_sb.read_()
-        if not pfn_sb:
-            self.problems.add(
-                WalkError("the kernel keeps no info block of it (pfn_sb is NULL)"), self.dev
-            )
-            return values
-        geometry = self.attempt(
-            f"info block at pfn_sb {pfn_sb.value_():#x}",
-            lambda: (
-                pfn_sb.start_pad.value_(),
-                pfn_sb.end_trunc.value_(),
-                pfn_sb.dataoff.value_(),
-            ),
-        )
-        if geometry is not None:
-            start_pad, end_trunc, dataoff = geometry
-            size = end - start - start_pad - end_trunc - dataoff
-            if size < 0:
-                self.problems.add(
-                    WalkError(
-                        f"its info block does not fit it: dataoff {dataoff:#x}, start_pad "
-                        f"{start_pad:#x}, end_trunc {end_trunc:#x} in {end - start:#x} bytes"
-                    ),
-                    self.dev,
-                )
-            else:
-                values |= {"size": size, "data_offset": start_pad + dataoff}
-        return values
-
-    def _dax(self, claim: Object, driver: str | None) -> dict[str, Any]:
-        values: dict[str, Any] = {"mode": "devdax", "sector_size": None}
-        if not driver:
-            return values
-        whole = self.dax_devices.complete
-        devices_found = self.problems.take(self.dax_devices)
-        if not has_type(self.prog, "struct dax_region"):
-            return values
-        # dax_pmem: driver_data of the nd_dax device is its dax_region (drivers/dax/bus.c).
-        region = cast("struct dax_region *", claim.driver_data)
-        devices = [d for d in devices_found if d.region == region.value_()]
-        record = self.attempt("dax region", lambda: read_dax_region(region, devices))
-        return values | {
-            "daxregion": record,
-            # With several devices, ndctl names none.
-            "chardev": devices[0].chardev if whole and len(devices) == 1 else None,
-            "pgmap": devices[0].pgmap if devices else 0,
-        }
-
-    def _btt(self, claim: Object, own_uuid: str | None) -> dict[str, Any]:
-        nd_btt = container_of(claim, "struct nd_btt", "dev")
-        disk = self.attempt("disk", lambda: self._btt_disk(nd_btt))
-        return {
-            "mode": "sector",
-            "size": nd_btt.size.value_(),
-            # Its arenas say where the data lies.
-            "data_offset": None,
-            "uuid": self.attempt("uuid of its claim", lambda: uuid_text(nd_btt.uuid)),
-            "raw_uuid": own_uuid,
-            "sector_size": nd_btt.lbasize.value_(),
-            "blockdev": disk,
-            "claim_object": nd_btt,
-        }
-
-    def _btt_disk(self, nd_btt: Object) -> str | None:
-        if not has_type(self.prog, "struct btt"):
-            return _disk_of(nd_btt.dev.address_of_())
-        return kernel_string(nd_btt.btt.btt_disk.disk_name) if nd_btt.btt else None
-
-    def _pmem(self, bound: Object) -> dict[str, Any]:
-        """``struct pmem_device``: driver_data of what nd_pmem is bound to."""
-        pgmap: int | None
-        if has_type(self.prog, "struct pmem_device"):
-            pmem = cast("struct pmem_device *", bound.driver_data)
-            disk = self.attempt("disk", lambda: kernel_string(pmem.disk.disk_name))
-            pgmap = self.attempt(
-                "page map", lambda: pmem.pgmap.address_of_().value_() * is_mapped(pmem.pgmap)
-            )
-        else:
-            disk = self.attempt("disk", lambda: _disk_of(bound))
-            pgmap = self._pgmap_by_place()
-        values: dict[str, Any] = {"blockdev": disk, "pgmap": pgmap or 0}
-        if bound.value_() == self.device.value_():
-            if pgmap:
-                # A raw namespace whose region maps its pages (e820, of_pmem, virtio-pmem).
-                values |= {"mode": "fsdax", "map": "mem"}
-            elif pgmap is None:
-                values |= {"mode": None}
-        return values
-
-    def _pgmap_by_place(self) -> int | None:
-        """Address of the fsdax page map in its range, 0 if there is none, None if not known."""
-        own = Range(self.nsio.res.start.value_(), self.nsio.res.end.value_() + 1)
-        pgmaps = for_each_pgmap(self.prog)
-        for pgmap in self.problems.take(pgmaps):
-            if pgmap.type.endswith("FS_DAX") and any(own.overlaps(r) for r in pgmap.ranges):
-                return pgmap.address
-        return 0 if pgmaps.complete else None
+        return True, uuid, name or None, nspm.lbasize.value_()
 
 
-def _disk_of(device: Object) -> str | None:
-    """
-    Name of the disk whose parent a device is; needs no debug info of the driver.
-
-    :param device: ``struct device *``
-    """
-    for disk in bounded(for_each_disk(device.prog_), "disks"):
-        # Since Linux kernel commit 0d02129e76ed ("block: merge struct block_device and struct
-        # hd_struct") (in v5.11) part0 points to a struct block_device.
-        if member(disk, "part0.bd_device", "part0.__dev").parent == device:
-            return kernel_string(disk.disk_name)
+def _claim_class(ndns: Object) -> str | None:
+    """``"none"``, ``"btt"``, ``"btt2"``, ``"pfn"``, ``"dax"``, ``"unknown"``."""
+    # Since Linux kernel commit b3fde74ea195 ("libnvdimm, label: add address abstraction
+    # identifiers") (in v4.13).
+    value = ndns.claim_class
+    for enumerator in value.type_.enumerators or ():
+        if enumerator.value == value.value_():
+            return str(enumerator.name).removeprefix("NVDIMM_CCLASS_").lower()
     return None
 
 

@@ -416,7 +416,7 @@ class _Reader:
         # That debug info is missing is said once.
         known = bool(self.problems)
         self.problems.extend(p for p in problems if p.cause is not Cause.NO_DEBUG_INFO or not known)
-        wanted = [b for b in found.blocks if b.block or b.namespace]
+        wanted = [b for b in found.blocks if b.valid or b.namespace]
         if any(p.cause is Cause.NO_DEBUG_INFO for p in self.problems):
             why = "no debug info"
         else:
@@ -442,7 +442,7 @@ class _Reader:
         problems = Problems()
         pages: StructPages | None = None
         notes = list(found.notes)
-        mode = "sector" if found.chain else found.kind if found.data else None
+        mode = "sector" if found.chain and not found.refused else found.kind if found.data else None
         end = max((item.end for item in stretches), default=None)
         kmem: int | None = 0
         if end is not None and has_kernel_debug_info(self.prog):
@@ -461,7 +461,7 @@ class _Reader:
             namespace=found.namespace,
             mode=mode,
             map=("dev" if block.mode == PFN_MODE_PMEM else "mem")
-            if isinstance(block, InfoBlock)
+            if isinstance(block, InfoBlock) and not found.refused
             else None,
             start=found.start,
             end=end,

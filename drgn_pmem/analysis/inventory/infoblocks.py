@@ -5,20 +5,21 @@ Info blocks
 -----------
 
 Info blocks, BTT arenas and labels found in the bytes that the dump holds, with or without debug
-info. Candidates are where the kernel, iomem, the devm_memmap_vmcore list or ``PF_DEV`` say that
-persistent memory or a namespace begins; without any of them all saved memory is scanned at the
-alignment of namespaces, up to a bound.
+info, and why the kernel refuses those that it refuses. Candidates are where the kernel, iomem, the
+devm_memmap_vmcore list or ``PF_DEV`` say that persistent memory or a namespace begins; without any
+of them all saved memory is scanned at the alignment of namespaces, up to a bound.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 import re
 from typing import Any
 
-from drgn import FaultError, Program
+from drgn import Program
 import numpy as np
 
+from drgn_pmem.analysis.inventory.blockcheck import BlockCheck, data_of, physical_reader
 from drgn_pmem.analysis.inventory.labels import FoundLabels, find_labels
 from drgn_pmem.analysis.inventory.machine import MachineMap, read_machine
 from drgn_pmem.dumpfile import State, coverage_of, dump_of, vmcoreinfo_of
@@ -30,11 +31,12 @@ from drgn_pmem.formats.infoblock import (
     INFO_BLOCK_SIZE,
     FoundInfoBlock,
     InfoBlock,
-    data_range,
     find_infoblocks,
 )
+from drgn_pmem.formats.refusal import Refusal
 from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry
-from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.kernel.namespace import Namespace
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
@@ -43,7 +45,6 @@ __all__ = (
     "InfoBlocksAnswer",
     "find_blocks",
     "read_infoblocks",
-    "read_physical_saved",
 )
 
 _STEP = 2 << 20
@@ -65,7 +66,8 @@ class FoundBlock(Record):
     address: int = shown(Show.ADDRESS)
     """Physical address of the block."""
     block: InfoBlock | BttArena | None
-    """None if its bytes are not in the dump, or are no info block."""
+    """None if its bytes are not in the dump, or are no info block. Its checksum may be wrong: see
+    :attr:`refused`."""
     state: State
     namespace: str | None
     """Namespace that begins there by the kernel or iomem."""
@@ -73,7 +75,14 @@ class FoundBlock(Record):
     """bytes, of the crashed kernel; None if the dump does not say."""
     chain: BttChain | None = None
     """All arenas of a BTT."""
+    refused: tuple[Refusal, ...] = ()
+    """Checks of the kernel that it fails, in the kernel's order."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def valid(self) -> bool | None:
+        """Whether the kernel accepts it, as far as can be checked; None where there is no block."""
+        return None if self.block is None else not self.refused
 
     def is_called(self, name: str) -> bool:
         """Whether it is the block of a namespace of that device name or uuid."""
@@ -83,7 +92,8 @@ class FoundBlock(Record):
 
     @property
     def kind(self) -> str:
-        """``"fsdax"``, ``"devdax"``, ``"btt"``; ``"none"`` where there is no block."""
+        """The mode that it claims: ``"fsdax"``, ``"devdax"``, ``"btt"``; ``"none"`` where there is
+        no block."""
         if self.block is None:
             return "none"
         if isinstance(self.block, BttArena):
@@ -93,14 +103,11 @@ class FoundBlock(Record):
     @property
     def data(self) -> tuple[int, int] | None:
         """Physical range of the user data, end exclusive; None for a BTT (its arenas say where),
-        and for a block before version 1.4, which does not name its page size, of a kernel whose
-        page size is not known."""
-        if not isinstance(self.block, InfoBlock):
+        for a block that the kernel refuses, and for a block before version 1.4, which does not name
+        its page size, of a kernel whose page size is not known."""
+        if not isinstance(self.block, InfoBlock) or self.refused:
             return None
-        if self.page_size is None and self.block.version_minor < 4:
-            return None
-        # data_range() takes the block's own page size where it has one.
-        return data_range(self.block, self.start, self.page_size or self.block.page_size)
+        return data_of(self.block, self.start, self.page_size)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -110,6 +117,8 @@ class FoundBlock(Record):
             "address": f"{self.address:#x}",
             "state": self.state.value,
             "infoblock": self.block.to_json() if self.block else None,
+            "valid": self.valid,
+            "refused": [refusal.to_json() for refusal in self.refused],
             "btt": self.chain.to_json() if self.chain else None,
             "notes": list(self.notes),
         }
@@ -128,21 +137,6 @@ class InfoBlocksAnswer(FoundBlocks):
     """The same, with the labels."""
 
     labels: list[FoundLabels]
-
-
-def read_physical_saved(prog: Program) -> Callable[[int, int], bytes | None]:
-    """``read(address, size)`` of physical memory: None unless the dump holds every byte."""
-    coverage = coverage_of(prog)
-
-    def read(address: int, size: int) -> bytes | None:
-        if not coverage.saved(address, size):
-            return None
-        try:
-            return prog.read(address, size, True)
-        except FaultError:
-            return None
-
-    return read
 
 
 def read_infoblocks(prog: Program) -> Partial[InfoBlocksAnswer]:
@@ -177,7 +171,8 @@ class _Finder:
         self.problems = problems
         self.machine = machine
         self.coverage = coverage_of(prog)
-        self.read = read_physical_saved(prog)
+        self.read = physical_reader(prog, problems)
+        self.check = BlockCheck(prog, self.read, problems)
         self.page_size = vmcoreinfo_of(prog).page_size
         self.searched = ""
         self._budget = _MAX_CANDIDATES
@@ -301,11 +296,15 @@ class _Finder:
         blocks.sort(key=lambda b: b.start)
         return list(_judged(blocks, bool(self.machine.namespaces)))
 
+    def _namespace(self, start: int) -> Namespace | None:
+        """The namespace that begins there by the kernel."""
+        return next((n for n in self.machine.namespaces if n.resource == start), None)
+
     def _end(self, start: int) -> int:
         """Where a namespace that begins there must end."""
-        for namespace in self.machine.namespaces:
-            if namespace.resource == start:
-                return namespace.range.end
+        namespace = self._namespace(start)
+        if namespace is not None:
+            return namespace.range.end
         for part in self.machine.pmem.overlap(start, ADDRESS_SPACE):
             if part.start <= start:
                 return part.end
@@ -315,21 +314,21 @@ class _Finder:
         )
 
     def _describe(self, hit: FoundInfoBlock) -> FoundBlock:
+        refused, notes = self.check.check(hit, self._namespace(hit.namespace))
         chain = None
-        notes: list[str] = []
-        if isinstance(hit.block, BttArena):
+        if isinstance(hit.block, BttArena) and hit.block.checksum_ok:
             size = self._end(hit.namespace) - hit.namespace
             try:
                 if self._arenas < _MAX_ARENAS:
                     chain = walk_btt(lambda o, n: self.read(hit.namespace + o, n), size)
-                    notes += chain.problems
+                    notes += map(str, chain.problems)
                     self._arenas += len(chain.arenas)
                 else:
                     self._limit(
                         f"arenas of the BTT at {hit.namespace:#x} were not read: {_MAX_ARENAS} "
                         "arenas were found before"
                     )
-            except FormatError as error:
+            except (FormatError, NotSaved) as error:
                 notes.append(str(error))
         return FoundBlock(
             start=hit.namespace,
@@ -339,6 +338,7 @@ class _Finder:
             namespace=self.names.get(hit.namespace),
             page_size=self.page_size,
             chain=chain,
+            refused=tuple(refused),
             notes=tuple(notes),
         )
 
@@ -346,10 +346,11 @@ class _Finder:
         """A namespace whose block was not found."""
         address = start + INFO_BLOCK_OFFSET
         name = self.names[start]
-        state = self.coverage.state(address)
-        notes: tuple[str, ...] = ()
+        states = self.coverage.count(address, address + INFO_BLOCK_SIZE)
+        state = next((s for s in states if s is not State.SAVED), State.SAVED)
+        notes: list[str] = []
         if state is State.SAVED:
-            notes = ("no info block there: a raw namespace, or its first pages read as zeroes",)
+            notes = self.check.without(address)
         else:
             self.problems.add(
                 Problem(
@@ -366,7 +367,7 @@ class _Finder:
             state=state,
             namespace=name,
             page_size=self.page_size,
-            notes=notes,
+            notes=tuple(notes),
         )
 
 
@@ -392,5 +393,6 @@ def _judged(blocks: list[FoundBlock], kernel_knows: bool) -> Iterator[FoundBlock
         if item.namespace is None and kernel_knows:
             note = "no namespace begins there: left over from an older one"
             item = replace(item, notes=(*item.notes, note))
-        outer = item
+        if not item.refused:
+            outer = item
         yield item

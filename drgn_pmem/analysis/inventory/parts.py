@@ -4,19 +4,21 @@
 Parts of a namespace
 --------------------
 
-What lies where in a namespace, front to end: info block, metadata, user data, padding.
+The parts of a namespace from its start to its end: info block, metadata, user data, padding.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from drgn import Program
 
-from drgn_pmem.analysis.inventory.infoblocks import FoundBlock, read_physical_saved
+from drgn_pmem.analysis.inventory.blockcheck import physical_reader
+from drgn_pmem.analysis.inventory.infoblocks import FoundBlock
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import BttChain, walk_btt
 from drgn_pmem.formats.infoblock import INFO_BLOCK_OFFSET, INFO_BLOCK_SIZE
 from drgn_pmem.kernel.namespace import Namespace
-from drgn_pmem.partial import Cause, Problem, Problems
+from drgn_pmem.partial import Cause, NotSaved, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
@@ -57,18 +59,18 @@ def stretches_of_namespace(
     """
     start, end = namespace.range.start, namespace.range.end
     if namespace.mode == "sector":
-        read = read_physical_saved(prog)
+        read = physical_reader(prog, problems)
         try:
             chain = walk_btt(lambda o, n: read(start + o, n), end - start)
-        except FormatError:
-            problems.add(
-                Problem(
-                    cause=Cause.NOT_SAVED,
-                    why="its BTT arenas are not in the dump: what of it is data is not known",
-                )
+        except (FormatError, NotSaved) as error:
+            lost = (
+                "are not in the dump" if isinstance(error, NotSaved) else f"are damaged ({error})"
             )
+            why = f"its BTT arenas {lost}: what of it is data is not known"
+            problems.add(replace(Problem.of(error), why=why))
             yield Stretch(kind=UNKNOWN, start=start, end=end)
             return
+        problems.extend(chain.problems, "its BTT ends early")
         yield from _arenas(chain, start, end)
         return
     if namespace.data_offset is None:
@@ -88,7 +90,7 @@ def stretches_of_block(found: FoundBlock) -> Iterator[Stretch]:
     if found.data is not None:
         yield from _front(found.start, found.data[0])
         yield Stretch(kind=USERDATA, start=found.data[0], end=found.data[1])
-    elif found.chain is not None and found.chain.arenas:
+    elif found.chain is not None and found.chain.arenas and not found.refused:
         last = found.chain.arenas[-1]
         yield from _arenas(found.chain, found.start, found.start + last.offset + last.arena.size)
 
@@ -106,7 +108,8 @@ def _front(start: int, data: int) -> Iterator[Stretch]:
 
 
 def _arenas(chain: BttChain, start: int, end: int) -> Iterator[Stretch]:
-    """Info blocks, data, map and log of every arena."""
+    """Info blocks, data, map and log of every arena; after a chain that ends early, nothing is
+    known."""
     at = start
     for place in chain.arenas:
         base, arena = start + place.offset, place.arena
@@ -122,4 +125,4 @@ def _arenas(chain: BttChain, start: int, end: int) -> Iterator[Stretch]:
                 yield Stretch(kind=kind, start=first, end=last)
                 at = last
     if at < end:
-        yield Stretch(kind=PADDING, start=at, end=end)
+        yield Stretch(kind=UNKNOWN if chain.problems else PADDING, start=at, end=end)

@@ -288,7 +288,9 @@ class _Reader:
         address = self.namespace.resource + _INFOBLOCK_OFFSET
         coverage = coverage_of(self.prog)
         state = coverage.state(address)
-        if self.namespace.map is None or not coverage.saved(address, _INFOBLOCK_SIZE):
+        raw = self.namespace.object is not None and self.namespace.claim is None
+        # A raw namespace whose region maps its pages (e820, virtio-pmem) has no info block.
+        if raw or self.namespace.map is None or not coverage.saved(address, _INFOBLOCK_SIZE):
             return state, None
         try:
             return state, parse_infoblock(self.prog.read(address, _INFOBLOCK_SIZE, True))

@@ -78,10 +78,16 @@ def test_blocks_are_found_with_nothing_but_the_file(tmp_path: Path, flags: int) 
     assert ("all saved memory at every 2 MiB" in notes) == (flags == 7)
 
 
-def test_a_damaged_block_is_none(tmp_path: Path) -> None:
+def test_a_damaged_block_is_shown_with_what_is_wrong(tmp_path: Path) -> None:
     damaged = bytearray(block())
-    damaged[60] ^= 1
-    assert shown(opened(tmp_path, pmem(4 * MIB, {0: bytes(damaged)}))) == []
+    damaged[3000] ^= 1
+    prog = opened(tmp_path, pmem(4 * MIB, {0: bytes(damaged)}))
+    (found,) = shown(prog)
+    assert (found["kind"], found["valid"]) == ("fsdax", False)
+    assert [refusal["check"] for refusal in found["refused"]] == ["checksum"]
+    assert found["notes"] == ["the kernel refuses it: the checksum is wrong"]
+    with pytest.raises(MissingDebugInfo):  # and nothing follows from it
+        run_text(prog, "pmem-coverage")
 
 
 def test_a_block_in_the_data_of_another_is_said_to_be_content(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from drgn_pmem.formats.btt import (
     parse_btt,
     walk_btt,
 )
+from drgn_pmem.partial import Cause, NotSaved
 from tests.builders import build_btt
 
 DATA = Path(__file__).parent / "data"
@@ -175,8 +176,17 @@ def test_a_version_1_arena_at_the_base_is_none():
 def test_no_btt_is_an_error_that_says_where_was_looked():
     with pytest.raises(FormatError, match=r"at 0x1000: .*at 0x0: "):
         walk_btt(Namespace().read, SIZE)
-    with pytest.raises(FormatError, match="cannot be read"):
+
+
+def test_a_btt_that_was_not_saved_is_not_known():
+    with pytest.raises(NotSaved, match="not known: at 0x1000: info block not saved"):
         walk_btt(lambda offset, size: None, SIZE)
+    first = (4096, layout(32 * MIB, nextoff=32 * MIB))
+    namespace = Namespace(first)
+    namespace.pages[4096 + 32 * MIB] = None
+    chain = walk_btt(namespace.read, SIZE)
+    assert len(chain.arenas) == 1
+    assert chain.problems[0].cause is Cause.NOT_SAVED
 
 
 @pytest.mark.parametrize(
@@ -205,14 +215,15 @@ def test_the_backup_is_compared(page, state):
 def test_a_broken_chain_keeps_what_was_read(nextoff, words):
     chain = walk_btt(Namespace((4096, layout(32 * MIB, nextoff=nextoff))).read, SIZE)
     assert len(chain.arenas) == 1
-    assert words in chain.problems[0]
+    assert words in str(chain.problems[0])
+    assert chain.problems[0].cause is Cause.DAMAGED
 
 
 def test_an_endless_chain_ends():
     page = build_btt(layout(16 * MIB, nextoff=16 * MIB))
     chain = walk_btt(lambda offset, size: page[:size], 1 << 60)
     assert len(chain.arenas) == 4096
-    assert "more than 4096 arenas" in chain.problems[0]
+    assert "more than 4096 arenas" in str(chain.problems[0])
 
 
 def test_an_arena_of_another_btt_is_named():

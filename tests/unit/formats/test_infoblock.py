@@ -20,7 +20,6 @@ from drgn_pmem.formats.btt import BttArena
 from drgn_pmem.formats.checksum import nd_fletcher64
 from drgn_pmem.formats.infoblock import (
     InfoBlock,
-    check_infoblock,
     data_range,
     effective_align,
     fill_in_defaults,
@@ -30,6 +29,7 @@ from drgn_pmem.formats.infoblock import (
     metadata_range,
     parse_infoblock,
 )
+from drgn_pmem.formats.refusal import Check, Refusal, check_infoblock
 from tests.builders import build_btt, build_infoblock
 
 DATA = Path(__file__).parent / "data"
@@ -247,13 +247,23 @@ def test_each_check_of_the_kernel_has_its_words(change, words):
         parent_uuid=fsdax().parent_uuid,
         supported_alignments=(2 * MIB, 1024 * MIB),
     )
-    assert any(words in problem for problem in problems), problems
+    assert any(words in str(problem) for problem in problems), problems
+
+
+def test_refusals_come_in_the_order_of_the_kernels_checks():
+    """The first one decides: raw where the kernel goes on, disabled where it gives up."""
+    nil = "00000000-0000-0000-0000-000000000000"
+    bad = dataclasses.replace(fsdax(), checksum_ok=False, mode=7, align=0x80000000)
+    found = check_infoblock(bad, 0x240000000, 1024 * MIB, parent_uuid=nil)
+    order = [Check.CHECKSUM, Check.PARENT_UUID, Check.MODE, Check.ALIGN]
+    assert [refusal.check for refusal in found][:4] == order
+    assert [refusal.leaves_raw for refusal in found][:4] == [True, True, True, False]
 
 
 @given(blocks, u(64), u(64), st.booleans())
 def test_checks_and_ranges_never_fail(block, start, size, with_uuid):
     problems = check_infoblock(block, start, size, parent_uuid=block.uuid if with_uuid else None)
-    assert all(isinstance(problem, str) for problem in problems)
+    assert all(isinstance(problem, Refusal) for problem in problems)
     assert metadata_range(block, start)[1] == data_range(block, start)[0]
     assert memmap_size(block) >= 0
 
@@ -318,10 +328,12 @@ def test_a_scan_finds_every_kind_where_the_kernel_looks_for_it():
     found = list(find_infoblocks(memory.read, base, base + 256 * MIB))
     assert [(hit.namespace - base, hit.address - base, hit.block.signature) for hit in found] == [
         (0, 0x1000, "NVDIMM_PFN_INFO"),
+        (16 * MIB, 16 * MIB + 0x1000, "NVDIMM_PFN_INFO"),
         (32 * MIB, 32 * MIB + 0x1000, "NVDIMM_DAX_INFO"),
         (64 * MIB, 64 * MIB, "BTT_ARENA_INFO"),
         (96 * MIB, 96 * MIB + 0x1000, "BTT_ARENA_INFO"),
     ]
+    assert [hit.block.checksum_ok for hit in found] == [True, False, True, True, True]
     assert found[0].to_json()["namespace"] == "0x100000000"
 
 

@@ -152,7 +152,18 @@ def test_cxl_labels_have_the_layout_of_cxl():
     )
     namespace += struct.pack("<Q", nd_fletcher64(namespace + bytes(8)))
     assert parse_label(namespace) == CxlNamespaceLabel(
-        UUID, b"cxl", 8, 1, 2, 3 << 28, 4 << 28, 5, 6, PMEM, PFN, 4096
+        uuid=UUID,
+        name=b"cxl",
+        flags=8,
+        nrange=1,
+        position=2,
+        dpa=3 << 28,
+        rawsize=4 << 28,
+        slot=5,
+        align=6,
+        region_uuid=PMEM,
+        abstraction_guid=PFN,
+        lbasize=4096,
     )
     region = struct.pack(
         "<16s16sIHHQQQIII172x",
@@ -169,7 +180,18 @@ def test_cxl_labels_have_the_layout_of_cxl():
         8,
     )
     region += struct.pack("<Q", nd_fletcher64(region + bytes(8)))
-    assert parse_label(region) == CxlRegionLabel(UUID, 8, 1, 2, 3 << 28, 4 << 28, 5 << 28, 6, 7, 8)
+    assert parse_label(region) == CxlRegionLabel(
+        uuid=UUID,
+        flags=8,
+        nlabel=1,
+        position=2,
+        dpa=3 << 28,
+        rawsize=4 << 28,
+        hpa=5 << 28,
+        slot=6,
+        ig=7,
+        align=8,
+    )
     for data in (namespace, region):
         assert len(data) == 256
         assert build_label(parse_label(data)) == data
@@ -266,6 +288,7 @@ def test_a_damaged_index_leaves_the_other_one():
         area = parse_label_area(bytes(data))
         assert area.current == 1 - damaged
         assert area.indexes[damaged].problems == ("wrong checksum",)
+        assert area.bad_indexes == ((damaged, "wrong checksum"),)
         assert area.labels == (label(1),)
 
 
@@ -276,6 +299,7 @@ def test_the_ram_copy_after_an_update_has_one_index_twice():
         index = data[current * 256 : current * 256 + 256]
         data[:512] = index * 2
         area = parse_label_area(bytes(data))
+        assert area.bad_indexes == ()
         assert area.current == current
         assert area.labels == (label(1),)
 
