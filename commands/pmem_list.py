@@ -19,7 +19,16 @@ _DIMM = (
     Field("ID", lambda d: d.id, "unique id"),
     Field("HANDLE", lambda d: d.handle, "NFIT device handle", right=True),
     Field("PHYS_ID", lambda d: d.phys_id, "SMBIOS handle", right=True),
-    Field("FLAGS", lambda d: d.flags, "failures"),
+    Field(
+        "FLAGS", lambda d: "not known" if d.flags is None else d.flags, "failures, by ndctl's keys"
+    ),
+    Field("SHUTDOWN", lambda d: d.shutdown_state, "dirty, where the firmware said so at boot"),
+    Field(
+        "DIRTY_COUNT",
+        lambda d: d.shutdown_count,
+        "dirty shutdowns counted by the firmware",
+        right=True,
+    ),
     Field("STATE", lambda d: "enabled" if d.enabled else "disabled", "driver bound or not"),
 )
 _REGION = (

@@ -80,7 +80,8 @@ class DaxDevice(Record):
             "size": self.size,
             **({} if self.target_node is None else {"target_node": self.target_node}),
             "align": self.align,
-            "mode": self.mode or "unknown",
+            # As daxctl: whatever is not bound to kmem is device DAX.
+            "mode": self.mode or "devdax",
             **({} if self.mode else {"state": "disabled"}),
             **(self.memory_blocks.to_json() if self.memory_blocks else {}),
         }

@@ -103,6 +103,12 @@ class Namespace(Record):
         return self.enabled is False
 
     @property
+    def has_no_claim(self) -> bool:
+        """Whether nothing claims it for sure: a raw namespace, which needs no info block, although
+        its region may map its pages (e820, virtio-pmem)."""
+        return self.claim is None and self.mode is not None and self.object is not None
+
+    @property
     def devices(self) -> tuple[str, ...]:
         """Its block or character devices, without ``/dev/``."""
         own = [self.blockdev, self.chardev]

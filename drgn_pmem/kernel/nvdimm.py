@@ -18,7 +18,7 @@ from drgn.helpers.linux.list import list_for_each_entry
 from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type, optional_member
 from drgn_pmem.kernel.device import device_name, driver_name, for_each_nd_device, kernel_string
 from drgn_pmem.kernel.walk import bounded
-from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("Bus", "Dimm", "for_each_bus", "for_each_dimm")
@@ -32,6 +32,9 @@ _MEMDEV_FLAGS = (
     (1 << 4, "flag_smart_event"),
 )
 """``ACPI_NFIT_MEM_*`` (include/acpi/actbl2.h) -> ndctl's key, in ndctl's order."""
+
+
+_FLUSH_FAILED = 1 << 2
 
 
 class Bus(Record):
@@ -57,7 +60,13 @@ class Dimm(Record):
     handle: int | None
     """NFIT device handle; None without debug info of nfit, or for another kind of DIMM."""
     phys_id: int | None
-    flags: tuple[str, ...]
+    flags: tuple[str, ...] | None
+    """Failures, by ndctl's keys; None if not known (nfit without debug info, or not saved)."""
+    shutdown_state: str | None
+    """``"dirty"`` if the firmware said so at boot; None where it did not, and if not known."""
+    shutdown_count: int | None
+    """Dirty shutdowns that the firmware counted; None for firmware that does not count, and if not
+    known."""
     enabled: bool
     object: Object = shown(Show.HIDDEN)
     """``struct nvdimm *``"""
@@ -69,8 +78,14 @@ class Dimm(Record):
                 value[key] = getattr(self, key)
         if not self.enabled:
             value["state"] = "disabled"
-        value.update((flag, True) for flag in self.flags)
+        value.update((flag, True) for flag in self.flags or ())
         return value
+
+    def health_json(self) -> dict[str, Any]:
+        """What the kernel keeps of the object ``health`` of ``ndctl list -H``, by its keys."""
+        values = {"shutdown_state": self.shutdown_state, "shutdown_count": self.shutdown_count}
+        known = {key: value for key, value in values.items() if value is not None}
+        return {"health": known} if known else {}
 
 
 def for_each_bus(prog: Program) -> Partial[list[Bus]]:
@@ -112,48 +127,72 @@ def for_each_dimm(prog: Program) -> Partial[list[Dimm]]:
 def _read_dimm(device: Object, problems: Problems) -> Dimm:
     name = device_name(device)
     nvdimm = container_of(device, "struct nvdimm", "dev")
-    memdev = problems.attempt(f"{name}: NFIT", lambda: _read_memdev(nvdimm))
+    firmware = problems.attempt(f"{name}: NFIT", lambda: _read_firmware(nvdimm))
     # Since Linux kernel commit d6548ae4d16d ("acpi/nfit, libnvdimm: Store dimm id as a member to
     # struct nvdimm") (in v4.20).
     dimm_id = optional_member(nvdimm, "dimm_id")
-    handle, phys_id, flags = memdev or (None, None, ())
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("handle", "phys_id", "flags", "shutdown_state", "shutdown_count")
+    )
     return Dimm(
         dev=name,
         bus=device_name(device.parent),
         id=None
         if dimm_id is None
         else problems.attempt(f"{name}: id", lambda: kernel_string(dimm_id) if dimm_id else None),
-        handle=handle,
-        phys_id=phys_id,
-        flags=flags,
+        **(nothing if firmware is None else firmware),
         enabled=driver_name(device) is not None,
         object=nvdimm,
     )
 
 
-def _read_memdev(nvdimm: Object) -> tuple[int, int, tuple[str, ...]] | None:
-    """Handle, physical id and flags of a DIMM that the NFIT describes."""
-    memdev = _nfit_memdev(nvdimm)
-    if memdev is None:
-        return None
-    flags = memdev.flags.value_()
-    return (
-        memdev.device_handle.value_(),
-        memdev.physical_id.value_(),
-        tuple(key for bit, key in _MEMDEV_FLAGS if flags & bit),
-    )
-
-
-def _nfit_memdev(nvdimm: Object) -> Object | None:
-    """``struct acpi_nfit_memory_map *`` of a DIMM that the NFIT describes."""
-    prog = nvdimm.prog_
-    if not has_type(prog, "struct nfit_mem"):
-        return None
+def _read_firmware(nvdimm: Object) -> dict[str, Any]:
+    """What the NFIT and the firmware say of a DIMM; nothing but empty flags of one of another
+    kind."""
+    values: dict[str, Any] = {
+        "handle": None,
+        "phys_id": None,
+        "flags": (),
+        "shutdown_state": None,
+        "shutdown_count": None,
+    }
     bus = container_of(nvdimm.dev.parent, "struct nvdimm_bus", "dev")
     if kernel_string(bus.nd_desc.provider_name) != "ACPI.NFIT":
-        return None
+        return values
+    if not has_type(nvdimm.prog_, "struct nfit_mem"):  # named by pmem-list
+        return values | {"flags": None}
     nfit_mem = cast("struct nfit_mem *", nvdimm.provider_data)
     if nfit_mem.nvdimm != nvdimm:
-        return None
+        raise WalkError("provider_data leads to no struct nfit_mem of this DIMM")
     memdev = nfit_mem.memdev_dcr or nfit_mem.memdev_pmem
-    return memdev if memdev else None
+    if not memdev:
+        return values
+    flags = memdev.flags.value_()
+    state, count = _shutdowns(nfit_mem)
+    if state == "dirty":
+        flags |= _FLUSH_FAILED  # flags_show() of drivers/acpi/nfit/core.c
+    return values | {
+        "handle": memdev.device_handle.value_(),
+        "phys_id": memdev.physical_id.value_(),
+        "flags": tuple(key for bit, key in _MEMDEV_FLAGS if flags & bit),
+        "shutdown_state": state,
+        "shutdown_count": count,
+    }
+
+
+def _shutdowns(nfit_mem: Object) -> tuple[str | None, int | None]:
+    """
+    State of the last shutdown and number of dirty ones, as far as the firmware reported them
+    (``nfit_intel_shutdown_status()``): that a shutdown was clean is not kept.
+    """
+    # Since Linux kernel commit 0ead11181fe0 ("acpi, nfit: Collect shutdown status") (in v4.20).
+    count = optional_member(nfit_mem, "dirty_shutdown")
+    if count is None:
+        return None, None
+    prog = nfit_mem.prog_
+    flags = nfit_mem.flags.value_()
+    dirty, counted = (
+        flags >> prog.constant(name).value_() & 1
+        for name in ("NFIT_MEM_DIRTY", "NFIT_MEM_DIRTY_COUNT")
+    )
+    return "dirty" if dirty else None, count.value_() if counted else None

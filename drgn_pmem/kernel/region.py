@@ -28,6 +28,9 @@ __all__ = ("DpaMapping", "Region", "for_each_region")
 _ND_REGION_PERSIST_CACHE = 1 << 1
 _ND_REGION_PERSIST_MEMCTRL = 1 << 2
 
+_NDD_ALIASING = 1 << 0
+_NDD_LABELING = 1 << 6
+
 _MAX_MAPPINGS = 1 << 10
 
 
@@ -180,9 +183,10 @@ def _drvdata(mapping: Object) -> Object | None:
 
 
 def _interleave_set(region: Object, mappings: list[Object]) -> int | None:
-    """``set_cookie`` of sysfs: which cookie depends on the version of the DIMM's labels."""
+    """``set_cookie`` of sysfs: which cookie depends on the version of the DIMM's labels. None for a
+    region without labels (``nd_region_to_nstype()``), of which ndctl prints none."""
     nd_set = region.nd_set.read_()
-    if not nd_set:
+    if not nd_set or not any(_has_labels(mapping) for mapping in mappings):
         return None
     ndd = _drvdata(mappings[0]) if mappings else None
     if ndd is None:
@@ -192,6 +196,12 @@ def _interleave_set(region: Object, mappings: list[Object]) -> int | None:
         if (index.major.value_(), index.minor.value_()) == (1, 1):
             return nd_set.cookie1.value_()
     return nd_set.cookie2.value_()
+
+
+def _has_labels(mapping: Object) -> bool:
+    # Since Linux kernel commit a0e374525def ("libnvdimm/region: Introduce NDD_LABELING") (in v5.8);
+    # before, NDD_ALIASING, which is only set on DIMMs with labels since then, too.
+    return bool(mapping.nvdimm.flags.value_() & (_NDD_LABELING | _NDD_ALIASING))
 
 
 def _current_index(ndd: Object) -> Object:

@@ -73,7 +73,8 @@ def infoblock_text(memmap: Memmap, block: InfoBlock | None) -> str | None:
 
 def media_text(memmap: Memmap) -> str | None:
     """PFNs before the data by the info block on the media, or why it cannot be read."""
-    if memmap.namespace.map is None:
+    namespace = memmap.namespace
+    if namespace.map is None or namespace.has_no_claim:
         return None
     return infoblock_text(memmap, memmap.infoblock_media) or (
         "damaged" if memmap.media_state is State.SAVED else memmap.media_state.value

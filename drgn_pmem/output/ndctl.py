@@ -14,6 +14,7 @@ from typing import Any
 from drgn_pmem.analysis.inventory.listing import Inventory
 from drgn_pmem.kernel.badblocks import read_badblocks
 from drgn_pmem.kernel.namespace import Namespace
+from drgn_pmem.kernel.nvdimm import Dimm
 from drgn_pmem.kernel.region import Region
 from drgn_pmem.partial import Problems
 
@@ -67,6 +68,8 @@ def nest(
         if not dax and "daxregion" in value:
             value = _chardev_only(value)
         if dump is not None:
+            if isinstance(record, Dimm):
+                value |= record.health_json()
             value["dump"] = dump(record)
         return value
 

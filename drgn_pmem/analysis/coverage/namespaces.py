@@ -416,7 +416,7 @@ class _Reader:
         # That debug info is missing is said once.
         known = bool(self.problems)
         self.problems.extend(p for p in problems if p.cause is not Cause.NO_DEBUG_INFO or not known)
-        wanted = [b for b in found.blocks if b.valid or b.namespace]
+        wanted = [b for b in found.blocks if (b.block and not b.refused) or b.namespace]
         if any(p.cause is Cause.NO_DEBUG_INFO for p in self.problems):
             why = "no debug info"
         else:

@@ -75,14 +75,19 @@ class FoundBlock(Record):
     """bytes, of the crashed kernel; None if the dump does not say."""
     chain: BttChain | None = None
     """All arenas of a BTT."""
+    parent_known: bool = shown(json=False, default=False)
+    """Whether the namespace is known well enough to check the block against it."""
     refused: tuple[Refusal, ...] = ()
     """Checks of the kernel that it fails, in the kernel's order."""
     notes: tuple[str, ...] = ()
 
     @property
     def valid(self) -> bool | None:
-        """Whether the kernel accepts it, as far as can be checked; None where there is no block."""
-        return None if self.block is None else not self.refused
+        """Whether the kernel accepts it; None where there is no block, and where the uuid of the
+        namespace is not known, which it must name."""
+        if self.refused:
+            return False
+        return True if self.block is not None and self.parent_known else None
 
     def is_called(self, name: str) -> bool:
         """Whether it is the block of a namespace of that device name or uuid."""
@@ -314,7 +319,8 @@ class _Finder:
         )
 
     def _describe(self, hit: FoundInfoBlock) -> FoundBlock:
-        refused, notes = self.check.check(hit, self._namespace(hit.namespace))
+        namespace = self._namespace(hit.namespace)
+        refused, notes = self.check.check(hit, namespace)
         chain = None
         if isinstance(hit.block, BttArena) and hit.block.checksum_ok:
             size = self._end(hit.namespace) - hit.namespace
@@ -338,6 +344,7 @@ class _Finder:
             namespace=self.names.get(hit.namespace),
             page_size=self.page_size,
             chain=chain,
+            parent_known=namespace is not None and namespace.label_uuid is not None,
             refused=tuple(refused),
             notes=tuple(notes),
         )

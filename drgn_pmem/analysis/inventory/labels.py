@@ -74,6 +74,8 @@ def _by_pointer(prog: Program, problems: Problems) -> Iterator[FoundLabels]:
 
 def _of_dimm(prog: Program, dimm: Dimm, problems: Problems) -> FoundLabels | None:
     data = cast("struct nvdimm_drvdata *", dimm.object.dev.driver_data)
+    if not data:
+        return None  # enabled and without a label area: nvdimm_probe() keeps nothing (-ENOTTY)
     size, address = data.nsarea.config_size.value_(), data.data.value_()
     if not address or not size:
         return None  # a DIMM without labels

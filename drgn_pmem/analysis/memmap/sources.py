@@ -288,8 +288,7 @@ class _Reader:
         address = self.namespace.resource + _INFOBLOCK_OFFSET
         coverage = coverage_of(self.prog)
         state = coverage.state(address)
-        raw = self.namespace.object is not None and self.namespace.claim is None
-        # A raw namespace whose region maps its pages (e820, virtio-pmem) has no info block.
+        raw = self.namespace.has_no_claim
         if raw or self.namespace.map is None or not coverage.saved(address, _INFOBLOCK_SIZE):
             return state, None
         try:

@@ -1,0 +1,103 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""DIMMs and regions of machines that no sample has."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from drgn_pmem.kernel.dax import DaxDevice
+from drgn_pmem.kernel.nvdimm import Dimm, _shutdowns
+from drgn_pmem.kernel.region import _has_labels, _interleave_set
+from drgn_pmem.output.memmap import media_text
+
+DIRTY, COUNTED = 2, 3
+"""Bits of ``enum nfit_mem_flags``."""
+
+
+def value(number: int) -> Any:
+    return SimpleNamespace(value_=lambda: number)
+
+
+def shutdowns(monkeypatch: pytest.MonkeyPatch, flags: int) -> tuple[str | None, int | None]:
+    monkeypatch.setattr(
+        "drgn_pmem.kernel.nvdimm.optional_member", lambda obj, name: getattr(obj, name, None)
+    )
+    bits = {"NFIT_MEM_DIRTY": DIRTY, "NFIT_MEM_DIRTY_COUNT": COUNTED}
+    constant: Callable[[str], Any] = lambda name: value(bits[name])  # noqa: E731
+    prog = SimpleNamespace(constant=constant)
+    nfit_mem: Any = SimpleNamespace(dirty_shutdown=value(7), flags=value(flags), prog_=prog)
+    return _shutdowns(nfit_mem)
+
+
+def test_dirty_shutdowns_are_those_that_the_firmware_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert shutdowns(monkeypatch, 0) == (None, None)  # not reported is not clean, nor none
+    assert shutdowns(monkeypatch, 1 << DIRTY) == ("dirty", None)
+    assert shutdowns(monkeypatch, 1 << DIRTY | 1 << COUNTED) == ("dirty", 7)
+
+
+def dimm(**changes: Any) -> Dimm:
+    values: dict[str, Any] = {
+        "dev": "nmem0",
+        "bus": "ndbus0",
+        "id": None,
+        "handle": 1,
+        "phys_id": 2,
+        "flags": ("flag_failed_arm",),
+        "shutdown_state": "dirty",
+        "shutdown_count": 7,
+        "enabled": True,
+        "object": None,
+    }
+    return Dimm(**(values | changes))
+
+
+def test_shutdowns_have_the_keys_of_ndctl_list_health() -> None:
+    assert dimm().health_json() == {"health": {"shutdown_state": "dirty", "shutdown_count": 7}}
+    assert dimm(shutdown_state=None, shutdown_count=None).health_json() == {}
+    assert "health" not in dimm().to_json()  # ndctl has it with -H only
+    assert dimm().to_json()["flag_failed_arm"] is True
+
+
+def test_flags_that_are_not_known_are_not_shown_as_none_set() -> None:
+    assert dimm(flags=None).flags is None
+    assert not [key for key in dimm(flags=None).to_json() if key.startswith("flag_")]
+
+
+@pytest.mark.parametrize(("flags", "labels"), [(0, False), (1 << 1, False), (1, True), (64, True)])
+def test_a_region_without_labels_has_no_interleave_set_for_ndctl(flags: int, labels: bool) -> None:
+    mapping: Any = SimpleNamespace(
+        nvdimm=SimpleNamespace(flags=value(flags), dev=SimpleNamespace(driver=None))
+    )
+    assert _has_labels(mapping) is labels
+    cookie = SimpleNamespace(cookie1=value(0xABC))
+    region: Any = SimpleNamespace(nd_set=SimpleNamespace(read_=lambda: cookie))
+    assert _interleave_set(region, [mapping]) == (0xABC if labels else None)
+
+
+def test_a_dax_device_without_driver_is_what_daxctl_says() -> None:
+    device = DaxDevice(
+        chardev="dax0.0",
+        size=1 << 21,
+        target_node=None,
+        align=4096,
+        mode=None,
+        ranges=(),
+        region=0,
+        pgmap=0,
+        memory_blocks=None,
+        object=None,
+    )
+    shown = device.to_json()
+    assert (shown["mode"], shown["state"]) == ("devdax", "disabled")
+
+
+def test_no_claim_needs_no_info_block() -> None:
+    """A label-less namespace whose region maps its pages: e820, virtio-pmem."""
+    namespace = SimpleNamespace(map="mem", has_no_claim=True)
+    memmap: Any = SimpleNamespace(namespace=namespace)
+    assert media_text(memmap) is None
