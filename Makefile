@@ -70,11 +70,17 @@ bench: $(VENV)/.installed
 bench-dump:
 	vmcores/lab/x86_64/bench-dump.sh build/vmcores/x86_64 build/bench-dump
 
-# The property tests with a hundred times the examples; every page that an answer was read from
-# taken away, up to 5,000 a command and dump.
+# Hostile bytes for MINUTES (tests/fuzz; what failed is kept in build/fuzz/failed). Then the property
+# tests with a hundred times the examples, and every page that an answer was read from taken away, up
+# to 5,000 a command and dump; these take as long as they take, and FUZZ_TESTS= leaves them out.
+MINUTES ?= 10
+FUZZ_TESTS ?= tests/unit tests/taken
 fuzz: $(VENV)/.installed
-	HYPOTHESIS_PROFILE=fuzz DRGN_PMEM_TAKEN=5000 \
-		$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests/unit tests/taken
+	@$(PIP) --editable '.[fuzz]' || \
+		echo "atheris cannot be installed for $$($(BIN)/python -V): no coverage-guided fuzzing"
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+	$(if $(FUZZ_TESTS),HYPOTHESIS_PROFILE=fuzz DRGN_PMEM_TAKEN=5000 \
+		$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(FUZZ_TESTS))
 
 docs: $(VENV)/.runs
 	$(BIN)/python docs/reference.py

@@ -29,7 +29,7 @@ from drgn_pmem.dumpfile.segments import Pieces, SegmentTable, elf_coverage
 from drgn_pmem.dumpfile.vmcoreinfo import vmcoreinfo_of
 from drgn_pmem.errors import DumpFileError
 
-__all__ = ("Reads", "page_size_of", "record_reads", "take_away", "virtual_aliases")
+__all__ = ("Reads", "page_size_of", "record_reads", "take_away", "virtual_aliases", "watch_reads")
 
 Reads = dict[int, set[str]]
 """Physical address of each page that was read -> the functions of drgn_pmem that read it."""
@@ -113,12 +113,24 @@ def record_reads(prog: Program, other: Program) -> Reads:
     """
     reads: Reads = defaultdict(set)
     page = page_size_of(prog)
-    dump = dump_of(prog)
 
     def note(physical: int, size: int) -> None:
         who = _reader()
         for address in range(physical // page * page, physical + size, page):
             reads[address].add(who)
+
+    watch_reads(prog, other, note)
+    return reads
+
+
+def watch_reads(prog: Program, other: Program, note: Callable[[int, int], None]) -> None:
+    """
+    Have a function called for every read of saved memory from now on.
+
+    :param other: Another program of the same dump, which gives the bytes.
+    :param note: Called with the physical address and the bytes that are read there.
+    """
+    dump = dump_of(prog)
 
     def through(shift: int) -> Callable[[int, int, int, bool], bytes]:
         def read(address: int, count: int, offset: int, physical: bool) -> bytes:
@@ -135,7 +147,6 @@ def record_reads(prog: Program, other: Program) -> Reads:
         _replace(dump, memory=_Recorded(dump.memory, note))
     # Struct pages in bulk come from the file itself; here they come through drgn.
     blocks._find_reader = blocks._ProgramReader  # type: ignore[assignment]
-    return reads
 
 
 def take_away(prog: Program, physical: int, state: State) -> None:
