@@ -215,10 +215,10 @@ def _notes(table: bytes, order: str) -> Iterator[tuple[int, int]]:
             yield struct.unpack_from(f"{order}Q16xQ", table, start + 8)
 
 
-def _is_erased(file: IO[bytes], note: tuple[int, int]) -> bool:
+def _is_erased(file: IO[bytes], length: int, note: tuple[int, int]) -> bool:
     """Whether notes say that makedumpfile erased data, which open_program() warns of."""
     offset, size = note
-    if offset >= 1 << 63:
+    if offset > length:
         return False
     file.seek(offset)
     return b"ERASEINFO\0" in file.read(min(size, _MAX_NOTES))
@@ -276,7 +276,7 @@ def _is_whole_elf(path: str) -> bool:
             return False
         file.seek(offset)
         table = file.read(size * count)
-        if any(_is_erased(file, note) for note in _notes(table, order)):
+        if any(_is_erased(file, length, note) for note in _notes(table, order)):
             return False
     if len(table) < size * count:
         return False

@@ -338,3 +338,20 @@ def test_an_offset_that_no_file_has_is_a_fault(tmp_path):
     prog, _ = open_program(path)
     with pytest.raises(drgn.FaultError, match="truncated"):
         prog.read(0x1000, 8, True)
+
+
+@pytest.mark.parametrize("offset", [1 << 45, 1 << 62, 1 << 63, (1 << 64) - 4096])
+@pytest.mark.parametrize("field", [32, 40, 64 + 8, 64 + 56 + 8])
+def test_an_offset_beyond_the_file_is_one_of_our_errors_or_truncated(tmp_path, field, offset):
+    """e_phoff, e_shoff, p_offset of the notes and of a segment; no file system seeks that far."""
+    data = bytearray(Elf([Load(0x1000, PAGE, page_bytes(1))], VMCOREINFO_NOTE).bytes())
+    struct.pack_into("<Q", data, field, offset)
+    path = tmp_path / "vmcore"
+    path.write_bytes(data)
+    if field in (32, 64 + 8):  # without its headers, or without VMCOREINFO, nothing can be read
+        with pytest.raises(DumpFileError, match="vmcore"):
+            open_core(str(path))
+        return
+    prog, lines = open_core(str(path))
+    assert field == 40 or any("truncated" in line for line in lines)
+    assert readable(prog, 0x1000) == (field == 40)
