@@ -18,8 +18,9 @@ from drgn_pmem.spec import Answer, Argument, command
     long_description=(
         "Join every trace of bad persistent memory page by page: bad ranges of the NVDIMM buses,\n"
         "badblocks of regions, block devices and namespaces, poisoned struct pages (HWPoison),\n"
-        "and the kernel log's \"Memory failure\" lines. PROOF shows whether the page is still in\n"
-        "the process's page tables (pte) or was taken away, as the kernel does when it kills (vma)."
+        "and the lines of the kernel log: memory failures, machine checks, APEI/GHES and\n"
+        "EDAC (HISTORY: in the order of the log). PROOF shows whether the page is still in the\n"
+        "process's page tables (pte) or was taken away, as the kernel does when it kills (vma)."
     ),
     arguments=(
         Argument("-v", "--verbose", action="store_true",
@@ -51,6 +52,8 @@ from drgn_pmem.spec import Answer, Argument, command
         Field("PROOF", lambda p: [proof for _, _, proof in p.processes], "of each process"),
         Field("STATE", lambda p: p.owners.standing, "of the struct page in the dump",
               shown=False),
+        Field("HISTORY", lambda p: [event for _, event, _ in p.history],
+              "events of the kernel log, in its order", shown=False),
         Field("MESSAGES", lambda p: [line.text for line in p.lines], "kernel log", shown=False),
     ),
     examples=(

@@ -6,18 +6,14 @@ Media errors
 
 What the kernel knew of bad memory: the bad ranges of a bus (physical addresses), the badblocks of
 regions, block devices and sector-mode namespaces (512-byte sectors, each counted from its own
-start), and the kernel log. Sources: drivers/nvdimm/badrange.c, block/badblocks.c,
-include/linux/badblocks.h, mm/memory-failure.c.
+start). What the kernel log says is in :mod:`drgn_pmem.kernel.failurelog`. Sources:
+drivers/nvdimm/badrange.c, block/badblocks.c, include/linux/badblocks.h.
 """
-
-import re
 
 from drgn import Object, Program, cast
 from drgn.helpers.linux.list import list_for_each_entry
-from drgn.helpers.linux.printk import get_dmesg
 
-from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.debuginfo import find_type, need_kernel_debug_info, optional_member
+from drgn_pmem.kernel.debuginfo import find_type, optional_member
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.nvdimm import Bus, for_each_bus
 from drgn_pmem.kernel.region import for_each_region
@@ -28,8 +24,6 @@ from drgn_pmem.record import Record, Show, shown
 __all__ = (
     "SECTOR",
     "BadRange",
-    "FailureLine",
-    "for_each_failure_line",
     "read_bad_ranges",
     "read_badblocks",
 )
@@ -79,14 +73,6 @@ class BadRange(Record):
             f"{source}: sector {self.sector} ({sectors} of {SECTOR} bytes);"
             f" {self.base:#x} + {self.sector} * {SECTOR} = physical {self.start:#x}"
         )
-
-
-class FailureLine(Record):
-    """A "Memory failure" line of the kernel log."""
-
-    pfn: int = shown(Show.ADDRESS)
-    text: str
-    """The whole line, as it stands in the dump."""
 
 
 def read_badblocks(badblocks: Object) -> list[tuple[int, int, bool]]:
@@ -189,30 +175,3 @@ def read_bad_ranges(prog: Program) -> Partial[list[BadRange]]:
         with problems.trying(f"bad blocks of {namespace.dev}"):
             ranges += _of_namespace(prog, namespace, problems)
     return problems.partial(ranges)
-
-
-_FAILURE = re.compile(rb"Memory failure: (0x[0-9a-f]{1,16}): ")
-_INJECTED = re.compile(rb"Injecting memory failure for pfn (0x[0-9a-f]{1,16}) ")
-
-
-def for_each_failure_line(prog: Program) -> Partial[list[FailureLine]]:
-    """Lines of the kernel log about failed pages."""
-    problems = Problems()
-    log = problems.attempt("the kernel log", lambda: _read_log(prog)) or b""
-    found = []
-    for line in log.splitlines():
-        match = _FAILURE.search(line) or _INJECTED.search(line)
-        if match:
-            text = line.decode("utf-8", "backslashreplace")
-            found.append(FailureLine(pfn=int(match[1], 16), text=text))
-    return problems.partial(found)
-
-
-def _read_log(prog: Program) -> bytes:
-    need_kernel_debug_info(prog, "the kernel log")
-    try:
-        return get_dmesg(prog)
-    except LookupError as error:
-        raise MissingDebugInfo(f"this kernel's log has another layout: {error}") from None
-    except ValueError as error:
-        raise WalkError(str(error)) from None

@@ -21,11 +21,10 @@ from drgn_pmem.analysis.pages.states import page_report
 from drgn_pmem.kernel.badblocks import (
     SECTOR,
     BadRange,
-    FailureLine,
-    for_each_failure_line,
     read_bad_ranges,
 )
 from drgn_pmem.kernel.debuginfo import has_variable
+from drgn_pmem.kernel.failurelog import FailureEvent, FailureLine, for_each_failure_line, history_of
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pagetable import for_each_extent
@@ -79,9 +78,14 @@ class PoisonedPage(Record):
         names = [r.source or "unknown" for r in self.ranges]
         if self.owners.trusted and self.owners.page.hwpoison:
             names.append("HWPoison")
-        if self.lines:
-            names.append("kernel log")
+        names += [line.source.value for line in self.lines]
         return list(dict.fromkeys(names))
+
+    @property
+    def history(self) -> list[tuple[float | None, str, str]]:
+        """(seconds since boot, event, source) of each line of the log, in the order of the log:
+        ``"reported"``, ``"handled"``, ``"cleared"``, ``"reported again"``."""
+        return [(line.time, event, line.source.value) for line, event in history_of(self.lines)]
 
     @property
     def namespace_offset(self) -> int | None:
@@ -153,6 +157,10 @@ class PoisonedPage(Record):
             "sources": self.sources,
             "ranges": [r.to_json() for r in self.ranges],
             "messages": [line.text for line in self.lines],
+            "history": [
+                {"time": time, "event": event, "source": source}
+                for time, event, source in self.history
+            ],
             "namespace": self.namespace.dev if self.namespace else None,
             "device": owners["device"],
             "place": self.place.value,
@@ -237,6 +245,17 @@ class _Search:
             if any(g.has_pfn(pfn) for g in pgmaps) or self._namespace(pfn << self.shift)
         }
         others = len(self.lines) - len(known)
+        corrected = {
+            pfn
+            for pfn in known
+            if all(line.event is FailureEvent.CORRECTED for line in self.lines[pfn])
+        }
+        if corrected:
+            self.notes.append(
+                f"the kernel log has corrected errors of {len(corrected)} pages of pmem: their data"
+                " is intact"
+            )
+        known -= corrected
         if others and not self.problems:
             self.notes.append(f"the kernel log has {others} failed pages that are not pmem")
         elif others:
@@ -263,7 +282,9 @@ class _Search:
     def _page(self, pfn: int) -> PoisonedPage:
         ranges = self.ranges.get(pfn, [])
         start = pfn << self.shift
-        physical = max(min((r.start for r in ranges), default=start), start)
+        bad = [r.start for r in ranges]
+        bad += [line.physical for line in self.lines.get(pfn, ()) if line.physical is not None]
+        physical = max(min(bad, default=start), start)
         namespace = self._namespace(physical)
         place, describes = self._place(namespace, physical)
         return PoisonedPage(
