@@ -45,7 +45,7 @@ PN_XNUM = 0xFFFF
 DUMP_ELF_INCOMPLETE = 0x1
 """``e_flags`` of a file that makedumpfile could not finish (makedumpfile.h)."""
 
-MAX_PROGRAM_HEADERS = 1 << 22
+MAX_PROGRAM_HEADERS = 1 << 20
 """More than this are refused (a dump of 16 TiB has fewer, even with every range fragmented)."""
 MAX_NOTES = 1 << 17
 """Notes beyond this many are not listed (one per CPU and a few more are normal)."""

@@ -93,11 +93,11 @@ def run_all(args: argparse.Namespace) -> Iterator[Count]:
 
 
 def dumps(chance: random.Random, minutes: float) -> list[str]:
-    """Some of the dumps, every one in a long run: one for each half minute."""
+    """Some of the dumps, every one in a long run: one for each minute."""
     every = [f"{s.name}:{format}" for s in samples().values() for format in s.formats]
     every = [name for name in every if not name.endswith(":raw")]
     chance.shuffle(every)
-    return every[: max(1, round(2 * minutes))]
+    return every[: max(1, round(minutes))]
 
 
 def started(task: str, minutes: float, seed: str) -> Count:
