@@ -28,9 +28,9 @@ def _code(args: argparse.Namespace) -> str:
     name="pmem-page",
     description="show one page: where its struct page is and what it says",
     long_description=(
-        "Decode the struct page of a page of persistent memory: flags, counts, mapping and index,\n"
-        "sharing, compound head, pgmap. If its bytes are not in the dump, or the kernel never\n"
-        "wrote them, that is the answer; pmem-rmap then finds owners in other ways.\n"
+        "Decode the struct page of a page of persistent memory, or of RAM: flags, counts,\n"
+        "mapping, index, sharing, compound head, pgmap. If its bytes are not in the dump, or the\n"
+        "kernel never wrote them, that is the answer; pmem-rmap then finds owners in other ways.\n"
         "Sectors in the kernel log and of ndctl list -M for a namespace are DEVICE:SECTOR; its\n"
         "badblocks of a region count from the start of the region, and the blocks of ndctl\n"
         "inject-error from the start of the namespace, not of its data (pmem-poison -o raw_offset)."
@@ -49,7 +49,8 @@ def _code(args: argparse.Namespace) -> str:
         Field("STATE", lambda p: p.state.state.value, "of the struct page in the dump"),
         Field.of("STATUS", "status",
                  "idle, file, shared, pinned, poisoned, aliased, memmap, uninitialised,"
-                 " overwritten, unknown"),
+                 " overwritten, unknown; of RAM page cache, anonymous, slab, page table, reserved,"
+                 " free"),
         Field("FLAGS", lambda p: flags_text(p.state), "page flags"),
         Field.of("REFCOUNT", "state.refcount", "_refcount of the head", right=True),
         Field.of("MAPCOUNT", "state.mapcount", "mappings, where the kernel counts them",
@@ -58,7 +59,10 @@ def _code(args: argparse.Namespace) -> str:
         Field.of("ORDER", "state.order", "of the compound page", right=True),
         Field.of("INDEX", "state.index", "page offset in its file", right=True),
         Field.of("SHARE", "state.share", "how many mappings share it", right=True),
-        Field.of("OWNER", "owner", "file or device that the struct page names"),
+        Field.of("OWNER", "owner",
+              "file or device that the struct page names; of RAM also who maps it"),
+        Field("BLOCKS_OFFLINE", lambda p: p.ram and p.ram.blocks_offline,
+              "of RAM: it keeps its memory block from going offline", shown=False),
         Field.of("REASON", "state.reason", "why nothing, or not all, is known"),
         Field.of("PHYSICAL", "state.physical", "physical address", right=True, shown=False),
         Field.of("PAGE", "state.page", "address of the struct page", right=True, shown=False),

@@ -19,7 +19,7 @@ from drgn import Object, Program
 from drgn.helpers.linux.block import for_each_disk
 
 from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.debuginfo import find_variable, has_type, no_debug_info
+from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type, no_debug_info
 from drgn_pmem.kernel.memory import (
     Layout,
     address_of,
@@ -40,6 +40,7 @@ __all__ = (
     "device_number",
     "for_each_dax_inode",
     "for_each_dax_super",
+    "has_reflinks",
     "host_of_mapping",
     "read_inode",
 )
@@ -299,6 +300,27 @@ def for_each_dax_super(prog: Program) -> Partial[tuple[DaxSuper, ...]]:
             if record is not None:
                 found[address] = record
     return problems.partial(tuple(found.values()))
+
+
+_XFS_REFLINK = 1 << 2
+"""XFS_SB_FEAT_RO_COMPAT_REFLINK of fs/xfs/libxfs/xfs_format.h: on disk, so never changed."""
+
+
+def has_reflinks(prog: Program, super_: DaxSuper) -> Partial[bool | None]:
+    """
+    Whether files of a file system may share extents (reflink); of those with DAX only XFS can.
+
+    :return: None if that is not known.
+    """
+    problems = Problems()
+    if super_.type != "xfs":
+        return problems.partial(False)
+    with problems.trying(f"features of {super_.id}"):
+        mount = find_type(prog, "struct xfs_mount", "xfs")
+        xfs = Object(prog, prog.pointer_type(mount), super_.object.s_fs_info.value_())
+        features = xfs.m_sb.sb_features_ro_compat.value_()
+        return problems.partial(bool(features & _XFS_REFLINK))
+    return problems.partial(None)
 
 
 def _inode_record(

@@ -360,7 +360,7 @@ def test_a_sector_of_a_dm_disk_leads_to_the_file_on_it(case: Case) -> None:
     assert checked
     _, notes = run_text(case.prog, f"pmem-rmap dm-0:{sector}")
     assert "of dm-0 is sector" in notes
-    with pytest.raises(NotFound, match="lies on no linear target"):
+    with pytest.raises(NotFound, match="lies on no target of device mapper"):
         run_json(case.prog, "pmem-rmap dm-0:999999999")
 
 
@@ -396,7 +396,13 @@ def test_the_code_that_drgn_prints_gives_the_same_answer(case: Case, name: str) 
     answer = scope["files"] if name == "pmem-files" else scope["pages"]
     from drgn_pmem.output.json import to_json
 
-    assert to_json(list(answer)) == run_json(case.prog, " ".join([name, *words]))
+    expected = run_json(case.prog, " ".join([name, *words]))
+    if name == "pmem-rmap":
+        # The code asks for a PFN; what the command's user typed is in the command's answer.
+        assert [record.pop("query") for record in expected] == words
+        answer = to_json(list(answer))
+        assert [record.pop("query") for record in answer] == [None]
+    assert to_json(list(answer)) == expected
 
 
 def test_a_file_that_is_not_there_is_named(case: Case) -> None:

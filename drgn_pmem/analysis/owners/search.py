@@ -27,13 +27,15 @@ from drgn_pmem.errors import UsageError
 from drgn_pmem.kernel.badblocks import SECTOR
 from drgn_pmem.kernel.daxchar import DaxChar
 from drgn_pmem.kernel.daxentry import DaxEntry
-from drgn_pmem.kernel.daxfs import device_number, host_of_mapping
+from drgn_pmem.kernel.daxfs import device_number, has_reflinks, host_of_mapping
 from drgn_pmem.kernel.dm import sectors_above
 from drgn_pmem.kernel.memory import address_of, cached
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import PageState, page_layout, pages_pgmap, read_page
+from drgn_pmem.kernel.paths import paths_of_inode
+from drgn_pmem.kernel.ramuse import ram_use_of
 from drgn_pmem.kernel.rmap import Mapping, Proof, mappings_of_page
-from drgn_pmem.kernel.tasks import tasks_of
+from drgn_pmem.kernel.tasks import openers_of, tasks_of
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, State
 
 __all__ = ("Owner", "PageOwners", "describe_mapping", "namespaces_of", "owners_of", "shared_of")
@@ -123,7 +125,10 @@ class _Question:
         if claim is not None and not named:
             yield from self._of_claim(*claim, bool(entries))
         if claim is None and not entries and not self._is_pmem:
-            yield from self._ram_page()
+            copies = list(self._ram_page())
+            yield from copies
+            if not copies:
+                yield from self._of_ram()
 
     def _char(self) -> DaxChar | None:
         """The DAX character device that the page belongs to."""
@@ -272,6 +277,43 @@ class _Question:
                 hole=hole,
             )
 
+    def _of_ram(self) -> Iterator[Owner]:
+        """Owner of a page of RAM: persistent memory that is used as RAM has no other."""
+        if not pages_pgmap(self.prog).complete:
+            return
+        ram = self.problems.take(ram_use_of(self.prog, self.page))
+        if ram.use is None:
+            return
+        note = f"its struct page says: {ram.use.value}"
+        if ram.users:
+            users = ", ".join(f"{u.task.tgid}/{u.task.comm} at {u.address:#x}" for u in ram.users)
+            note += f", of {users}"
+        if ram.blocks_offline:
+            note += "; it keeps its memory block from going offline"
+        self.notes.append(note)
+        if ram.inode is None or ram.offset is None:
+            return
+        take = self.problems.take
+        names = take(paths_of_inode(self.prog, ram.inode))
+        index = ram.offset >> self.page_shift
+        mapped = take(mappings_of_page(self.prog, ram.inode.mapping, index, self.pfn))
+        openers = take(openers_of(self.prog)).get(ram.inode.address, ())
+        super_ = ram.inode.object.i_sb
+        yield Owner(
+            inode=ram.inode.ino,
+            device=super_.s_id.string_().decode("utf-8", "backslashreplace"),
+            dev=device_number(super_.s_dev.value_()),
+            path=names.path,
+            paths=names.paths,
+            deleted=names.deleted,
+            offset=ram.offset,
+            sector=None,
+            entry=None,
+            sources=("page",),
+            mappings=mapped,
+            open_by=openers,
+        )
+
     def _why(self) -> str:
         """Why the struct page says nothing: short, the same for all pages of its kind."""
         if not self.page.initialised:
@@ -303,6 +345,12 @@ class _Question:
                 self.problems.add(Problem(cause=cause, why=why, state=state))
             else:
                 self.notes.append(why)
+        for device in dict.fromkeys(o.device for o in owners if "i_pages" in o.sources):
+            if self._reflinks(device):
+                self.notes.append(
+                    f"{device} has reflinks: files not touched through a mapping may share this"
+                    " extent"
+                )
         sharers = len([o for o in owners if "i_pages" in o.sources])
         if sharers > 1:
             self.notes.append(
@@ -319,6 +367,18 @@ class _Question:
                 " came into memory, free, or metadata of the file system"
             )
 
+    def _reflinks(self, device: str) -> bool:
+        """Whether the file system of a device may share extents between files."""
+        files = self.problems.take(dax_files_of(self.prog), "there may be more owners").files
+        supers = (f.inode.super for f in files if f.device == device)
+        super_ = next((s for s in supers if s is not None), None)
+        if super_ is None:
+            return False
+        found: Partial[bool | None] = cached(
+            self.prog, f"reflinks {super_.address:#x}", lambda: has_reflinks(self.prog, super_)
+        )
+        return self.problems.take(found) is not False
+
     def _explain_ram(self, owners: tuple[Owner, ...]) -> None:
         pgmaps = pages_pgmap(self.prog)
         if not pgmaps.complete:
@@ -327,7 +387,7 @@ class _Question:
         what = ""
         if any(o.private_copy for o in owners):
             what = ": a private copy (copy on write) of a DAX page"
-        elif owners:
+        elif any(o.hole for o in owners):
             what = ": the zero page, which is mapped for holes of DAX files"
         kind = "no page of persistent memory"
         if self.namespace is not None:

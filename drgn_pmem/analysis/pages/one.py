@@ -19,7 +19,9 @@ from drgn_pmem.analysis.pages.words import resolve_page
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.namespace import namespace_of_pfn
-from drgn_pmem.kernel.page import PageState, read_page
+from drgn_pmem.kernel.page import PageState, pages_pgmap, read_page
+from drgn_pmem.kernel.paths import paths_of_inode
+from drgn_pmem.kernel.ramuse import RamPage, ram_use_of
 from drgn_pmem.partial import Incomplete, Partial, Problem, Problems
 from drgn_pmem.record import Record
 
@@ -40,6 +42,8 @@ class OnePage(Record):
     """Bytes into the data of the namespace; None for its own metadata."""
     owner: str | None
     """What the struct page's mapping is. A hint for device DAX, whose pages keep it after unmap."""
+    ram: RamPage | None = None
+    """What a page of RAM is used for; None for persistent memory, and if that is not known."""
     query: str | None = None
     """What the user typed."""
     shared: bool | None = None
@@ -50,7 +54,9 @@ class OnePage(Record):
     def status(self) -> str:
         """What the page is doing: ``"idle"``, ``"file"``, ``"shared"``, ``"pinned"``,
         ``"poisoned"``, ``"aliased"`` or several of them, ``"memmap"``, ``"uninitialised"``,
-        ``"overwritten"``, ``"unknown"``; the state of a struct page that is not in the dump."""
+        ``"overwritten"``, ``"unknown"``; of RAM ``"page cache"``, ``"anonymous"``, ``"slab"``,
+        ``"page table"``, ``"reserved"``, ``"free"``; the state of a struct page that is not in the
+        dump."""
         state = self.state
         if not state.initialised:
             return "uninitialised"
@@ -62,12 +68,13 @@ class OnePage(Record):
             return "unknown" if state.state is State.SAVED else state.state.value
         words = (
             ("poisoned", state.hwpoison),
+            (self.ram.use.value if self.ram and self.ram.use else "", self.ram is not None),
             ("pinned", state.pinned),
             ("shared", self.shared),
             ("aliased", state.aliased),
             ("file", state.mapping_address is not None and state.type is not None),
         )
-        found = ",".join(word for word, is_so in words if is_so)
+        found = ",".join(word for word, is_so in words if is_so and word)
         # Idle is what no count and no owner speaks against, and all of them have to be known.
         return found or ("unknown" if state.pinned is None else "idle")
 
@@ -78,6 +85,8 @@ class OnePage(Record):
             "namespace": self.namespace,
             "offset": self.offset,
             "owner": self.owner,
+            "use": self.ram.use.value if self.ram and self.ram.use else None,
+            "blocks_offline": self.ram.blocks_offline if self.ram else None,
             "query": self.query,
         }
 
@@ -104,16 +113,32 @@ def one_page(prog: Program, pfn: int, query: str | None = None) -> Partial[OnePa
         notes.append(f"PFN {pfn:#x} belongs to a shared extent: pmem-rmap {pfn:#x} finds its files")
     if state.refcount is None and state.initialised:
         notes.append(f"PFN {pfn:#x}: pmem-rmap {pfn:#x} finds owners without the struct page")
+    ram = None
+    owner = problems.take(describe_mapping(prog, mapping)) if mapping is not None else None
+    if state.type is None and pages_pgmap(prog).complete:
+        ram = problems.take(ram_use_of(prog, state))
+        owner = _owner_of_ram(prog, ram, problems)
     page = OnePage(
         state=state,
         namespace=namespace.dev if namespace else None,
         offset=offset,
-        owner=problems.take(describe_mapping(prog, mapping)) if mapping is not None else None,
+        owner=owner,
+        ram=ram,
         shared=shared,
         query=query,
         notes=tuple(notes),
     )
     return problems.partial(page)
+
+
+def _owner_of_ram(prog: Program, ram: RamPage, problems: Problems) -> str | None:
+    """``"/usr/bin/x (ino 12)"`` of page cache, ``"12/comm at 0x7f00"`` of anonymous memory."""
+    if ram.users:
+        return ", ".join(f"{u.task.tgid}/{u.task.comm} at {u.address:#x}" for u in ram.users)
+    if ram.inode is None:
+        return None
+    names = problems.take(paths_of_inode(prog, ram.inode))
+    return f"{names.name} (ino {ram.inode.ino})" if names.name else f"inode {ram.inode.ino}"
 
 
 def named_pages(prog: Program, words: Iterable[str]) -> Partial[list[OnePage]]:
