@@ -253,11 +253,10 @@ def _judge(
 def _start_pad(namespace: Namespace) -> int | None:
     """bytes; None if the dump does not hold it."""
     claim = namespace.claim_object
-    try:
-        return int(claim.pfn_sb.start_pad) if claim is not None and claim.pfn_sb else 0
-    except FaultError:
-        # not a problem: the verdict is "unknown" then
-        return None
+    # Where it cannot be read, the namespace has a problem that says so.
+    return Problems().attempt(
+        "", lambda: int(claim.pfn_sb.start_pad) if claim is not None and claim.pfn_sb else 0
+    )
 
 
 def _namespace_of(

@@ -151,6 +151,13 @@ def for_each_namespace(prog: Program) -> Partial[list[Namespace]]:
     says of the enabled ones.
     """
     problems = Problems()
+    each = problems.take(_each_namespace(prog))
+    return problems.partial([problems.take(namespace) for namespace in each])
+
+
+def _each_namespace(prog: Program) -> Partial[list[Partial[Namespace]]]:
+    """Namespaces, each with what is not known of it; the problems are those of the walk."""
+    problems = Problems()
     try:
         find_variable(prog, "nvdimm_bus_type", "libnvdimm")
         find_type(prog, "struct nd_namespace_common", "libnvdimm")
@@ -158,12 +165,13 @@ def for_each_namespace(prog: Program) -> Partial[list[Namespace]]:
     except MissingDebugInfo as error:
         outlines = problems.take(for_each_outline(prog))
         problems.add(error)
-        return problems.partial([_of_outline(outline) for outline in outlines])
+        return problems.partial([Partial(_of_outline(outline)) for outline in outlines])
     dax_devices = for_each_dax_device(prog)
     found = []
     for device in problems.take(for_each_nd_device(prog, "namespace")):
         with problems.trying(device_name(device)):
-            found.append(_Reader(device, dax_devices, problems).read())
+            own = Problems()
+            found.append(own.partial(_Reader(device, dax_devices, own).read()))
     return problems.partial(found)
 
 
@@ -208,7 +216,7 @@ def pgmap_of(namespace: Namespace, pgmaps: Iterable[Pgmap]) -> Pgmap | None:
     """
     if namespace.pgmap:
         return next((p for p in pgmaps if p.address == namespace.pgmap), None)
-    if not namespace.enabled or namespace.map is None:
+    if namespace.idle or namespace.map is None:
         return None
     return next((p for p in pgmaps if any(r.start in namespace.range for r in p.ranges)), None)
 
@@ -324,10 +332,12 @@ def namespace_of_pfn(prog: Program, pfn: int) -> Partial[Namespace | None]:
     could be read: in none at all if that is complete.
     """
     problems = Problems()
-    namespaces = problems.take(for_each_namespace(prog))
     address = pfn << prog["PAGE_SHIFT"].value_()
-    for namespace in namespaces:
+    for partial in problems.take(_each_namespace(prog)):
+        own = Problems()
+        namespace = own.take(partial)
         if address in namespace.range:
             # What is not known of other namespaces does not matter.
-            return Partial(namespace)
+            return own.partial(namespace)
+        problems.extend(own)
     return problems.partial(None)

@@ -91,7 +91,8 @@ class PageState(Record):
     mapping: int | None = shown(Show.ADDRESS, default=None)
     """``mapping`` as it is stored in the head: 1 for a shared extent, 0 for none."""
     index: int | None = None
-    """Of this page, in pages: the head's plus the distance to it. None if the page is shared."""
+    """Of this page, in pages: the head's plus the distance to it. None if the page is shared, and
+    where this kernel does not keep it for pages of pmem."""
     shared: bool | None = None
     """Belongs to a shared (reflinked) extent; owners are then found through i_pages only."""
     share: int | None = None
@@ -344,7 +345,7 @@ class _Reader:
         answer["shared"] = shared
         if shared:
             answer["share"] = index
-        elif mapping > 3:
+        elif mapping > 3 and layout.keeps_index:
             answer["index"] = index + (self._pfn - head_pfn)
         mapped: int | None = 0
         if layout.generation is DaxGeneration.FOLIO:

@@ -64,6 +64,8 @@ class PageLayout(Record):
     mapping: int
     index: int
     """Also the share count."""
+    keeps_index: bool
+    """Whether DAX sets the index of a file's pages."""
     word: int
     """The word of ``lru.next``: pgmap, or the head of a tail page with bit 0 set."""
     generation: DaxGeneration | None
@@ -181,6 +183,7 @@ def _from_debug_info(prog: Program) -> PageLayout | None:
         mapcount=mapcount or 0,
         mapping=mapping or 0,
         index=index or 0,
+        keeps_index=_keeps_index(prog),
         word=word or 0,
         generation=DaxGeneration.FOLIO if shared else DaxGeneration.MAPPING,
         head_is_mask=_has_mask(page, zone),
@@ -190,6 +193,26 @@ def _from_debug_info(prog: Program) -> PageLayout | None:
         large_mapcount=_offset(folio, "_large_mapcount"),
         little_endian=is_little_endian(prog),
     )
+
+
+def _keeps_index(prog: Program) -> bool:
+    """
+    Since Linux kernel commit 73449daf8f06 ("filesystem-dax: Set page->index") (in v4.19): before,
+    DAX sets the mapping of a file's pages, but not their index. The same series brought
+    ``dax_lock_mapping_entry()``, which became ``dax_lock_page()`` and ``dax_lock_folio()``.
+    """
+    locks = ("dax_lock_folio", "dax_lock_page", "dax_lock_mapping_entry")
+    return not _has_function(prog, "dax_finish_sync_fault") or any(
+        _has_function(prog, name) for name in locks
+    )
+
+
+def _has_function(prog: Program, name: str) -> bool:
+    try:
+        prog.symbol(name)
+    except LookupError:
+        return False
+    return True
 
 
 def _has_mask(page: Type, zone: Type | None) -> bool:
@@ -229,6 +252,7 @@ def _from_vmcoreinfo(prog: Program) -> PageLayout:
         mapcount=need(info.offsets, "page._mapcount"),
         mapping=mapping,
         index=mapping + 8,
+        keeps_index=True,
         word=need(info.offsets, "page.lru"),
         # compound_info is younger than folio->share; without it, it could be either.
         generation=DaxGeneration.FOLIO if "page.compound_info" in info.offsets else None,

@@ -14,7 +14,13 @@ from collections.abc import Iterator
 from drgn import Object, Program, cast
 from drgn.helpers.linux.xarray import xa_load
 
-from drgn_pmem.kernel.debuginfo import find_variable, has_variable, member, optional_member
+from drgn_pmem.kernel.debuginfo import (
+    find_variable,
+    has_type,
+    has_variable,
+    member,
+    optional_member,
+)
 from drgn_pmem.kernel.mmu import physical_range
 from drgn_pmem.kernel.xarray import for_each_xarray_entry
 from drgn_pmem.partial import Partial, Problems, WalkError
@@ -65,6 +71,9 @@ class Pgmap(Record):
     altmap: Altmap | None
     vmemmap_shift: int
     """Order of its compound pages (0: none)."""
+    memmap_start: int = shown(json=False)
+    """First PFN that got a struct page: of the first section or sub-section that is in part in the
+    mapping."""
     flags: int = shown(Show.ADDRESS, json=False)
     owner: int | None = shown(Show.ADDRESS, json=False)
     """Address; the ``struct pmem_device`` of an fsdax mapping. None: kernels before v5.7."""
@@ -90,10 +99,10 @@ class Pgmap(Record):
         Source: ``memmap_init_range()`` in mm/mm_init.c (``memmap_init_zone()`` before), which skips
         the reserve only.
         """
-        first = self.ranges[0].start >> self.page_shift
-        if self.altmap is not None and self.altmap.base_pfn == first:
-            first += self.altmap.reserve
-        return min(first, self.first_pfn)
+        first = start = self.ranges[0].start >> self.page_shift
+        if self.altmap is not None and self.altmap.base_pfn == self.memmap_start:
+            first = self.memmap_start + self.altmap.reserve
+        return min(max(first, start), self.first_pfn)
 
     @property
     def end_pfn(self) -> int:
@@ -170,6 +179,15 @@ def _flags(pgmap: Object) -> int:
     return _PGMAP_ALTMAP_VALID if member(pgmap, "altmap_valid") else 0
 
 
+def _memmap_start(prog: Program, first_pfn: int) -> int:
+    # Since Linux kernel commit f1eca35a0dc7 ("mm/sparsemem: introduce struct mem_section_usage")
+    # and what follows it (in v5.3), memory is added as it is; before, in whole sections.
+    if has_type(prog, "struct mem_section_usage"):
+        return first_pfn
+    pages = 1 << (int(prog["SECTION_SIZE_BITS"]) - int(prog["PAGE_SHIFT"]))
+    return first_pfn // pages * pages
+
+
 def read_pgmap(pgmap: Object) -> Pgmap:
     """
     Record of a page map.
@@ -186,15 +204,18 @@ def read_pgmap(pgmap: Object) -> Pgmap:
     # Since Linux kernel commit f894ddd5ff01 ("memremap: add an owner field to struct dev_pagemap")
     # (in v5.7).
     owner = optional_member(pgmap, "owner")
+    ranges = _read_ranges(pgmap)
+    page_shift = int(pgmap.prog_["PAGE_SHIFT"])
     return Pgmap(
         address=pgmap.value_(),
         type=_memory_type(pgmap),
-        ranges=_read_ranges(pgmap),
+        ranges=ranges,
+        memmap_start=_memmap_start(pgmap.prog_, ranges[0].start >> page_shift),
         altmap=_read_altmap(member(pgmap, "altmap")) if flags & _PGMAP_ALTMAP_VALID else None,
         vmemmap_shift=0 if shift is None else shift.value_(),
         flags=flags,
         owner=None if owner is None else owner.value_(),
-        page_shift=pgmap.prog_["PAGE_SHIFT"].value_(),
+        page_shift=page_shift,
         object=pgmap,
     )
 

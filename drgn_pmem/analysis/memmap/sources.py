@@ -184,12 +184,16 @@ def read_memmaps_in_steps(prog: Program) -> Generator[None, None, Partial[Memmap
     pmem = problems.take(read_machine(prog)).pmem
     memmaps = []
     for namespace in inventory.namespaces:
-        if namespace.enabled:
+        # Whether it is enabled may be unknown: then it is read as if it were.
+        if not namespace.idle and namespace.raw_size > 0:
             yield
             with problems.trying(namespace.dev):
                 reader = _Reader(prog, namespace, entries, pgmaps, resources, pmem)
                 memmaps.append(problems.take(reader.read(), namespace.dev))
-    strays = tuple(e for e in entries if e.state != "live")
+    shown = {memmap.namespace.dev for memmap in memmaps}
+    strays = tuple(
+        e for e in entries if e.state not in ("live", "unknown") or e.namespace not in shown
+    )
     return problems.partial(MemmapAnswer(memmaps=tuple(memmaps), strays=strays))
 
 

@@ -117,7 +117,7 @@ class _Question:
         entries = sorted(files.owners(self.pfn), key=lambda o: (o[0].device, o[0].inode.ino, o[2]))
         named = False
         for file, entry, index in entries:
-            by_page = claim is not None and claim == (file.inode.mapping, index)
+            by_page = claim in ((file.inode.mapping, index), (file.inode.mapping, None))
             named |= by_page
             yield self._of_file(
                 file, entry, index, ("page", "i_pages") if by_page else ("i_pages",)
@@ -135,12 +135,13 @@ class _Question:
         chars = self.problems.take(dax_chars_of(self.prog), "device DAX")
         return next((c for c in chars if c.index_of(self.pfn) is not None), None)
 
-    def _claim(self) -> "tuple[int, int] | None":
-        """(mapping, index) that the struct page names."""
+    def _claim(self) -> "tuple[int, int | None] | None":
+        """(mapping, index) that the struct page names; the index is None where this kernel does not
+        keep it."""
         page = self.page
         if not self.known or not self._is_pmem:
             return None
-        if page.mapping_address is None or page.index is None:
+        if page.mapping_address is None:
             return None
         return page.mapping_address, page.index
 
@@ -189,19 +190,20 @@ class _Question:
             self.problems.add(Problem(cause=Cause.UNSUPPORTED, why=why), what)
         return None
 
-    def _of_char(self, char: DaxChar, claim: "tuple[int, int] | None") -> Owner:
+    def _of_char(self, char: DaxChar, claim: "tuple[int, int | None] | None") -> Owner:
         index = char.index_of(self.pfn)
         assert index is not None
         sources = ["range"]
         mapping = char.inode.mapping
         take = self.problems.take
         if claim is not None and not self.page.aliased:
-            if claim == (mapping, index):
+            if claim in ((mapping, index), (mapping, None)):
                 sources.insert(0, "page")
             else:
+                page = "" if claim[1] is None else f" page {claim[1]:#x}"
                 self.notes.append(
-                    f"the struct page names {take(describe_mapping(self.prog, claim[0]))} page"
-                    f" {claim[1]:#x}, the device's range {char.name} page {index:#x}"
+                    f"the struct page names {take(describe_mapping(self.prog, claim[0]))}{page},"
+                    f" the device's range {char.name} page {index:#x}"
                 )
         node = char.node
         mapped = mappings_of_page(self.prog, mapping, index, self.pfn)
@@ -220,7 +222,7 @@ class _Question:
             open_by=take(openers_of_char(self.prog, char)),
         )
 
-    def _of_claim(self, mapping: int, index: int, others: bool) -> Iterator[Owner]:
+    def _of_claim(self, mapping: int, index: int | None, others: bool) -> Iterator[Owner]:
         """What the struct page alone claims."""
         partial = dax_files_of(self.prog)  # its problems are taken already
         file = partial.value.by_mapping(mapping)
@@ -232,6 +234,13 @@ class _Question:
             )
             return
         what = file.text(self.problems)
+        if index is None:
+            self.problems.take(file.entries, what)
+            self.notes.append(
+                f"the struct page names {what} and no offset in it (this kernel does not keep it),"
+                " and its i_pages do not have this page"
+            )
+            return
         entry = self.problems.take(file.entries, what).find(index)
         if entry is not None or file.entries.complete:
             there = None if entry is None else entry.pfn_at(index)

@@ -155,6 +155,7 @@ class Decoder:
             "itemsize": layout.size,
         }
         self._page = np.dtype(members)
+        self._keeps_index = layout.keeps_index
         self._keeps_mapcount = layout.generation is DaxGeneration.FOLIO
         self._head_bit = layout.head_bit or 0
         self._poison_bit = np.uint64(layout.hwpoison_bit or 0)
@@ -237,7 +238,7 @@ class Decoder:
             return False
         change = step[:1].view(np.uint8).reshape(-1).view(self._page)[0]
         names = ("flags", "word", "mapping", "mapcount", "refcount")
-        return change["index"] == 1 and not any(change[name] for name in names)
+        return change["index"] == self._keeps_index and not any(change[name] for name in names)
 
     def _compounds(self, address: int, pages: "Runs", first_pfn: int) -> "NDArray[np.int64] | None":
         """Where runs start in a block of large folios; None if it is none."""
@@ -269,7 +270,7 @@ class Decoder:
         mapping, index, word = pages["mapping"], pages["index"], pages["word"]
         tails = word & 1 != 0
         # A file's pages count on, all others have one index.
-        in_file = (mapping[1:] > 3) & ~tails[1:]
+        in_file = (mapping[1:] > 3) & ~tails[1:] & self._keeps_index
         changed = index[1:] - index[:-1] != in_file
         for name in ("flags", "word", "mapping", "mapcount", "refcount"):
             column = pages[name]
@@ -328,6 +329,9 @@ class Decoder:
             runs["shared"] = counts & (runs["mapping"] == 1)
         elif self._layout.generation is DaxGeneration.FOLIO:
             runs["shared"] = counts & (runs["mapping"] == 0)
+        if not self._keeps_index:
+            # Pages of a file count on, whatever they count: see PageRange.index.
+            runs["index"] = np.where(runs["mapping"] > 3, runs["pfn"], np.uint64(0))
         runs["kind"][runs["flags"] & np.uint64(self._head_bit) != 0] = Kind.HEAD
         tails = runs["word"] & np.uint64(1) != 0
         if tails.any():

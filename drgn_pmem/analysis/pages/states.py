@@ -297,7 +297,7 @@ class _Describer:
             pfn=pfn,
             group=group,
             physical=pfn << self._layout.page_shift,
-            index=index if group.mapping is not None else None,
+            index=index if group.mapping is not None and self._layout.keeps_index else None,
             share=index if group.shared else None,
             head_pfn=int(row["mapping"]) if kind == Kind.TAIL else None,
         )

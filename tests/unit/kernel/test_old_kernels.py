@@ -4,7 +4,7 @@
 
 from typing import Any
 
-from drgn import Object, Program, Type, TypeEnumerator, TypeMember, sizeof
+from drgn import Object, Program, Type, TypeEnumerator, TypeKind, TypeMember, sizeof
 import pytest
 
 from drgn_pmem.errors import MissingDebugInfo
@@ -36,6 +36,17 @@ class Types:
         self.prog: Program = kernel("", {})
         self.prog.add_memory_segment(ADDRESS, 1 << 16, self._read, False)
         self.word = self.prog.int_type("unsigned long", WORD, False, "little")
+        self.subsections = False
+        """Whether memory is added in less than sections of 128 MiB."""
+        self.prog.register_object_finder("section", self._find_object, enable_index=0)
+        self.prog.register_type_finder("section", self._find_type, enable_index=0)
+
+    def _find_object(self, prog: Program, name: str, flags: Any, filename: Any) -> Object | None:
+        return Object(prog, self.word, 27) if name == "SECTION_SIZE_BITS" else None
+
+    def _find_type(self, prog: Program, kinds: Any, name: str, filename: Any) -> Type | None:
+        wanted = name == "mem_section_usage" and TypeKind.STRUCT in kinds and self.subsections
+        return self.struct(name, "subsection_map") if wanted else None
 
     def _read(self, _: int, count: int, offset: int, physical: bool) -> bytes:
         data = b"".join(
@@ -139,6 +150,32 @@ def test_a_page_map_of_each_age_is_read(types: Types, version: str) -> None:
     assert (found.altmap.end_pfn is None) == (version in ("4.18", "5.3"))
     assert found.owner == (0x1234 if "owner" in shape else None)
     assert is_mapped(pointer)
+
+
+@pytest.mark.parametrize(
+    ("start", "base", "subsections", "first"),
+    [
+        (0x155000, 0x150000, False, 0x155002),  # as seen on 4.18: the section begins before it
+        (0x150000, 0x150000, False, 0x150002),
+        (0x155000, 0x155000, True, 0x155002),
+        (0x155100, 0x155000, True, 0x155100),  # the kernel skips nothing where these two differ
+    ],
+)
+def test_the_struct_pages_of_the_reserve_are_the_only_ones_that_were_never_written(
+    types: Types, start: int, base: int, subsections: bool, first: int
+) -> None:
+    types.subsections = subsections
+    values = {
+        "res.start": start << 12,
+        "res.end": END,
+        "type": 3,
+        "altmap_valid": 1,
+        "altmap.base_pfn": base,
+        "altmap.reserve": 2 + start - base,
+        "altmap.free": 0x400,
+    }
+    found = read_pgmap(types.at(dev_pagemap(types, *SHAPES["4.18"]), values))
+    assert found.memmap_pfn == first
 
 
 def test_a_page_map_without_altmap_has_none(types: Types) -> None:

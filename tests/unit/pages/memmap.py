@@ -160,6 +160,7 @@ class Kernel:
             ranges=(Range(FIRST * PAGE, (FIRST + COUNT) * PAGE),),
             altmap=altmap,
             vmemmap_shift=shift,
+            memmap_start=FIRST,
             flags=0,
             owner=0,
             page_shift=12,

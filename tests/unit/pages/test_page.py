@@ -7,6 +7,7 @@ import pytest
 
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.kernel import page_layout as layouts
 from drgn_pmem.kernel.page import DaxGeneration, PageState, idle_refcount, page_layout, read_page
 from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.kernel.pgmap import Altmap
@@ -55,6 +56,24 @@ def test_idle_page(generation: str) -> None:
     assert page.page == VMEMMAP + 64 * BUSY
     assert page.page_physical == STRUCT_PAGES + 64 * 100
     assert page.physical == BUSY << 12
+
+
+@pytest.mark.parametrize(
+    ("functions", "index"),
+    [
+        (("dax_finish_sync_fault",), None),  # 4.18
+        (("dax_finish_sync_fault", "dax_lock_mapping_entry"), 7),  # 4.19
+        (("dax_finish_sync_fault", "dax_lock_page"), 7),  # 5.4
+        (("dax_finish_sync_fault", "dax_lock_folio"), 7),
+        ((), 7),  # no symbols
+    ],
+)
+def test_the_index_of_a_page_is_unknown_where_dax_does_not_set_it(
+    functions: tuple[str, ...], index: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layouts, "_has_function", lambda prog, name: name in functions)
+    page = page_of(Kernel("6.1", {BUSY: Page(mapping=MAPPING, index=7)}).prog, BUSY)
+    assert (page.mapping_address, page.index) == (MAPPING, index)
 
 
 @pytest.mark.parametrize("generation", EARLY)

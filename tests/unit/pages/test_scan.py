@@ -18,6 +18,7 @@ from drgn_pmem.analysis.pages.runs import EMPTY, KEY, Decoder, Kind, hold_back, 
 from drgn_pmem.analysis.pages.scan import for_each_runs, scan_pages, scan_ranges
 from drgn_pmem.analysis.pages.states import PageReport, page_report
 from drgn_pmem.dumpfile import Coverage, State, open_dump, set_coverage, set_dump
+from drgn_pmem.kernel import page_layout as layouts
 from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
 from drgn_pmem.kernel.pgmap import Altmap
 from drgn_pmem.partial import Cause, Partial
@@ -117,6 +118,23 @@ def test_runs_are_as_long_as_they_can_be() -> None:
         same = all(a[name] == b[name] for name in KEY)
         follows = a["index"] + (a["count"] if a["mapping"] > 3 else 0) == b["index"]
         assert not (same and follows), f"{a} and {b} are one run"
+
+
+@pytest.mark.parametrize("sub", [7, 4096])
+def test_pages_of_a_file_are_one_run_where_dax_does_not_set_their_index(
+    sub: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4.18: the index is 0 in all of them."""
+    monkeypatch.setattr(
+        layouts, "_has_function", lambda prog, name: name == "dax_finish_sync_fault"
+    )
+    monkeypatch.setattr(runs, "_SUB_PAGES", sub)
+    pages = {FIRST + 10 + i: Page(mapping=MAPPING) for i in range(100)}
+    pages |= {FIRST + 110 + i: Page(mapping=MAPPING + 8) for i in range(10)}
+    prog = Kernel("6.1", pages).prog
+    found = scan_pages(prog, RANGE).whole().runs
+    files = [(int(run["pfn"]), int(run["count"])) for run in found if run["mapping"] > 3]
+    assert files == [(FIRST + 10, 100), (FIRST + 110, 10)]
 
 
 def test_blocks_do_not_show_in_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
