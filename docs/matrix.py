@@ -1,10 +1,13 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Writes docs/support-matrix.md from docs/support-matrix.json, which the tests write:
-``make matrix`` does both."""
+"""
+Writes docs/support-matrix.md from docs/support-matrix.json, which the tests write (``make matrix``
+does both), and from docs/checked-by-hand.json: kernels whose dumps are not in the repository and
+that no distribution of ``make test-distro`` has.
+"""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 import json
 from pathlib import Path
@@ -19,6 +22,8 @@ WIDTH = 110
 """Columns of a line of text."""
 
 MARKS = {"complete": "✓", "degraded": "◐", "impossible": "✗", "failed": "FAILED"}
+
+BY_HAND_COLUMNS = ("kernel", "loader", "formats", "checked", "result")
 
 COLUMNS = ("passed", "unproven", "degraded", "impossible", "failed")
 """Of the summary."""
@@ -53,14 +58,25 @@ BEYOND = (
 )
 
 
+BY_HAND = (
+    "Dumps of kernels that were built for the purpose, of the same guest, compared with what the "
+    "machine had recorded by the same tests; the dumps are not in vmcores/."
+)
+
+
 def main() -> None:
     """Write the page beside this file."""
     matrix = json.loads((FOLDER / "support-matrix.json").read_text())
-    (FOLDER / "support-matrix.md").write_text(page(matrix))
+    by_hand = json.loads((FOLDER / "checked-by-hand.json").read_text())
+    (FOLDER / "support-matrix.md").write_text(page(matrix, by_hand))
 
 
-def page(matrix: dict[str, Any]) -> str:
-    """The page, Markdown."""
+def page(matrix: dict[str, Any], by_hand: Sequence[dict[str, str]]) -> str:
+    """
+    The page, Markdown.
+
+    :param by_hand: Rows of :data:`BY_HAND_COLUMNS`.
+    """
     kernels = [
         (kernel, dict(samples))
         for kernel, samples in groupby(
@@ -70,6 +86,8 @@ def page(matrix: dict[str, Any]) -> str:
     ]
     parts = ["# Support matrix", _wrap(INTRODUCTION), "\n".join(map(_item, LEGEND))]
     parts += ["## Summary", _summary(kernels), _wrap(BEYOND)]
+    rows = [[row[column] for column in BY_HAND_COLUMNS] for row in by_hand]
+    parts += ["## Checked by hand", _wrap(BY_HAND), _table([[*BY_HAND_COLUMNS], *rows])]
     for kernel, samples in kernels:
         parts += [f"## {kernel}", *_kernel(samples)]
     return "\n\n".join(parts) + "\n"
