@@ -21,7 +21,13 @@ from drgn.helpers.linux.mm import (
 from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.sysfs import kobject_path
 
-from drgn_pmem.kernel.debuginfo import find_type, has_variable, member, optional_member
+from drgn_pmem.kernel.debuginfo import (
+    find_type,
+    has_member,
+    has_variable,
+    member,
+    optional_member,
+)
 from drgn_pmem.kernel.device import device_name, driver_name, for_each_device
 from drgn_pmem.kernel.mmu import physical_range
 from drgn_pmem.kernel.walk import bounded
@@ -62,6 +68,10 @@ class DaxDevice(Record):
     target_node: int | None
     """NUMA node that its memory is when it is online as RAM. None: kernels before v5.1."""
     align: int
+    """Of its mappings, bytes."""
+    own_align: bool = shown(Show.HIDDEN)
+    """Whether this kernel has an alignment of each device; before v5.10 it was the region's, and
+    sysfs has no such attribute of a device."""
     mode: str | None
     """``"devdax"``, ``"system-ram"``; None if no driver is bound."""
     ranges: tuple[Range, ...]
@@ -79,7 +89,7 @@ class DaxDevice(Record):
             "chardev": self.chardev,
             "size": self.size,
             **({} if self.target_node is None else {"target_node": self.target_node}),
-            "align": self.align,
+            **({"align": self.align} if self.own_align else {}),
             # As daxctl: whatever is not bound to kmem is device DAX.
             "mode": self.mode or "devdax",
             **({} if self.mode else {"state": "disabled"}),
@@ -171,6 +181,7 @@ def _read_dax_device(dev_dax: Object, of_class: bool, problems: Problems) -> Dax
         # Since commit 33cf94d71766 ("device-dax: make align a per-device property") (in v5.10) of
         # the device; before, of its region.
         align=member(dev_dax, "align", "region.align").value_(),
+        own_align=has_member(dev_dax, "align"),
         mode=None if driver is None else _MODES.get(driver, driver),
         ranges=ranges,
         region=dev_dax.region.value_(),

@@ -252,7 +252,9 @@ def _from_vmcoreinfo(prog: Program) -> PageLayout:
         mapcount=need(info.offsets, "page._mapcount"),
         mapping=mapping,
         index=mapping + 8,
-        keeps_index=True,
+        # The log's ring buffer (Linux kernel commit 896fbe20b4e2, in v5.10) is younger than the
+        # index of DAX pages; without it, it could be either.
+        keeps_index="prb" in info.symbols or "page.compound_info" in info.offsets,
         word=need(info.offsets, "page.lru"),
         # compound_info is younger than folio->share; without it, it could be either.
         generation=DaxGeneration.FOLIO if "page.compound_info" in info.offsets else None,

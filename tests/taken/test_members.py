@@ -37,6 +37,7 @@ SPECS = [spec for spec in load_commands() if spec.name != "pmem-report" or ALL]
 """The report asks all the others, so that it asks for thousands of members."""
 
 ABSENT_SINCE = {
+    ("struct dev_dax", "align"): "align",
     ("struct dev_dax", "target_node"): "target_node",
     ("struct nd_region", "target_node"): "target_node",
     ("struct nd_region", "align"): "align",
