@@ -69,7 +69,7 @@ class DaxDevice(Record):
     """NUMA node that its memory is when it is online as RAM. None: kernels before v5.1."""
     align: int
     """Of its mappings, bytes."""
-    own_align: bool = shown(Show.HIDDEN)
+    own_align: bool = shown(Show.HIDDEN, default=True)
     """Whether this kernel has an alignment of each device; before v5.10 it was the region's, and
     sysfs has no such attribute of a device."""
     mode: str | None
