@@ -167,7 +167,7 @@ def test_the_struct_pages_of_the_reserve_are_the_only_ones_that_were_never_writt
     types.subsections = subsections
     values = {
         "res.start": start << 12,
-        "res.end": END,
+        "res.end": (0x158000 << 12) - 1,
         "type": 3,
         "altmap_valid": 1,
         "altmap.base_pfn": base,
