@@ -8,7 +8,7 @@ from drgn import Object, Program, Type, TypeEnumerator, TypeKind, TypeMember, si
 import pytest
 
 from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.dax import _devices_of_class, _pgmap, _ranges
+from drgn_pmem.kernel.dax import DaxDevice, _devices_of_class, _pgmap, _ranges
 from drgn_pmem.kernel.debuginfo import (
     find_variable,
     has_member,
@@ -16,6 +16,7 @@ from drgn_pmem.kernel.debuginfo import (
     member,
     optional_member,
 )
+from drgn_pmem.kernel.dm import _fops
 from drgn_pmem.kernel.kexec import BackupRegion, LoadedBy, _image
 from drgn_pmem.kernel.pgmap import _root, is_mapped, read_pgmap
 from drgn_pmem.partial import Cause, Problems, WalkError
@@ -351,3 +352,35 @@ def test_a_crash_image_of_each_age_is_read(types: Types, version: str) -> None:
 def test_who_loaded_a_crash_image_is_not_guessed(types: Types, gone: str) -> None:
     with pytest.raises(MissingDebugInfo, match=f"no member {gone}"):
         _image(kimage(types, "5.13", gone))
+
+
+@pytest.mark.parametrize("there", [("dm_blk_dops",), ("dm_blk_dops", "dm_rq_blk_dops")])
+def test_disks_of_device_mapper_have_the_operations_that_there_are(
+    types: Types, there: tuple[str, ...]
+) -> None:
+    """4.18 to 5.4 and RHEL 8 have none of request-based disks."""
+    places = {name: ADDRESS + 0x100 * number for number, name in enumerate(there)}
+
+    def find(prog: Program, name: str, flags: object, filename: object) -> Object | None:
+        return Object(prog, types.word, address=places[name]) if name in places else None
+
+    types.prog.register_object_finder("test", find, enable_index=0)
+    assert _fops(types.prog) == set(places.values())
+
+
+def test_a_dax_device_before_5_10_has_no_alignment_of_its_own_in_json() -> None:
+    values: dict[str, Any] = {
+        "chardev": "dax0.0",
+        "size": 0,
+        "target_node": None,
+        "align": 1 << 21,
+        "mode": "devdax",
+        "ranges": (),
+        "region": 0,
+        "pgmap": 0,
+        "memory_blocks": None,
+        "object": None,
+    }
+    old = DaxDevice(**values, own_align=False).to_json()
+    assert old == {"chardev": "dax0.0", "size": 0, "mode": "devdax"}
+    assert DaxDevice(**values).to_json() == old | {"align": 1 << 21}
