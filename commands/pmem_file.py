@@ -24,7 +24,8 @@ def _code(args: argparse.Namespace) -> str:
     name="pmem-file",
     description="show the pages of a DAX file: file offset to PFN",
     long_description=(
-        "Show which pages a DAX file has: every DAX entry of it, or the one at a byte offset.\n"
+        "Show which pages a DAX file has: every DAX entry of it, or the one at a byte offset,\n"
+        "then the private copies that processes have in RAM.\n"
         "Of a DAX character device, which has no entries, the pages follow from its ranges."
     ),
     arguments=(
@@ -36,9 +37,10 @@ def _code(args: argparse.Namespace) -> str:
         Field("PFN", lambda p: None if p.pfn is None else f"{p.pfn:#x}", "page", right=True),
         Field("ORDER", lambda p: p.order, "the entry covers 2^ORDER pages", right=True),
         Field("FLAGS",
-              lambda p: [n for n in ("dirty", "towrite", "locked", "zero", "empty")
+              lambda p: [n for n in ("dirty", "towrite", "locked", "zero", "empty", "copy")
                          if getattr(p, n)],
-              "dirty, towrite (being written back), locked (fault in flight), zero, empty"),
+              "dirty, towrite (being written back), locked (fault in flight), zero, empty,"
+              " copy (private, in RAM)"),
         Field("PATH", lambda p: p.path, "file"),
         Field("INODE", lambda p: p.inode, "inode number", right=True),
         Field("DEVICE", lambda p: p.device, "block or DAX device", shown=False),

@@ -44,6 +44,7 @@ def _code(args: argparse.Namespace) -> str:
         Field("DIRTY", lambda f: f.dirty, "pages not flushed since written", right=True),
         Field("LOCKED", lambda f: f.locked, "pages with a fault in flight", right=True),
         Field("SHARED", lambda f: f.shared, "pages that other files have too", right=True),
+        Field("COPIES", lambda f: f.copies, "private copies in RAM (copy on write)", right=True),
         Field("MAPPED_BY", lambda f: [f"{t.tgid}/{t.comm}" for t in f.mapped_by], "processes"),
         Field("OPEN_BY",
               lambda f: list(dict.fromkeys(f"{o.task.tgid}/{o.task.comm}" for o in f.open_by)),

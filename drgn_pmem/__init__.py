@@ -53,6 +53,7 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "What is wrong": {
         "analysis.findings.crash": ("read_crash",),
+        "analysis.findings.backtraces": ("read_backtraces",),
         "analysis.findings.poison": ("find_poison",),
         "analysis.findings.pins": ("find_pins",),
         "analysis.headers.compare": ("crash_headers",),

@@ -70,3 +70,17 @@ def test_a_file_system_with_reflinks_may_have_more_owners(prog: Program) -> None
     (ext4,) = run_json(prog, "pmem-rmap pfn:0x1295f5")
     assert any(says in note for note in xfs["notes"])
     assert not any("reflinks" in note for note in ext4["notes"])
+
+
+def test_private_copies_are_counted_and_listed(prog: Program) -> None:
+    files = {file["path"]: file for file in run_json(prog, "pmem-files")}
+    assert files["/mnt/ext4/cow"]["copies"] == 2
+    assert files["/mnt/ext4/alpha"]["copies"] == 0
+    assert files["/dev/dax1.1"]["copies"] is None
+    copies = [page for page in run_json(prog, "pmem-file /mnt/ext4/cow") if page["copy"]]
+    assert len(copies) == 2
+    for copy in copies:
+        (page,) = run_json(prog, f"pmem-rmap pfn:{copy['pfn']:#x}")
+        (owner,) = page["owners"]
+        assert owner["private_copy"]
+        assert (owner["path"], owner["offset"]) == ("/mnt/ext4/cow", copy["offset"])

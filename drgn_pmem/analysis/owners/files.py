@@ -22,6 +22,7 @@ from drgn_pmem.analysis.owners.daxfiles import (
     dax_files_of,
     openers_of_char,
 )
+from drgn_pmem.analysis.owners.rampages import private_copies_of
 from drgn_pmem.analysis.owners.search import namespaces_of
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.daxchar import DaxChar
@@ -63,6 +64,9 @@ class FileSummary(Record):
     """Pages of holes that were read."""
     shared: int | None = None
     """Pages that other files have too; None also if not all entries of all files could be read."""
+    copies: int | None = None
+    """Pages of RAM that processes have in place of its pages (copy on write); None also if not all
+    page tables could be read."""
     namespaces: tuple[str, ...]
     mapped_by: tuple[Task, ...]
     open_by: tuple[OpenFile, ...]
@@ -91,6 +95,8 @@ class FilePage(Record):
     locked: bool | None
     zero: bool = False
     empty: bool = False
+    copy: bool = False
+    """The page is a process's private copy (copy on write), in RAM; no DAX entry names it."""
 
 
 class _Places:
@@ -134,7 +140,10 @@ def _summary(
         counts |= {"pages": entries.pages(), "huge": entries.pages("pmd")}
         if files.complete:
             counts["shared"] = take(files).shared_pages(entries)
+    copies = private_copies_of(file.prog)
+    found = len(take(copies, "private copies").get(file.inode.mapping, ()))
     return FileSummary(
+        copies=found if copies.complete else None,
         inode=file.inode.ino,
         device=file.device,
         dev=file.dev,
@@ -355,3 +364,19 @@ def _file_pages(
             zero=entry.zero,
             empty=entry.empty,
         )
+    for copy in problems.take(private_copies_of(file.prog), "private copies").get(
+        file.inode.mapping, ()
+    ):
+        if offset is None or offset >> shift == copy.index:
+            yield FilePage(
+                inode=file.inode.ino,
+                device=file.device,
+                path=path,
+                offset=copy.index << shift,
+                pfn=copy.pfn,
+                order=0,
+                dirty=None,
+                towrite=None,
+                locked=None,
+                copy=True,
+            )

@@ -21,7 +21,7 @@ from drgn_pmem.analysis.owners.daxfiles import (
     dax_files_of,
     openers_of_char,
 )
-from drgn_pmem.analysis.owners.rampages import ram_pages_of
+from drgn_pmem.analysis.owners.rampages import is_hole, ram_pages_of
 from drgn_pmem.analysis.owners.records import Owner, PageOwners
 from drgn_pmem.errors import UsageError
 from drgn_pmem.kernel.badblocks import SECTOR
@@ -260,10 +260,7 @@ class _Question:
         for file, vma, address in places.get(self.pfn, ()):
             page = vma.pgoff + ((address - vma.start) >> self.page_shift)
             entry = take(file.entries).find(page)
-            # A shared mapping has no private copies.
-            hole: bool | None = vma.shared or (entry is not None and entry.zero)
-            if not hole and entry is None and not file.entries.complete:
-                hole = None
+            hole = is_hole(file, vma, page, self.problems)
             names = take(file.names)
             users = take(tasks_of(self.prog)).by_mm.get(vma.mm, ())
             yield Owner(

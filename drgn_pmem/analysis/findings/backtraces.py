@@ -1,0 +1,127 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Backtraces of the crash
+-----------------------
+
+The stacks of the task that panicked and of what each CPU ran, by drgn's unwinder. The shell's
+``%crash bt`` shows those of other tasks.
+"""
+
+from drgn import FaultError, Object, Program
+from drgn.helpers.linux.cpumask import for_each_online_cpu
+from drgn.helpers.linux.sched import cpu_curr
+
+from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
+from drgn_pmem.kernel.mmu import is_kernel_address
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.record import Record, Show, shown
+
+__all__ = ("Backtrace", "Frame", "read_backtraces")
+
+_MAX_FRAMES = 256
+_MAX_CPUS = 1 << 13
+
+
+class Frame(Record):
+    """One function of a stack."""
+
+    function: str | None
+    """None if no symbol covers :attr:`pc`."""
+    pc: int | None = shown(Show.ADDRESS)
+    source: str | None
+    """``"fs/dax.c:1234"``, where the debug info has it."""
+    inlined: bool
+
+
+class Backtrace(Record):
+    """The kernel stack of a task."""
+
+    cpu: int | None
+    """That it ran on; None if that is not known."""
+    pid: int
+    comm: str
+    """As it stands in the dump: not escaped."""
+    crashed: bool
+    """Whether it is the task that panicked."""
+    frames: tuple[Frame, ...]
+    """Innermost first."""
+    object: Object = shown(Show.HIDDEN)
+    """``struct task_struct *``"""
+
+
+def _frames(prog: Program, task: Object, what: str, problems: Problems) -> tuple[Frame, ...]:
+    try:
+        trace = prog.stack_trace(task)
+    except (FaultError, ValueError, LookupError) as error:
+        problems.add(Problem(cause=Cause.NOT_SAVED, why=f"it cannot be unwound: {error}"), what)
+        return ()
+    found: list[Frame] = []
+    for frame in list(trace)[:_MAX_FRAMES]:
+        pc = source = None
+        try:
+            pc = frame.pc
+            file, line, _ = frame.source()
+            source = f"{file}:{line}"
+        except LookupError:
+            pass  # not a problem: assembly has no lines
+        if pc is None or not is_kernel_address(prog, pc):
+            after = found[-1].function if found else None
+            why = f"the unwinder lost it after {after or 'its first frame'}"
+            problems.add(Problem(cause=Cause.UNSUPPORTED, why=why), what)
+            break
+        # drgn's name of a frame without a symbol is its address.
+        name = None if frame.name == f"{pc:#x}" else frame.name
+        found.append(Frame(function=name or None, pc=pc, source=source, inlined=frame.is_inline))
+    if len(trace) > _MAX_FRAMES:
+        why = f"only the first {_MAX_FRAMES} of {len(trace)} frames"
+        problems.add(Problem(cause=Cause.LIMIT, why=why), what)
+    return tuple(found)
+
+
+def _crashed(prog: Program, problems: Problems) -> Object | None:
+    """``struct task_struct *`` of the task that panicked, if there was a panic."""
+    with problems.trying("the task that panicked"):
+        try:
+            task = prog.crashed_thread().object
+        except ValueError as error:
+            problems.add(Problem(cause=Cause.UNSUPPORTED, why=str(error)), "the task that panicked")
+        else:
+            # drgn gives the structure or a pointer to it, by version.
+            address = task.address_ if task.address_ is not None else None
+            return task if address is None else task.address_of_()
+    return None
+
+
+def read_backtraces(prog: Program) -> Partial[tuple[Backtrace, ...]]:
+    """
+    The stacks of the task that panicked and of what each online CPU ran, that of the panic first.
+
+    :raises MissingDebugInfo: without debug info of vmlinux
+    """
+    need_kernel_debug_info(prog, "the stacks")
+    problems = Problems()
+    crashed = _crashed(prog, problems)
+    tasks: dict[int, tuple[int | None, Object]] = {}
+    if crashed is not None:
+        tasks[crashed.value_()] = (None, crashed)
+    cpus = problems.collect(for_each_online_cpu(prog), "the online CPUs")[:_MAX_CPUS]
+    for cpu in cpus:
+        with problems.trying(f"what CPU {cpu} ran"):
+            task = cpu_curr(prog, cpu)
+            tasks[task.value_()] = (cpu, task)
+    found = []
+    for address, (ran_on, task) in tasks.items():
+        with problems.trying(f"task_struct {address:#x}"):
+            pid = task.pid.value_()
+            found.append(
+                Backtrace(
+                    cpu=ran_on,
+                    pid=pid,
+                    comm=task.comm.string_().decode("utf-8", "backslashreplace"),
+                    crashed=crashed is not None and address == crashed.value_(),
+                    frames=_frames(prog, task, f"stack of {pid}", problems),
+                    object=task,
+                )
+            )
+    return problems.partial(tuple(found))
