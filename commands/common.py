@@ -2,10 +2,20 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What several commands show in the same way. No command of its own."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-__all__ = ("NAMESPACE_MODULES", "OWNER_MODULES", "flags_text", "words_of")
+from drgn_pmem.output.table import Field
+
+__all__ = (
+    "NAMESPACE_MODULES",
+    "OWNER_MODULES",
+    "flags_text",
+    "media_fields",
+    "nothing",
+    "words_of",
+)
 
 
 NAMESPACE_MODULES = {
@@ -42,3 +52,40 @@ def words_of(words: Iterable[str]) -> Iterator[str]:
                 yield from line.split()
         else:
             yield word
+
+
+def nothing(record: Any) -> None:
+    """Value of a column whose record does not have it: :func:`media_fields` fills it."""
+
+
+def media_fields(fields: Sequence[Field], media_of: Callable[[Any], Any]) -> list[Field]:
+    """
+    Fields with those that :class:`~drgn_pmem.analysis.inventory.media.Media` has filled in.
+
+    :param media_of: The Media of a record, None if it is not known.
+    """
+
+    def holds(media: Any) -> str | None:
+        if media.content is None:
+            return "not saved" if media.has_disk else None
+        label = f" ({media.content.label})" if media.content.label else ""
+        return f"{media.content.kind}{label}"
+
+    def mounted(media: Any) -> Any:
+        if media.mounts is None:
+            return "not known"
+        return [f"{mount.path} ({mount.type})" for mount in media.mounts]
+
+    values = {"WHY": lambda media: media.why, "HOLDS": holds, "MOUNTED": mounted}
+
+    def filled(value: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def of(record: Any) -> Any:
+            media = media_of(record)
+            return "not known" if media is None else value(media)
+
+        return of
+
+    return [
+        replace(field, value=filled(values[field.name])) if field.name in values else field
+        for field in fields
+    ]

@@ -7,8 +7,12 @@ from typing import Any
 
 from drgn import Program
 
+from drgn_pmem.commands.common import media_fields, nothing
+from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.output.table import Field, human_readable
 from drgn_pmem.spec import Answer, Argument, command
+
+_STATES = {True: "enabled", False: "disabled", None: "not known"}
 
 _BUS = (
     Field("BUS", lambda b: b.dev, "bus"),
@@ -49,7 +53,8 @@ _NAMESPACE = (
     Field("DEVICE", lambda n: n.blockdev or n.chardev, "block or character device"),
     Field("NAME", lambda n: n.name, "given name"),
     Field("UUID", lambda n: n.uuid, "uuid"),
-    Field("STATE", lambda n: "enabled" if n.enabled else "disabled", "driver bound or not"),
+    Field("STATE", lambda n: _STATES[n.enabled], "driver bound or not"),
+    Field("WHY", nothing, "why it is raw or disabled"),
 )
 _DAX = (
     Field("DAX", lambda d: d.chardev, "character device"),
@@ -156,6 +161,7 @@ def _code(args: argparse.Namespace) -> str:
 )
 def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.inventory.listing import Selection, read_inventory
+    from drgn_pmem.analysis.inventory.media import lost_memory, read_media
     from drgn_pmem.output.ndctl import nest
     from drgn_pmem.partial import Problems
 
@@ -170,12 +176,18 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     )
     problems = Problems()
     inventory = problems.take(read_inventory(prog, selection))
+    media: dict[str, Any] = {}
+    lost: list[str] = []
+    if args.namespaces and not args.ndctl:
+        media = problems.take(read_media(prog))
+        lost = problems.take(lost_memory(prog)) if args.namespace is None else []
+    namespace_fields = media_fields(_NAMESPACE, lambda n: media.get(n.dev))
     dax_devices = [d for r in inventory.dax_regions for d in r.devices if args.idle or d.size]
     kinds = (
         (args.buses, inventory.buses, _BUS),
         (args.dimms, inventory.dimms, _DIMM),
         (args.regions, inventory.regions, _REGION),
-        (args.namespaces, inventory.namespaces, _NAMESPACE),
+        (args.namespaces, inventory.namespaces, namespace_fields),
         (args.device_dax, dax_devices, _DAX),
     )
     shown = [(records, fields) for wanted, records, fields in kinds if wanted]
@@ -187,11 +199,12 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
         namespaces=args.namespaces,
         dax=args.device_dax,
         verbose=args.verbose > 0,
-        dump=None if args.ndctl else _dump,
+        dump=None if args.ndctl else lambda record: _dump(record, media),
         problems=problems,
     )
     return Answer(
         records=[record for records, _ in shown for record in records],
+        notes=lost,
         problems=problems,
         sections=[
             ("", records, human_readable(fields, _SIZES) if args.human else fields)
@@ -201,5 +214,7 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     )
 
 
-def _dump(record: Any) -> dict[str, Any]:
-    return {} if record.object is None else {"address": f"{record.object.value_():#x}"}
+def _dump(record: Any, media: dict[str, Any]) -> dict[str, Any]:
+    value = {} if record.object is None else {"address": f"{record.object.value_():#x}"}
+    own = media.get(record.dev) if isinstance(record, Namespace) else None
+    return value | (own.to_json() if own is not None else {})

@@ -6,10 +6,11 @@ import argparse
 
 from drgn import Program
 
-from drgn_pmem.commands.common import NAMESPACE_MODULES
+from drgn_pmem.commands.common import NAMESPACE_MODULES, media_fields, nothing
 from drgn_pmem.output.bars import namespace_bar
 from drgn_pmem.output.memmap import dumped_text
 from drgn_pmem.output.table import Field, human_readable
+from drgn_pmem.partial import Problems
 from drgn_pmem.spec import SPECS, Answer, Argument, command
 
 _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
@@ -41,6 +42,9 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
         Field("NAME", lambda m: m.namespace.name, "given name"),
         Field("LAYOUT", lambda m: namespace_bar(m.parts, 18),
               "info block, struct pages, data; shaded by what the dump holds (see pmem-coverage)"),
+        Field("WHY", nothing, "why it is raw"),
+        Field("HOLDS", nothing, "what its first bytes hold: ext4, xfs, gpt, ...", shown=False),
+        Field("MOUNTED", nothing, "where it is mounted", shown=False),
         Field("UUID", lambda m: m.namespace.uuid, "uuid", shown=False),
         Field("RAW_SIZE", lambda m: m.namespace.raw_size, "bytes with metadata",
               right=True, shown=False),
@@ -65,11 +69,22 @@ def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.memmap.sources import read_memmaps
 
     answer = read_memmaps(prog)
-    memmaps = answer.value.only(prog, args.namespace).memmaps
-    fields = SPECS["pmem-namespaces"].fields
+    from drgn_pmem.analysis.inventory.media import lost_memory, read_media
+
+    problems = Problems()
+    memmaps = problems.take(answer).only(prog, args.namespace).memmaps
+    media = problems.take(read_media(prog))
+    fields = media_fields(SPECS["pmem-namespaces"].fields, lambda m: media.get(m.namespace.dev))
+    json = []
+    for memmap in memmaps:
+        value = memmap.namespace_json()
+        if memmap.namespace.dev in media:
+            value["dump"] |= media[memmap.namespace.dev].to_json()
+        json.append(value)
     return Answer(
         memmaps,
-        problems=answer.problems,
+        problems.take(lost_memory(prog)) if args.namespace is None else [],
+        problems=problems,
         fields=human_readable(fields, _SIZES) if args.human else fields,
-        json=[m.namespace_json() for m in memmaps],
+        json=json,
     )

@@ -34,6 +34,7 @@ __all__ = (
     "for_each_failure_line",
     "history_of",
     "parse_log",
+    "read_log",
 )
 
 
@@ -257,11 +258,16 @@ def history_of(lines: Iterable[FailureLine]) -> Iterator[tuple[FailureLine, str]
 def for_each_failure_line(prog: Program) -> Partial[list[FailureLine]]:
     """Lines of the kernel log about errors of memory, in their order."""
     problems = Problems()
-    log = problems.attempt("the kernel log", lambda: _read_log(prog)) or b""
+    log = problems.attempt("the kernel log", lambda: read_log(prog)) or b""
     return problems.partial(problems.take(parse_log(log, int(prog["PAGE_SHIFT"]))))
 
 
-def _read_log(prog: Program) -> bytes:
+def read_log(prog: Program) -> bytes:
+    """
+    The kernel log, as dmesg prints it.
+
+    :raises PmemError: if it could not be read
+    """
     need_kernel_debug_info(prog, "the kernel log")
     try:
         return get_dmesg(prog)

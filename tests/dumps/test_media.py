@@ -3,15 +3,19 @@
 """What is on the media of a namespace, on samples with bytes changed: info blocks that the kernel
 refuses, labels of which one copy is bad."""
 
+from dataclasses import replace
 from typing import Any
 
 from drgn import Program, cast
 import pytest
 
 from drgn_pmem.analysis.coverage.namespaces import read_namespace_coverage
+from drgn_pmem.analysis.inventory import media
+from drgn_pmem.analysis.inventory.media import _why, lost_memory, read_media
 from drgn_pmem.formats.btt import parse_btt
 from drgn_pmem.kernel.namespace import for_each_namespace
 from drgn_pmem.kernel.nvdimm import for_each_dimm
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem
 
 from ..samples import open_crash, run_json, run_text, samples
 from ..synthetic import poke_physical
@@ -112,3 +116,91 @@ def test_the_kernels_own_facts_of_a_claim(prog: Program) -> None:
     assert raw.label_uuid == raw.uuid
     claimed = found["namespace2.0"]
     assert claimed.label_uuid == claimed.raw_uuid
+
+
+def test_first_bytes_are_of_the_file_system_that_is_mounted(prog: Program) -> None:
+    found = read_media(prog)
+    assert found.complete
+    seen = set()
+    for item in found.value.values():
+        for mount in item.mounts or ():
+            assert item.content is not None
+            assert item.content.kind == mount.type
+            seen.add((mount.path, mount.type))
+    assert {("/mnt/ext4", "ext4"), ("/mnt/bind", "ext4"), ("/mnt/xfs", "xfs")} <= seen
+
+
+def test_first_bytes_that_were_not_saved_are_not_known(prog: Program) -> None:
+    found = read_media(prog).value["namespace6.1"]
+    assert (found.content, found.has_disk) == (None, True)
+    out, _ = run_text(prog, "pmem-namespaces namespace6.1 -H -o holds")
+    assert out.strip() == "not saved"
+
+
+def why(prog: Program, dev: str) -> str | None:
+    return read_media(prog).value[dev].why
+
+
+def test_why_a_namespace_is_raw(prog: Program) -> None:
+    assert why(prog, "namespace0.1") == "raw: no info block: its place holds other data"
+    data = bytearray(prog.read(BLOCK, 4096, True))
+    data[0x800] ^= 1
+    poke_physical(prog, RAW, bytes(data))
+    sentence = "raw: the kernel refuses its fsdax info block: the checksum is wrong"
+    assert why(prog, "namespace0.1") == sentence
+    (listed,) = run_json(prog, "pmem-list -n namespace0.1")
+    assert listed["dump"]["why"] == sentence
+    (shown,) = run_json(prog, "pmem-namespaces namespace0.1")
+    assert shown["dump"]["why"] == sentence
+
+
+def test_a_namespace_that_was_told_to_be_raw(prog: Program) -> None:
+    raw = next(n for n in for_each_namespace(prog).value if n.dev == "namespace0.1")
+    sentence = _why(replace(raw, force_raw=True), None, [], True)
+    assert sentence is not None
+    assert "force_raw is set" in sentence
+
+
+def test_why_a_namespace_is_disabled_is_in_the_log(
+    prog: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert why(prog, "namespace0.2") == (
+        "disabled: no driver is bound; the kernel log names no failure"
+    )
+    said = "nd_pmem namespace0.2: could not reserve region [mem 0x155000000-0x157ffffff]"
+    other = "nd_pmem namespace0.21: could not reserve region [mem 0x0-0x1]"
+    monkeypatch.setattr(media, "read_log", lambda _: f"[ 1.0] {said}\n[ 2.0] {other}\n".encode())
+    assert why(prog, "namespace0.2") == f"disabled: [ 1.0] {said}"
+
+    def lost(_: Program) -> bytes:
+        raise NotSaved("no log")
+
+    monkeypatch.setattr(media, "read_log", lost)
+    assert "the kernel log was not saved" in str(why(prog, "namespace0.2"))
+    assert not read_media(prog).complete
+
+
+def test_spare_namespaces_are_no_failure(prog: Program) -> None:
+    assert why(prog, "namespace0.3") == "disabled: no capacity: the spare device of its region"
+    assert why(prog, "namespace2.0") is None
+
+
+def test_memory_that_is_online_after_its_namespace_was_destroyed(
+    prog: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespaces = for_each_namespace(prog).value
+    assert lost_memory(prog).value == []  # dax4.0 has its namespace
+    others = [n for n in namespaces if n.dev != "namespace4.0"]
+    monkeypatch.setattr(media, "for_each_namespace", lambda _: Partial(others))
+    (sentence,) = lost_memory(prog).value
+    assert sentence.startswith("0x160000000-0x168000000 is still online")
+    assert "System RAM (kmem)" in sentence
+    monkeypatch.setattr(
+        media,
+        "for_each_namespace",
+        lambda _: Partial(others, (Problem(cause=Cause.NOT_SAVED, why="namespace4.0"),)),
+    )
+    assert lost_memory(prog).value == []
+    monkeypatch.setattr(media, "for_each_namespace", lambda _: Partial(others))
+    _, notes = run_text(prog, "pmem-list -i")
+    assert "until the machine reboots" in notes

@@ -158,15 +158,16 @@ def read_infoblocks(prog: Program) -> Partial[InfoBlocksAnswer]:
     )
 
 
-def find_blocks(prog: Program) -> Partial[FoundBlocks]:
+def find_blocks(prog: Program, *, of_namespaces: bool = False) -> Partial[FoundBlocks]:
     """
     Info blocks only.
 
+    :param of_namespaces: Look only where the kernel's namespaces begin.
     :raises DumpFileError: if the program has no dump file
     """
     problems = Problems()
     finder = _Finder(prog, problems.take(read_machine(prog)), problems)
-    blocks = finder.find()
+    blocks = finder.find(of_namespaces)
     return problems.partial(FoundBlocks(blocks=blocks, searched=finder.searched))
 
 
@@ -283,10 +284,10 @@ class _Finder:
         high = lasts // np.uint64(_STEP)
         return low[low <= high], high[low <= high]
 
-    def find(self) -> list[FoundBlock]:
+    def find(self, of_namespaces: bool) -> list[FoundBlock]:
         found: dict[int, FoundInfoBlock] = {}
         known: set[int] = set()
-        for start in map(int, self._candidates()):
+        for start in self.names if of_namespaces else map(int, self._candidates()):
             for hit in find_infoblocks(self.read, start, start + 2 * INFO_BLOCK_SIZE, _STEP):
                 if hit.namespace != start or hit.address in known or start in found:
                     continue
