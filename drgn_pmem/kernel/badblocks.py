@@ -102,9 +102,25 @@ def read_badblocks(badblocks: Object) -> list[tuple[int, int, bool]]:
 
 
 def _of_badblocks(
-    source: str | None, badblocks: Object, base: int, problems: Problems, what: str = ""
+    source: str | None,
+    badblocks: Object,
+    base: int,
+    end: int,
+    problems: Problems,
+    what: str = "",
 ) -> list[BadRange]:
+    """
+    :param base: Physical address that the sectors count from.
+    :param end: Physical address at which the device ends: what is bad after it is damaged.
+    """
     found = problems.attempt(source or what, lambda: read_badblocks(badblocks)) or []
+    beyond = [entry for entry in found if base + (entry[0] + entry[1]) * SECTOR > end]
+    if beyond:
+        why = (
+            f"{len(beyond)} of {len(found)} entries were left out, because they are after the "
+            f"device's end at {end:#x}: sector {beyond[0][0]}, {beyond[0][1]} sectors"
+        )
+        problems.add(Problem(cause=Cause.DAMAGED, what=source or what, why=why))
     return [
         BadRange(
             source=source,
@@ -115,6 +131,7 @@ def _of_badblocks(
             acknowledged=acknowledged,
         )
         for sector, sectors, acknowledged in found
+        if base + (sector + sectors) * SECTOR <= end
     ]
 
 
@@ -140,7 +157,13 @@ def _of_namespace(prog: Program, namespace: Namespace, problems: Problems) -> li
     if namespace.mode == "sector":
         # Only there the namespace's own list is live: the others give it up when they are claimed.
         nsio = cast("struct nd_namespace_io *", namespace.object)
-        return _of_badblocks(f"{namespace.dev} badblocks", nsio.bb, namespace.resource, problems)
+        return _of_badblocks(
+            f"{namespace.dev} badblocks",
+            nsio.bb,
+            namespace.resource,
+            namespace.range.end,
+            problems,
+        )
     if namespace.mode == "devdax":
         return []
     find_type(prog, "struct pmem_device", "nd_pmem")
@@ -158,7 +181,7 @@ def _of_namespace(prog: Program, namespace: Namespace, problems: Problems) -> li
         problems.add(WalkError("where the data of the namespace begins is not known"), what)
         return []
     base = namespace.resource + namespace.data_offset
-    return _of_badblocks(source, pmem.bb, base, problems, what)
+    return _of_badblocks(source, pmem.bb, base, namespace.range.end, problems, what)
 
 
 def read_bad_ranges(prog: Program) -> Partial[list[BadRange]]:
@@ -170,7 +193,9 @@ def read_bad_ranges(prog: Program) -> Partial[list[BadRange]]:
     for region in problems.take(for_each_region(prog)):
         source = f"{region.dev} badblocks"
         with problems.trying(source):
-            ranges += _of_badblocks(source, region.object.bb, region.resource, problems)
+            ranges += _of_badblocks(
+                source, region.object.bb, region.resource, region.range.end, problems
+            )
     for namespace in problems.take(for_each_namespace(prog)):
         with problems.trying(f"bad blocks of {namespace.dev}"):
             ranges += _of_namespace(prog, namespace, problems)

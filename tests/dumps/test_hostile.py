@@ -5,17 +5,20 @@
 from typing import Any
 
 from drgn import Program
+from drgn.helpers.linux.list import list_for_each_entry
 import pytest
 
+from drgn_pmem.analysis.findings.poison import find_poison
 from drgn_pmem.analysis.inventory import infoblocks
 from drgn_pmem.analysis.inventory.names import find_namespace
 from drgn_pmem.dumpfile import State, coverage_of
+from drgn_pmem.kernel.badblocks import read_bad_ranges
 from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.namespace import for_each_namespace, namespace_of_pfn
 from drgn_pmem.kernel.nvdimm import for_each_bus
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.region import for_each_region
-from drgn_pmem.partial import Incomplete
+from drgn_pmem.partial import Cause, Incomplete
 
 from ..samples import open_crash, run_json, run_text, samples
 from ..synthetic import poke, words
@@ -188,3 +191,27 @@ def test_a_region_of_all_physical_memory_costs_what_the_dump_holds(
     run_text(prog, "pmem-infoblocks")
     saved = coverage_of(prog).count()[State.SAVED]
     assert len(looked) < 2 * (saved >> 21) + 1000
+
+
+def test_bad_blocks_after_the_end_of_their_device_are_damaged(prog: Program) -> None:
+    region = next(r for r in for_each_region(prog).value if r.object.bb.count)
+    before = [bad for bad in read_bad_ranges(prog).value if region.dev not in str(bad.source)]
+    poke(prog, region.object.bb.shift.address_, (20).to_bytes(4, "little"))
+    prog.cache.clear()
+    after = read_bad_ranges(prog)
+    assert after.value == before
+    assert [p.cause for p in after.problems] == [Cause.DAMAGED]
+    assert "after the device's end" in str(after.problems[0])
+
+
+def test_a_long_bad_range_does_not_hide_the_others(prog: Program) -> None:
+    """A length of 2^40 bytes in one entry of the bus's list."""
+    before = [page.pfn for page in find_poison(prog).value.pages]
+    badrange = for_each_bus(prog).value[0].object.badrange
+    (entry, *_) = list_for_each_entry("struct badrange_entry", badrange.list.address_of_(), "list")
+    poke(prog, entry.length.address_, words(1 << 40))
+    prog.cache.clear()
+    found = find_poison(prog)
+    assert set(before) <= {page.pfn for page in found.value.pages}
+    assert len(found.value.pages) < len(before) + (1 << 13)
+    assert Cause.LIMIT in {problem.cause for problem in found.problems}

@@ -11,6 +11,7 @@ processes that a read of it kills, or to the metadata that it hit.
 
 from collections.abc import Iterator
 import enum
+import itertools
 from typing import Any
 
 from drgn import Program
@@ -34,8 +35,11 @@ from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("Place", "Poison", "PoisonedPage", "find_poison")
 
-_MAX_PAGES = 1 << 16
-"""Pages that are looked at one by one."""
+_MAX_PAGES = 1 << 13
+"""Pages that are looked at one by one, for each source."""
+
+_LONG = 16 << 20
+"""bytes"""
 
 _INFO_BLOCK = 8192
 """Bytes that the kernel sets aside for the info block (SZ_8K in drivers/nvdimm/pfn_devs.c)."""
@@ -205,7 +209,7 @@ class _Search:
         self.namespaces = self.problems.take(namespaces_of(self.prog))
         self._read_ranges()
         self._read_log()
-        pfns = set(self.ranges) | set(self._hwpoison()) | self._logged()
+        pfns = set(self.ranges) | self._marked() | self._logged()
         found: list[PoisonedPage] = []
         try:
             for pfn in sorted(pfns):
@@ -219,7 +223,9 @@ class _Search:
     def _read_ranges(self) -> None:
         with self.problems.trying("bad ranges and badblocks"):
             left = _MAX_PAGES
-            for bad in self.problems.take(read_bad_ranges(self.prog), "there may be more"):
+            found = self.problems.take(read_bad_ranges(self.prog), "there may be more")
+            # The short ones first: an implausibly long one must not take their place.
+            for bad in sorted(found, key=lambda bad: bad.length > _LONG):
                 left = self._add_range(bad, left)
 
     def _add_range(self, bad: BadRange, left: int) -> int:
@@ -261,6 +267,13 @@ class _Search:
         elif others:
             self.notes.append(f"the kernel log has {others} failed pages that may not be pmem")
         return known
+
+    def _marked(self) -> set[int]:
+        pfns = set(itertools.islice(self._hwpoison(), _MAX_PAGES))
+        if len(pfns) == _MAX_PAGES:
+            why = f"marked struct pages: the first {_MAX_PAGES} are shown"
+            self.problems.add(Problem(cause=Cause.LIMIT, why=why))
+        return pfns
 
     def _hwpoison(self) -> Iterator[int]:
         """PFNs whose struct page is marked."""
