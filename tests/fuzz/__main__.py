@@ -121,7 +121,7 @@ def started(task: str, minutes: float, seed: str) -> Count:
     if done.returncode:
         kept = sorted((folder / "failed").iterdir()) if (folder / "failed").exists() else []
         count.failed = [str(path) for path in kept[-1:]]
-        count.error = done.stderr[-1500:]
+        count.error = "\n    ".join(done.stderr.splitlines()[-12:])
     return count
 
 

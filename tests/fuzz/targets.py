@@ -46,11 +46,11 @@ def _piece(data: bytes, start: int, size: int) -> bytes | None:
 
 
 def _run_blocks(data: bytes) -> None:
-    from drgn_pmem.formats import btt, infoblock
+    from drgn_pmem.formats import btt, infoblock, refusal
 
     def block(data: bytes) -> None:
         found = infoblock.parse_infoblock(data, verify=False)
-        infoblock.check_infoblock(found, 1 << 32, 1 << 30)
+        list(map(str, refusal.check_infoblock(found, 1 << 32, 1 << 30)))
         infoblock.memmap_range(found, 1 << 32)
         infoblock.memmap_size(found)
         infoblock.data_range(found, 1 << 32)
