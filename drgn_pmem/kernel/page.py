@@ -46,6 +46,10 @@ _OVERWRITTEN = (
     "written after the crash: it points to no page map of this kernel (a capture kernel that binds "
     "the namespace makes its struct pages anew)"
 )
+_NOT_CHECKED = (
+    "not all page maps of the kernel could be read, and it points to none of those that could: "
+    "whether it was written after the crash is not known"
+)
 _TORN = "a tail page whose head is nowhere near it: overwritten or corrupt"
 _NEVER = "reserved for the info block: the kernel never initialised this struct page"
 
@@ -109,7 +113,7 @@ class PageState(Record):
     pgmap_known: bool | None = None
     """Whether ``pgmap_array`` has it. False: the struct page was overwritten after the crash, as by
     a capture kernel that binds the namespace, and nothing in it is of use. None if not all page
-    maps could be read."""
+    maps could be read: then the fields are not known either (:attr:`reason`)."""
     type: str | None = None
     """``enum memory_type`` of the page map that covers the PFN."""
     zone: str | None = None
@@ -189,6 +193,10 @@ class _Reader:
         self._problems = Problems()
         pgmaps = pages_pgmap(prog)
         self._all_pgmaps = pgmaps.complete
+        self._lost_pgmaps = any(
+            p.degrades and p.cause is not Cause.NO_DEBUG_INFO for p in pgmaps.problems
+        )
+        """Whether a page map may be missing that the dump should have."""
         self._pgmaps = self._problems.take(pgmaps)
         self._pgmap = next((g for g in self._pgmaps if g.has_pfn(pfn)), None)
         self._own = False
@@ -303,9 +311,9 @@ class _Reader:
             state = error.state or State.UNKNOWN
             self._unknown(reason, Cause.NOT_SAVED, state)
             return PageState(**own, state=state, reason=reason, head_pfn=head_pfn)
-        if pgmap is not None and self._all_pgmaps and not self._own:
-            word = self._word(head, layout.word)
-            if not self._is_known(word):
+        word = self._word(head, layout.word)
+        if not self._own and not self._is_known(word):
+            if pgmap is not None and self._all_pgmaps:
                 self._unknown(_OVERWRITTEN, Cause.DAMAGED)
                 return PageState(
                     **own,
@@ -315,6 +323,9 @@ class _Reader:
                     pgmap=word,
                     pgmap_known=False,
                 )
+            if self._lost_pgmaps:
+                self._unknown(_NOT_CHECKED, Cause.NOT_SAVED)
+                return PageState(**own, state=State.SAVED, reason=_NOT_CHECKED, head_pfn=head_pfn)
         return PageState(
             **own, state=State.SAVED, head_pfn=head_pfn, **self._of_head(head_pfn, head)
         )

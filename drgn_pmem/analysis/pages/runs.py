@@ -32,13 +32,16 @@ __all__ = (
     "EMPTY",
     "KEY",
     "RUN",
+    "UNKNOWN_FOLIO",
     "UNKNOWN_MAPCOUNT",
     "Decoder",
     "Kind",
+    "cut_tails",
     "gap",
     "hold_back",
     "join",
     "of_memmap",
+    "open_folios",
     "settled",
     "uninitialised",
 )
@@ -62,9 +65,9 @@ RUN = np.dtype(
 """
 A run of pages: first PFN, number of pages, index of the first page, :class:`Kind`, state (number as
 in :meth:`Coverage.code`), whether a shared extent, pages of the folio (compound page) that each
-belongs to, refcount and mapcount (of the folio; -1 if not known), flags, mapping, and the first
-word: the pgmap. Of a tail page whose head is not next to it (``Kind.TAIL``), mapping is the PFN of
-the head.
+belongs to (0 if that is not known), refcount and mapcount (of the folio; -1 if not known), flags,
+mapping, and the first word: the pgmap. Of a tail page whose head is not next to it (``Kind.TAIL``),
+mapping is the PFN of the head.
 """
 
 KEY = ("kind", "state", "shared", "folio", "refcount", "mapcount", "flags", "mapping", "word")
@@ -77,6 +80,9 @@ _SUB_PAGES = 16384
 
 UNKNOWN_MAPCOUNT = -(1 << 31)
 """Mapcount of a large folio whose first tail is in the next block."""
+
+UNKNOWN_FOLIO = 0
+"""Pages of a folio whose end is not in the dump."""
 
 _SPECIAL_PAGES = 4
 """Head and first tails, which hold fields of the folio; all other tails are equal."""
@@ -94,7 +100,8 @@ class Kind(enum.IntEnum):
     PAGE = 0
     """Pages, or whole folios."""
     TAIL = 1
-    """Tail pages apart from their head: it is poisoned, outside of the scan, or not in the dump."""
+    """Tail pages apart from their head: one between them is poisoned, or the head is outside of the
+    scan."""
     UNINITIALISED = 2
     """Struct pages that the kernel never wrote: those of the info block of a map=dev namespace."""
     GAP = 3
@@ -105,6 +112,9 @@ class Kind(enum.IntEnum):
     """A head, as long as its tails are not known; never in what a scan gives."""
     MEMMAP = 6
     """Pages that hold the struct pages of a map=dev namespace: reserved, of no page map."""
+    CUT = 7
+    """Tail pages whose head, or a tail between, is not in the dump; ``index`` is the PFN of the
+    head."""
 
 
 def gap(pfn: int, count: int, state: State) -> "Runs":
@@ -425,6 +435,33 @@ def settled(runs: "Runs") -> "Runs":
     """Runs that nothing will be put to: heads whose tails did not come are pages."""
     runs["kind"][runs["kind"] == Kind.HEAD] = Kind.PAGE
     return runs
+
+
+def open_folios(runs: "Runs", head_bit: int) -> list[int]:
+    """Which runs end in a folio that may go on in struct pages that are not in the dump."""
+    kind, lacks = runs["kind"][:-1], runs["kind"][1:] == Kind.GAP
+    heads = ((kind == Kind.HEAD) | (kind == Kind.PAGE)) & _adjacent(runs) & lacks
+    heads &= runs["flags"][:-1] & np.uint64(head_bit) != 0
+    found: list[int] = np.flatnonzero(heads & (runs["folio"][:-1] > UNKNOWN_FOLIO)).tolist()
+    return found
+
+
+def cut_tails(runs: "Runs", gap_end: int) -> int:
+    """
+    Mark tails that are cut off from their head by struct pages that are not in the dump.
+
+    :param gap_end: PFN at which the last of these before the runs ends.
+    :return: The same for the runs that follow.
+    """
+    gaps = runs["kind"] == Kind.GAP
+    ends = np.where(gaps, runs["pfn"] + runs["count"], np.uint64(0))
+    ends = np.maximum(np.maximum.accumulate(ends), np.uint64(gap_end))
+    # A poisoned one says so itself.
+    cut = (runs["kind"] == Kind.TAIL) & (runs["flags"] == 0) & (ends > runs["mapping"])
+    runs["kind"][cut] = Kind.CUT
+    runs["index"][cut] = runs["mapping"][cut]
+    runs["mapping"][cut] = 0
+    return int(ends[-1]) if len(ends) else gap_end
 
 
 def hold_back(runs: "Runs") -> "tuple[Runs, Runs]":

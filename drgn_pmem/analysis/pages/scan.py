@@ -24,13 +24,16 @@ from drgn_pmem.analysis.pages.runs import (
     EMPTY,
     KEY,
     RUN,
+    UNKNOWN_FOLIO,
     UNKNOWN_MAPCOUNT,
     Decoder,
     Kind,
+    cut_tails,
     gap,
     hold_back,
     join,
     of_memmap,
+    open_folios,
     settled,
     uninitialised,
 )
@@ -155,6 +158,46 @@ def _resolve_mapcounts(prog: Program, runs: "Runs") -> None:
         runs["mapcount"][at] = max(0, int.from_bytes(data, order, signed=True) + 1)  # type: ignore[arg-type]
 
 
+def _without_ends(prog: Program, runs: "Runs") -> "Runs":
+    """Of folios that end where struct pages are not in the dump, how many pages they have: what
+    their order says, if it was saved and they end there; else it is not known."""
+    layout = page_layout(prog)
+    found = open_folios(runs, layout.head_bit or 0)
+    if not found:
+        return runs
+    parts, done = [], 0
+    for at in found:
+        count, folio = int(runs["count"][at]), int(runs["folio"][at])
+        first = int(runs["pfn"][at]) + count - folio
+        if _pages_of_folio(prog, first) == folio:
+            continue
+        last = runs[at : at + 1].copy()
+        last["pfn"], last["count"], last["folio"] = first, folio, UNKNOWN_FOLIO
+        parts.append(runs[done : at + 1].copy())
+        if count == folio:
+            parts[-1] = parts[-1][:-1]
+        else:
+            parts[-1]["count"][-1] -= folio
+            if last["mapping"][0] > 3:
+                last["index"] += np.uint64(count - folio)
+        parts.append(last)
+        done = at + 1
+    return np.concatenate([*parts, runs[done:]])
+
+
+def _pages_of_folio(prog: Program, pfn: int) -> int | None:
+    """Pages of the folio with this head; None if that is not known."""
+    layout = page_layout(prog)
+    if layout.order is None:
+        return None
+    try:
+        (order,) = read_saved(prog, layout.address(pfn) + layout.order, 1)
+    except NotSaved:
+        # not a problem: that struct page is counted among those that are not in the dump
+        return None
+    return 1 << order
+
+
 def for_each_runs(
     prog: Program, start_pfn: int, end_pfn: int, *, workers: int | None = None
 ) -> Iterator["Runs"]:
@@ -168,14 +211,18 @@ def for_each_runs(
     :raises MissingDebugInfo: if the layout of struct page is not known
     """
     held: Runs = EMPTY
+    gap_end = 0
     workers = min(os.cpu_count() or 1, _MAX_WORKERS) if workers is None else workers
     for runs in _in_order(prog, start_pfn, end_pfn, workers):
         _resolve_mapcounts(prog, runs)
-        done, held = hold_back(join([held, runs]))
+        done, held = hold_back(_without_ends(prog, join([held, runs])))
         if len(done):
+            gap_end = cut_tails(done, gap_end)
             yield settled(done)
     if len(held):
-        yield settled(join([held]))
+        held = join([held])
+        cut_tails(held, gap_end)
+        yield settled(held)
 
 
 @dataclass

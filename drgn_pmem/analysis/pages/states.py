@@ -55,8 +55,8 @@ class PageGroup(Record):
     status: str
     """What they are doing, in a word or two: ``"idle"``, ``"file"``, ``"shared"``, ``"pinned"``,
     ``"poisoned"``, ``"tail"``, ``"memmap"``, ``"uninitialised"``, ``"overwritten"``, ``"torn"``,
-    ``"unknown"`` (neither idle nor in use by what could be read), or the state of struct pages that
-    are not in the dump."""
+    ``"unknown"`` (neither idle nor in use by what could be read; what the head says of tail pages
+    that are cut off from it), or the state of struct pages that are not in the dump."""
     state: State
     """Of the struct pages, in the dump."""
     pages: int
@@ -71,7 +71,8 @@ class PageGroup(Record):
     shared: bool | None = None
     hwpoison: bool | None = None
     folio_pages: int | None = None
-    """Pages of the folio (compound page) that each belongs to; flags and counts are the head's."""
+    """Pages of the folio (compound page) that each belongs to; flags and counts are the head's.
+    None if struct pages at its end are not in the dump."""
     mapping: int | None = shown(Show.ADDRESS, default=None)
     """``struct address_space *`` of the owner, None for none."""
     owner: str | None = None
@@ -92,7 +93,7 @@ class PageRange(Record):
     share: int | None = None
     """How many mappings share each page."""
     head_pfn: int | None = None
-    """Of tail pages that stand apart from it."""
+    """Of tail pages that stand apart from it, or are cut off from it."""
 
     def to_json(self) -> dict[str, Any]:
         own = super().to_json()
@@ -158,13 +159,16 @@ class _Describer:
         prog: Program,
         name: str,
         pgmap: Pgmap,
-        known: "NDArray[np.uint64] | None",
+        known: "NDArray[np.uint64]",
+        all_known: bool,
         problems: Problems,
     ) -> None:
         self._prog = prog
         self._name = name
         self._known = known
-        """Addresses of all page maps; None if there may be more."""
+        """Addresses of the page maps."""
+        self._all_known = all_known
+        """Whether these are all."""
         self._problems = problems
         self._layout = page_layout(prog)
         self._folios = self._layout.generation is DaxGeneration.FOLIO
@@ -184,9 +188,8 @@ class _Describer:
         return pins
 
     def overwritten(self, runs: "Runs") -> "Mask":
-        """Struct pages that point to no page map of the crashed kernel."""
-        if self._known is None:
-            return np.zeros(len(runs), bool)
+        """Struct pages that point to no page map of the crashed kernel, or to none of those that
+        could be read: nothing in them is known to be the crashed kernel's."""
         return (runs["kind"] == Kind.PAGE) & ~np.isin(runs["word"], self._known)
 
     def mask(self, runs: "Runs", chosen: Filter, owners: "set[int] | None") -> "Mask":
@@ -232,6 +235,8 @@ class _Describer:
             return replace(base, status=state.value)
         if kind is Kind.TORN:
             return replace(base, status="torn")
+        if kind is Kind.CUT:
+            return replace(base, status="unknown")
         flags, mapping = int(row["flags"]), int(row["mapping"])
         poison = self._layout.hwpoison_bit
         hwpoison = None if poison is None else bool(flags & poison)
@@ -250,6 +255,8 @@ class _Describer:
             return replace(base, status=status, flags=flags, flag_names=names, hwpoison=hwpoison)
         alone = np.array([row], row.dtype)
         if self.overwritten(alone)[0]:
+            if not self._all_known:
+                return replace(base, status="unknown")
             return replace(base, status="overwritten", pgmap_known=False)
         counted = int(self.pins(alone)[0])
         pins = None if counted == _NOT_KNOWN else counted
@@ -265,9 +272,9 @@ class _Describer:
             pins=pins,
             shared=shared,
             hwpoison=hwpoison,
-            folio_pages=int(row["folio"]),
+            folio_pages=int(row["folio"]) or None,
             mapping=mapping if mapping > 3 else None,
-            pgmap_known=True if self._known is not None else None,
+            pgmap_known=True,
         )
 
     @staticmethod
@@ -291,15 +298,16 @@ class _Describer:
 
     def range(self, row: Any) -> PageRange:
         group = self.group(row)
-        pfn, kind = int(row["pfn"]), int(row["kind"])
+        pfn, kind = int(row["pfn"]), Kind(int(row["kind"]))
         index = int(row["index"])
+        heads = {Kind.TAIL: int(row["mapping"]), Kind.CUT: index}
         return PageRange(
             pfn=pfn,
             group=group,
             physical=pfn << self._layout.page_shift,
             index=index if group.mapping is not None and self._layout.keeps_index else None,
             share=index if group.shared else None,
-            head_pfn=int(row["mapping"]) if kind == Kind.TAIL else None,
+            head_pfn=heads.get(kind),
         )
 
     def explain(self, scan: Scan, notes: list[str]) -> None:
@@ -309,7 +317,13 @@ class _Describer:
         if torn:
             notes.append(f"{self._name}: {torn} struct pages are none: overwritten or corrupt")
         strange = _pages(groups[self.overwritten(groups)])
-        if strange:
+        if strange and not self._all_known:
+            self._damaged(
+                f"{strange} struct pages point to none of the page maps that could be read: whether"
+                " they were written after the crash is not known",
+                Cause.NOT_SAVED,
+            )
+        elif strange:
             self._damaged(
                 f"{strange} struct pages were written after the crash (they point to no page map "
                 "of this kernel): a capture kernel bound the namespace; pmem-files needs none of "
@@ -356,14 +370,13 @@ def page_report(
     todo = problems.take(namespaces_to_scan(prog, name))
     pgmaps = pages_pgmap(prog)
     # A struct page that points to none of them was overwritten, if these are all page maps.
-    every = np.array([g.address for g in problems.take(pgmaps)], np.uint64)
-    known = every if pgmaps.complete else None
+    known = np.array([g.address for g in problems.take(pgmaps)], np.uint64)
     total = sum(end - start for start, end, _ in scan_ranges(g for _, g in todo))
     done = 0
     if not todo and not problems:
         notes.append("no page map: no namespace in fsdax or devdax mode was enabled")
     for title, pgmap in todo:
-        describer = _Describer(prog, title, pgmap, known, problems)
+        describer = _Describer(prog, title, pgmap, known, pgmaps.complete, problems)
         owners = _Owners(prog, chosen.owner, problems)
         todo_here = scan_ranges([pgmap])
         wanted: set[int] | None = None

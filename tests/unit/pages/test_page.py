@@ -8,10 +8,17 @@ import pytest
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel import page_layout as layouts
-from drgn_pmem.kernel.page import DaxGeneration, PageState, idle_refcount, page_layout, read_page
+from drgn_pmem.kernel.page import (
+    DaxGeneration,
+    PageState,
+    idle_refcount,
+    page_layout,
+    pages_pgmap,
+    read_page,
+)
 from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.kernel.pgmap import Altmap
-from drgn_pmem.partial import NotSaved
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem
 
 from .memmap import (
     COUNT,
@@ -240,6 +247,24 @@ def test_page_map_that_the_kernel_does_not_have() -> None:
     assert page.pgmap_known is False
     assert "written after the crash" in (page.reason or "")
     assert (page.mapping, page.refcount, page.pins, page.shared) == (None,) * 4
+
+
+@pytest.mark.parametrize("covered", [True, False])
+def test_fields_are_not_known_if_a_page_map_that_could_not_be_read_may_be_its_own(
+    covered: bool,
+) -> None:
+    other = Page(word=PGMAP + 0x1000, mapping=MAPPING, refcount=1)
+    prog = Kernel("6.1", {BUSY: other}).prog
+    lost = Problem(cause=Cause.NOT_SAVED, why="pgmap_array")
+    known = pages_pgmap(prog).value
+    prog.cache["drgn_pmem.pgmaps"] = Partial(known if covered else [], (lost,))
+    partial = read_page(prog, BUSY)
+    page = partial.value
+    assert not partial.complete
+    assert "written after the crash is not known" in (page.reason or "")
+    assert (page.mapping, page.refcount, page.pins, page.pgmap_known) == (None,) * 4
+    if covered:
+        assert read_page(prog, BUSY + 1).value.refcount == 1
 
 
 def test_pfn_without_a_struct_page() -> None:

@@ -21,7 +21,7 @@ from drgn_pmem.dumpfile import Coverage, State, open_dump, set_coverage, set_dum
 from drgn_pmem.kernel import page_layout as layouts
 from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
 from drgn_pmem.kernel.pgmap import Altmap
-from drgn_pmem.partial import Cause, Partial
+from drgn_pmem.partial import Cause, Partial, Problem
 
 from .memmap import (
     COUNT,
@@ -65,8 +65,8 @@ def check_against_pages(prog: Program, runs: np.ndarray) -> None:
         if run["kind"] == Kind.TORN:
             assert page.refcount is None
             continue
-        if run["kind"] == Kind.TAIL:
-            assert page.head_pfn == run["mapping"]
+        if run["kind"] in (Kind.TAIL, Kind.CUT):
+            assert page.head_pfn == run["mapping" if run["kind"] == Kind.TAIL else "index"]
             continue
         assert page.refcount == run["refcount"]
         assert page.mapping == run["mapping"]
@@ -232,8 +232,49 @@ def test_head_in_a_gap_leaves_its_tails_without_owner() -> None:
     pages = folio("6.6", head, order=7)
     prog = Kernel("6.6", pages).lose(head)
     runs = scan_pages(prog, RANGE).value.runs
-    (run,) = runs[runs["kind"] == Kind.TAIL]
-    assert (int(run["pfn"]), int(run["count"]), int(run["mapping"])) == (head + 64, 64, head)
+    (run,) = runs[runs["kind"] == Kind.CUT]
+    assert (int(run["pfn"]), int(run["count"]), int(run["index"])) == (head + 64, 64, head)
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("block", [4096, 1 << 22])
+@pytest.mark.parametrize("lost", range(512, 1024, 64))
+def test_folio_of_which_struct_pages_are_lost_is_not_a_smaller_one(
+    generation: str, block: int, lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_SIZE", block)
+    head = FIRST + 512
+    prog = Kernel(generation, folio(generation, head)).lose(FIRST + lost)
+    groups = [g for g in report_of(prog).value.groups if g.state is State.SAVED]
+    (idle, *rest) = sorted(groups, key=lambda group: group.status == "unknown" or group.flags == 0)
+    assert (idle.pages, idle.folio_pages) == (512, 1)
+    assert sum(group.pages for group in rest) == 512 - 64
+    assert {group.folio_pages for group in rest} == {None}
+    for group in rest:
+        assert (group.flags, group.status) == (None, "unknown") or group.mapping == MAPPING
+    ranges = report_of(prog, ranges=True).value.ranges
+    assert {r.head_pfn for r in ranges if r.group.status == "unknown"} <= {head}
+
+
+@pytest.mark.parametrize("order", [5, 6])
+def test_folio_before_lost_struct_pages_keeps_its_size_if_its_order_says_it(order: int) -> None:
+    size = 1 << order
+    pages = {}
+    for head in range(FIRST + 512, FIRST + 640, size):
+        pages |= folio("6.6", head, order)
+    prog = Kernel("6.6", pages).lose(FIRST + 640)
+    (group,) = [g for g in report_of(prog).value.groups if g.mapping is not None]
+    assert (group.pages, group.folio_pages) == (128, size)
+
+
+def test_without_all_page_maps_nothing_is_known_of_pages_that_point_to_none() -> None:
+    prog = Kernel("6.1", {FIRST + 300: Page(word=PGMAP + 0x1000, refcount=3)}).prog
+    lost = Problem(cause=Cause.NOT_SAVED, why="pgmap_array")
+    prog.cache["drgn_pmem.pgmaps"] = Partial(pages_pgmap(prog).value, (lost,))
+    partial = report_of(prog)
+    (group,) = [g for g in partial.value.groups if g.pages == 1]
+    assert (group.status, group.pgmap_known, group.refcount) == ("unknown", None, None)
+    assert any("written after the crash is not known" in str(p) for p in partial.problems)
 
 
 def test_only_the_struct_pages_of_the_reserve_are_not_initialised() -> None:
