@@ -11,7 +11,7 @@ import struct
 import time
 from typing import Any
 
-from drgn import Program
+from drgn import FaultError, Program
 import pytest
 
 import drgn_pmem
@@ -373,6 +373,48 @@ def test_damage_of_the_kernels_own_record_is_named(member: str, value: int, word
 
     prog.add_memory_segment(place, 8, read, False)
     assert any(words in problem for problem in examine_fadump(prog).value.wrong)
+
+
+def not_saved(prog: Program, address: int, size: int) -> None:
+    """Have memory read as what a dump does not hold."""
+
+    def fault(at: int, count: int, offset: int, physical: bool) -> bytes:
+        raise FaultError("taken away", at)
+
+    prog.add_memory_segment(address, size, fault, True)
+
+
+def test_header_of_another_kernel_is_not_reconstructed_from_the_capture_kernel() -> None:
+    """Its crashing_cpu is -1: the registers were said to be "zero until a crash"."""
+    (case, *_) = [case for case in FADUMP if case.format == "qemu-capture"]
+    prog = reopened(case)
+    not_saved(prog, fw_dump(prog).fadumphdr_addr, fadump_layout(prog).size)
+    with pytest.raises(NotSaved, match="the dump is of the capture kernel"):
+        examine_fadump(prog)
+
+
+def test_damaged_header_of_another_kernel_leaves_its_fields_unknown() -> None:
+    (case, *_) = [case for case in FADUMP if case.format == "qemu-capture"]
+    prog = reopened(case)
+    poke(prog, fw_dump(prog).fadumphdr_addr, b"damaged!" * (fadump_layout(prog).size // 8))
+    partial = examine_fadump(prog)
+    assert not partial.complete
+    found = partial.value
+    known = {field.name for field in found.fields if field.value is not None}
+    assert known <= {"version", "pt_regs_sz", "cpu_mask_sz"}
+    assert found.elf is None
+    assert any("elfcorehdr" in str(problem) for problem in partial.problems)
+
+
+@pytest.mark.parametrize("case", REGISTERED, ids=str)
+def test_reconstructed_header_has_the_fields_of_the_one_in_memory(case: Case) -> None:
+    prog = reopened(case)
+    not_saved(prog, fw_dump(prog).fadumphdr_addr, fadump_layout(prog).size)
+    partial = examine_fadump(prog)
+    assert not partial.complete
+    assert partial.value.source is FadumpSource.RECONSTRUCTED
+    mine = {field.name: field.value for field in partial.value.fields}
+    assert mine == {field.name: field.value for field in examined(case).fields}
 
 
 def test_absurd_region_count_is_one_clear_error() -> None:

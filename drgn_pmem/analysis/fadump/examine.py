@@ -165,6 +165,13 @@ def examine_fadump(prog: Program) -> Partial[Fadump]:
         raw = _read_header(prog, conf, layout)
         header = _parse_header(raw, layout)
     except NotSaved as error:
+        if conf.active:
+            raise NotSaved(
+                "the crash info header cannot be read, and the dump is of the capture kernel, whose"
+                f" variables do not say what the kernel that crashed wrote into it: {error}",
+                address=error.address,
+                state=error.state,
+            ) from error
         # The capture kernel's /proc/vmcore leaves the reserve area out.
         inherent = error.state is State.ABSENT and not dump_of(prog).hypervisor
         why = f"the crash info header is reconstructed: {error}"
@@ -178,6 +185,8 @@ def examine_fadump(prog: Program) -> Partial[Fadump]:
         problems.add(Problem(cause=Cause.DAMAGED, why=why))
     if header is None:
         header, fields = _reconstruct(prog, conf, layout, problems)
+        if conf.active:
+            fields = [_of_the_reader(field) for field in fields]
         source = FadumpSource.RECONSTRUCTED
     else:
         source = FadumpSource.FOUND
@@ -193,8 +202,13 @@ def examine_fadump(prog: Program) -> Partial[Fadump]:
     area = problems.take(reserve_area_problems(prog, conf, layout.size, firmware))
     wrong += area
     known = header
-    taken = problems.attempt("elfcorehdr", lambda: fadump_elf(prog, conf, known))
-    elf = None if taken is None else problems.take(taken, "elfcorehdr")
+    elf = None
+    if conf.active and source is FadumpSource.RECONSTRUCTED:
+        why = "it is made from the crash info header of the kernel that crashed"
+        problems.add(Problem(cause=Cause.DAMAGED, what="elfcorehdr", why=why))
+    else:
+        taken = problems.attempt("elfcorehdr", lambda: fadump_elf(prog, conf, known))
+        elf = None if taken is None else problems.take(taken, "elfcorehdr")
     if elf is not None:
         wrong += elf.wrong
     return problems.partial(
@@ -211,6 +225,13 @@ def examine_fadump(prog: Program) -> Partial[Fadump]:
             wrong=tuple(wrong),
         )
     )
+
+
+def _of_the_reader(field: FadumpField) -> FadumpField:
+    """A field as far as the capture kernel knows it."""
+    if field.name in _OF_THE_READER:
+        return field
+    return FadumpField(name=field.name, value=None, source="not known: the crashed kernel's")
 
 
 def _read_header(prog: Program, conf: FwDump, layout: FadumpLayout) -> bytes:
@@ -354,8 +375,6 @@ def _reconstruct(
             if not registers.verified:
                 source = "PRSTATUS note in the crashing CPU's place, not verified"
             take("regs", register_summary(prog, regs), source)
-    else:
-        take("regs", None, "zero until a crash")
     header = FadumpHeader(
         layout=layout.name,
         byteorder=_byteorder(prog),
