@@ -46,6 +46,10 @@ __all__ = (
 
 _MAX_RANGES = 1 << 12
 
+_DAX_STATIC = 1 << 0
+"""``IORESOURCE_DAX_STATIC``, a macro of drivers/dax/bus.h since Linux kernel commit c2f3011ee697
+("device-dax: add an allocation interface for device-dax instances") (in v5.10)."""
+
 _MODES = {"device_dax": "devdax", "kmem": "system-ram", "fsdev_dax": "fsdev"}
 """Driver of a ``struct dev_dax`` -> daxctl's mode. fsdev_dax: 7.x."""
 
@@ -105,6 +109,8 @@ class DaxRegion(Record):
     """Its parent device, relative to /sys/devices as daxctl prints it."""
     range: Range
     align: int
+    available_size: int | None
+    """Free bytes; None for a region whose devices cannot be changed (of pmem, and before v5.10)."""
     devices: tuple[DaxDevice, ...]
     object: Object = shown(Show.HIDDEN)
     """``struct dax_region *``"""
@@ -119,6 +125,8 @@ class DaxRegion(Record):
             "path": self.path,
             "id": self.id,
             "size": self.size,
+            # daxctl leaves out 0
+            **({"available_size": self.available_size} if self.available_size else {}),
             "align": self.align,
             "devices": [d.to_json() for d in self.devices],
         }
@@ -266,6 +274,30 @@ def _device_path(device: Object) -> str:
     return path.removeprefix("/sys").removeprefix("/devices")
 
 
+def _available(region: Object) -> int | None:
+    """
+    Bytes of a region that no device has (``dax_region_avail_size()``).
+
+    :param region: ``struct dax_region *``
+    """
+    # Since Linux kernel commit 0f3da14a4f05 ("device-dax: introduce 'seed' devices") (in v5.10)
+    # devices can be made and resized.
+    resource = region.res
+    if optional_member(region, "youngest") is None or resource.flags.value_() & _DAX_STATIC:
+        return None
+
+    def siblings() -> Iterator[Object]:
+        entry = resource.child.read_()
+        while entry:
+            yield entry
+            entry = entry.sibling.read_()
+
+    size = int(resource.end.value_()) + 1 - int(resource.start.value_())
+    for entry in bounded(siblings(), "allocations of the DAX region"):
+        size -= entry.end.value_() + 1 - entry.start.value_()
+    return size
+
+
 def read_dax_region(region: Object, devices: Iterable[DaxDevice]) -> DaxRegion:
     """
     Record of a DAX region.
@@ -280,6 +312,7 @@ def read_dax_region(region: Object, devices: Iterable[DaxDevice]) -> DaxRegion:
         path=_device_path(region.dev),
         range=Range(resource.start.value_(), resource.end.value_() + 1),
         align=region.align.value_(),
+        available_size=_available(region),
         devices=tuple(d for d in devices if d.region == region.value_()),
         object=region,
     )

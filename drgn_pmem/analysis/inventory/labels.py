@@ -146,7 +146,7 @@ def _read(prog: Program, address: int, size: int, physical: bool) -> bytes | Non
     try:
         return prog.read(address, size, physical)
     except FaultError:
-        return None
+        return None  # not a problem: the caller says what is missing
 
 
 def _by_signature(prog: Program, problems: Problems) -> Iterator[FoundLabels]:
@@ -165,7 +165,7 @@ def _by_signature(prog: Program, problems: Problems) -> Iterator[FoundLabels]:
             budget -= size
             for page in _signatures(prog, position, size, problems):
                 physical = position + page * _PAGE
-                area, without = _area_at(prog, physical)
+                area, without = _area_at(prog, physical, problems)
                 if area is not None and area not in seen:
                     seen.add(area)
                     count += 1
@@ -185,7 +185,9 @@ def _signatures(prog: Program, start: int, size: int, problems: Problems) -> lis
     return hits
 
 
-def _area_at(prog: Program, physical: int) -> tuple[LabelArea | None, list[int]]:
+def _area_at(
+    prog: Program, physical: int, problems: Problems
+) -> tuple[LabelArea | None, list[int]]:
     """The area whose first index lies there, if one does, as :func:`_read_area` has it; its size
     follows from the index."""
     try:
@@ -198,5 +200,9 @@ def _area_at(prog: Program, physical: int) -> tuple[LabelArea | None, list[int]]
         if not 1024 <= size <= _MAX_AREA:
             return None, []
         return _read_area(prog, physical, size, physical=True)
-    except (FaultError, PmemError):
-        return None, []  # bytes that look like an index, as in a page of a file
+    except FaultError as error:
+        problems.add(error, f"label area at {physical:#x}")
+        return None, []
+    except PmemError:
+        # not a problem: bytes that look like an index, as in a page of a file
+        return None, []

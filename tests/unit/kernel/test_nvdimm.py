@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from drgn_pmem.kernel.dax import DaxDevice
+from drgn_pmem.kernel.dax import DaxDevice, _available
 from drgn_pmem.kernel.nvdimm import Dimm, _shutdowns
 from drgn_pmem.kernel.region import _has_labels, _interleave_set
 from drgn_pmem.output.memmap import media_text
@@ -101,3 +101,28 @@ def test_no_claim_needs_no_info_block() -> None:
     namespace = SimpleNamespace(map="mem", has_no_claim=True)
     memmap: Any = SimpleNamespace(namespace=namespace)
     assert media_text(memmap) is None
+
+
+def resource(start: int, end: int, flags: int = 0, **links: Any) -> Any:
+    found = SimpleNamespace(start=value(start), end=value(end), flags=value(flags), **links)
+    found.value_ = lambda: start
+    found.type_ = SimpleNamespace(kind=SimpleNamespace(name="POINTER"))
+    found.read_ = lambda: found
+    return found
+
+
+@pytest.mark.parametrize(("flags", "available"), [(0, 0x300), (1, None)])
+def test_free_bytes_of_a_partly_used_dynamic_dax_region(
+    flags: int, available: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "drgn_pmem.kernel.dax.optional_member", lambda obj, name: getattr(obj, name, None)
+    )
+    end = SimpleNamespace(read_=lambda: None)
+    second = resource(0x1800, 0x1FFF, sibling=end)
+    first = resource(0x1000, 0x14FF, sibling=second)
+    whole = resource(0x1000, 0x1FFF, flags, child=first)
+    region: Any = SimpleNamespace(res=whole, youngest=value(0))
+    assert _available(region) == available
+    before: Any = SimpleNamespace(res=whole)  # v5.10: the device is the region
+    assert _available(before) is None
