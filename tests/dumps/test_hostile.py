@@ -13,6 +13,7 @@ from drgn_pmem.analysis.inventory import infoblocks
 from drgn_pmem.analysis.inventory.names import find_namespace
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.kernel.badblocks import read_bad_ranges
+from drgn_pmem.kernel.dax import for_each_dax_device
 from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.namespace import for_each_namespace, namespace_of_pfn
 from drgn_pmem.kernel.nvdimm import for_each_bus
@@ -215,3 +216,13 @@ def test_a_long_bad_range_does_not_hide_the_others(prog: Program) -> None:
     assert set(before) <= {page.pfn for page in found.value.pages}
     assert len(found.value.pages) < len(before) + (1 << 13)
     assert Cause.LIMIT in {problem.cause for problem in found.problems}
+
+
+def test_a_dax_device_of_all_addresses_is_damaged(prog: Program) -> None:
+    """Its pages would be listed one by one."""
+    victim, *others = [d for d in for_each_dax_device(prog).value if d.ranges]
+    poke(prog, victim.object.ranges[0].range.end.address_, words((1 << 64) - 2))
+    prog.cache.clear()
+    found = for_each_dax_device(prog)
+    assert [d.chardev for d in found.value if d.ranges] == [d.chardev for d in others]
+    assert any("dev_dax" in str(p) and p.cause is Cause.DAMAGED for p in found.problems)
