@@ -163,7 +163,7 @@ class DaxEntries:
         Pages that the entries cover.
 
         :param flag: Only of entries that are ``"dirty"``, ``"towrite"``, ``"locked"``, ``"pmd"``,
-            ``"zero"`` or ``"empty"``; None for those that name a PFN.
+            ``"zero"`` or ``"empty"``; None for those that name a PFN, of which ``"pmd"`` are some.
         :return: None if it is not known of all of them.
         """
         bits = {
@@ -177,7 +177,9 @@ class DaxEntries:
         flags = self.table["flags"]
         if flag in ("dirty", "towrite") and (flags & _MARKS_UNKNOWN).any():
             return None
-        rows = self.with_pfn() if flag is None else self.table[(flags & bits[flag]) != 0]
+        rows = self.with_pfn() if flag in (None, "pmd") else self.table
+        if flag is not None:
+            rows = rows[(rows["flags"] & bits[flag]) != 0]
         return int((np.uint64(1) << rows["order"].astype(np.uint64)).sum()) if len(rows) else 0
 
 

@@ -88,3 +88,27 @@ def test_sectors_of_a_partition_count_from_its_start(parted: Case) -> None:
 def test_a_partition_ends_before_its_disk(parted: Case) -> None:
     with pytest.raises(NotFound, match="pmem2p1 ends at sector 100000"):
         parse_page(parted.prog, "pmem2p1:100000")
+
+
+@pytest.mark.parametrize("command", ["pmem-page", "pmem-rmap"])
+@pytest.mark.parametrize(
+    ("word", "what"),
+    [
+        ("pfn:0xfee00", '"Local APIC"'),
+        ("phys:0xfee00000", '"Local APIC"'),
+        ("pfn:0x7fffffff", "nothing"),
+    ],
+)
+def test_what_is_no_memory_is_named(command: str, word: str, what: str) -> None:
+    case = next(case for case in CASES if str(case) == "6.1-fileload:elf")
+    with pytest.raises(NotFound, match=f"{word} is no memory: physical 0x[0-9a-f]+ is {what}"):
+        run_json(case.prog, f"{command} {word}")
+
+
+def test_a_huge_zero_page_is_no_huge_page_of_the_file() -> None:
+    case = next(case for case in CASES if str(case) == "6.1-fileload:elf")
+    files = {file["path"]: file for file in run_json(case.prog, "pmem-files")}
+    hole, alpha = files["/mnt/ext4/hole"], files["/mnt/ext4/alpha"]
+    assert (hole["pages"], hole["huge"]) == (0, 0)
+    assert hole["zero"] >= 512
+    assert (alpha["pages"], alpha["huge"]) == (536, 512)

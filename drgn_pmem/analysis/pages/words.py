@@ -93,9 +93,11 @@ def resolve_page(prog: Program, text: str) -> Partial[PageAddress]:
     word = text.strip()
     if forced := _FORCED.fullmatch(word):
         value = _integer(forced["number"])
+        shift = page_layout(prog).page_shift
+        _refuse_no_memory(prog, word, value << shift if forced["how"] == "pfn" else value)
         if forced["how"] == "pfn":
             return Partial(PageAddress(pfn=value, kind=Reading.PFN, text=word))
-        pfn = value >> page_layout(prog).page_shift
+        pfn = value >> shift
         return Partial(PageAddress(pfn=pfn, kind=Reading.PHYSICAL, text=word))
     if match := _DEVICE.fullmatch(word):
         number = _integer(match["number"])
@@ -180,6 +182,24 @@ def _number(prog: Program, text: str, value: int) -> Partial[PageAddress]:
             )
         )
     return problems.partial(found)
+
+
+def _refuse_no_memory(prog: Program, text: str, physical: int) -> None:
+    """
+    An address that is known to be no memory has no page.
+
+    :raises NotFound: saying what it is
+    """
+    problems = Problems()
+    known: tuple[tuple[str, RangeSet], ...] = ()
+    with problems.trying(text):
+        known = problems.take(_known_memory(prog))
+    # Where not all memory is known, it may be some.
+    if not problems and not any(physical in ranges for _, ranges in known):
+        raise NotFound(
+            f"{text} is no memory: physical {physical:#x} is {_what_is(prog, physical)} "
+            "(pmem-namespaces shows the ranges of persistent memory)"
+        )
 
 
 def _what_is(prog: Program, physical: int) -> str:
