@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What several commands show in the same way. No command of its own."""
+"""Fields and arguments shared by several commands. Not a command."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ NAMESPACE_MODULES = {
 """Modules whose debug info an answer about namespaces needs, and what it lacks without."""
 
 OWNER_MODULES = {
-    "libnvdimm": "namespaces beyond their name, sectors",
+    "libnvdimm": "details of namespaces, sectors",
     "nd_pmem": "block devices, sectors",
     "dm_mod": "sectors of device-mapper disks",
     "dax": "pages of character devices",
@@ -43,7 +43,7 @@ def flags_text(record: Any) -> "list[str] | str | None":
 
 
 def words_of(words: Iterable[str]) -> Iterator[str]:
-    """What a user gave on the command line; ``-`` stands for the words of standard input."""
+    """Arguments of the command line; ``-`` is replaced by the words of standard input."""
     import sys
 
     for word in words:

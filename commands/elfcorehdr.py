@@ -40,7 +40,7 @@ _FIELDS = (
 )
 
 _DIFFERENCE_FIELDS = (
-    Field("CAUSE", lambda item: item.cause.value, "why, in a word"),
+    Field("CAUSE", lambda item: item.cause.value, "cause, in a word"),
     Field(
         "BETWEEN",
         lambda item: "/".join(source.value for source in item.between),
@@ -58,7 +58,7 @@ _DIFFERENCE_FIELDS = (
         "Which memory should have been in the dump, and is it. The crash header (elfcorehdr) is\n"
         "looked for in the memory reserved for the crash kernel, rebuilt from the state of the\n"
         "crashed kernel, and derived from the dump's own program headers; what differs is\n"
-        "explained: memory or CPUs that came after the crash kernel was loaded, persistent memory\n"
+        "explained: memory or CPUs added after the crash kernel was loaded, persistent memory\n"
         "that was not marked, exclusions that failed."
     ),
     arguments=(
@@ -129,10 +129,10 @@ def _notes(headers: CrashHeaders) -> list[str]:
 
 def _same(headers: CrashHeaders) -> str:
     if headers.identical:
-        return "is the rebuilt one, byte for byte"
+        return "equals the rebuilt one byte for byte"
     if headers.identical_but_for_differences:
-        return "is the rebuilt one, byte for byte, except for the differences above"
-    return "is not the rebuilt one, byte for byte"
+        return "equals the rebuilt one byte for byte, except for the differences above"
+    return "does not equal the rebuilt one byte for byte"
 
 
 def _rows(headers: CrashHeaders) -> list[dict[str, Any]]:
@@ -162,7 +162,7 @@ def _key(phdr: ProgramHeader) -> tuple[Any, ...]:
 
 
 def _elsewhere(header: CrashHeader | None, phdr: ProgramHeader) -> str | None:
-    """What a header has of a program header that is not its own."""
+    """How a header covers a program header that is not its own."""
     from drgn_pmem.formats.elfcompare import memory_covered
     from drgn_pmem.formats.elfcorehdr import PT_LOAD, HeaderSource, Role
 
@@ -188,7 +188,7 @@ def _write(prog: Program, headers: CrashHeaders, path: str, problems: Problems) 
     header = headers.rebuilt
     if header is None:
         why = headers.why[HeaderSource.REBUILT]
-        raise NotFound(f"there is no rebuilt header to write: {why}")
+        raise NotFound(f"no rebuilt header to write: {why}")
     contents = problems.take(note_contents(prog, header), path)
     try:
         write_file(path, to_elf_file(header, contents))

@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""``fadump``: the crash info header of a firmware-assisted dump, and what it says."""
+"""``fadump``: the crash info header of a firmware-assisted dump."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _FIELDS = (
     Field(
         "EXPECTED",
         lambda item: None if item.differs is None else _value(item, item.expected),
-        "of a header that was found: what the value should be, by the state of the kernel",
+        "for a header found in memory: what the value should be, by the state of the kernel",
     ),
-    Field("DIFFERS", lambda item: item.differs, "whether it is not what it should be"),
+    Field("DIFFERS", lambda item: item.differs, "whether the value is wrong"),
 )
 
 _REGION_FIELDS = (
@@ -60,7 +60,7 @@ def _value(field: FadumpField, value: object) -> object:
     description="firmware-assisted dump: its header, the kernel's verdict, the reserve area",
     long_description=(
         "Why a firmware-assisted dump (POWER) failed, or would have: the crash info header, found\n"
-        "in memory (each field beside what it should be) or reconstructed where the dump leaves\n"
+        "in memory (each field next to its expected value) or reconstructed where the dump leaves\n"
         "it out, with the source of each field; the verdict of the kernel's own check; the boot\n"
         "memory and where it is copied;\n"
         "the reserve area; the elfcorehdr rebuilt and compared with the dump's PT_LOADs."

@@ -43,7 +43,7 @@ def _bytes(states: "dict[Any, int]") -> str | None:
     description="show what the dump holds of each namespace, and a verdict",
     long_description=(
         "For each namespace: what the dump holds of its info block, metadata, user data and\n"
-        "struct pages, by state; where the struct pages lie; whether a capture kernel overwrote\n"
+        "struct pages, by state; where the struct pages are; whether a capture kernel overwrote\n"
         "them; a verdict, and what to change to get them next time.\n"
         "\n"
         "CASE is that of the pmem memmap dump RFC:\n"
@@ -61,7 +61,7 @@ def _bytes(states: "dict[Any, int]") -> str | None:
     fields=(
         Field("NAMESPACE", lambda c: _name(c), "namespace"),
         Field("MODE", lambda c: c.mode, "fsdax, devdax, sector, raw"),
-        Field("MEMMAP", lambda c: c.location, "where its struct pages lie: mem, pmem"),
+        Field("MEMMAP", lambda c: c.location, "where its struct pages are: mem, pmem"),
         Field("CASE", lambda c: c.case, "case of the RFC, see above"),
         Field("INFOBLOCK", lambda c: _states(c.infoblock), "state of the info block"),
         Field("METADATA", lambda c: _states(c.metadata),
@@ -86,7 +86,7 @@ def _bytes(states: "dict[Any, int]") -> str | None:
         "for item in answer.value.namespaces:\n"
         "    print(item.namespace, item.case, item.metadata, item.userdata, item.struct_pages)\n"
         "    print(item.verdict, item.advice)\n"
-        "print(*answer.problems)  # what could not be found out\n"
+        "print(*answer.problems)  # what is unknown\n"
     ),
     modules=NAMESPACE_MODULES,
 )  # fmt: skip

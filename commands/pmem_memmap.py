@@ -27,7 +27,7 @@ _ENTRY = (
     Field("LIST", lambda e: pfns_text(e.start_pfn, e.end_pfn), "its PFNs"),
     Field("STATE", lambda e: e.state, "stale, overlapping, duplicate, unknown"),
     Field("NAMESPACE", lambda e: e.namespace, "namespace that it belonged to"),
-    Field("REASON", lambda e: e.reason, "why it is not live, where that is known"),
+    Field("REASON", lambda e: e.reason, "why it is not live, if known"),
 )
 
 
@@ -45,7 +45,7 @@ _ENTRY = (
         Field("MAP", lambda m: m.namespace.map, "dev, mem"),
         Field("LIST", lambda m: list_text(m.list_entry), "PFNs of its devm_memmap_vmcore entry"),
         Field("ALTMAP", altmap_text, "PFNs that the altmap sets aside"),
-        Field.of("ALLOC", "pgmap.altmap.alloc", "pages the struct pages took of it", right=True),
+        Field.of("ALLOC", "pgmap.altmap.alloc", "pages used by the struct pages", right=True),
         Field("INFO_RAM", lambda m: infoblock_text(m, m.infoblock_ram),
               "PFNs before the data, by the info block in RAM"),
         Field("INFO_MEDIA", media_text,
@@ -54,9 +54,9 @@ _ENTRY = (
         Field.of("FIRST", "struct_pages.first_physical",
                  "physical address of the first struct page"),
         Field.of("LAST", "struct_pages.last_physical", "physical address of the last struct page"),
-        Field.of("PLACE", "place", "where the struct pages lie"),
+        Field.of("PLACE", "place", "where the struct pages are"),
         Field("DUMPED", dumped_text, "how much of them the dump holds"),
-        Field.of("AGREE", "agree", "whether the sources say the same"),
+        Field.of("AGREE", "agree", "whether the sources agree"),
     ),
     examples=(
         ("pmem-memmap", "all namespaces"),
@@ -70,7 +70,7 @@ _ENTRY = (
         "    print(memmap.namespace.dev, memmap.list_entry, memmap.pgmap and memmap.pgmap.altmap,\n"
         "          memmap.struct_pages, memmap.agree, *memmap.notes)\n"
     ),
-    modules=NAMESPACE_MODULES | {"libnvdimm": "info blocks in RAM, namespaces beyond their place"},
+    modules=NAMESPACE_MODULES | {"libnvdimm": "info blocks in RAM, details of namespaces"},
 )  # fmt: skip
 def pmem_memmap(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.memmap.sources import read_memmap_sources

@@ -22,7 +22,7 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
     description="show the namespaces, where their struct pages are, what the dump holds of them",
     long_description=(
         "Show the enabled namespaces: mode, size and device as ndctl shows them; where their\n"
-        "struct pages lie (by page table, whatever map= says), how much of them the dump holds."
+        "struct pages are (by page table, whatever map= says), how much of them the dump holds."
     ),
     arguments=(
         Argument("namespace", kind="namespace", nargs="?", help="only this namespace"),
@@ -35,7 +35,7 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
         Field("SIZE", lambda m: m.namespace.size, "usable bytes", right=True),
         Field("DEVICE", lambda m: m.namespace.blockdev or m.namespace.chardev, "its device"),
         Field("PHYSICAL", lambda m: f"{m.namespace.resource:#x}", "first byte", right=True),
-        Field("MEMMAP", lambda m: m.place, "where its struct pages really lie"),
+        Field("MEMMAP", lambda m: m.place, "where its struct pages really are"),
         Field("MEMMAP_SIZE", lambda m: m.struct_pages and m.struct_pages.size,
               "bytes of struct pages", right=True, shown=False),
         Field("DUMPED", dumped_text, "how much of the struct pages the dump holds"),

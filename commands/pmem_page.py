@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""``pmem-page``: one page, all that its struct page tells."""
+"""``pmem-page``: one page, everything in its struct page."""
 
 import argparse
 
@@ -26,7 +26,7 @@ def _code(args: argparse.Namespace) -> str:
 
 @command(
     name="pmem-page",
-    description="show one page: where its struct page is and what it says",
+    description="show one page: where its struct page is and what it contains",
     long_description=(
         "Decode the struct page of a page of persistent memory, or of RAM: flags, counts,\n"
         "mapping, index, sharing, compound head, pgmap. If its bytes are not in the dump, or the\n"
@@ -63,7 +63,7 @@ def _code(args: argparse.Namespace) -> str:
               "file or device that the struct page names; of RAM also who maps it"),
         Field("BLOCKS_OFFLINE", lambda p: p.ram and p.ram.blocks_offline,
               "of RAM: it keeps its memory block from going offline", shown=False),
-        Field.of("REASON", "state.reason", "why nothing, or not all, is known"),
+        Field.of("REASON", "state.reason", "why something is unknown"),
         Field.of("PHYSICAL", "state.physical", "physical address", right=True, shown=False),
         Field.of("PAGE", "state.page", "address of the struct page", right=True, shown=False),
         Field.of("PAGE_PHYSICAL", "state.page_physical", "where the struct page itself is",

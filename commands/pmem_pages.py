@@ -37,7 +37,7 @@ _RANGES = (
     Field.of("NAMESPACE", "group.namespace", "namespace"),
     Field("PFN", lambda r: r.pfn, "first page", right=True, show=Show.ADDRESS),
     Field.of("PAGES", "group.pages", "how many", right=True),
-    Field.of("STATUS", "group.status", "what they are doing"),
+    Field.of("STATUS", "group.status", "their state"),
     Field.of("INDEX", "index", "offset of the first page in its file, in pages", right=True),
     *(_of_group(f) for f in _PAGE_FIELDS),
     Field.of("PHYSICAL", "physical", "physical address", right=True, shown=False),
@@ -121,11 +121,11 @@ def _code(args: argparse.Namespace) -> str:
     ),
     examples=(
         ("pmem-pages", "all namespaces, the most common state first"),
-        ("pmem-pages namespace2.0 --busy --ranges", "pages that someone holds, and where"),
+        ("pmem-pages namespace2.0 --busy --ranges", "pages with extra references, by range"),
         ("pmem-pages --owner alpha --ranges", "the pages of one file"),
     ),
     code=_code,
-    modules={"dax": "whose the pages of character devices are"},
+    modules={"dax": "owners of the pages of character devices"},
 )  # fmt: skip
 def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.pages.states import page_report

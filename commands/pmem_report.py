@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""``pmem-report``: what every command answers, in one text, JSON value or HTML page."""
+"""``pmem-report``: the answers of all commands as one text, JSON value or HTML page."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _CONTENTS = (
     ("elfcorehdr", None),
     ("fadump", None),
 )
-"""What is asked, and what one record of the answer is."""
+"""The command lines of the sections, and the name of one record of each answer."""
 
 _MODULES = {
-    module: "what the sections name"
+    module: "see the sections"
     for line, _ in _CONTENTS
     for module in load_command(line.split()[0]).modules
 }
@@ -55,7 +55,7 @@ _COMPLETE, _DEGRADED, _IMPOSSIBLE = "complete", "degraded", "impossible"
 _NOT_THERE, _INTERRUPTED = "not there", "interrupted"
 
 _KINDS = {".html": "html", ".htm": "html", ".json": "json"}
-"""What the name of a file says of the format; text if nothing."""
+"""The format by the name of a file; text by default."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ReportSection:
     """One command and its answer."""
 
     line: str
-    """As it is typed."""
+    """The command line."""
     spec: Spec
     args: argparse.Namespace
     noun: str | None
@@ -80,7 +80,7 @@ class ReportSection:
 
     @property
     def found(self) -> str:
-        """How many records, in words."""
+        """How many records, as text."""
         from drgn_pmem.output.text import plural
 
         if self.answer is None or self.noun is None:
@@ -106,8 +106,8 @@ class ReportSection:
 
 
 def read_report(prog: Program) -> Iterator[ReportSection]:
-    """Ask one command after the other. Ctrl-C ends it: what was found until then stands, and the
-    sections that are left say so."""
+    """Ask one command after the other. Ctrl-C ends it: what was found so far is kept, and the
+    remaining sections are marked."""
     interrupted = False
     for line, noun in _CONTENTS:
         section = _ask(prog, line, noun, interrupted)
@@ -141,23 +141,23 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
 
 @command(
     name="pmem-report",
-    description="report all of it: as text, JSON or one self-contained HTML page",
+    description="report everything: as text, JSON or one self-contained HTML page",
     long_description=(
-        "What the other commands answer about this dump, one after the other, with a summary in\n"
-        "front: for a ticket, or for a look at everything at once. A file is written as a whole\n"
-        "or not at all. Ctrl-C ends the report; what was found until then is kept and marked."
+        "The answers of the other commands about this dump, one after the other, with a summary\n"
+        "at the start: for a ticket or an overview. A file is written as a whole\n"
+        "or not at all. Ctrl-C ends the report; what was found so far is kept and marked."
     ),
     arguments=(
         Argument("-o", "--output", kind="file", metavar="FILE",
                  help="write to FILE: HTML or JSON if its name ends in .html or .json, else text"),
-        Argument("--html", action="store_true", help="HTML, whatever the file is called"),
+        Argument("--html", action="store_true", help="HTML, whatever the name of the file"),
         Argument("--limit", type=int, metavar="N", default=_ROWS,
                  help=f"rows of each table in text and HTML, {_ROWS} if not given; JSON has all"),
     ),
     examples=(
-        ("pmem-report", "all of it, as text"),
+        ("pmem-report", "everything, as text"),
         ("pmem-report -o report.html", "one page, for a browser or a ticket"),
-        ("pmem-report --json", "what every command says with --json, and its notes"),
+        ("pmem-report --json", "what every command prints with --json, and its notes"),
     ),
     code=(
         "from drgn_pmem import read_report\n\n"
@@ -186,7 +186,7 @@ def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
     elif args.output is None:
         text = _text(crash, sections, args.limit)
     else:
-        # Lines of a file are as long as they are, whatever terminal this is.
+        # The lines of a file do not depend on the width of the terminal.
         with contextlib.redirect_stdout(io.StringIO()):
             text = _text(crash, sections, args.limit)
     notes = []
@@ -220,7 +220,7 @@ def _kind(args: argparse.Namespace) -> str:
 
 
 def _problems(sections: Sequence[ReportSection]) -> list[Problem]:
-    """One problem for all sections without a complete answer; what each lacks, it says itself."""
+    """One problem for all sections without a complete answer; each section says what it lacks."""
     if not sections:
         return []
     interrupted = any(section.state == _INTERRUPTED for section in sections)

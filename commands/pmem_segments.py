@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""``pmem-segments``: what each PT_LOAD covers, and what contradicts."""
+"""``pmem-segments``: what each PT_LOAD covers, and contradictions."""
 
 import argparse
 
@@ -20,14 +20,14 @@ def _range(start: int | None, size: int) -> str | None:
 
 @command(
     name="pmem-segments",
-    description="show the dump's PT_LOAD segments and what lies under each",
+    description="show the dump's PT_LOAD segments and what each covers",
     long_description=(
         "Show each PT_LOAD of the dump: addresses, bytes in the file, the PF_DEV flag, what iomem\n"
-        "and the namespaces say lies there, and what contradicts: pmem without PF_DEV, PF_DEV\n"
+        "and the namespaces have there, and contradictions: pmem without PF_DEV, PF_DEV\n"
         "without pmem, the crash kernel's own memory, RAM that is not in the dump. The order of\n"
-        "the headers says whether kexec_file_load or kexec-tools wrote them. A kdump-compressed\n"
+        "the headers shows whether kexec_file_load or kexec-tools wrote them. A kdump-compressed\n"
         "dump has no headers: the ranges of its page bitmap are listed instead. Without debug\n"
-        "info, what the file itself says."
+        "info, only what is in the file."
     ),
     arguments=(Argument("-u", "--human", action="store_true", help="human-readable sizes"),),
     fields=(
@@ -43,15 +43,15 @@ def _range(start: int | None, size: int) -> str | None:
         Field("FLAGS", lambda s: None if s.flags is None else f"{s.flags:#x}",
               "p_flags, raw; PF_DEV is 0x10", right=True),
         Field("PMEM", lambda s: s.pmem, "PF_DEV; kdump-compressed: by iomem and the regions"),
-        Field("IOMEM", lambda s: s.iomem_names, "outermost resources that lie there"),
-        Field("NAMESPACES", lambda s: s.namespaces, "namespaces that lie there"),
-        Field("NOTES", lambda s: "; ".join(s.notes) or None, "what contradicts"),
+        Field("IOMEM", lambda s: s.iomem_names, "outermost iomem resources at these addresses"),
+        Field("NAMESPACES", lambda s: s.namespaces, "namespaces at these addresses"),
+        Field("NOTES", lambda s: "; ".join(s.notes) or None, "contradictions"),
         Field("TYPE", lambda s: s.type, "PT_LOAD, or bitmap", shown=False),
     ),
     examples=(
         ("pmem-segments", "all segments"),
         ("pmem-segments -u -o +virtual", "human-readable sizes, virtual addresses added"),
-        ("pmem-segments --json", "with every resource under each"),
+        ("pmem-segments --json", "with every resource in each"),
     ),
     code=(
         "from drgn_pmem import read_segments\n\n"

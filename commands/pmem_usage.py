@@ -30,7 +30,7 @@ def _state(name: str) -> Callable[[Any], Any]:
         "namespaces that keep them on the pmem (what the devm_memmap_vmcore list has), \"pmem\n"
         "userdata pages\" all other persistent memory; both with what the dump holds of them.\n"
         "Remaining pages of a dump written with makedumpfile -E include pages that were left out\n"
-        "but lie between saved ones: it writes fewer than 256 of them as zeroes."
+        "but are between saved ones: it writes fewer than 256 of them in a row as zeroes."
     ),
     fields=(
         Field("LINE", lambda u: "  " * u.depth + u.name, "line of makedumpfile's report"),
@@ -39,8 +39,8 @@ def _state(name: str) -> Callable[[Any], Any]:
               "the same as makedumpfile prints it", right=True),
         Field("SAVED", _state("saved"), "of them, in the dump", right=True),
         Field("EXCLUDED", _state("excluded"), "of them, left out by makedumpfile", right=True),
-        Field("TRUNCATED", _state("truncated"), "of them, cut off", right=True),
-        Field("ABSENT", _state("absent"), "of them, covered by nothing", right=True),
+        Field("TRUNCATED", _state("truncated"), "of them, beyond the end of the file", right=True),
+        Field("ABSENT", _state("absent"), "of them, not covered by the dump", right=True),
     ),
     examples=(
         ("pmem-usage", "the report"),
@@ -63,7 +63,7 @@ def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
     notes = [f"pages of {usage.page_size} bytes", *usage.notes]
     if usage.overlap:
         notes.append(
-            f"{usage.overlap} pages lie in two segments; makedumpfile counts them twice: "
+            f"{usage.overlap} pages are in two segments; makedumpfile counts them twice: "
             f"Original pages 0x{usage.original + usage.overlap:016x}, "
             f"Memory Hole 0x{usage.hole - usage.overlap:016x}"
         )

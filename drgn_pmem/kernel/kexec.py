@@ -60,7 +60,7 @@ PPC64_DIRECT_MAP = 0xC000000000000000
 """``PAGE_OFFSET`` of 64-bit POWER, whichever MMU is in use."""
 
 _PPC64_BACKUP_SIZE = 1 << 16
-"""``BACKUP_SRC_SIZE``: the capture kernel needs the first 64 KiB, they are copied away."""
+"""``BACKUP_SRC_SIZE``: the capture kernel needs the first 64 KiB, so they are copied away."""
 
 _ELF_MAGIC = b"\x7fELF"
 _ET_CORE = 4

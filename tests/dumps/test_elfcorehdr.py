@@ -238,7 +238,7 @@ def test_hotplug_nodes_read_as_they_did(case: Case) -> None:
         assert node.exists is (truth[name] != "")
         if node.value is None and node.path.endswith("crash_elfcorehdr_size"):
             # a constant of the configuration, which these kernels do not hold
-            assert not node.exists or node.why.startswith("not known")
+            assert not node.exists or node.why.startswith("unknown")
             continue
         assert truth[name] == ("" if node.value is None else str(node.value))
     assert hotplug.updated == (updates(case) and bool(added_ram(case)))

@@ -188,7 +188,7 @@ def test_pmem_of_a_bitmap_is_told_from_iomem_and_the_output_says_so(case: Case) 
     assert not rest & pmem
     assert all(s["flags"] is None for s in ours)
     _, notes = run_text(case.prog, "pmem-segments")
-    assert "p_flags are gone" in notes
+    assert "no p_flags" in notes
     assert "pmem is identified by iomem and regions" in notes
 
 

@@ -4,9 +4,9 @@
 Advice
 ------
 
-What to change to get the struct pages of a namespace into the next dump, for the dump at hand: by
-what is missing, how it was made and what that kernel can do. What is not known is never "no change
-needed".
+What to change to get the struct pages of a namespace into the next dump, for this dump: by
+what is missing, how it was made and what that kernel can do. Where something is unknown, the advice
+is never "no change needed".
 """
 
 import enum
@@ -33,7 +33,7 @@ _DRIVERS = {
     "e820": "nd_e820",
     "virtio-pmem": "virtio_pmem",
 }
-"""Provider of a bus -> the module that makes it."""
+"""Provider of a bus -> the module that registers it."""
 
 
 class Advice(enum.Enum):
@@ -60,7 +60,7 @@ def decide(prog: Program, item: "NamespaceCoverage", problems: Problems) -> Advi
     """
     What to do.
 
-    :param problems: What could not be read on the way is added here.
+    :param problems: What could not be read is added here.
     """
     if item.kmem:
         return Advice.RAM_THAT_IS_MARKED if _marked(prog, item) else Advice.LIKE_RAM
@@ -104,7 +104,7 @@ def advise(prog: Program, item: "NamespaceCoverage", problems: Problems) -> str:
     """
     One or two sentences: what to do and what it costs.
 
-    :param problems: What could not be read on the way is added here.
+    :param problems: What could not be read is added here.
     """
     dump = dump_of(prog)
     advice = decide(prog, item, problems)
@@ -115,11 +115,11 @@ def advise(prog: Program, item: "NamespaceCoverage", problems: Problems) -> str:
         )
     if advice is Advice.UNKNOWN:
         why = item.pages.why_unknown if item.pages is not None else None
-        return f"where its struct pages are is not known{f': {why}' if why else ''}"
+        return f"the location of its struct pages is unknown{f': {why}' if why else ''}"
     if advice is Advice.LOAD_KERNEL:
         unfit = refuse_unfit(prog)
         if unfit is not None:
-            return f"where its struct pages are is not known: {unfit}"
+            return f"the location of its struct pages is unknown: {unfit}"
         return f"load the kernel's debug info ({how_to_get_kernel(prog)}) to read its struct pages"
     if advice is Advice.KEEP_DRIVERS_OUT:
         return _keep_drivers_out(prog, problems)
@@ -127,7 +127,7 @@ def advise(prog: Program, item: "NamespaceCoverage", problems: Problems) -> str:
         return _all_saved(dump, item)
     if advice is Advice.MORE_ROOM:
         return (
-            f"the dump was cut short: give its target {_lost(dump)} more room, or leave more out "
+            f"the dump was cut short: give its target {_lost(dump)} more space, or exclude more "
             "(makedumpfile -d 31, -c)"
         )
     if advice is Advice.SAVE_ALL:
@@ -203,7 +203,7 @@ def _save_all(dump: DumpFile) -> str:
 
 def _remake(item: "NamespaceCoverage") -> str:
     """The last resort."""
-    name = shlex.quote(item.namespace or "NAMESPACE")  # this is for copying
+    name = shlex.quote(item.namespace or "NAMESPACE")  # a command to copy
     return (
         "as a last resort, THIS DESTROYS THE DATA (restore it from a backup): ndctl "
         f"create-namespace -f -e {name} --map=mem; its struct pages then take {item.memmap_size} "
@@ -223,7 +223,7 @@ def _other_kernel(
 
 
 def _why_absent(prog: Program, dump: DumpFile, problems: Problems) -> str:
-    """What left pmem out of this very dump; what was done with /proc/vmcore is not to blame."""
+    """What left pmem out of this dump before makedumpfile read /proc/vmcore."""
     by_kernel = _by_kernel(prog, problems)
     if by_kernel is None:
         who = "no released kernel or kexec-tools put pmem into the crash header"
@@ -236,7 +236,7 @@ def _why_absent(prog: Program, dump: DumpFile, problems: Problems) -> str:
     if dump.kdump is not None:
         level = dump.kdump.dump_level
         used = f" (-d {level})" if level is not None else ""
-        who += f"; no option of makedumpfile{used} brings back what /proc/vmcore did not have"
+        who += f"; no option of makedumpfile{used} adds what /proc/vmcore did not have"
     return who
 
 

@@ -129,8 +129,8 @@ class NamespaceCoverage(Record):
 
     @property
     def scope(self) -> str | None:
-        """What of it was dumped: ``"pmem"`` (user data too), ``"metadata"`` or ``"nothing"``; None
-        if that is not known."""
+        """What was dumped: ``"pmem"`` (user data too), ``"metadata"`` or ``"nothing"``; None if
+        unknown."""
         if self.userdata.get(State.SAVED):
             return "pmem"
         if self.pages is not None and self.pages.unknown:
@@ -201,20 +201,20 @@ def _verdict(item: NamespaceCoverage) -> str:
     if item.destroyed and item.check is not None:
         return (
             "its struct pages were initialised again after the crash, by the capture kernel: "
-            f"{item.check.evidence}; nothing they say is of the crashed kernel"
+            f"{item.check.evidence}; they hold nothing of the crashed kernel"
         )
     data = _share(item)
     if item.kmem:
         return f"{item.kmem} bytes of it were used as RAM (System RAM (kmem)); {data}"
     if item.location is None:
         if item.has_memmap or item.map is not None or item.mode in ("fsdax", "devdax"):
-            return f"where its struct pages are is not known; {data}"
+            return f"the location of its struct pages is unknown; {data}"
         if item.mode is None:
-            return f"its mode is not known; {data}"
+            return f"its mode is unknown; {data}"
         return f"no struct pages ({item.mode} mode); {data}"
     where = {"mem": "in RAM", "pmem": "on the pmem"}.get(item.location, "on the pmem and in RAM")
     if not item.struct_pages:
-        return f"its struct pages are {where}, more is not known without debug info"
+        return f"its struct pages are {where}; more needs debug info"
     if item.memmap_saved == item.memmap_size:
         if not item.intact:
             return f"all its struct pages, {where}, were saved; not all could be checked"
@@ -248,7 +248,7 @@ def _share(item: NamespaceCoverage) -> str:
     if not total and item.unknown and State.SAVED not in item.unknown:
         return f"no data is in the dump ({_others(item.unknown)})"
     if not total:
-        return "where its data is is not known"
+        return "the location of its data is unknown"
     saved = states.get(State.SAVED, 0)
     if saved == total:
         return "all data is in the dump"
@@ -261,7 +261,7 @@ def read_namespace_coverage(prog: Program, name: str | None = None) -> Partial[C
     """
     What the dump holds of every enabled namespace, or of one.
 
-    Without debug info of the kernel or libnvdimm, what the info blocks in the dump tell.
+    Without debug info of the kernel or libnvdimm, from the info blocks in the dump.
 
     :param name: Namespace by its device name, its block or character device, or its given name.
     :return: The namespaces. That the dump lacks bytes of them is the answer itself; the problems
@@ -386,16 +386,16 @@ class _Reader:
             notes.append(f"{check.evidence}: damaged")
         if check.zero:
             states = self._without_zeroes(states, check, notes)
-        # Without debug info it is the page maps that are not known, and no fault of the dump.
+        # Without debug info the page maps are unknown; the dump is not at fault.
         judged = pgmap is None or known is not None
         return states, check, judged and not own and not check.foreign
 
     def _without_zeroes(
         self, states: dict[State, int], check: MemmapCheck, notes: list[str]
     ) -> dict[State, int]:
-        """Count struct pages that read as zero as what they are: left out."""
+        """Count struct pages that read as zero as excluded."""
         saved = states.get(State.SAVED, 0)
-        # Whole struct pages, so that nothing but rounding of a sample is ever off.
+        # Whole struct pages: only the rounding of a sample can be off.
         zero = saved if check.zero == check.looked_at else int(saved * check.zero_share)
         if not check.sampled and check.total:
             zero = min(saved, check.zero * (saved // check.total if check.total else 0))
@@ -410,10 +410,10 @@ class _Reader:
         return {state: size for state, size in states.items() if size}
 
     def of_blocks(self, name: str | None) -> list[NamespaceCoverage]:
-        """What info blocks alone say."""
+        """Coverage from info blocks alone."""
         problems = Problems()
         found = problems.take(find_blocks(self.prog))
-        # That debug info is missing is said once.
+        # Missing debug info is reported once.
         known = bool(self.problems)
         self.problems.extend(p for p in problems if p.cause is not Cause.NO_DEBUG_INFO or not known)
         wanted = [b for b in found.blocks if (b.block and not b.refused) or b.namespace]
@@ -421,7 +421,7 @@ class _Reader:
             why = "no debug info"
         else:
             why = "the kernel's namespaces could not be read"
-            # One that the kernel did not use has an info block as well.
+            # A namespace that the kernel did not use has an info block too.
             for block in wanted:
                 if block.namespace is None:
                     of = f"info block at {block.start:#x}"

@@ -4,9 +4,9 @@
 Segments
 --------
 
-Each ``PT_LOAD`` of a dump, what lay at its addresses, and what contradicts. A kdump-compressed dump
-has no program headers: the ranges of its page bitmap are listed, and iomem and the regions say what
-of them was persistent memory.
+Each ``PT_LOAD`` of a dump, what is at its addresses, and contradictions. A kdump-compressed dump
+has no program headers: the ranges of its page bitmap are listed, and iomem and the regions show
+which of them were persistent memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ _LOW = 1 << 20
 """x86_64 reserves the first MiB since 5.5, and kexec_file_load leaves it out since then."""
 
 _PAGE = 4096
-"""Less than a page is never in a bitmap, and the kernel does not hand it out either."""
+"""Less than a page is never in a bitmap, and the kernel does not use it either."""
 
 _MAX_ROWS = 1 << 17
 _MAX_PMEM = 1 << 10
@@ -88,16 +88,16 @@ class Loader(Record):
     """Who wrote the crash header that became the dump."""
 
     by_order: Writer | None
-    """None if the headers do not tell."""
+    """None if the headers do not show it."""
     reason: str
-    """What in the headers tells it, or why they do not."""
+    """What in the headers shows it, or why they do not."""
     by_kernel: Writer | None
     """The same by ``kexec_crash_image`` of the crashed kernel, or by its ``fw_dump`` if a
     firmware-assisted dump was registered; None if there is neither, or it cannot be read."""
 
     @property
     def text(self) -> str:
-        """One line for a reader."""
+        """One line for the user."""
         if self.by_order is None and self.by_kernel is None:
             return f"who wrote the headers is unknown: {self.reason}"
         if self.by_order is None:
@@ -126,8 +126,8 @@ class SegmentsAnswer(Record):
 
 def read_segments(prog: Program) -> Partial[SegmentsAnswer]:
     """
-    The segments of the dump of a program. Works without debug info: then only with what the file
-    itself says.
+    The segments of the dump of a program. Works without debug info: then only with what is in
+    the file.
 
     :raises DumpFileError: if the program has no dump file
     """
@@ -142,7 +142,7 @@ def read_segments(prog: Program) -> Partial[SegmentsAnswer]:
     machine = problems.take(read_machine(prog))
     table = list(dump.segments[:_MAX_ROWS])
     area, by_kernel = None, None
-    if has_kernel_debug_info(prog):  # else the problems of the machine say so
+    if has_kernel_debug_info(prog):  # else a problem of the machine says so
         what = "who wrote the headers"
         area = problems.attempt(what, lambda: _fadump_area(prog))
         by_kernel = problems.attempt(what, lambda: _writer_by_kernel(prog, area))
@@ -188,7 +188,7 @@ class _Reader:
     def notes(self) -> list[str]:
         notes = []
         if self.cut:
-            notes.append(f"{self.cut} more segments are not shown: an implausible number")
+            notes.append(f"{self.cut} more segments are not shown: implausible number")
         if self.outside and self.dump.contained is DumpFormat.ELF:
             notes.append("a hypervisor's dump: it never sets PF_DEV and leaves nothing out")
         return notes
@@ -197,10 +197,7 @@ class _Reader:
         if self.dump.contained is DumpFormat.KDUMP:
             sources = " and ".join(self.machine.pmem_sources)
             how = f"pmem is identified by {sources}" if sources else "pmem is not identified"
-            why = (
-                "kdump-compressed: p_flags are gone; ranges are those of the page bitmap, and "
-                f"{how}"
-            )
+            why = f"kdump-compressed: no p_flags; ranges are those of the page bitmap, and {how}"
             yield Problem(cause=Cause.FORMAT, why=why)
         if self.dump.contained is DumpFormat.IMAGE:
             why = "raw memory: there are no program headers; ranges are those of the images"
@@ -237,7 +234,7 @@ class _Reader:
 
     @cached_property
     def _plain(self) -> bool:
-        """No segment lies over another, and the file has all that they promise."""
+        """No segment overlaps another, and the file has all bytes that they describe."""
         counts = self.dump.coverage.count()
         covered = sum(size for state, size in counts.items() if state is not State.ABSENT)
         sizes = sum(s.memory_size for s in self.segments if s.physical is not None)
@@ -247,7 +244,7 @@ class _Reader:
         size, saved = segment.memory_size, segment.file_size
         if not self._plain:
             return self.dump.coverage.count(start, start + size)
-        # The same without a search each: a dump may have tens of thousands of segments.
+        # The same without a search for each: a dump may have tens of thousands of segments.
         states = {State.SAVED: min(saved, size), State.EXCLUDED: max(0, size - saved)}
         return {state: count for state, count in states.items() if count}
 
@@ -263,7 +260,7 @@ class _Reader:
         if flagged and pmem > device and not self.outside:
             yield f"{pmem - device} bytes were used as RAM (kmem): PF_DEV makes them user data"
         if flagged and known and pmem < end - start:
-            what = "no pmem lies there" if not pmem else f"{end - start - pmem} bytes are no pmem"
+            what = "no pmem there" if not pmem else f"{end - start - pmem} bytes are not pmem"
             yield f"PF_DEV without pmem ({what})"
         if not self.outside:
             yield from self._reserved(start, end)
@@ -272,7 +269,7 @@ class _Reader:
         for part in self.reserved.overlap(start, end):
             yield (
                 f"overlaps the crash kernel's reservation at {part.start:#x}-{part.end:#x}: "
-                "what it holds was overwritten"
+                "its contents were overwritten"
             )
 
     def _bitmap(self) -> Iterator[DumpSegment]:
@@ -335,7 +332,7 @@ def _fadump_area(prog: Program) -> Range | None:
 def _low_tells(prog: Program, dump: DumpFile) -> bool:
     """
     Whether a segment in the first MiB excludes kexec_file_load: before 5.5 it wrote one too.
-    Without debug info, a line of vmcoreinfo that is younger tells: BUILD-ID (5.9), SYMBOL(prb)
+    Without debug info, a later line of vmcoreinfo shows it: BUILD-ID (5.9), SYMBOL(prb)
     (5.10).
     """
     try:
@@ -357,10 +354,10 @@ def guess_loader(
 
     Both put the kernel image first. kexec_file_load then has RAM (on x86_64 without the first MiB,
     since 5.5) and appends persistent memory after all of it (``walk_pmem_res()`` runs last);
-    kexec-tools follows ``/proc/iomem``, so persistent memory stands between RAM, and it has the
+    kexec-tools follows ``/proc/iomem``, so persistent memory is between RAM, and it has the
     first MiB.
 
-    :param by_kernel: What the crashed kernel says, to go with it.
+    :param by_kernel: The loader by the crashed kernel, to include in the answer.
     :param segments: Those of the dump, where they have been read.
     :param low_tells: Whether kexec_file_load of this kernel leaves the first MiB out.
     """
@@ -377,7 +374,7 @@ def guess_loader(
     if dump.contained is DumpFormat.KDUMP:
         return loader(None, "kdump-compressed keeps no program headers")
     places = [s for s in segments or dump.segments if s.physical is not None and s.memory_size]
-    direct = places[1:]  # the kernel image lies inside RAM, out of order
+    direct = places[1:]  # the kernel image is inside RAM, out of order
     order, why = _by_pmem(direct)
     if find_architecture(dump.machine) == X86_64 and direct:
         low = any(s.physical is not None and s.physical < _LOW for s in direct)
@@ -385,13 +382,13 @@ def guess_loader(
         if low and not low_tells:
             if order is not None:
                 return loader(order, why)
-            older = f"{reason}, as of kexec-tools and of kexec_file_load before Linux 5.5"
+            older = f"{reason}, as with kexec-tools and with kexec_file_load before Linux 5.5"
             return loader(None, f"the loader cannot be determined: {older}")
         who = Writer.TOOLS if low else Writer.FILE_LOAD
         if order is who:
             reason = f"{why}; {reason}"
         elif order is not None:
-            contradiction = f"{reason}, as of {who.value}, but {why}, as of {order.value}"
+            contradiction = f"{reason}, as with {who.value}, but {why}, as with {order.value}"
             return loader(None, contradiction)
         return loader(who, reason)
     if order is not None:
@@ -400,7 +397,7 @@ def guess_loader(
 
 
 def _by_pmem(segments: list[Segment]) -> tuple[Writer | None, str]:
-    """Who wrote the headers, by where pmem stands among RAM and pmem."""
+    """Who wrote the headers, by the position of pmem among RAM."""
     pmem = [s for s in segments if s.pmem]
     if not pmem or len(pmem) > _MAX_PMEM:
         return None, ""
@@ -411,14 +408,14 @@ def _by_pmem(segments: list[Segment]) -> tuple[Writer | None, str]:
     first = next((number for number, (_, flag) in enumerate(places) if flag), len(places))
     top = max((physical for physical, _ in places[:first]), default=0)
     if not all(flag for _, flag in places[first:]):
-        return Writer.TOOLS, "pmem stands between RAM, in the order of /proc/iomem"
+        return Writer.TOOLS, "pmem is between RAM ranges, in the order of /proc/iomem"
     if any(physical < top for physical, _ in places[first:]):
-        return Writer.FILE_LOAD, "pmem stands after RAM that lies above it"
+        return Writer.FILE_LOAD, "pmem comes after RAM at higher addresses"
     return None, ""
 
 
 def _is_part(inner: Segment, outer: Segment) -> bool:
-    """Whether a segment lies in another, larger one."""
+    """Whether a segment is inside another, larger one."""
     start, base = inner.physical or 0, outer.physical or 0
     return (
         base <= start
@@ -430,7 +427,7 @@ def _is_part(inner: Segment, outer: Segment) -> bool:
 def _missing_ram(
     dump: DumpFile, machine: MachineMap, loader: Loader, area: Range | None
 ) -> tuple[list[Range], list[str]]:
-    """RAM of iomem that the dump does not cover, without what is left out on purpose."""
+    """RAM of iomem that the dump does not cover, except what is left out on purpose."""
     kept = RangeSet([area] if area else [])
     reserved = RangeSet([*kept.ranges, *(Range(r.start, r.end) for r in machine.reservations)])
     x86 = find_architecture(dump.machine) == X86_64
@@ -453,7 +450,7 @@ def _missing_ram(
         )
     if own:
         notes.append(
-            f"{own} bytes of RAM are not in the dump: firmware-assisted dump had reserved them, to "
-            "keep the dump there"
+            f"{own} bytes of RAM are not in the dump: firmware-assisted dump had reserved them to "
+            "store the dump"
         )
     return missing, notes

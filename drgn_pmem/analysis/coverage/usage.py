@@ -4,9 +4,9 @@
 Page report
 -----------
 
-The lines of makedumpfile's report for a dump that was written already, pmem's among them. As in
-makedumpfile, a page that a segment has only the beginning of counts. Unlike it, a page that two
-segments have (the kernel image, RAM on pmem) counts once.
+The lines of makedumpfile's report for an existing dump, including those of pmem. As in
+makedumpfile, a page counts if a segment has its beginning. Unlike makedumpfile, a page that is in
+two segments (the kernel image, RAM on pmem) counts once.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class UsageLine(Record):
     """One line of the report."""
 
     name: str
-    """makedumpfile's words."""
+    """makedumpfile's wording."""
     depth: int = shown(json=False)
     """How far makedumpfile indents it."""
     pages: int | None
@@ -48,9 +48,9 @@ class Usage(Record):
     page_size: int
     """bytes"""
     total: int
-    """Page frames up to the last one that the dump knows of."""
+    """Page frames up to the last one in the dump."""
     original: int
-    """Pages that there were: those that the dump covers."""
+    """Pages that the dump covers."""
     saved: int
     truncated: int
     pmem_metadata: dict[State, int]
@@ -129,7 +129,7 @@ def read_usage(prog: Program) -> Partial[Usage]:
     dump = dump_of(prog)
     coverage = coverage_of(prog)
     if dump.source is None:
-        raise DumpFileError("live memory has no page report: it is not a dump")
+        raise DumpFileError("a live kernel has no page report: it is not a dump")
     size = dump.kdump.block_size if dump.kdump else vmcoreinfo_of(prog).page_size or 4096
     original, end = _present(coverage, size)
     problems = Problems()
@@ -205,11 +205,11 @@ def _pmem(
             ranges.append(Range(item.start, data))
     partial = read_machine(prog)
     machine = problems.take(partial)
-    # Without debug info, what the dump itself says is all that is asked for.
+    # Without debug info, only what the dump itself has is asked for.
     unread = any(p.degrades and p.cause is not Cause.NO_DEBUG_INFO for p in partial.problems)
     known = {n.namespace for n in namespaces if not n.unknown or n.mode in ("raw", "sector")}
     mixed = any(n.enabled is not False and n.dev not in known for n in machine.namespaces)
-    # What was used as RAM is no persistent memory to makedumpfile.
+    # makedumpfile does not count pmem used as RAM as persistent memory.
     pmem = machine.pmem.union(everything).subtract(machine.system_ram)
     if machine.pmem_sources and "PF_DEV" not in machine.pmem_sources and not dump_of(prog).segments:
         notes.append(f"what is pmem is known from {', '.join(machine.pmem_sources)}")

@@ -4,8 +4,8 @@
 The reserve area of a firmware-assisted dump
 --------------------------------------------
 
-What lies where in the memory that a kernel reserves for the firmware to dump into, and what is
-wrong with it.
+The layout of the memory that a kernel reserves for the firmware to dump into, and what is wrong
+with it.
 
 Source: ``get_fadump_area_size()`` in arch/powerpc/kernel/fadump.c,
 ``rtas_fadump_init_mem_struct()`` and ``opal_fadump_init_mem_struct()``.
@@ -170,7 +170,7 @@ def _overlaps(conf: FwDump) -> list[str]:
 
 
 def _holes(prog: Program, conf: FwDump) -> list[str]:
-    """Memory that memblock does not have in the area, if memblock can be read in full."""
+    """Holes of memblock in the area, if memblock can be read in full."""
     at = conf.reserve_start
     for region in for_each_mem_range(prog).whole():
         if region.start <= at < region.end:
@@ -185,13 +185,13 @@ def _rtas(prog: Program, conf: FwDump) -> list[str]:
     if rtas is None or rtas.start >= conf.reserve_end or conf.reserve_start >= rtas.end:
         return []
     return [
-        f"the firmware's run-time services at {rtas.start:#x}-{rtas.end:#x} lie in the reserve "
-        "area: the dump overwrites them, and they overwrite what was dumped there"
+        f"the firmware's run-time services at {rtas.start:#x}-{rtas.end:#x} are in the reserve "
+        "area: the dump overwrites them, and they overwrite the dump"
     ]
 
 
 def _firmware(conf: FwDump, firmware: RtasFadumpMem) -> list[str]:
-    """Whether the firmware has what the kernel's own record has."""
+    """Whether the firmware's record equals the kernel's."""
     wrong = []
     registered = [
         (section.source_address, section.source_len, section.destination_address)

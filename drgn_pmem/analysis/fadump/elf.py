@@ -4,8 +4,8 @@
 The elfcorehdr of a firmware-assisted dump
 ------------------------------------------
 
-Rebuilt as the kernel's generation builds it, and compared with the one in memory and with the
-dump's own program headers.
+Rebuilt as this kernel builds it, and compared with the one in memory and with the dump's own
+program headers.
 
 Source: arch/powerpc/kernel/fadump.c: ``fadump_create_elfcore_headers()`` of the crashing kernel
 (before 6.10), ``fadump_populate_elfcorehdr()`` of the capture kernel (since).
@@ -49,7 +49,7 @@ class FadumpElf(Record):
     found: CrashHeader | None
     """The one in memory, if the dump holds it."""
     identical: bool | None
-    """Whether what was found is what is rebuilt, byte for byte."""
+    """Whether the one found equals the rebuilt one, byte for byte."""
     matches_dump: bool | None
     """Whether the dump's PT_LOADs are the rebuilt ones; None if it was not made from them, or that
     is not known."""
@@ -80,7 +80,7 @@ def fadump_ranges(prog: Program, conf: FwDump) -> list[tuple[int, int]]:
             ranges += pieces or [(end, end)]
             continue
         for piece in pieces:
-            # fadump_add_mem_range() folds what is adjacent, above the boot memory only
+            # fadump_add_mem_range() merges adjacent ranges, above the boot memory only
             if ranges and ranges[-1][1] == piece[0]:
                 ranges[-1] = (ranges[-1][0], piece[1])
             else:

@@ -5,7 +5,7 @@ A firmware-assisted dump, examined
 ----------------------------------
 
 The crash info header *found* in memory, or *reconstructed* where the dump leaves it out (a real
-fadump /proc/vmcore has everything but the reserve area, in which the header lies); the verdict of
+fadump /proc/vmcore has everything but the reserve area, which contains the header); the verdict of
 the kernel's own compatibility check; the elfcorehdr rebuilt and compared with the dump.
 """
 
@@ -61,7 +61,7 @@ __all__ = (
 _ADDRESSES = frozenset(("elfcorehdr_addr", "vmcoreinfo_raddr"))
 
 _OF_THE_READER = frozenset(("version", "pt_regs_sz", "cpu_mask_sz"))
-"""Fields that a capture kernel knows of its own, too: the others are the crashed kernel's."""
+"""Fields that a capture kernel has too; the others are the crashed kernel's only."""
 
 
 class FadumpSource(enum.Enum):
@@ -70,7 +70,7 @@ class FadumpSource(enum.Enum):
     FOUND = "found"
     """Read from memory."""
     RECONSTRUCTED = "reconstructed"
-    """What it must have been, by the state of the kernel."""
+    """Derived from the state of the kernel."""
 
 
 class FadumpField(Record):
@@ -101,7 +101,7 @@ class FadumpField(Record):
 
 
 class Fadump(Record):
-    """All that a dump has of a firmware-assisted dump."""
+    """Everything about a firmware-assisted dump."""
 
     state: str
     conf: FwDump | None
@@ -145,7 +145,7 @@ class Fadump(Record):
 
 def examine_fadump(prog: Program) -> Partial[Fadump]:
     """
-    Examine the firmware-assisted dump that this dump is of, or that the kernel in it prepared.
+    Examine the firmware-assisted dump that was saved, or that the kernel in the dump prepared.
 
     :raises NotFound: if there is none
     :raises PmemError: if its header can be neither read nor reconstructed
@@ -179,9 +179,9 @@ def examine_fadump(prog: Program) -> Partial[Fadump]:
             Problem(cause=Cause.FORMAT if inherent else Cause.NOT_SAVED, why=why, state=error.state)
         )
     except FormatError as error:
-        # Its magic is none: the verdict is on these bytes, the fields are what should be in it.
+        # The magic is invalid: the verdict is on these bytes, the fields are the expected ones.
         wrong.append(str(error))
-        why = "the crash info header is damaged; the fields are what should be in it"
+        why = "the crash info header is damaged; the fields shown are the expected ones"
         problems.add(Problem(cause=Cause.DAMAGED, why=why))
     if header is None:
         header, fields = _reconstruct(prog, conf, layout, problems)
@@ -276,10 +276,8 @@ def _compared(
     fields: Sequence[FadumpField],
     problems: Problems,
 ) -> list[FadumpField]:
-    """Fields of the header that was found, each beside what it should be."""
-    made = problems.attempt(
-        "what the header should be", lambda: _reconstruct(prog, conf, layout, problems)
-    )
+    """Fields of the header that was found, each with its expected value."""
+    made = problems.attempt("expected header", lambda: _reconstruct(prog, conf, layout, problems))
     expected = {} if made is None else {field.name: field.value for field in made[1]}
     compared = []
     for field in fields:
@@ -308,7 +306,7 @@ def _byteorder(prog: Program) -> ByteOrder:
 
 
 def _judge(prog: Program, raw: bytes, layout: FadumpLayout) -> FadumpVerdict:
-    """What the kernel in the dump would say of the header, were it the capture kernel."""
+    """The verdict on the header by the check of the kernel in the dump."""
     return is_fadump_header_compatible(
         raw,
         byteorder=_byteorder(prog),
@@ -328,7 +326,7 @@ def _reconstruct(
     prog: Program, conf: FwDump, layout: FadumpLayout, problems: Problems
 ) -> tuple[FadumpHeader, list[FadumpField]]:
     """
-    What the header must have been: each field with where it is taken from.
+    The header derived from the kernel's state: each field with its source.
 
     :raises PmemError: if one of its fields cannot be determined
     """
@@ -341,7 +339,7 @@ def _reconstruct(
     cpu = take("crashing_cpu", crashing_cpu(prog), "variable crashing_cpu")
     values: dict[str, Any] = {}
     if layout.name != "FADMPINF":
-        values["version"] = take("version", 1, "the only version that there is")
+        values["version"] = take("version", 1, "the only version that exists")
         note = relocated_vmcoreinfo(prog, conf)
         values["vmcoreinfo_raddr"] = take(
             "vmcoreinfo_raddr", note.start, "vmcoreinfo_note, moved as fw_dump's boot regions are"
@@ -454,7 +452,7 @@ def crashed_stack(prog: Program) -> Partial[tuple[int, list[str]]]:
     conf, layout = fw_dump(prog), fadump_layout(prog)
     if conf.active:
         raise NotFound(
-            "this dump was taken from the capture kernel: the stack that crashed lies in memory "
+            "this dump was taken from the capture kernel: the crashed thread's stack is in memory "
             "that the firmware moved; look at the /proc/vmcore that it saved"
         )
     problems = Problems()

@@ -5,7 +5,7 @@ Registers of a firmware-assisted dump
 -------------------------------------
 
 The capture kernel writes one PRSTATUS note for each CPU that was online, in the order of the CPUs'
-numbers, but with no process id in it: drgn cannot tell which thread it belongs to. Here the notes
+numbers, but without a process id: drgn cannot determine which thread it belongs to. Here the notes
 are assigned to CPUs, and that of the crashing CPU is verified by its stack pointer.
 
 Source: ``fadump_regs_to_elf_notes()`` in arch/powerpc/kernel/fadump.c.

@@ -74,7 +74,7 @@ _EHDR, _PHDR, _NOTE_HEAD = 64, 56, 12
 
 
 class CrashHeaders(Record):
-    """The crash header of a dump, from every source that there is."""
+    """The crash header of a dump, from every source."""
 
     subject: DumpSubject
     """Whose kernel the dump is of."""
@@ -85,11 +85,11 @@ class CrashHeaders(Record):
     rebuilt: CrashHeader | None
     implied: CrashHeader | None
     why: dict[HeaderSource, str]
-    """For each of them: where it is from, or why it is not there."""
+    """For each of them: where it is from, or why it is missing."""
     identical: bool | None
     """Whether the found header is the rebuilt one, byte for byte; None if either is missing."""
     identical_but_for_differences: bool | None
-    """Whether it is without the memory that came after the load."""
+    """Whether it lacks the memory that was added after the load."""
     differences: tuple[ExplainedDifference, ...]
     notes: tuple[str, ...] = ()
 
@@ -106,7 +106,7 @@ class CrashHeaders(Record):
 
 def find_elfcorehdr(prog: Program, image: CrashImage) -> CrashHeader:
     """
-    The elfcorehdr as it lies in the memory that is reserved for the crash kernel: only dumps of the
+    The elfcorehdr in the memory that is reserved for the crash kernel: only dumps of the
     whole memory (QEMU, libvirt, live) hold it.
 
     :raises NotSaved: if it is not in the dump
@@ -146,7 +146,7 @@ def _headers_end(start: bytes) -> int:
     """Bytes of a dump up to the end of its program headers (and of the section header that counts
     them, if they are too many for e_phnum)."""
     if len(start) < _EHDR:
-        raise FormatError("the ELF header of the dump is cut short")
+        raise FormatError("the ELF header of the dump is truncated")
     order: ByteOrder = "big" if start[5] == 2 else "little"
 
     def number(offset: int, size: int) -> int:
@@ -169,7 +169,7 @@ def _of_bitmap(dump: DumpFile) -> Partial[CrashHeader]:
     problems = Problems()
     found = find_architecture(dump.machine)
     if found is None:
-        why = f"{dump.machine!r}, the machine in the dump's header, is not known"
+        why = f"unknown machine {dump.machine!r} in the dump's header"
         problems.add(Problem(cause=Cause.UNSUPPORTED, why=why, what="implied header"))
     phdrs: list[ProgramHeader] = []
     for item in dump.coverage.extent():
@@ -203,7 +203,7 @@ def _page_range(start: int, size: int) -> ProgramHeader:
 
 def note_contents(prog: Program, header: CrashHeader) -> Partial[dict[int, bytes]]:
     """
-    What lies where the header's notes are, as far as the dump holds it, without the unused rest of
+    The notes that the header points to, as far as the dump holds them, without the unused rest of
     each buffer.
 
     :return: Physical address of the note -> its bytes. CPUs that have not crashed have no notes.
@@ -244,8 +244,8 @@ def crash_headers(prog: Program) -> Partial[CrashHeaders]:
     subject = problems.take(subject_of(prog))
     if subject.subject is Subject.CAPTURE_KERNEL:
         notes.append(
-            f"the dump is of a capture kernel ({subject.evidence[0]}): all of this is about that "
-            "kernel, not about the one that crashed"
+            f"the dump is of a capture kernel ({subject.evidence[0]}): this answer is about that "
+            "kernel, not the one that crashed"
         )
     unread = Problems()
     image = unread.attempt("how the crash kernel was loaded", lambda: crash_image(prog))
@@ -320,7 +320,7 @@ def crash_headers(prog: Program) -> Partial[CrashHeaders]:
 
 
 class _NeverThere(PmemError):
-    """What no dump of this kind can have: its absence makes no answer incomplete."""
+    """What no dump of this kind can have: its absence does not make an answer incomplete."""
 
 
 def _find(prog: Program, image: CrashImage) -> CrashHeader:
@@ -335,7 +335,7 @@ def _find(prog: Program, image: CrashImage) -> CrashHeader:
 
 def _rebuild(prog: Program, image: CrashImage | None, found: CrashHeader | None) -> RebuiltHeader:
     if image is None and _has_fadump(prog):
-        raise _NeverThere("a firmware-assisted dump has an elfcorehdr of its own: see fadump")
+        raise _NeverThere("a firmware-assisted dump has its own elfcorehdr: see the fadump command")
     return rebuild_elfcorehdr(prog, image, found)
 
 
@@ -365,7 +365,7 @@ def _imply(prog: Program) -> Partial[CrashHeader]:
 def _attempt(
     problems: Problems, why: dict[HeaderSource, str], source: HeaderSource, make: Callable[[], T]
 ) -> T | None:
-    """A header, or None, a problem, and why it is not there."""
+    """A header, or None, a problem, and why it is missing."""
     missing = Problems()
 
     def guarded() -> T | None:
@@ -403,7 +403,7 @@ def _say_sources(
 
 
 def _of_all_memory(dump: DumpFile) -> bool:
-    """Whether a dump was taken from outside of the crashed kernel, of all of its memory."""
+    """Whether a dump was taken from outside the crashed kernel, of all its memory."""
     return dump.hypervisor or dump.contained is DumpFormat.LIVE
 
 
@@ -434,7 +434,7 @@ def _pmem_left_out(
         return []
     end = missing = 0
     for region in problems.take(for_each_persistent_memory(prog), "persistent memory"):
-        if region.start >= end:  # else a namespace in it, which is marked as well
+        if region.start >= end:  # else a namespace in it, which is marked too
             end = region.end + 1
             missing += region.size - memory_covered(rebuilt, region.start, end)
     if not missing:
@@ -447,7 +447,7 @@ def _pmem_left_out(
 
 
 def _as_loaded(rebuilt: CrashHeader, differences: Sequence[ExplainedDifference]) -> CrashHeader:
-    """The rebuilt header without the memory that came after the load."""
+    """The rebuilt header without the memory that was added after the load."""
     added = {
         (item.difference.start, item.difference.end)
         for item in differences
@@ -460,7 +460,7 @@ def _as_loaded(rebuilt: CrashHeader, differences: Sequence[ExplainedDifference])
 
 
 def _same_bytes(found: CrashHeader, rebuilt: CrashHeader) -> bool | None:
-    """A segment is larger than the header in it, and its rest is what was there before."""
+    """A segment is larger than its header; the rest is old contents."""
     if found.raw is None or rebuilt.raw is None:
         return None
     return found.raw[: len(rebuilt.raw)] == rebuilt.raw

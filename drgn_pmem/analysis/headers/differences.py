@@ -4,9 +4,9 @@
 Differences between crash headers, explained
 --------------------------------------------
 
-Why two headers of one crash differ: memory or CPUs that came after the crash kernel was loaded,
+Why two headers of one crash differ: memory or CPUs added after the crash kernel was loaded,
 persistent memory that the loader does not add, a reservation that was cut out wrongly. A cause is
-named only if what it rests on could be read; otherwise it is :attr:`DifferenceCause.NOT_KNOWN`.
+named only if its evidence could be read; otherwise it is :attr:`DifferenceCause.NOT_KNOWN`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,13 +51,13 @@ class DifferenceCause(enum.Enum):
     PMEM_UNMARKED = "pmem not marked"
     PMEM_MARKED = "pmem marked"
     UNEXPLAINED = "unexplained"
-    """All was read, and nothing of it explains the difference."""
+    """Everything was read, and nothing explains the difference."""
     NOT_KNOWN = "not known"
     """What would explain it could not be read."""
 
 
 ADDED_AFTER_LOAD = frozenset((DifferenceCause.ADDED, DifferenceCause.OLDER_THAN_HOTPLUG))
-"""Causes of memory that the header lacks because it came later."""
+"""Causes of memory that the header lacks because it was added later."""
 
 _Explanation = tuple[DifferenceCause, str]
 
@@ -87,7 +87,7 @@ class _Situation(Record):
     memory: CrashMemory | None
     hotplug: CrashHotplug | None
     uncertain_notes: frozenset[int]
-    """Addresses of the notes of CPUs that the loader may have counted or not."""
+    """Addresses of the notes of CPUs that the loader may or may not have counted."""
 
 
 def explain(
@@ -201,7 +201,7 @@ def _explain(
     if about_memory and HeaderSource.REBUILT not in (left.source, right.source):
         return (
             DifferenceCause.UNEXPLAINED,
-            "the dump was made from another header than the one that is in memory",
+            "the dump was made from a header other than the one in memory",
         )
     if kind is DifferenceKind.MEMORY:
         implied = left.source is HeaderSource.IMPLIED
@@ -216,12 +216,12 @@ def _explain(
     if kind is DifferenceKind.KERNEL_TEXT:
         return (
             DifferenceCause.KERNEL_TEXT,
-            "the kernel image is mapped differently: the loader measured it another way",
+            "the kernel image is mapped differently: the loader computed its range in another way",
         )
     if kind is DifferenceKind.OFFSET:
         return (
             DifferenceCause.MOVED,
-            "its bytes are read from another place: a backup region that the purgatory fills",
+            "its bytes are read from another address: a backup region that the purgatory fills",
         )
     if kind in (DifferenceKind.SPLIT, DifferenceKind.ORDER):
         return (
@@ -238,16 +238,16 @@ def _explain_cpu(difference: HeaderDifference, newer: bool, situation: _Situatio
     if difference.start in situation.uncertain_notes:
         return (
             DifferenceCause.NOT_KNOWN,
-            "notes of a CPU that is possible but was not present: kernels since 6.6 write them, "
-            "older ones only if the CPU was there when the crash kernel was loaded; which of the "
-            "two this kernel is cannot be determined",
+            "notes of a possible CPU that was not present: kernels since 6.6 write them, "
+            "older ones only if the CPU was present when the crash kernel was loaded; which of the "
+            "two applies to this kernel cannot be determined",
         )
     if newer:
-        return DifferenceCause.ADDED, "a CPU that came after the crash kernel was loaded"
-    return DifferenceCause.REMOVED, "a CPU that went away after the crash kernel was loaded"
+        return DifferenceCause.ADDED, "a CPU added after the crash kernel was loaded"
+    return DifferenceCause.REMOVED, "a CPU removed after the crash kernel was loaded"
 
 
-_NO_MAP = "the kernel's memory map could not be read in full, so why is not known"
+_NO_MAP = "cause unknown: the kernel's memory map could not be read in full"
 
 
 def _at(difference: HeaderDifference, situation: _Situation) -> tuple[bool, bool]:
@@ -266,7 +266,7 @@ def _explain_missing(
     """
     Memory that the rebuilt header has.
 
-    :param where: What lacks the memory if the header does.
+    :param where: What lacks the memory if the header lacks it.
     """
     pmem, ram = _at(difference, situation)
     if pmem:
@@ -289,19 +289,19 @@ def _explain_surplus(difference: HeaderDifference, situation: _Situation) -> _Ex
         if item.start < end and start < item.end:
             return (
                 DifferenceCause.EXCLUSION_FAILED,
-                f"{item.name} is reserved for the crash kernel and should have been cut out: "
-                "what is read there is the capture kernel",
+                f"{item.name} is reserved for the crash kernel and should have been excluded: "
+                "its contents are the capture kernel",
             )
     for item in situation.memory.cut_wrongly if situation.memory is not None else ():
         if item.start < end and start < item.end:
             return (
                 DifferenceCause.EXCLUSION_FAILED,
-                f"{item.name} spans two ranges, and the kernel's cutting stopped at the first",
+                f"{item.name} spans two ranges, and the kernel excluded only the first part",
             )
     if not situation.reservations_complete:
         return (
             DifferenceCause.NOT_KNOWN,
-            "the reservations of the crash kernel could not be read in full, so why is not known",
+            "cause unknown: the reservations of the crash kernel could not be read in full",
         )
     pmem, ram = _at(difference, situation)
     if pmem:
@@ -312,13 +312,13 @@ def _explain_surplus(difference: HeaderDifference, situation: _Situation) -> _Ex
     if ram:
         return (
             DifferenceCause.NOT_ADDED,
-            "RAM that is in the header but that the rebuilt one leaves out",
+            "RAM that is in the header but not in the rebuilt one",
         )
     if not situation.iomem_complete:
         return DifferenceCause.NOT_KNOWN, _NO_MAP
     return (
         DifferenceCause.REMOVED,
-        "no RAM any more: it was taken away after the crash kernel was loaded",
+        "no longer RAM: it was removed after the crash kernel was loaded",
     )
 
 
@@ -341,7 +341,7 @@ def _explain_pmem(newer: bool) -> _Explanation:
     if newer:
         return (
             DifferenceCause.PMEM_UNMARKED,
-            "persistent memory without PF_DEV: dump tools take it for RAM, and drop its memmap or "
+            "persistent memory without PF_DEV: dump tools treat it as RAM, and drop its memmap or "
             "keep its data",
         )
     return (

@@ -4,7 +4,7 @@
 Crash hotplug
 -------------
 
-Whether the kernel kept the elfcorehdr up to date when CPUs and memory came and went, and what user
+Whether the kernel updated the elfcorehdr when CPUs and memory were added or removed, and what user
 space could read about that in sysfs.
 
 Sources: kernel/crash_core.c (``crash_handle_hotplug_event()``), arch/x86/kernel/crash.c,
@@ -48,7 +48,7 @@ class CrashHotplug(Record):
     """State of crash hotplug when the dump was taken."""
 
     supported: bool
-    """The kernel can update an elfcorehdr at all."""
+    """The kernel can update an elfcorehdr."""
     permitted: bool
     """It may update the one that is loaded."""
     updated: bool
@@ -111,7 +111,7 @@ def _as_loaded(image: CrashImage | None) -> str:
     if image is None:
         return _NOT_LOADED
     if image.hotplug_member is None:
-        return f"{image.loader.value}; the kernel has no flag for hotplug"
+        return f"{image.loader.value}; this kernel has no flag for hotplug"
     if image.file_mode:
         return "kexec_file_load: the kernel wrote the elfcorehdr itself, so it may update it"
     flags = "KEXEC_UPDATE_ELFCOREHDR"
@@ -162,7 +162,7 @@ def _crash_elfcorehdr_size(
         return SysfsValue(path=path, exists=False, value=None, why=why)
     found = problems.attempt(path, lambda: _size_by_config(prog, problems))
     if found is None:
-        why = "not known: the kernel's configuration (CONFIG_IKCONFIG) is not in the dump"
+        why = "unknown: the kernel's configuration (CONFIG_IKCONFIG) is not in the dump"
         return SysfsValue(path=path, exists=True, value=None, why=why)
     size, why = found
     fits = problems.attempt(path, lambda: _fits(prog, image, size))
@@ -174,8 +174,8 @@ def _fits(prog: Program, image: CrashImage | None, size: int) -> str:
     try:
         segment = None if image is None else elfcorehdr_segment(prog, image)
     except NotSaved:
-        # not a problem: the header that is looked for in the segment says why
-        # Which segment it is, is not known; the header that is looked for in it says why.
+        # not a problem: the search for the header in the segment gives the reason
+        # The segment is unknown; the search for the header in it gives the reason.
         return ""
     if segment is None:
         return ""
@@ -189,14 +189,14 @@ def _size_by_config(prog: Program, problems: Problems) -> tuple[int, str] | None
     ``arch_crash_get_elfcorehdr_size()`` returns a constant of the kernel's configuration on x86_64
     (arch/x86/kernel/crash.c); on ppc64 it counts possible CPUs (arch/powerpc/kexec/file_load_64.c).
 
-    :return: The size in bytes and what makes it; None if the configuration does not say.
+    :return: The size in bytes and how it is computed; None if the configuration does not say.
     :raises FormatError: if the configuration is damaged
     """
     try:
         config = get_kconfig(prog)
     except LookupError:
         # Built without CONFIG_IKCONFIG: no dump of this kernel has it.
-        why = "the kernel was built without CONFIG_IKCONFIG, which would say it"
+        why = "the kernel was built without CONFIG_IKCONFIG"
         what = "/sys/kernel/crash_elfcorehdr_size"
         problems.add(Problem(cause=Cause.FORMAT, why=why, what=what))
         return None

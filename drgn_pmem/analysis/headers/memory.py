@@ -51,7 +51,7 @@ _LOW_1M = NamedRange(name="low 1M", start=0, end=1 << 20)
 """Always reserved on x86_64 since 5.5, and always left out."""
 
 _PPC64_BACKUP = 1 << 16
-"""``BACKUP_SRC_SIZE``: the capture kernel needs the first 64 KiB, they are copied away."""
+"""``BACKUP_SRC_SIZE``: the capture kernel needs the first 64 KiB, so they are copied away."""
 
 
 class CrashMemory(Record):
@@ -59,7 +59,7 @@ class CrashMemory(Record):
 
     ranges: tuple[CrashRange, ...]
     cut_wrongly: tuple[NamedRange, ...] = ()
-    """Exclusions of which the kernel's own algorithm leaves a part in."""
+    """Exclusions of which the kernel's algorithm leaves a part in the header."""
 
 
 def system_ram(resources: Sequence[Resource]) -> list[CrashRange]:
@@ -115,7 +115,7 @@ def crash_memory(
     if arch == PPC64:
         return _ppc64(prog, image)
     if arch not in (X86_64, AARCH64):
-        raise NotFound(f"how {_name(arch)} builds its elfcorehdr is not known here")
+        raise NotFound(f"how {_name(arch)} builds its elfcorehdr is not supported")
     resources = for_each_iomem(prog).whole() if pmem or arch == X86_64 else []
     exclusions = crash_reservations(prog).whole()
     backup: BackupRegion | None = None
@@ -158,8 +158,8 @@ def _exclude(ranges: list[CrashRange], exclusions: list[NamedRange]) -> CrashMem
     Cut the exclusions out one after the other, as the kernel does.
 
     Kernels before 6.9 stop an exclusion at the first range that it cuts but does not remove, so one
-    that spans two ranges leaves a part in. Nothing in the debug info tells the two algorithms
-    apart; where they differ, the exclusion is named.
+    that spans two ranges leaves a part in. Nothing in the debug info distinguishes the two
+    algorithms; where they differ, the exclusion is named.
     """
     wrongly = []
     for exclusion in exclusions:
@@ -182,7 +182,7 @@ def _ppc64(prog: Program, image: CrashImage | None) -> CrashMemory:
             ranges.append(CrashRange(start=start, end=region.end))
     memory = _exclude(ranges, crash_reservations(prog).whole())
     backup = image.backup if image is not None else None
-    # add_mem_range() widens a range that overlaps instead of adding one: RTAS lies in memory, so
+    # add_mem_range() widens a range that overlaps instead of adding one: RTAS is in memory, so
     # it is almost never a range of its own.
     ranges = list(memory.ranges)
     rtas = rtas_range(prog)
@@ -233,7 +233,7 @@ def kexec_tools_memory(prog: Program, arch: Architecture | None) -> CrashMemory:
     :raises Incomplete: if the memory map cannot be read in full
     """
     if arch != X86_64:
-        raise NotFound(f"how kexec-tools builds an elfcorehdr for {_name(arch)} is not known here")
+        raise NotFound(f"how kexec-tools builds an elfcorehdr for {_name(arch)} is not supported")
     resources = for_each_iomem(prog).whole()
     ranges = [
         CrashRange(start=r.start, end=r.end + 1)

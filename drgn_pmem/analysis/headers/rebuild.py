@@ -48,7 +48,7 @@ _BACKUP_ALIGN = 1024
 
 
 class RebuiltHeader(Record):
-    """A rebuilt elfcorehdr, and how it came about."""
+    """A rebuilt elfcorehdr, and how it was built."""
 
     header: CrashHeader
     memory: CrashMemory
@@ -83,7 +83,7 @@ def kernel_adds_pmem(prog: Program) -> bool:
             return True
     if symbol_address(prog, "walk_system_ram_res") is None:
         raise MissingDebugInfo(
-            "whether this kernel puts persistent memory into the elfcorehdr is not known: the "
+            "whether this kernel puts persistent memory into the elfcorehdr is unknown: the "
             "symbol table of vmlinux is not loaded (-s VMLINUX)",
             "vmlinux",
         )
@@ -115,7 +115,7 @@ def rebuild_elfcorehdr(
     notes = crash_notes(prog)
     counted, uncertain = _counted(prog, notes, tools, found)
     vmcoreinfo = vmcoreinfo_note(prog)
-    # ppc64's kernel lies in its direct map, so memory's own PT_LOADs have it
+    # ppc64's kernel is in its direct map, so memory's own PT_LOADs have it
     text = None if arch == PPC64 else kernel_text(prog)
     if text is not None and tools:
         text = _text_of_kexec_tools(prog, text)
@@ -139,9 +139,9 @@ def _counted(
 
     "crash: change crash_prepare_elf64_headers() to for_each_possible_cpu()" (6.6) came with crash
     hotplug; ``kexec_file_dbg_print`` (6.8) identifies a later kernel that is built without that.
-    Nothing in the debug info tells 6.6 and 6.7 without it from older ones: then the header that was
-    found decides, unless it has notes of all possible CPUs: an older kernel writes these too if all
-    CPUs were present when the crash kernel was loaded.
+    Nothing in the debug info distinguishes 6.6 and 6.7 without it from older ones: then the header
+    that was found decides, unless it has notes of all possible CPUs: an older kernel writes these
+    too if all CPUs were present when the crash kernel was loaded.
     """
     present = [note for note in notes if note.present]
     if tools or len(present) == len(notes):
@@ -180,7 +180,7 @@ def _backed_up(memory: CrashMemory, image: CrashImage | None) -> tuple[CrashRang
         if item.end - 1 > 0xA0000:
             continue
         size = item.end - item.start
-        # some versions of kexec-tools hand the kernel the padding too
+        # some versions of kexec-tools pass the padding to the kernel too
         sizes = (size, (size + _BACKUP_ALIGN) & ~(_BACKUP_ALIGN - 1))
         for segment in image.segments if image is not None else ():
             if segment.content_size in sizes:

@@ -5,8 +5,8 @@ Whose kernel a dump is of
 -------------------------
 
 A dump may hold the kernel that crashed, a guest that was still running, or the capture kernel that
-was to save another one's dump. A question about the crashed kernel, asked of a capture kernel's
-memory, would be answered about the wrong kernel.
+was to save another one's dump. An answer from a capture kernel's memory would be about the
+wrong kernel.
 
 Sources: ``elfcorehdr_addr`` in kernel/crash_dump.c (set in a capture kernel only, by its command
 line, device tree or fadump), ``panic_cpu`` in kernel/panic.c.
@@ -44,10 +44,10 @@ class Subject(enum.Enum):
 
 
 class DumpSubject(Record):
-    """Whose kernel a dump is of, and what shows it."""
+    """Whose kernel a dump is of, and the evidence."""
 
     subject: Subject | None
-    """None if what would show it cannot be read."""
+    """None if the evidence cannot be read."""
     evidence: tuple[str, ...]
     """One sentence each."""
 
@@ -80,7 +80,7 @@ def _of_kernel(prog: Program, dump: DumpFile, evidence: list[str]) -> Subject:
         # built without CONFIG_CRASH_DUMP
         header = _ELFCORE_ADDR_MAX
     if header % (1 << 64) != _ELFCORE_ADDR_MAX:
-        evidence.append(f"elfcorehdr_addr is {header:#x}: it was given another kernel's elfcorehdr")
+        evidence.append(f"elfcorehdr_addr is {header:#x}: booted with another kernel's elfcorehdr")
         return Subject.CAPTURE_KERNEL
     evidence.append("elfcorehdr_addr is not set: it captures no other kernel")
     if not dump.hypervisor:

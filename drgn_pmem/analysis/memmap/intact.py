@@ -87,7 +87,7 @@ class MemmapCheck(Record):
 
     @property
     def evidence(self) -> str:
-        """Why :attr:`destroyed`, in words."""
+        """Why :attr:`destroyed` is set."""
         parts = []
         if self.foreign:
             shown = "" if self.foreign_pgmap is None else f" (such as {self.foreign_pgmap:#x})"

@@ -33,11 +33,11 @@ class StructPages(Record):
     """``struct page *`` of :attr:`first_pfn`"""
     size: int = shown(Show.SIZE)
     on_pmem: int = shown(Show.SIZE)
-    """bytes of it that lie on pmem"""
+    """bytes of it on pmem"""
     in_ram: int = shown(Show.SIZE)
-    """bytes of it that lie in RAM"""
+    """bytes of it in RAM"""
     unmapped: int = shown(Show.SIZE)
-    """bytes that the page tables, read in full, map nowhere"""
+    """bytes that the page tables, read in full, do not map"""
     unknown: int = shown(Show.SIZE, default=0)
     """bytes whose place cannot be determined: they may be anywhere"""
     why_unknown: str | None = None

@@ -6,7 +6,7 @@ Where the struct pages are
 
 For each namespace, its struct page array by every source there is: the devm_memmap_vmcore list, the
 altmap, the info block in RAM and on the media, the "Device Backed Vmemmap" resource, and the page
-tables, which are the truth of it; and how much of the array the dump holds.
+tables, which are authoritative; and how much of the array the dump holds.
 """
 
 from collections.abc import Generator, Iterator
@@ -57,12 +57,11 @@ class Memmap(Record):
     parts: tuple[tuple[str, int, State | None], ...]
     """(kind of stretch, bytes, what the dump holds of it) from front to end, for a drawing."""
     agree: bool | None
-    """Whether all sources that there are say the same; None if one could not be read and the others
-    do."""
+    """Whether all sources agree; None if one could not be read and the others agree."""
 
     @property
     def place(self) -> str | None:
-        """Where the struct pages lie; None if the namespace has none."""
+        """Where the struct pages are; None if the namespace has none."""
         return self.struct_pages.place if self.struct_pages else None
 
     def namespace_json(self) -> dict[str, Any]:
@@ -167,8 +166,7 @@ def read_memmap_sources(prog: Program, name: str | None = None) -> Partial[Memma
 
 
 def read_memmaps_in_steps(prog: Program) -> Generator[None, None, Partial[MemmapAnswer]]:
-    """:func:`read_memmaps` for a caller that has other things to do: yields after each part of the
-    work."""
+    """:func:`read_memmaps` for a caller that does other work in between: yields after each part."""
     problems = Problems()
     found = read_inventory(prog)
     yield
@@ -212,7 +210,7 @@ class _Reader:
         self.prog = prog
         self.namespace = namespace
         self.shift = prog["PAGE_SHIFT"].value_()
-        # What lies in the namespace is persistent memory, whatever else says so.
+        # The range of the namespace is persistent memory, whatever the other sources say.
         self.pmem = pmem.union([namespace.range])
         self.entry = next((e for e in entries if e.namespace == namespace.dev), None)
         self.pgmap = pgmap_of(namespace, pgmaps)
@@ -318,7 +316,7 @@ class _Reader:
         metadata = self._metadata()
         if (ram.mode == 2) != (metadata is not None) and self.pgmap is not None:
             self.differences.append(
-                f"info block says mode {ram.mode}, the page map has "
+                f"info block has mode {ram.mode}, the page map has "
                 f"{'an' if metadata else 'no'} altmap"
             )
         elif metadata is not None:
@@ -335,7 +333,7 @@ class _Reader:
             self.problems.add(
                 Problem(
                     cause=Cause.NOT_SAVED,
-                    why=f"list entry: {self.entry.reason or 'what it belongs to is not known'}",
+                    why=f"list entry: {self.entry.reason or 'its owner is unknown'}",
                 )
             )
         elif self.entry is not None and self.entry.state != "live":
@@ -344,7 +342,7 @@ class _Reader:
             listed = (self.entry.start_pfn, self.entry.end_pfn)
             if listed != metadata:
                 self.differences.append(
-                    f"list says PFN {listed[0]:#x}-{listed[1]:#x}, "
+                    f"list entry has PFN {listed[0]:#x}-{listed[1]:#x}, "
                     f"the altmap {metadata[0]:#x}-{metadata[1]:#x}"
                 )
         if self.iomem is not None and metadata is not None:
@@ -366,10 +364,10 @@ class _Reader:
             )
             if not inside:
                 self.differences.append(
-                    f"struct pages lie at physical {first:#x}-{end:#x}, outside the metadata range"
+                    f"struct pages are at physical {first:#x}-{end:#x}, outside the metadata range"
                 )
         if self.namespace.map == "dev" and pages.in_ram:
             share = "all" if not pages.on_pmem else f"{pages.in_ram} bytes"
             # x86 takes the struct pages of less than a 128 MiB section from RAM
             # (vmemmap_populate()).
-            self.notes.append(f"map=dev, but {share} of its struct pages lie in RAM")
+            self.notes.append(f"map=dev, but {share} of its struct pages are in RAM")

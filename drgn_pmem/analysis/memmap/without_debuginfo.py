@@ -4,7 +4,7 @@
 Struct pages without debug info
 -------------------------------
 
-Where the struct pages of a namespace lie, from vmcoreinfo and the page tables alone: what
+Where the struct pages of a namespace are, from vmcoreinfo and the page tables alone: what
 :mod:`drgn_pmem.analysis.memmap.sources` reads where debug info is loaded.
 """
 
@@ -32,6 +32,6 @@ def struct_pages_of_data(
     """
     shift = page_layout(prog).page_shift
     problems = Problems()
-    # What lies between the info block and the data is persistent memory, whatever else says so.
+    # What is between info block and data is persistent memory, whatever the other sources say.
     pmem = problems.take(read_machine(prog)).pmem.union([Range(namespace, end)])
     return struct_pages_of(prog, [(start >> shift, end >> shift)], pmem)

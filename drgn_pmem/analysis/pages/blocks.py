@@ -40,7 +40,7 @@ BLOCK_SIZE = 4 << 20
 """bytes; larger ones fall out of the cache between reading and counting."""
 
 _PROBE = 4096
-"""Bytes by which a file is known again."""
+"""Bytes compared to check that the path still names the same file."""
 
 
 @dataclass(frozen=True)

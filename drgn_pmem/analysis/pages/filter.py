@@ -79,7 +79,7 @@ def refcount_range(text: str) -> tuple[int, int]:
     """
     match = _REFCOUNT.fullmatch(text.strip())
     if not match:
-        raise UsageError(f"{text!r} is no reference count: give 2, 2- or 2-5")
+        raise UsageError(f"{text!r} is not a reference count: give 2, 2- or 2-5")
     low = int(match["low"])
     if not match["to"]:
         return low, low

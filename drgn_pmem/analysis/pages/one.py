@@ -4,8 +4,7 @@
 One page
 --------
 
-A page with its place: the namespace it belongs to, the offset in it, and the owner that its struct
-page names.
+A page with the namespace it belongs to, the offset in it, and the owner that its struct page names.
 """
 
 from collections.abc import Iterable, Iterator
@@ -33,11 +32,11 @@ _MOST = 4
 
 
 class OnePage(Record):
-    """A page and its place."""
+    """A page and where it is."""
 
     state: PageState
     namespace: str | None
-    """None if it lies in none, or that is not known."""
+    """None if it is in none, or that is unknown."""
     offset: int | None
     """Bytes into the data of the namespace; None for its own metadata."""
     owner: str | None
@@ -75,7 +74,7 @@ class OnePage(Record):
             ("file", state.mapping_address is not None and state.type is not None),
         )
         found = ",".join(word for word, is_so in words if is_so and word)
-        # Idle is what no count and no owner speaks against, and all of them have to be known.
+        # Idle: no count and no owner contradicts it, and all of them are known.
         return found or ("unknown" if state.pinned is None else "idle")
 
     def to_json(self) -> dict[str, Any]:
@@ -93,7 +92,7 @@ class OnePage(Record):
 
 def one_page(prog: Program, pfn: int, query: str | None = None) -> Partial[OnePage]:
     """
-    Decode a page and find its place.
+    Decode a page and find its namespace and offset.
 
     :param pfn: PFN
     :param query: What the user typed for it, to keep with the answer.

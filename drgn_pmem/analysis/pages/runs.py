@@ -4,7 +4,7 @@
 Runs of equal pages
 -------------------
 
-Blocks of struct pages decoded into runs of equal ones, with numpy and nothing per page. Most of a
+Blocks of struct pages decoded into runs of equal ones, with numpy and no work per page. Most of a
 struct page array is one page many times over, so a block is first compared with itself shifted by
 one page; only where that differs its columns are looked at.
 
@@ -105,11 +105,11 @@ class Kind(enum.IntEnum):
     UNINITIALISED = 2
     """Struct pages that the kernel never wrote: those of the info block of a map=dev namespace."""
     GAP = 3
-    """Struct pages that are not in the dump; ``state`` tells how."""
+    """Struct pages that are not in the dump; ``state`` has the reason."""
     TORN = 4
-    """Struct pages that are none: tails of no head."""
+    """Invalid struct pages: tails without a head."""
     HEAD = 5
-    """A head, as long as its tails are not known; never in what a scan gives."""
+    """A head whose tails are not known yet; never in the result of a scan."""
     MEMMAP = 6
     """Pages that hold the struct pages of a map=dev namespace: reserved, of no page map."""
     CUT = 7
@@ -200,7 +200,7 @@ class Decoder:
             starts = self._compounds(address, pages, first_pfn)
             if starts is not None:
                 return join([self._runs(pages[starts], starts, len(pages), first_pfn, pages)])
-        # Where struct pages are rows of words, one difference tells of all words at once.
+        # Struct pages are rows of words: one difference covers all words at once.
         rows = None
         if size % 8 == 0 and pages["flags"].dtype.isnative:
             rows = data.view(np.uint64).reshape(len(pages), -1)
@@ -349,7 +349,7 @@ class Decoder:
         return runs
 
     def _large_mapcounts(self, runs: "Runs", starts: "NDArray[np.int64]", pages: "Runs") -> None:
-        """The mapcount of a large folio is in its first tail, where that is in the block."""
+        """The mapcount of a large folio is in its first tail, if that is in the block."""
         large = np.flatnonzero(runs["flags"] & np.uint64(self._head_bit))
         if not len(large):
             return
@@ -367,7 +367,7 @@ class Decoder:
         runs["mapcount"][inside] = np.maximum(raw.view(f"{order}i4")[:, 0] + 1, 0)
 
     def _tails(self, runs: "Runs", tails: "NDArray[np.bool_]") -> None:
-        """Make runs of tail pages: only their head and poison count."""
+        """Make runs of tail pages: only their head and poison matter."""
         kind, head = self._heads(runs["word"][tails], runs["pfn"][tails])
         runs["kind"][tails], runs["mapping"][tails] = kind, head
         runs["flags"][tails] &= self._poison_bit
@@ -385,7 +385,7 @@ def join(parts: "list[Runs]") -> "Runs":
     if len(runs) < 2:
         return runs
     if (runs["kind"] == Kind.TAIL).any():
-        # The tails of a head first, and nothing else: heads that may get tails stand alone.
+        # The tails of a head first, and nothing else: heads that may get tails stay separate.
         runs = _fold(_merge(runs, runs["kind"] == Kind.TAIL))
     return _merge(runs)
 
@@ -414,7 +414,7 @@ def _merge(runs: "Runs", only: "NDArray[np.bool_] | None" = None) -> "Runs":
 
 
 def _fold(runs: "Runs") -> "Runs":
-    """A head and the clean tails right behind it are one folio."""
+    """A head and the clean tails right after it are one folio."""
     clean = (runs["kind"][1:] == Kind.TAIL) & (runs["flags"][1:] == 0) & _adjacent(runs)
     kind, folio = runs["kind"][:-1], runs["folio"][:-1]
     heads = (kind == Kind.HEAD) | ((kind == Kind.PAGE) & (folio > 1))
@@ -432,7 +432,7 @@ def _fold(runs: "Runs") -> "Runs":
 
 
 def settled(runs: "Runs") -> "Runs":
-    """Runs that nothing will be put to: heads whose tails did not come are pages."""
+    """Final runs: heads without tails are pages."""
     runs["kind"][runs["kind"] == Kind.HEAD] = Kind.PAGE
     return runs
 
@@ -466,7 +466,7 @@ def cut_tails(runs: "Runs", gap_end: int) -> int:
 
 def hold_back(runs: "Runs") -> "tuple[Runs, Runs]":
     """
-    Split off what the next block may continue: the last run, its last folio apart.
+    Split off what the next block may continue: the last run, its last folio separate.
 
     :return: Runs that are done; runs to put before those of the next block.
     """

@@ -4,9 +4,9 @@
 Scanning struct pages
 ---------------------
 
-Whole struct page arrays at the speed of memory: :func:`for_each_runs` yields runs of equal pages,
+Whole struct page arrays in bulk: :func:`for_each_runs` yields runs of equal pages,
 :func:`scan_pages` counts them by (flags, refcount, mapping) and keeps those that are asked for.
-Memory stays flat whatever the size of the array; Ctrl-C gives what was done so far.
+Memory use does not depend on the size of the array; Ctrl-C returns what was done so far.
 """
 
 from collections import deque
@@ -65,7 +65,7 @@ Progress = Callable[[int, int], Any]
 
 def scan_ranges(pgmaps: Iterable[Pgmap]) -> list[tuple[int, int, Kind]]:
     """
-    What there is to scan of page maps.
+    The ranges of page maps to scan.
 
     :return: (first PFN, end PFN exclusive, what they are: ``PAGE``, and of a map=dev namespace
         ``UNINITIALISED`` and ``MEMMAP``)
@@ -252,7 +252,7 @@ class _Groups:
         self._pending: list[Runs] = []
         self._size = 0
         self.overflow = 0
-        """Pages in groups that there was no room for."""
+        """Pages in groups beyond the limit."""
 
     def add(self, runs: "Runs") -> None:
         groups = np.zeros(len(runs), GROUP)
@@ -351,7 +351,7 @@ def scan_pages(
         problems.add(Problem(cause=Cause.INTERRUPTED, why=why))
     scan.groups, scan.runs = groups.reduce(), kept.runs()
     if groups.overflow:
-        why = f"{groups.overflow} pages are of so many kinds that they are not grouped"
+        why = f"{groups.overflow} pages are not grouped: too many groups"
         problems.add(Problem(cause=Cause.LIMIT, why=why))
     if kept.dropped:
         why = f"{kept.dropped} more runs of pages were not kept (limit {keep})"
@@ -361,14 +361,14 @@ def scan_pages(
 
 
 def _name_missing(scan: Scan, problems: Problems) -> None:
-    """Struct pages that the dump should hold and does not; what the page tables map nowhere never
-    was."""
+    """Struct pages that the dump should hold and does not. Those that are not mapped never
+    existed."""
     every = sum(scan.count(state) for state in State)
     for state in State:
         count = 0 if state in (State.SAVED, State.UNMAPPED) else scan.count(state)
         if count:
             why = (
                 f"{count} of {every} struct pages are not in the dump: {state.value} "
-                "(pmem-coverage says why; pmem-files needs none of them)"
+                "(pmem-coverage shows why; pmem-files does not need them)"
             )
             problems.add(Problem(cause=Cause.NOT_SAVED, why=why, state=state))

@@ -85,7 +85,7 @@ class PageRange(Record):
 
     pfn: int
     group: PageGroup
-    """What all of them are; ``pages`` counts this range."""
+    """What all of them have in common; ``pages`` counts this range."""
     physical: int = shown(Show.ADDRESS)
     """bytes"""
     index: int | None = None
@@ -125,12 +125,12 @@ def namespaces_to_scan(prog: Program, name: str | None) -> Partial[list[tuple[st
         namespace = find_namespace(prog, name)
         pgmap = pgmap_of(namespace, pgmaps)
         if pgmap is not None:
-            # What is not known of other page maps does not matter.
+            # Problems of other page maps do not matter.
             return Partial([(namespace.dev, pgmap)])
         if problems:
             raise Incomplete(p.about(f"page map of {namespace.dev}") for p in problems)
         raise NotFound(f"{name} {_why_none(namespace)}")
-    # Without debug info of libnvdimm the page maps are there all the same: only names are missing.
+    # Without debug info of libnvdimm only the names of the page maps are missing.
     namespaces = problems.take(for_each_namespace(prog), "names of namespaces")
     names = {
         pgmap.address: namespace.dev
@@ -311,11 +311,11 @@ class _Describer:
         )
 
     def explain(self, scan: Scan, notes: list[str]) -> None:
-        """What a reader must know of the struct pages of the namespace."""
+        """Notes and problems of the struct pages of the namespace."""
         groups = scan.groups
         torn = _pages(groups[groups["kind"] == Kind.TORN])
         if torn:
-            notes.append(f"{self._name}: {torn} struct pages are none: overwritten or corrupt")
+            notes.append(f"{self._name}: {torn} struct pages are invalid: overwritten or corrupt")
         strange = _pages(groups[self.overwritten(groups)])
         if strange and not self._all_known:
             self._damaged(
@@ -333,8 +333,8 @@ class _Describer:
         unknown = _pages(pages[self.pins(pages) == _NOT_KNOWN])
         if unknown and self._idle is not None:
             self._damaged(
-                f"how many mappings {unknown} pages have was not saved: whether something holds "
-                "them is not known",
+                f"mapcounts of {unknown} pages were not saved: whether they have extra references "
+                "is unknown",
                 Cause.NOT_SAVED,
             )
 
@@ -369,7 +369,7 @@ def page_report(
     notes: list[str] = []
     todo = problems.take(namespaces_to_scan(prog, name))
     pgmaps = pages_pgmap(prog)
-    # A struct page that points to none of them was overwritten, if these are all page maps.
+    # If these are all page maps, a struct page that points to none of them was overwritten.
     known = np.array([g.address for g in problems.take(pgmaps)], np.uint64)
     total = sum(end - start for start, end, _ in scan_ranges(g for _, g in todo))
     done = 0
@@ -423,8 +423,8 @@ def _interrupted(partial: Partial[Scan]) -> bool:
 def _compare_shared(
     prog: Program, groups: "list[PageGroup]", pgmaps: "list[Pgmap]", problems: Problems
 ) -> Iterator[str]:
-    """Say how many pages are shared by what DAX entries name: a struct page counts those files only
-    through which the page was read since they share it."""
+    """Note how many pages are shared by DAX entries: a struct page counts only those files through
+    which the page was read since they share it."""
     pfns = problems.take(dax_files_of(prog)).shared_pfns.tolist()
     found = sum(any(pgmap.has_pfn(pfn) for pgmap in pgmaps) for pfn in pfns)
     marked = sum(group.pages for group in groups)
@@ -457,7 +457,7 @@ class _Owners:
             try:
                 return {int(self._wanted, 16)}.intersection(mappings)
             except ValueError:
-                raise UsageError(f"{self._wanted!r} is no address") from None
+                raise UsageError(f"{self._wanted!r} is not an address") from None
         return {mapping for mapping in mappings if self._wanted in self.name(mapping)}
 
 

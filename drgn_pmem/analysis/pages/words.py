@@ -4,10 +4,10 @@
 Naming a page
 -------------
 
-What users type for a page: a PFN out of a "Memory failure" message, a physical address out of a
-machine check, a pointer out of a backtrace, an offset in a namespace, a bad sector of a block
-device. A bare number could be several of those: which reading was taken is part of the answer, and
-where the dump does not hold what would decide it, that is a problem of the answer.
+What users type for a page: a PFN from a "Memory failure" message, a physical address from a
+machine check, a pointer from a backtrace, an offset in a namespace, a bad sector of a block
+device. A bare number could be several of those: the answer says which was assumed, and has a
+problem where the dump lacks what would decide it.
 """
 
 from collections.abc import Iterable
@@ -115,10 +115,10 @@ def _integer(digits: str) -> int:
     """Decimal or 0x; leading zeroes are decimal."""
     # Longer ones also run into the interpreter's own limit.
     if len(digits) > _MAX_DIGITS:
-        raise UsageError(f"{digits[:_MAX_DIGITS]}...: more than 64 bits is no PFN and no address")
+        raise UsageError(f"{digits[:_MAX_DIGITS]}...: more than 64 bits: not a PFN or address")
     value = int(digits, 16) if digits[:2].lower() == "0x" else int(digits, 10)
     if value >> 64:
-        raise UsageError(f"{digits}: more than 64 bits is no PFN and no address")
+        raise UsageError(f"{digits}: more than 64 bits: not a PFN or address")
     return value
 
 
@@ -161,14 +161,14 @@ def _number(prog: Program, text: str, value: int) -> Partial[PageAddress]:
             )
     if not problems:
         raise NotFound(
-            f"{text} is no memory: as a PFN {_what_is(prog, as_pfn)}, as a physical address "
+            f"{text} is not memory: as a PFN {_what_is(prog, as_pfn)}, as a physical address "
             f"{_what_is(prog, as_physical)} (pmem-namespaces shows the ranges of persistent memory)"
         )
     # Nothing distinguishes a PFN from a physical address but the dump's own memory.
     coverage = coverage_of(prog)
     if coverage.state(as_pfn) is State.ABSENT:
         raise _incomplete(
-            f"{text}: the dump has no page with this PFN, and what memory there was is not known",
+            f"{text}: the dump has no page with this PFN, and the memory map is unknown",
             problems,
         )
     note = f"{text} taken as a PFN of the dump's memory"
@@ -178,7 +178,7 @@ def _number(prog: Program, text: str, value: int) -> Partial[PageAddress]:
             Problem(
                 cause=Cause.NOT_SAVED,
                 what=text,
-                why="could be a PFN or a physical address: pfn: and phys: before it decide",
+                why="could be a PFN or a physical address: prefix it with pfn: or phys:",
             )
         )
     return problems.partial(found)
@@ -203,7 +203,7 @@ def _refuse_no_memory(prog: Program, text: str, physical: int) -> None:
 
 
 def _what_is(prog: Program, physical: int) -> str:
-    """What iomem has at an address that is no memory: the innermost resource."""
+    """What iomem has at an address that is not memory: the innermost resource."""
     resources = Problems().take(for_each_iomem(prog))  # the caller has its problems
     found = [r for r in resources if physical in r.range]
     return f'"{max(found, key=lambda r: r.depth).name}"' if found else "nothing"
@@ -230,7 +230,7 @@ def _in_device(prog: Program, text: str, device: str, how: str, number: int) -> 
     device, offset, way = _below(prog, text, device, offset)
     namespace = _find_device(prog, device)
     if namespace.data_offset is None and namespace.mode != "sector":
-        raise NotFound(f"{text}: where the data of {namespace.dev} begins is not known")
+        raise NotFound(f"{text}: the start of the data of {namespace.dev} is unknown")
     start = namespace.resource + (namespace.data_offset or 0)
     size = namespace.size if namespace.size is not None else namespace.raw_size
     if offset >= size:
@@ -262,18 +262,18 @@ def _below(prog: Program, text: str, device: str, offset: int) -> tuple[str, int
         way = f"{device} begins at sector {partition.start} of {partition.disk}; "
         device, offset = partition.disk, offset + partition.start * _SECTOR
     elif re.fullmatch(r"pmem.*[0-9]s?p[0-9]+", device) and problems:
-        raise _incomplete(f"{text}: where {device} begins is not known", problems)
+        raise _incomplete(f"{text}: the start of {device} is unknown", problems)
     problems = Problems()
     sector, rest = divmod(offset, _SECTOR)
     place = problems.take(sector_below(prog, device, sector))
     if place is None and problems:
-        raise _incomplete(f"{text}: where sector {sector} of {device} lies is not known", problems)
+        raise _incomplete(f"{text}: where sector {sector} of {device} is, is unknown", problems)
     if place is None:
         target = problems.take(target_at(prog, device, sector))
         raise NotFound(
-            f"{text}: sector {sector} of {device} lies on "
+            f"{text}: sector {sector} of {device} is on "
             + (f'a target of type "{target}"' if target else "no target")
-            + " of device mapper: only linear ones say where it is"
+            + " of device mapper: only linear targets can be followed"
         )
     if place == (device, sector):
         return device, offset, way
@@ -291,6 +291,6 @@ def _find_device(prog: Program, name: str) -> Namespace:
     if name.startswith("dm-"):
         problems.take(dm_pieces(prog))
     if problems:
-        raise _incomplete(f"no device {name} is known", problems)
+        raise _incomplete(f"no device {name} was found", problems)
     known = sorted(n.blockdev or n.chardev or n.dev for n in namespaces)
     raise NotFound(f"no device {name}; there are {', '.join(known) or 'none'}")

@@ -139,7 +139,7 @@ def test_coverage_by_info_blocks_alone(tmp_path: Path) -> None:
     assert item["infoblock"] == {"saved": 4096}
     assert item["location"] is None
     assert item["case"] is None
-    assert "not known" in item["verdict"]
+    assert "unknown" in item["verdict"]
 
 
 def test_coverage_with_nothing_to_go_by_says_what_to_load(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_file_load_appends_pmem_and_leaves_out_the_first_mib(tmp_path: Path) -> 
     )
     loader = guess_loader(opened)
     assert loader.by_order is Writer.FILE_LOAD
-    assert "pmem stands after RAM that lies above it" in loader.reason
+    assert "pmem comes after RAM at higher addresses" in loader.reason
     assert "first MiB of memory has no segment" in loader.reason
 
 
@@ -145,8 +145,8 @@ def test_pmem_without_the_flag(tmp_path: Path) -> None:
 def test_flag_without_pmem(tmp_path: Path) -> None:
     opened = dump(tmp_path, Load(4 * GIB, GIB, flags=PMEM), Load(8 * GIB, GIB, flags=PMEM))
     (partly, none) = notes_of(opened, machine([(4 * GIB, 4 * GIB + MIB)]))
-    assert partly == (f"PF_DEV without pmem ({GIB - MIB} bytes are no pmem)",)
-    assert none == ("PF_DEV without pmem (no pmem lies there)",)
+    assert partly == (f"PF_DEV without pmem ({GIB - MIB} bytes are not pmem)",)
+    assert none == ("PF_DEV without pmem (no pmem there)",)
     # Where nothing tells what was pmem, nothing is contradicted.
     assert notes_of(opened, machine([])) == [(), ()]
 

@@ -59,7 +59,7 @@ def test_size_of_an_elfcorehdr_is_not_known_without_configuration(
     problems = Problems()
     found = _crash_elfcorehdr_size(machine(), None, problems)
     assert (found.exists, found.value) == (True, None)
-    assert found.why.startswith("not known")
+    assert found.why.startswith("unknown")
     (problem,) = problems
     assert problem.cause is Cause.FORMAT
 

@@ -86,7 +86,7 @@ def test_no_advice_to_change_nothing_where_their_place_is_not_known() -> None:
     kernel = without_tables()
     item = coverage(places(kernel).value)
     assert (item.location, item.case, item.scope) == (None, None, None)
-    assert "not known" in item.verdict
+    assert "unknown" in item.verdict
     assert decide(kernel.prog, item, Problems()) is Advice.UNKNOWN
 
 

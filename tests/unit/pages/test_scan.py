@@ -443,7 +443,7 @@ def test_an_unknown_mapcount_makes_no_page_pinned() -> None:
     (group,) = [g for g in partial.value.groups if g.mapping is not None]
     assert (group.status, group.pins, group.mapcount) == ("file", None, None)
     assert not partial.complete
-    assert any("is not known" in str(problem) for problem in partial.problems)
+    assert any("is unknown" in str(problem) for problem in partial.problems)
     assert report_of(kernel.prog, chosen=Filter(busy=True)).value.groups == ()
     page = read_page(kernel.prog, FIRST + 511)
     assert (page.value.pins, page.value.pinned) == (None, None)

@@ -59,7 +59,7 @@ def test_a_number_that_could_be_either(prog: Program) -> None:
     both = Kernel("6.1", {})
     both.machine.write(page - page % PAGE, bytes(PAGE))
     found = resolve_page(both.changed(), f"{page:#x}")
-    assert any("pfn: and phys:" in str(problem) for problem in found.problems)
+    assert any("pfn: or phys:" in str(problem) for problem in found.problems)
     assert {problem.cause for problem in found.problems} >= {Cause.NOT_SAVED}
 
 
