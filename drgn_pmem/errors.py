@@ -28,7 +28,7 @@ class FormatError(PmemError, ValueError):
 
 
 class DumpFileError(PmemError, OSError):
-    """A dump file that cannot be opened or read: missing, empty, of another format, cut short."""
+    """A dump file that cannot be opened or read: missing, empty, of another format, truncated."""
 
 
 class MissingDebugInfo(PmemError, LookupError):
@@ -44,8 +44,8 @@ class MissingDebugInfo(PmemError, LookupError):
 
 
 class NotInKernel(MissingDebugInfo):
-    """What the crashed kernel did not have at all, built in or loaded: no debug info has it, and
-    there was none of what it manages."""
+    """The crashed kernel did not have it, built in or loaded: no debug info has it, and there was
+    none of what it manages."""
 
 
 class NotFound(PmemError, LookupError):

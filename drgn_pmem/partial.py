@@ -4,8 +4,8 @@
 Answers that may be incomplete
 ------------------------------
 
-Unknown is never nothing. A dump may lack any byte, so whatever walks it may find only a part, and
-whoever uses that part must know. There is one way to say so: a function that may find only a part
+Unknown is never nothing. A dump may lack any byte, so a walk may find only a part, and its caller
+must know. There is one way to say so: a function that may find only a part
 returns :class:`Partial`, what it found together with every :class:`Problem` it met.
 
 A function that uses several of them gathers their problems in a :class:`Problems`, the only place
@@ -62,9 +62,9 @@ class State(enum.Enum):
     ABSENT = "absent"
     """No segment or bitmap of the dump covers the address."""
     TRUNCATED = "truncated"
-    """The headers promise the bytes, the file ends before them."""
+    """The headers describe the bytes, the file ends before them."""
     UNMAPPED = "unmapped"
-    """The kernel's page tables, read in full from a verified root, map nothing at the virtual
+    """The kernel's page tables, read in full from a verified root, do not map the virtual
     address (never the state of a physical address)."""
     UNKNOWN = "unknown"
     """Where a virtual address is in physical memory cannot be determined, for another reason than a
@@ -77,7 +77,7 @@ _CAUGHT = (PmemError, FaultError, LookupError, AttributeError)
 
 def is_of_dump(error: BaseException) -> bool:
     """
-    Whether an error tells of the dump, not of a mistake in this package. Of a member that the
+    Whether an error is about the dump, not a mistake in this package. For a member that the
     kernel's structure does not have, drgn raises AttributeError, or LookupError itself (none of its
     subclasses).
     """
@@ -94,24 +94,24 @@ class Cause(enum.Enum):
     NOT_SAVED = "not saved"
     """Bytes that the dump does not hold."""
     DAMAGED = "damaged"
-    """Bytes that are there and cannot be what the kernel left: a cyclic list, a wild pointer, an
+    """Bytes that are saved and cannot be what the kernel wrote: a cyclic list, a wild pointer, an
     implausible count."""
     LIMIT = "limit"
-    """A bound of ours was reached."""
+    """A limit of drgn-pmem was reached."""
     NO_DEBUG_INFO = "no debug info"
     """Debug info of the kernel or of a module is not loaded."""
     NOT_IN_KERNEL = "not in this kernel"
     """The crashed kernel has no such type, member or variable."""
     UNSUPPORTED = "unsupported"
-    """It is there, and neither drgn nor drgn-pmem can read it (an architecture, a format)."""
+    """It exists, and neither drgn nor drgn-pmem can read it (an architecture, a format)."""
     INTERRUPTED = "interrupted"
     """The user pressed Ctrl-C."""
     FORMAT = "format"
-    """No dump of this kind can hold it, so its absence makes no answer incomplete."""
+    """No dump of this kind can hold it, so its absence does not make an answer incomplete."""
 
 
 class WalkError(PmemError):
-    """A walk that could not go on; what it found before stands."""
+    """A walk that could not continue; what it found before is valid."""
 
 
 class NotSaved(WalkError):
@@ -136,7 +136,7 @@ class Problem:
 
     cause: Cause
     why: str
-    """In words: what a user reads. Decisions hang on :attr:`cause`, never on this."""
+    """For the user. Decisions depend on :attr:`cause`, never on this."""
     what: str = ""
     """What was read: ``"the task list"``; empty if :attr:`why` says it."""
     state: State | None = None
@@ -165,7 +165,7 @@ class Problem:
     @classmethod
     def of(cls, error: BaseException, what: str = "") -> "Problem":
         """
-        The problem that an error tells of.
+        The problem that an error describes.
 
         :param error: A :class:`~drgn_pmem.errors.PmemError`, or what drgn raises for memory, a
             variable or a member that is not there.
@@ -206,7 +206,7 @@ class Partial(Generic[T_co]):
     What was found, and what is missing from it.
 
     ``for record in partial`` yields the records found, then raises :class:`Incomplete` if there are
-    more that could not be read: a plain loop cannot take a part for the whole.
+    more that could not be read: a plain loop cannot mistake a part for the whole.
     """
 
     value: T_co
@@ -271,10 +271,10 @@ class Problems:
 
     def add(self, problem: "Problem | BaseException", what: str = "") -> None:
         """
-        Note a problem, or the one that an error tells of.
+        Note a problem, or the one that an error describes.
 
-        What the crashed kernel did not have at all (:class:`~drgn_pmem.errors.NotInKernel`) is no
-        problem: then there was none of it.
+        What the crashed kernel did not have at all (:class:`~drgn_pmem.errors.NotInKernel`) is not
+        a problem: then there was none of it.
 
         :param what: What could not be read.
         """
@@ -304,7 +304,7 @@ class Problems:
     @contextlib.contextmanager
     def trying(self, what: str) -> Iterator[None]:
         """
-        A block that may fail for what the dump lacks: the error becomes a problem, the rest of the
+        A block that may fail because of the dump: the error becomes a problem, the rest of the
         block is skipped.
 
         :param what: What the block reads.
@@ -334,7 +334,7 @@ class Problems:
         self, entries: Iterable[T], what: str, into: list[T] | None = None
     ) -> list[T]:
         """
-        All entries, or those until the user presses Ctrl-C: what was found is not thrown away.
+        All entries, or those until the user presses Ctrl-C: what was found is kept.
 
         :param what: What was not finished.
         :param into: List to add them to; a new one if None.

@@ -1,9 +1,9 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-The drgn plugin: makes the commands known to drgn's prompt (``%pmem-list``).
+The drgn plugin: registers the commands with drgn's prompt (``%pmem-list``).
 
-drgn imports this at every start of every user, so it imports nothing: a command's file is loaded
+drgn imports this at every start, so it imports nothing: a command's file is loaded
 when the command is used.
 """
 
@@ -69,12 +69,12 @@ class DrgnCommand:
         except UsageError as error:
             raise CommandArgumentError(escape(str(error))) from error
         except PmemError as error:
-            # drgn prints it as it is, and it may name what the dump holds.
+            # drgn prints it unescaped, and it may contain text from the dump.
             error.args = (escape(str(error)),)
             raise
         return None if answer is None else answer.records
 
 
-# Registering twice is harmless: the same name leads to the same command.
+# Registering twice is harmless: the name maps to the same command.
 for _name in command_names():
     DEFAULT_COMMAND_NAMESPACE.register(_name, DrgnCommand(_name))

@@ -5,7 +5,7 @@ Ranges
 ------
 
 The half-open range and the set of ranges that every layer uses for addresses: union, intersection,
-difference, overlap, and which of several stacked ranges is on top where.
+difference, overlap, and which of several overlapping ranges wins.
 """
 
 from bisect import bisect_right
@@ -169,14 +169,14 @@ def paint(starts: "U64", lasts: "U64") -> "tuple[U64, U64, Index]":
         below its start.
     :return: Starts, lasts and the index of the winning range of each piece, sorted by start.
     """
-    import numpy as np  # on use: what has only ranges does not wait for it
+    import numpy as np  # on use: callers with only ranges do not import it
 
     if len(starts) == 0:
         return starts, lasts, np.empty(0, np.int64)
     order = np.argsort(starts, kind="stable")
     begin, last = starts[order], lasts[order]
     reach = np.maximum.accumulate(last)
-    # Most ranges of a real dump overlap nothing: only clusters of several are swept one by one.
+    # Most ranges of a real dump overlap nothing: only clusters of several are swept.
     cluster = np.concatenate(([0], np.flatnonzero(begin[1:] > reach[:-1]) + 1, [len(begin)]))
     sizes = np.diff(cluster)
     alone = cluster[:-1][sizes == 1]
@@ -197,8 +197,7 @@ def paint(starts: "U64", lasts: "U64") -> "tuple[U64, U64, Index]":
 
 
 def _sweep(starts: list[int], lasts: list[int], index: list[int]) -> list[tuple[int, int, int]]:
-    """Sweep over ranges sorted by start; every step takes one in or ends one, so it is O(n log n)
-    for any input."""
+    """Sweep over ranges sorted by start; every step adds or ends one: O(n log n) for any input."""
     pieces: list[tuple[int, int, int]] = []
     heap: list[tuple[int, int]] = []
     position = starts[0]

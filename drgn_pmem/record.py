@@ -4,7 +4,7 @@
 Records
 -------
 
-What functions answer: frozen dataclasses with keyword-only fields. How a field is shown is declared
+What functions return: frozen dataclasses with keyword-only fields. How a field is shown is declared
 at the field, once; JSON, ``repr`` and HTML come from that::
 
     class Range(Record):
@@ -45,7 +45,7 @@ class Show(enum.Enum):
     ADDRESS = "address"
     """In hexadecimal: ``"0x1000"`` in JSON, ``0x1000`` in ``repr``; also each of several."""
     SIZE = "size"
-    """bytes: a number in JSON, human-readable where a table is for people."""
+    """bytes: a number in JSON, human-readable in tables and ``repr`` where asked for."""
     HIDDEN = "hidden"
     """Not at all, and not compared: drgn objects, indexes."""
 

@@ -54,7 +54,7 @@ _logger = logging.getLogger("drgn_pmem")
 
 @dataclass(frozen=True)
 class Target:
-    """An open program, and what the user must know about how it was opened."""
+    """An open program, and notes about how it was opened."""
 
     prog: drgn.Program
     name: str
@@ -144,7 +144,7 @@ def open_corrected(open_with: Callable[[bytes | None], Target], text: bytes | No
     offset = corrected_kernel_offset(target.prog)
     if offset is None:
         reason = refuse_unfit(target.prog)
-        target.notes.append(f"{target.name}: {reason}; what needs an address translated fails")
+        target.notes.append(f"{target.name}: {reason}; what needs address translation fails")
         return target
     old = target.prog["VMCOREINFO"].string_()
     target = open_with(_KERNEL_OFFSET.sub(b"", old) + b"KERNELOFFSET=%x\n" % offset)
@@ -189,7 +189,7 @@ def open_core(
         prog, lines = open_program(paths[0], vmcoreinfo=vmcoreinfo, architecture=architecture)
     reason = refuse_unfit(prog)
     if reason is not None:
-        lines.append(f"{' '.join(paths)}: {reason}; what needs an address translated fails")
+        lines.append(f"{' '.join(paths)}: {reason}; what needs address translation fails")
     return prog, lines
 
 
@@ -245,15 +245,15 @@ def _open_images(
 
 def _open_plainly(path: str) -> drgn.Program | None:
     """
-    Open what drgn itself opens well: the usual dump. That needs none of what
-    :func:`~drgn_pmem.dumpfile.program.open_program` does, nor the import of numpy.
+    Open a usual dump with drgn alone. That needs neither
+    :func:`~drgn_pmem.dumpfile.program.open_program` nor the import of numpy.
     """
     prog = drgn.Program()
     try:
         prog.set_core_dump(path)
         prog["VMCOREINFO"]
     except Exception:
-        # drgn has no class for errors of libelf; whatever it is, open_program says what helps.
+        # drgn has no class for errors of libelf; open_program reports the error.
         return None
     return prog if prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL else None
 
@@ -327,7 +327,7 @@ def find_architecture(name: str | None) -> drgn.Architecture | None:
     try:
         return drgn.Architecture[name.upper()]
     except KeyError:
-        raise UsageError(f"drgn knows no architecture {name!r}") from None
+        raise UsageError(f"unknown architecture {name!r}") from None
 
 
 def vmcoreinfo_value(prog: drgn.Program, key: str) -> str | None:
@@ -351,7 +351,7 @@ def _describe_kernel(prog: drgn.Program) -> str:
 def check_symbols(prog: drgn.Program, paths: Sequence[str]) -> None:
     """
     Check that files of debug info can be those of a dump. drgn ignores a vmlinux of another build
-    with a warning; every answer would then fail for a reason that is no longer on the screen.
+    with a warning; every answer would then fail without that warning.
 
     :raises PmemError: saying what is wrong with a file
     """

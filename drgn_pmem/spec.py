@@ -88,7 +88,7 @@ class Argument:
 
 @dataclass
 class Answer:
-    """What a command found: records, and what a reader must know about them."""
+    """The answer of a command: records, notes and problems."""
 
     records: Sequence[Any]
     notes: list[str] = field(default_factory=list)
@@ -438,9 +438,10 @@ def layout(records: Iterable[Any], fields: Sequence[Field]) -> str:
 
 def paragraph(line: str, stream: TextIO | None = None) -> str:
     """
-    A line of prose, broken between words where it is longer than the terminal is wide.
+    A line of text, broken between words where it is longer than the terminal is wide.
 
-    :param stream: Where it goes; standard output if None. What goes to no terminal stays whole.
+    :param stream: Where it goes; standard output if None. It is not broken if that is not a
+        terminal.
     """
     import textwrap
 

@@ -65,8 +65,8 @@ class BootRegion(Record):
 
 
 class FwDump(Record):
-    """``struct fw_dump``, the kernel's own record of its dump. All addresses are physical, unless
-    they are said to be virtual; all sizes bytes."""
+    """``struct fw_dump``, the kernel's own record of its dump. Addresses are physical unless
+    stated otherwise; sizes are in bytes."""
 
     platform: FadumpPlatform | None
     """None if the kernel has chosen none."""
@@ -120,7 +120,7 @@ class FwDump(Record):
 
 
 class FadumpLayout(Record):
-    """How this kernel lays out its crash info header."""
+    """Layout of this kernel's crash info header."""
 
     name: str
     """``"FADMPINF"``, ``"FADMPSIG"`` or ``"FADMPSIG-v7"``"""
@@ -199,10 +199,10 @@ def _platform(prog: Program, ops: int) -> FadumpPlatform | None:
 
 
 def _boot_regions(conf: Object) -> tuple[BootRegion, ...]:
-    """Regions are copied one after the other, whatever holes are between them."""
+    """Regions are copied one after the other, without the holes between them."""
     count = conf.boot_mem_regs_cnt.value_()
     if count > min(_MAX_REGIONS, conf.boot_mem_addr.type_.length or 0):
-        raise WalkError(f"fw_dump: implausible count {count}: more boot regions than it can hold")
+        raise WalkError(f"fw_dump: implausible count {count}: more boot regions than fit")
     destination = conf.boot_mem_dest_addr.value_()
     regions = []
     for index in range(count):
@@ -277,7 +277,7 @@ def firmware_structure(prog: Program) -> RtasFadumpMem | None:
     The sections that the kernel registered with RTAS, or that the firmware handed to the capture
     kernel; None on powernv.
 
-    :raises FormatError: if they make no sense
+    :raises FormatError: if they are invalid
     :raises NotSaved: if they cannot be read
     """
     if not has_type(prog, "struct rtas_fadump_mem_struct"):

@@ -128,7 +128,7 @@ def _resource(entry: Object, depth: int, problems: Problems) -> Resource:
     try:
         name = entry.name.string_().decode("utf-8", "backslashreplace") if entry.name else None
     except FaultError as error:
-        # The range counts, also that of a removed module's resource whose name is gone.
+        # The range matters, even if the name is gone with a removed module.
         name = None
         problems.add(error, f"iomem_resource: name of {start:#x}-{end:#x}")
     return Resource(

@@ -4,8 +4,8 @@
 kexec
 -----
 
-The crash kernel as it was loaded, and everything of the crashed kernel that an elfcorehdr is built
-from: reservations, per-CPU notes, the vmcoreinfo note, the place of the kernel image.
+The loaded crash kernel, and everything in the crashed kernel that an elfcorehdr is built from:
+reservations, per-CPU notes, the vmcoreinfo note, the place of the kernel image.
 
 Sources: ``struct kimage`` in include/linux/kexec.h, kernel/kexec_core.c, kernel/crash_core.c
 (before 6.9 kernel/kexec_file.c), arch/x86/kernel/crash.c. ``elf_headers`` is not read: every
@@ -101,7 +101,7 @@ class KexecSegment(Record):
 
 
 class BackupRegion(Record):
-    """Low memory that the crash kernel needs, so that it is copied away before it starts."""
+    """Low memory that the crash kernel needs; it is copied away before that starts."""
 
     start: int = shown(Show.ADDRESS)
     """Where it was."""
@@ -130,9 +130,9 @@ class CrashImage(Record):
     elf_load_addr: int | None = shown(Show.ADDRESS)
     """Physical address of the elfcorehdr (kexec_file_load only)."""
     hotplug_support: bool | None
-    """May the kernel update the elfcorehdr; None: it has no crash hotplug."""
+    """Whether the kernel may update the elfcorehdr; None without crash hotplug."""
     hotplug_member: str | None = shown(json=False)
-    """What this kernel calls that bit: ``hotplug_support`` or ``update_elfcorehdr``."""
+    """This kernel's name of that bit: ``hotplug_support`` or ``update_elfcorehdr``."""
     elfcorehdr_index: int | None
     """Segment of the elfcorehdr; -1 if the kernel has not looked for it yet."""
     elfcorehdr_updated: bool | None
@@ -223,7 +223,7 @@ def _segments(image: Object) -> Iterator[KexecSegment]:
     slots = image.segment.type_.length or 0
     count = image.nr_segments.value_()
     if count > slots:
-        raise WalkError(f"kexec_crash_image: {count} segments, it has room for {slots}")
+        raise WalkError(f"kexec_crash_image: implausible {count} segments, the maximum is {slots}")
     for index in range(count):
         segment = image.segment[index]
         yield KexecSegment(
@@ -276,7 +276,7 @@ def physical_of(prog: Program, virtual: int, what: str) -> int:
     """
     Physical address of a kernel virtual address, by the kernel's page tables.
 
-    :param what: What lies there, for the message.
+    :param what: What is there, for the message.
     :raises NotSaved: if nothing is mapped there or that cannot be determined; the message says
         which
     """
@@ -310,7 +310,7 @@ def read_physical(prog: Program, physical: int, size: int) -> bytes:
 
 def crash_reservations(prog: Program) -> Partial[list[NamedRange]]:
     """
-    Memory that is set aside for the crash kernel, in the order in which it is cut out of the
+    Memory reserved for the crash kernel, in the order in which it is cut out of the
     elfcorehdr: ``crashk_res``, ``crashk_low_res`` and (since 6.17) the CMA ranges.
     """
     problems = Problems()
@@ -339,7 +339,7 @@ def _cma_ranges(prog: Program, problems: Problems) -> Iterator[NamedRange]:
     count = find_variable(prog, "crashk_cma_cnt", "vmlinux").value_()
     room = ranges.type_.length or 0
     if not 0 <= count <= room:
-        why = f"implausible crashk_cma_cnt {count}: there is room for {room}"
+        why = f"implausible crashk_cma_cnt {count}: the maximum is {room}"
         problems.add(Problem(cause=Cause.DAMAGED, why=why))
     for index in range(min(count, room)):
         yield _named(f"crashk_cma_ranges[{index}]", ranges[index].read_())
@@ -377,7 +377,7 @@ def crash_notes(prog: Program) -> list[CrashNote]:
 def vmcoreinfo_note(prog: Program) -> NamedRange:
     """
     The vmcoreinfo note. Its size is fixed by PAGE_SIZE (``VMCOREINFO_NOTE_SIZE`` in
-    include/linux/vmcore_info.h), however little of it is used.
+    include/linux/vmcore_info.h), whatever part of it is used.
 
     :raises NotFound: if the kernel has not set it up
     :raises NotSaved: if its place cannot be determined
@@ -404,7 +404,7 @@ def kernel_text(prog: Program) -> KernelText:
     start, end = symbol_address(prog, "_text"), _kernel_end(prog)
     if start is None or end is None or end <= start:
         raise MissingDebugInfo(
-            "_text and _end are not known: no debug info of the kernel is loaded (-s VMLINUX)",
+            "_text and _end are unknown: no debug info of the kernel is loaded (-s VMLINUX)",
             "vmlinux",
         )
     return KernelText(virtual=start, physical=physical_of(prog, start, "_text"), size=end - start)
@@ -413,8 +413,8 @@ def kernel_text(prog: Program) -> KernelText:
 def _kernel_end(prog: Program) -> int | None:
     """
     ``_end`` is past the last byte of the kernel (on arm64 far past: the page tables of early boot
-    lie between, in no section), so drgn counts it to no module and leaves it where it was linked
-    (KASLR): relocate it as the kernel's module is.
+    are between, in no section), so drgn assigns it to no module and does not relocate it (KASLR):
+    relocate it as the kernel's module is.
     """
     end = symbol_address(prog, "_end")
     if end is None:
@@ -433,8 +433,8 @@ def elfcorehdr_segment(prog: Program, image: CrashImage) -> KexecSegment | None:
     """
     The segment of the crash image that holds the elfcorehdr; None if none does.
 
-    kexec_file_load leaves its address in the image; after kexec_load the kernel itself knows it
-    only once a hotplug event made it look, so the segments are searched for an ELF core header,
+    kexec_file_load leaves its address in the image; after kexec_load the kernel itself finds it
+    only at the first hotplug event, so the segments are searched for an ELF core header,
     which needs a dump that holds the crash kernel's reservation.
 
     :raises NotSaved: if a segment that may hold it cannot be read
@@ -462,7 +462,7 @@ def _is_core_header(prog: Program, segment: KexecSegment) -> bool:
     if segment.size < 20:
         return False
     start = read_physical(prog, segment.physical, 20)
-    # The kernel image itself may be an ELF file too: the type tells.
+    # The kernel image may be an ELF file too: the type distinguishes them.
     return start[:4] == _ELF_MAGIC and _ET_CORE in (
         int.from_bytes(start[16:18], "little"),
         int.from_bytes(start[16:18], "big"),

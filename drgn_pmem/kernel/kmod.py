@@ -4,8 +4,8 @@
 Kernel modules
 --------------
 
-Which modules the crashed kernel had loaded, of which of them the debug info is not loaded here, and
-where a user gets it. What is built in, or was not loaded, lacks nothing.
+Which modules the crashed kernel had loaded, which of them have no debug info here, and where to
+get it. Modules that are built in or were not loaded are not missing.
 """
 
 from collections.abc import Iterable, Iterator
@@ -44,8 +44,8 @@ _PACKAGES = (
     # SUSE
     (r"-(default|64kb)$", "kernel-{1}-debuginfo"),
 )  # fmt: skip
-"""What a distribution calls its kernels (``uname -r``) -> the package with their debug info. Only
-the name of a package depends on it, no answer."""
+"""Pattern of a distribution's ``uname -r`` -> the package with the debug info. Used only to name
+the package."""
 
 
 def debug_package(release: str) -> str | None:
@@ -53,9 +53,9 @@ def debug_package(release: str) -> str | None:
     Package with the debug info of a distribution's kernel and of its modules.
 
     :param release: ``uname -r``
-    :return: None if the release looks like no distribution's that is known here
+    :return: None if the release matches no known distribution
     """
-    # It comes out of the dump and goes into a command that the user may run.
+    # It comes from the dump and goes into a command that the user may run.
     if not re.fullmatch(r"[\w.+~-]+", release, re.ASCII):
         return None
     for pattern, package in _PACKAGES:
@@ -114,7 +114,7 @@ def has_no_module(prog: Program, name: str, exported: str) -> bool:
     :param name: As in ``lsmod``.
     :param exported: A function that it has had in every version.
     """
-    # A symbol table that does not know panic() says nothing.
+    # A symbol table without panic() proves nothing.
     return (
         modules_known(prog)
         and name not in Problems().take(_loaded(prog))
@@ -158,7 +158,7 @@ def lacking_modules(prog: Program, wanted: Iterable[str]) -> list[str]:
 
 
 def how_to_get_modules(prog: Program) -> str:
-    """Where to get the debug info of modules, and how to give it to us: half a sentence."""
+    """How to get the debug info of modules and load it, as part of a sentence."""
     return _install(prog) + (
         "give their files (.ko or .ko.debug) with -s, or the folder with them with "
         "--debug-directory"

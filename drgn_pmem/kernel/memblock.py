@@ -52,7 +52,7 @@ class MemblockRegion(Record):
 
 def memblock_is_kept(prog: Program) -> bool:
     """
-    Whether ``memblock`` outlives the boot (``CONFIG_ARCH_KEEP_MEMBLOCK``): without that it lies in
+    Whether ``memblock`` outlives the boot (``CONFIG_ARCH_KEEP_MEMBLOCK``): without that it is in
     the init section, whose pages the kernel frees.
 
     :raises MissingDebugInfo: without debug info or symbol table of vmlinux
@@ -62,7 +62,7 @@ def memblock_is_kept(prog: Program) -> bool:
         start, end = prog.symbol("__init_begin").address, prog.symbol("__init_end").address
     except LookupError:
         raise MissingDebugInfo(
-            "whether the kernel kept memblock after boot is not known: the symbol table of vmlinux "
+            "whether the kernel kept memblock after boot is unknown: the symbol table of vmlinux "
             "is not loaded (-s VMLINUX)",
             "vmlinux",
         ) from None
@@ -85,7 +85,7 @@ def for_each_memblock_region(prog: Program) -> Partial[list[MemblockRegion]]:
         count = table.cnt.value_()
         # cnt is checked against max too: one of the two may be what is damaged
         if count > min(table.max.value_(), _MAX_REGIONS):
-            raise WalkError(f"implausible count {count}: more regions than it can hold")
+            raise WalkError(f"implausible count {count}: more regions than fit")
         for index in range(count):
             try:
                 region = table.regions[index].read_()

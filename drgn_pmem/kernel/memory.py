@@ -4,10 +4,9 @@
 Memory of the crashed kernel
 ----------------------------
 
-Raw reads that never answer from bytes that are not in the dump (slab pages can be left out, and
-drgn would read zeroes there: see :mod:`drgn_pmem.dumpfile.faults`). Reading a structure's bytes
-once and unpacking the members that are wanted is what makes walks over a hundred thousand inodes
-and xarray nodes fast enough.
+Raw reads that never return bytes that are not in the dump (slab pages can be left out, and drgn
+would read zeroes there: see :mod:`drgn_pmem.dumpfile.faults`). A structure is read once and the
+needed members are unpacked: fast enough for a hundred thousand inodes and xarray nodes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -74,7 +73,7 @@ class Memory:
         :param address: Virtual address.
         :param size: bytes
         :raises NotSaved: if any of it is not in the dump; its state says in which way
-        :raises BadAddress: if it is no memory of the kernel
+        :raises BadAddress: if it is not kernel memory
         """
         address &= self.word_mask
         try:
@@ -110,14 +109,14 @@ class Memory:
 
 
 class BadAddress(WalkError):
-    """A pointer that points to no memory of the kernel."""
+    """A pointer that does not point to kernel memory."""
 
 
 def _unreadable(prog: Program, address: int, size: int, error: Exception) -> WalkError:
-    """What it means that drgn cannot read an address."""
+    """The error for an address that drgn cannot read."""
     text = f"cannot read {address:#x}: {_fault_text(error)}"
     if not is_kernel_address(prog, address, size):
-        return BadAddress(f"{address:#x} is no address of the kernel: damaged")
+        return BadAddress(f"{address:#x} is not a kernel address: damaged")
     try:
         parts = kernel_coverage(prog, address, size)
     except DumpFileError:
@@ -249,12 +248,12 @@ class Layout:
         }
 
     def object(self, address: int) -> Object:
-        """The structure as a drgn pointer, to go on from in Python."""
+        """The structure as a drgn pointer."""
         return Object(self.memory.prog, self.memory.prog.pointer_type(self.type), address)
 
 
 def _named(nodes: Iterable[int], what: str) -> Iterator[int]:
-    """Say what was walked where it could not be read."""
+    """Name the walk in its errors."""
     try:
         yield from nodes
     except NotSaved as error:
@@ -272,7 +271,7 @@ def _bounded(nodes: Iterable[int], what: str, limit: int) -> Iterator[int]:
                 f"{what}: stopped after {count} entries: the list is cyclic at {node:#x}"
             )
         if count >= limit:
-            raise WalkError(f"{what}: stopped after {limit} entries: too many to be sound")
+            raise WalkError(f"{what}: stopped after {limit} entries: implausible number")
         steps += 1
         if steps == window:
             mark, steps, window = node, 0, window * 2
@@ -294,7 +293,7 @@ def list_nodes(memory: Memory, head: int, what: str, limit: int = LIMIT) -> Iter
         node = memory.word(head)
         while node != head:
             if not node:
-                raise WalkError(f"{what}: the list at {head:#x} is cut: it has a NULL pointer")
+                raise WalkError(f"{what}: the list at {head:#x} is damaged: it has a NULL pointer")
             yield node
             node = memory.word(node)
 

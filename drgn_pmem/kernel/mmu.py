@@ -6,7 +6,7 @@ MMU
 
 How the kernel's own page tables are laid out: where the top one is, how many bits each level
 translates, what an entry means. All of it comes from vmcoreinfo, so that it works without debug
-info. Only what an entry says of the physical address is decoded, not its permissions.
+info. Only the physical address of an entry is decoded, not its permissions.
 
 Sources: arch/x86/include/asm/pgtable_types.h, arch/arm64/include/asm/pgtable-hwdef.h,
 arch/powerpc/include/asm/book3s/64/radix.h.
@@ -60,7 +60,7 @@ class Decoded:
     table: "Flags"
     """Points to a table of the next level."""
     physical: "Words"
-    """What the entry maps or points to; meaningless where it does neither."""
+    """What the entry maps or points to; undefined where it does neither."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ def _find_aarch64(prog: Program, info: Vmcoreinfo) -> Mmu | None:
     if page_shift not in (12, 14, 16) or top is None or voffset is None or bits is None:
         return None
     # VA_BITS is what the kernel was configured for. Since Linux kernel commit bbdbc11804ff
-    # ("arm64/crash_core: Export TCR_EL1.T1SZ in vmcoreinfo") (in v5.9), TCR_EL1_T1SZ tells what it
-    # runs with. With 64K pages swapper_pg_dir is laid out for the configured size all the same
+    # ("arm64/crash_core: Export TCR_EL1.T1SZ in vmcoreinfo") (in v5.9), TCR_EL1_T1SZ has the
+    # value in use. With 64K pages swapper_pg_dir is laid out for the configured size all the same
     # (TTBR1 is offset into it); with 4K and 16K pages a level goes away.
     t1sz = info.numbers.get("TCR_EL1_T1SZ")
     if page_shift != 16 and t1sz:
@@ -173,7 +173,7 @@ def _find_aarch64(prog: Program, info: Vmcoreinfo) -> Mmu | None:
         else:
             leaf, table = kind == 1, kind == 3
         physical = (entries & low) | ((entries & high) << high_shift)
-        # A block's address is aligned to its size; below it are attributes.
+        # A block's address is aligned to its size; the bits below are attributes.
         return Decoded(leaf, table, np.where(leaf, physical & _mask(64, shift), physical))
 
     return Mmu(
@@ -187,7 +187,7 @@ def _find_aarch64(prog: Program, info: Vmcoreinfo) -> Mmu | None:
 
 
 def is_kernel_address(prog: Program, address: int, size: int = 1) -> bool:
-    """Whether kernel memory can be at an address at all; True where that is not known."""
+    """Whether kernel memory can be at an address; True if unknown."""
     if address < 0 or address + size > 1 << 64:
         return False
     if prog.platform is not None and prog.platform.arch == Architecture.PPC64:
@@ -206,10 +206,11 @@ _LEAST_PHYSICAL_BITS = 32
 
 def physical_end(prog: Program) -> int:
     """
-    Where physical memory ends at the latest, exclusive: what begins or ends after it is damaged.
+    Upper bound of physical memory, exclusive: what begins or ends after it is damaged.
 
     Since Linux kernel commit 1d50e5d0c505 ("crash_core, vmcoreinfo: Append 'MAX_PHYSMEM_BITS' to
-    vmcoreinfo") (in v5.9), the kernel says how many bits; before, the most of the architecture.
+    vmcoreinfo") (in v5.9), vmcoreinfo has the number of bits; before, the maximum of the
+    architecture.
     """
     arch = prog.platform.arch if prog.platform is not None else Architecture.UNKNOWN
     most = _PHYSICAL_BITS.get(arch, 57)
@@ -229,7 +230,7 @@ def physical_range(prog: Program, start: int, last: int, what: str) -> Range:
     most = physical_end(prog)
     if not start <= last + 1 <= most:
         raise WalkError(
-            f"{what}: {start:#x}-{last:#x} is no range of physical memory, which ends at "
+            f"{what}: {start:#x}-{last:#x} is not a range of physical memory, which ends at "
             f"{most:#x}: damaged"
         )
     return Range(start, last + 1)

@@ -39,18 +39,18 @@ _MAX_ORDER = 30
 """Order of a compound page above which it is implausible (1 TiB of 4K pages is 28)."""
 
 _ZEROES = (
-    "the struct page reads as zeroes, which no initialised one of a device does: "
+    "the struct page reads as zeroes, which an initialised one of a device never does: "
     "makedumpfile left it out"
 )
 _OVERWRITTEN = (
     "written after the crash: it points to no page map of this kernel (a capture kernel that binds "
-    "the namespace makes its struct pages anew)"
+    "the namespace initialises its struct pages again)"
 )
 _NOT_CHECKED = (
     "not all page maps of the kernel could be read, and it points to none of those that could: "
     "whether it was written after the crash is not known"
 )
-_TORN = "a tail page whose head is nowhere near it: overwritten or corrupt"
+_TORN = "a tail page with an implausible head: overwritten or corrupt"
 _NEVER = "reserved for the info block: the kernel never initialised this struct page"
 
 _FS_DAX = "MEMORY_DEVICE_FS_DAX"
@@ -64,7 +64,7 @@ _DAX_SHARED = 1
 class PageState(Record):
     """
     One page by its struct page. A field is None where the dump, the debug info or this kernel does
-    not have it; everything that a compound page keeps in its head is taken from there.
+    not have it; fields that a compound page keeps in its head are read from there.
     """
 
     pfn: int
@@ -90,7 +90,7 @@ class PageState(Record):
     mapcount: int | None = None
     """Page table entries that map the folio; None where the kernel does not keep it for pmem."""
     pins: int | None = None
-    """References beyond idle and mappings: who holds the page. FOLL_PIN counts 1024 each on small
+    """References beyond idle and mappings (pins). FOLL_PIN counts 1024 each on small
     pages. None if one of the two counts is not known."""
     mapping: int | None = shown(Show.ADDRESS, default=None)
     """``mapping`` as it is stored in the head: 1 for a shared extent, 0 for none."""
@@ -121,7 +121,7 @@ class PageState(Record):
 
     @property
     def pinned(self) -> bool | None:
-        """Someone holds the page beyond idle and its mappings; None if that is not known."""
+        """Whether there are references beyond idle and its mappings; None if unknown."""
         return None if self.pins is None else self.pins > 0
 
     @property
@@ -145,17 +145,17 @@ def pages_pgmap(prog: Program) -> Partial[list[Pgmap]]:
 
 def idle_refcount(prog: Program, type: str = _FS_DAX) -> int:
     """
-    ``_refcount`` of a page that nobody uses.
+    ``_refcount`` of an idle page.
 
     :param type: ``enum memory_type`` of its page map; device DAX stays at 1 on every kernel.
-    :raises MissingDebugInfo: if there is only vmcoreinfo, and it does not say
+    :raises MissingDebugInfo: if there is only vmcoreinfo, which does not have it
     """
     generation = page_layout(prog).generation
     if type != _FS_DAX:
         return 1
     if generation is None:
         raise MissingDebugInfo(
-            "the idle reference count of fsdax pages is not known without debug info (-s VMLINUX)",
+            "the idle reference count of fsdax pages needs debug info (-s VMLINUX)",
             "vmlinux",
         )
     return 0 if generation is DaxGeneration.FOLIO else 1
@@ -174,8 +174,8 @@ def flag_names(prog: Program, flags: int) -> tuple[str, ...]:
 
 def read_page(prog: Program, pfn: int) -> Partial[PageState]:
     """
-    Decode the struct page of a PFN. Never guesses: if its bytes are not in the dump, the record
-    says so in ``state`` and ``reason``, and the problems say it too.
+    Decode the struct page of a PFN. Never guesses: if its bytes are not in the dump, ``state``
+    and ``reason`` of the record say so, and so does a problem.
 
     :param pfn: PFN
     :raises MissingDebugInfo: if the layout of struct page is not known at all
@@ -363,12 +363,12 @@ class _Reader:
             answer["mapcount"] = mapped = self._mapcount(head_pfn, head, order)
         idle = self._problems.attempt("pins", lambda: idle_refcount(self._prog, pgmap.type))
         if layout.generation is not None and idle is not None and mapped is not None:
-            # A reference count that was never taken is no pin: the struct page is damaged.
+            # An impossible reference count is not a pin: the struct page is damaged.
             answer["pins"] = max(0, refcount - idle - mapped)
         return answer
 
     def _is_shared(self, mapping: int, index: int) -> bool | None:
-        # A count of zero: 6.1 leaves the mark on a page whose last sharer has gone.
+        # A count of zero: 6.1 leaves the mark on a page after its last sharer is gone.
         if mapping == _DAX_SHARED:
             return 0 < index < 1 << 63
         if mapping == 0 and self._layout.generation is not DaxGeneration.MAPPING:
@@ -428,7 +428,7 @@ class _Reader:
             except NotSaved as error:
                 unknown |= error.state is not State.UNMAPPED
         if unknown:
-            self._unknown("whether its neighbours share its memory is not known", Cause.NOT_SAVED)
+            self._unknown("whether its neighbours share its memory is unknown", Cause.NOT_SAVED)
         return None if unknown else False
 
     def _flag_names(self, flags: int, tail: bool) -> tuple[str, ...] | None:

@@ -7,7 +7,7 @@ Layout of struct page
 Where the words of ``struct page`` that matter for persistent memory are, and the vmemmap, in this
 kernel: from debug info, or from vmcoreinfo alone. Source: include/linux/mm_types.h.
 
-Three generations of fsdax pages are told apart by members, never by version:
+Three generations of fsdax pages are distinguished by members, never by version:
 
 =============================  =========================  ================  ========  =============
 generation                     how it is known            shared extent     count     idle refcount
@@ -19,7 +19,7 @@ before 6.15 (``MAPPING``)      ``struct folio`` without   ``mapping == 1``  inde
 =============================  =========================  ================  ========  =============
 
 (``PAGE_MAPPING_DAX_COW`` of 6.0 and ``PAGE_MAPPING_DAX_SHARED`` of 6.3 are both ``mapping == 1``;
-``page->share`` of 6.3 is a union with ``index``; before 6.0 nothing was ever shared.)
+``page->share`` of 6.3 is a union with ``index``; before 6.0 nothing was shared.)
 """
 
 import enum
@@ -69,7 +69,7 @@ class PageLayout(Record):
     word: int
     """The word of ``lru.next``: pgmap, or the head of a tail page with bit 0 set."""
     generation: DaxGeneration | None
-    """None: only vmcoreinfo is known, which does not say."""
+    """None: there is only vmcoreinfo, which does not have it."""
     head_is_mask: bool
     """The word of a tail page is a mask for its address, not the address of the head. Since Linux
     kernel commit 8c846c879e22 ("mm: rework compound_head() for power-of-2 sizeof(struct page)")
@@ -233,7 +233,7 @@ def _from_vmcoreinfo(prog: Program) -> PageLayout:
         value = table.get(name)
         if value is None or not 0 <= value < 4096:
             raise MissingDebugInfo(
-                f"the layout of struct page is not known: no debug info of the kernel is loaded "
+                f"the layout of struct page is unknown: no debug info of the kernel is loaded "
                 f"(-s VMLINUX) and VMCOREINFO has no plausible {name}"
             )
         return value
@@ -256,7 +256,7 @@ def _from_vmcoreinfo(prog: Program) -> PageLayout:
         # index of DAX pages; without it, it could be either.
         keeps_index="prb" in info.symbols or "page.compound_info" in info.offsets,
         word=need(info.offsets, "page.lru"),
-        # compound_info is younger than folio->share; without it, it could be either.
+        # compound_info is newer than folio->share; without it, it could be either.
         generation=DaxGeneration.FOLIO if "page.compound_info" in info.offsets else None,
         head_is_mask=False,
         head_bit=_flag(prog, "PG_head"),
@@ -282,14 +282,13 @@ def _vmemmap(prog: Program) -> int:
     if found is None:
         why = next((f"{problem}; " for problem in problems), "")
         raise MissingDebugInfo(
-            f"the address of the vmemmap is not known: {why}load the kernel's debug info "
-            "(-s VMLINUX)"
+            f"the address of the vmemmap is unknown: {why}load the kernel's debug info (-s VMLINUX)"
         )
     return found
 
 
 def _vmemmap_from_sections(prog: Program, info: Vmcoreinfo, problems: Problems) -> int | None:
-    """Every present ``mem_section`` holds it, encoded; the first one that can be read will do."""
+    """Every present ``mem_section`` has it, encoded; the first readable one is used."""
     roots_at, roots = info.symbols.get("mem_section"), info.lengths.get("mem_section")
     size, offset = info.sizes.get("mem_section"), info.offsets.get("mem_section.section_mem_map")
     page_size = info.page_size

@@ -6,14 +6,14 @@ Kernel page tables
 
 Where kernel virtual addresses are in physical memory, by the page tables, on every architecture:
 the one address translation of this package. The struct pages of persistent memory may be on the
-pmem itself, in RAM, or both by turns; only the page tables of the vmemmap say where.
+pmem itself, in RAM, or both in turn; only the page tables of the vmemmap show where.
 
-What is not mapped and what is not known are kept apart: ``UNMAPPED`` is said only if the tables
-were read in full, from a root that was verified (:mod:`drgn_pmem.kernel.root`). A table that was
-not saved, vmcoreinfo that does not fit the memory, an unreadable ``vmemmap_list`` have a state and
-a reason of their own.
+Unmapped and unknown are distinct: ``UNMAPPED`` is returned only if the tables were read in full,
+from a root that was verified (:mod:`drgn_pmem.kernel.root`). A table that was not saved, vmcoreinfo
+that does not fit the memory, an unreadable ``vmemmap_list`` have a state and a reason of their own.
 
-:func:`kernel_coverage` says of virtual addresses what the dump holds: page tables first, then the
+:func:`kernel_coverage` returns what the dump holds of virtual addresses: page tables first, then
+    the
 coverage of the physical memory that they map.
 """
 
@@ -59,7 +59,7 @@ def translate(prog: Program, virtual: int) -> int:
     :raises NotSaved: if nothing is mapped there (its state is ``UNMAPPED``) or that is not known
     """
     if not 0 <= virtual < 1 << 64:
-        raise WalkError(f"{virtual:#x} is no address")
+        raise WalkError(f"{virtual:#x} is not an address")
     extent = next(for_each_extent(prog, virtual, virtual + 1))
     if extent.physical is None:
         raise _not_saved(extent)

@@ -4,8 +4,8 @@
 The root of the page tables, verified
 -------------------------------------
 
-vmcoreinfo says where the kernel's page tables begin, and it may be that of another boot, of another
-kernel or of a hypervisor's imagination. Before any address is translated, something known is read
+vmcoreinfo has the address of the kernel's page tables, and it may be that of another boot or
+kernel, or a wrong one made by a hypervisor. Before any address is translated, a known value is read
 through the tables: the kernel's release in ``init_uts_ns`` has to be the note's OSRELEASE; where
 the dump does not hold that page, the tables have to map the top table at its own address.
 
@@ -53,9 +53,9 @@ class Verdict(enum.Enum):
     """Whether vmcoreinfo belongs to the memory of the dump."""
 
     VERIFIED = "verified"
-    """What it says was found in memory, through the page tables."""
+    """Its content was found in memory, through the page tables."""
     UNVERIFIED = "unverified"
-    """The dump does not hold what would show it: translations stand, but nothing is "unmapped"."""
+    """The dump lacks the evidence: translations are used, but nothing is "unmapped"."""
     WRONG = "wrong"
     """Something else is there: no address can be translated."""
 
@@ -114,7 +114,7 @@ def refuse_unfit(prog: Program) -> str | None:
 def corrected_kernel_offset(prog: Program) -> int | None:
     """
     The KERNELOFFSET that belongs to the memory, where that of vmcoreinfo is wrong: by the address
-    of ``init_uts_ns``, which the page tables confirmed, and the debug info of the very build.
+    of ``init_uts_ns``, which the page tables confirmed, and the debug info of the same build.
 
     :return: None if vmcoreinfo has the right one, or the right one cannot be determined
     """
@@ -165,7 +165,7 @@ def walk_process(prog: Program, pgd: int, start: int, end: int) -> Iterator[Exte
             "page tables of processes cannot be walked: vmcoreinfo does not describe those of the "
             "kernel, or the architecture is not supported"
         )
-    # User addresses are below the lowest bit that tells them from the kernel's.
+    # User addresses are below the lowest bit that distinguishes them from kernel addresses.
     top = mmu.levels[0]
     own = replace(mmu, root=pgd, valid=((0, 1 << (top.shift + top.bits)),))
     extents = walk_tables(prog, own, start, end)
@@ -194,12 +194,12 @@ def _walk(prog: Program, start: int, end: int) -> Iterator[Extent]:
     if not radix:
         return walk_hash(prog, start, end)
     if mmu is None:
-        return _linear_only(prog, start, end, "vmcoreinfo does not say where the page tables are")
+        return _linear_only(prog, start, end, "vmcoreinfo has no address of page tables")
     return walk_tables(prog, mmu, start, end)
 
 
 def _linear_only(prog: Program, start: int, end: int, reason: str) -> Iterator[Extent]:
-    """The linear mapping of ppc64 is where it is with either MMU."""
+    """The linear mapping of ppc64 is at the same address with either MMU."""
     low, high = max(start, PPC64_PAGE_OFFSET), min(end, linear_end(prog))
     if low >= high:
         yield not_known(start, end, reason)
@@ -251,7 +251,7 @@ def _features_have_radix(prog: Program) -> bool:
         member = prog.type("struct cpu_spec").member("mmu_features")
     except LookupError:
         raise PmemError(
-            "radix or hash MMU is not known: vmcoreinfo has no NUMBER(RADIX_MMU), the top page "
+            "radix or hash MMU is unknown: vmcoreinfo has no NUMBER(RADIX_MMU), the top page "
             "table was not saved and no debug info of the kernel is loaded (-s VMLINUX)"
         ) from None
     order = "little" if is_little_endian(prog) else "big"
@@ -260,14 +260,14 @@ def _features_have_radix(prog: Program) -> bool:
         size = member.type.size or 4
         data = read_linear(prog, spec + member.offset, size)
     except PmemError as error:
-        raise PmemError(f"radix or hash MMU is not known: cur_cpu_spec: {error}") from None
+        raise PmemError(f"radix or hash MMU is unknown: cur_cpu_spec: {error}") from None
     return bool(int.from_bytes(data, order) & _MMU_FTR_TYPE_RADIX)  # type: ignore[arg-type]
 
 
 def _verify(prog: Program) -> Root:
     info = vmcoreinfo_of(prog)
     if _claims_wrong_mmu(prog, info):
-        return _wrong(info, "its NUMBER(RADIX_MMU) is not what the page tables are")
+        return _wrong(info, "its NUMBER(RADIX_MMU) contradicts the page tables")
     address = info.symbols.get("init_uts_ns")
     if address is None:
         reason = "vmcoreinfo has no SYMBOL(init_uts_ns)"
@@ -289,7 +289,7 @@ def _verify(prog: Program) -> Root:
     if mmu is not None and _maps_itself(prog, mmu, info):
         return Root(verdict=Verdict.VERIFIED, reason=None)
     if fit_of(info, lambda at, size: _read_physical(prog, at, size)) is Fit.NO:
-        return _wrong(info, "the kernel's image is not where it says")
+        return _wrong(info, "the kernel image is not at its address")
     return Root(verdict=Verdict.UNVERIFIED, reason=reason)
 
 
@@ -336,7 +336,7 @@ def _maps_itself(prog: Program, mmu: Mmu, info: Vmcoreinfo) -> bool:
 
 
 def _claims_wrong_mmu(prog: Program, info: Vmcoreinfo) -> bool:
-    """Whether vmcoreinfo says radix where the tables say hash, or the reverse."""
+    """Whether vmcoreinfo has radix where the tables are hash, or the reverse."""
     radix = info.numbers.get("RADIX_MMU")
     if radix is None or not _is_ppc64(prog):
         return False

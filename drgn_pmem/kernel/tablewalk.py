@@ -26,7 +26,7 @@ from drgn_pmem.record import Record, Show, shown
 __all__ = ("Extent", "merge", "not_known", "unmapped", "walk_tables", "walk_with_drgn")
 
 _MAX_TABLES = 1 << 20
-"""Tables that one walk reads: 2 TiB of base pages on x86. More is a loop, not a kernel."""
+"""Tables that one walk reads: 2 TiB of base pages on x86. More is a loop."""
 
 _MAX_PAGES = 1 << 18
 """Pages that are looked up one by one where the tables cannot be read in bulk."""
@@ -43,7 +43,7 @@ class Extent(Record):
     state: State = State.SAVED
     """``SAVED`` if it was translated (that says nothing of the physical memory), ``UNMAPPED`` if
     the tables were read in full and map nothing. Anything else: not known, with the state of the
-    table or list entry that could not be read, or ``UNKNOWN`` if it was not for want of one."""
+    table or list entry that could not be read, or ``UNKNOWN`` for another reason."""
     reason: str | None = None
     """Why there is no physical address."""
 
@@ -139,7 +139,7 @@ class _Walker:
             return
         decoded = self._mmu.decode(entries, level)
         kind = decoded.leaf.astype(np.int8) + 2 * decoded.table.astype(np.int8)
-        # One run: nothing mapped, or leaves that follow one another. Tables stand alone.
+        # One run: nothing mapped, or consecutive leaves. Tables are never merged.
         same = (kind[1:] == kind[:-1]) & (kind[1:] != 2)
         follows = decoded.physical[1:] - decoded.physical[:-1] == np.uint64(1 << shift)
         same &= (kind[1:] != 1) | follows
@@ -191,7 +191,7 @@ def walk_tables(prog: Program, mmu: Mmu, start: int, end: int) -> Iterator[Exten
 
 def walk_with_drgn(prog: Program, start: int, end: int) -> Iterator[Extent]:
     """
-    Page by page with drgn's own translation, for MMUs whose tables are not known here. Never says
+    Page by page with drgn's own translation, for MMUs whose tables are not supported. Never returns
     "unmapped": drgn reads tables that the dump left out as zeroes.
 
     :param start: First virtual address.

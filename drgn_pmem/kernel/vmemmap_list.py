@@ -56,7 +56,7 @@ class Backing(Record):
 
 def linear_end(prog: Program) -> int:
     """End of the linear mapping (virtual, exclusive): where the next region can begin."""
-    # H_KERN_VIRT_START of hash-4k.h and hash-64k.h; the radix MMU has more room.
+    # H_KERN_VIRT_START of hash-4k.h and hash-64k.h; the radix MMU has more space.
     return PPC64_PAGE_OFFSET + (0x3D << 40 if vmcoreinfo_of(prog).page_size == 4096 else 1 << 51)
 
 
@@ -68,7 +68,7 @@ def read_linear(prog: Program, virtual: int, size: int) -> bytes:
     :raises WalkError: if the address is not in the linear mapping
     """
     if not PPC64_PAGE_OFFSET <= virtual < linear_end(prog):
-        raise WalkError(f"{virtual:#x} is no address of the linear mapping: damaged")
+        raise WalkError(f"{virtual:#x} is not in the linear mapping: damaged")
     physical = virtual - PPC64_PAGE_OFFSET
     for part in coverage_of(prog).ranges(physical, physical + size):
         if part.state is not State.SAVED:
@@ -87,7 +87,7 @@ def _word(prog: Program, virtual: int, size: int = 8) -> int:
 
 
 def _known(what: str, value: int | None, look_up: Callable[[], int | None]) -> int:
-    """A fact of vmcoreinfo, else of the debug info."""
+    """A value from vmcoreinfo, else from the debug info."""
     if value is None:
         with contextlib.suppress(LookupError):
             value = look_up()
@@ -200,7 +200,7 @@ def _walk_hash(prog: Program, start: int, end: int) -> Iterator[Extent]:
 
 
 def _without_backing(start: int, end: int, problems: Problems) -> Iterator[Extent]:
-    """Not in the list: not mapped if this is the vmemmap and the list is whole."""
+    """Not in the list: unmapped if this is the vmemmap and the list is complete."""
     for first, last in _VMEMMAPS:
         low, high = max(start, first), min(end, last)
         if low >= high:

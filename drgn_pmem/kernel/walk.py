@@ -4,9 +4,9 @@
 Bounded walks
 -------------
 
-A list in a dump may be cyclic, a pointer wild, a count absurd. Every walk of kernel structures goes
-through :func:`bounded`, which ends it with an error that says where. What was read before stays
-with :meth:`drgn_pmem.partial.Problems.collect`.
+A list in a dump may be cyclic, a pointer wild, a count implausible. Every walk of kernel structures
+goes through :func:`bounded`, which ends it with an error that says where. What was read before is
+kept by :meth:`drgn_pmem.partial.Problems.collect`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -51,9 +51,9 @@ def bounded(objects: Iterable[Object], what: str, *, limit: int = LIMIT) -> Iter
         if address in seen:
             raise WalkError(
                 f"{what}: stopped after {len(seen)} entries: "
-                f"the list is cyclic, it comes back to {pointer_text(address)}"
+                f"the list is cyclic at {pointer_text(address)}"
             )
         if len(seen) >= limit:
-            raise WalkError(f"{what}: stopped after {limit} entries: too many to be plausible")
+            raise WalkError(f"{what}: stopped after {limit} entries: implausible number")
         seen.add(address)
         yield entry

@@ -1,3 +1,3 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Tables, JSON and maps: how records reach a reader."""
+"""Tables, JSON, bars and HTML of records."""

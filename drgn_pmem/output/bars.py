@@ -4,7 +4,7 @@
 Bars
 ----
 
-A region or namespace as one line of characters: what lies where (info block, struct pages, data,
+A region or namespace as one line of characters: what is where (info block, struct pages, data,
 free) and whether the dump holds it. :func:`legend` explains the characters.
 """
 
@@ -49,7 +49,7 @@ _ANY_KIND = {State.TRUNCATED: ("×", "x"), State.UNMAPPED: ("¿", "?"),
              State.UNKNOWN: ("¡", "!")}  # fmt: skip
 _FREE = ("─", "-")
 
-# A cell that covers several states shows the one that loses most.
+# A cell that covers several states shows the worst one.
 _BADNESS = {
     State.SAVED: 0,
     State.EXCLUDED: 1,
@@ -78,12 +78,12 @@ class Part:
 
 def bar(parts: Sequence[Part], width: int, ascii: bool = False) -> str:
     """
-    Draw parts in their order, each as long as its share of the bytes, but nothing that exists
-    shorter than one character: an info block of 8 KiB beside a terabyte can be seen.
+    Draw parts in order, each as long as its share of the bytes but at least one character: an info
+    block of 8 KiB next to a terabyte is visible.
 
     :param width: Characters, the brackets included.
     :param ascii: Only ASCII characters, for terminals that are not UTF-8.
-    :return: ``width`` characters; nothing if there are no parts or no room.
+    :return: ``width`` characters; empty if there are no parts or the width is too small.
     """
     runs = [
         (kind, list(group))
@@ -126,7 +126,7 @@ def _share(sizes: Sequence[int], cells: int) -> list[int]:
         lengths[i] = 1
     rest = cells - sum(lengths)
     total = sum(sizes)
-    # What each is owed beyond its first cell, then the cells lost to rounding.
+    # The share of each beyond its first cell, then the cells lost to rounding.
     owed = [max(0.0, size * cells / total - 1) for size in sizes]
     scale = rest / sum(owed) if sum(owed) else 0.0
     exact = [share * scale for share in owed]

@@ -4,9 +4,9 @@
 Files
 -----
 
-How a file of the user's is written: as a whole or not at all, and nothing beside it. A file that
-was there is replaced at once and keeps its mode; a symbolic link to one stays. What is no plain
-file, such as /dev/stdout or a named pipe, is written to and never replaced.
+Writes a user's file completely or not at all, and leaves no other file. An existing file is
+replaced atomically and keeps its mode; a symbolic link to one stays. What is not a plain file, such
+as /dev/stdout or a named pipe, is written to and never replaced.
 """
 
 from collections.abc import Iterator
@@ -91,10 +91,10 @@ def _sync_folder(folder: str) -> None:
 
 def append_to(path: str | os.PathLike[str]) -> IO[str]:
     """
-    A plain file to add text to. A new one is its owner's only: it may have what a crashed machine
-    held.
+    A plain file to add text to. A new one is its owner's only: it may have data of a crashed
+    machine.
 
-    :raises OSError: if it is no plain file, or cannot be written
+    :raises OSError: if it is not a plain file, or cannot be written
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
     number = os.open(path, flags, 0o600)

@@ -4,8 +4,8 @@
 HTML
 ----
 
-A report as one page that stands alone: no script, nothing loaded from elsewhere, so that it can go
-into a ticket. All text is escaped as for a terminal first, then for HTML by :mod:`xml.etree`.
+A report as one self-contained page: no script, nothing loaded from elsewhere, for a ticket. All
+text is escaped as for a terminal first, then for HTML by :mod:`xml.etree`.
 """
 
 from collections.abc import Iterable, Sequence

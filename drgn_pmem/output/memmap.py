@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Places of struct pages as tables show them: ranges of PFNs, shares in words."""
+"""Locations of struct pages for tables: ranges of PFNs, shares as text."""
 
 from __future__ import annotations
 

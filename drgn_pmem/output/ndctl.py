@@ -53,8 +53,8 @@ def nest(
             return {}
         region = by_name[record.region]
         if not record.raw_size:
-            # ndctl does not learn where a namespace without capacity lies, and prints what its
-            # region has; that is no fact of the namespace, so only --ndctl repeats it.
+            # ndctl does not know the address of a namespace without capacity, and prints that of
+            # its region; only --ndctl repeats that.
             start, size = (region.resource, region.size) if dump is None else (0, 0)
         else:
             start = record.resource + (record.data_offset or 0)
@@ -85,7 +85,7 @@ def nest(
 
     def bus(name: str) -> dict[str, Any]:
         read = next((b for b in inventory.buses if b.dev == name), None)
-        # Of a bus that could not be read, what is on it tells the name.
+        # The name of a bus that could not be read is known from its devices.
         value: dict[str, Any] = {"dev": name} if read is None else one(read)
         if dimms:
             value["dimms"] = [one(d) for d in inventory.dimms if d.bus == name]
@@ -134,7 +134,7 @@ def _badblocks(
         low, high = max(begin, first), min(begin + count, end)
         if low < high:
             block: dict[str, Any] = {"offset": low - first, "length": high - low}
-            # Which DIMM of an interleave set holds a block is known to the platform alone.
+            # Which DIMM of an interleave set holds a block is known only to the platform.
             if region.mappings is not None and len(region.mappings) == 1:
                 block["dimms"] = [region.mappings[0].dimm]
             blocks.append(block)

@@ -4,10 +4,10 @@
 Progress
 --------
 
-How long work says how far it is without knowing who watches. Work calls
-``with progress("struct pages", total) as report`` and ``report(done, total)`` now and then; whoever
-owns the screen (the shell, the command line) says with :func:`show_with` how that looks. With no
-one watching, it costs a function call.
+How long work reports its progress, whatever shows it. Work calls
+``with progress("struct pages", total) as report`` and ``report(done, total)`` now and then; the
+owner of the screen (the shell, the command line) sets with :func:`show_with` how it is shown.
+Otherwise it costs a function call.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ def _ignore(done: int, total: int) -> None:
 @contextlib.contextmanager
 def progress(label: str, total: int = 0) -> Iterator[Report]:
     """
-    Say how far a piece of work is.
+    Report the progress of a piece of work.
 
     :param label: What is worked on, in a few words.
     :param total: Units of work, 0 if not known yet.

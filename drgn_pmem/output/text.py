@@ -4,9 +4,9 @@
 Text
 ----
 
-How single values reach a reader. Text out of a dump (``comm``, paths, uuids, provider names) is
-untrusted. Records, notes and errors have it as it is; where it leaves for a terminal, a page or a
-log, :func:`escape` makes it safe. What is safe stays as it is, so escaping twice does no harm.
+How single values are printed. Text from a dump (``comm``, paths, uuids, provider names) is
+untrusted. Records, notes and errors have it unchanged; :func:`escape` makes it safe on its way to a
+terminal, a page or a log. Safe text stays unchanged, so escaping twice is harmless.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def escape(text: "str | bytes") -> str:
     overrides and bytes that are not UTF-8 become ``\\x1b``-style escapes; everything printable
     stays.
 
-    :param text: Text or raw bytes out of the dump.
+    :param text: Text or raw bytes from the dump.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")

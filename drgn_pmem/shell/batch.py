@@ -26,12 +26,12 @@ _HINT = "--log-level debug shows the traceback"
 
 
 def run_command(target: Target, name: str, words: Sequence[str]) -> int:
-    """One of our commands: 0 answered, 1 could not, or not all of it."""
+    """One of our commands: 0 complete answer, 1 none or incomplete."""
     drgn.set_default_prog(target.prog)
     notes = io.StringIO()
     try:
-        # Without the kernel's debug info some commands still know something, and note what they
-        # do not; when they know nothing, one line says why.
+        # Without the kernel's debug info some commands answer in part, with a note; the others
+        # fail with one line.
         with contextlib.redirect_stderr(notes if target.missing_kernel else sys.stderr):
             answer = run(SPECS[name], target.prog, words)
         if answer is not None and not answer.whole and not answer.records and notes.getvalue():
@@ -41,7 +41,7 @@ def run_command(target: Target, name: str, words: Sequence[str]) -> int:
     except (UsageError, BrokenPipeError):
         raise
     except Exception as error:
-        # Whatever a hostile dump makes a command do, the user reads one line.
+        # Whatever a hostile dump causes in a command, the user sees one line.
         logger.debug("%s", name, exc_info=True)
         raise PmemError(explain(error, name, target.missing, _HINT)) from error
     return 0 if answer is None or answer.whole else 1
@@ -91,7 +91,7 @@ def run_script(target: Target, words: Sequence[str]) -> int:
         sys.stderr.write(escape_lines(traceback.format_exc()))
         return 1
     except Exception:
-        # The script is the user's own: its traceback is what they need.
+        # The script is the user's: show its traceback.
         sys.stderr.write(escape_lines(traceback.format_exc()))
         return 1
     return 0

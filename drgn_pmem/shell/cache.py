@@ -4,7 +4,7 @@
 The cache of unpacked files
 ---------------------------
 
-Its folders are the user's own, never symbolic links, and no one else's to write. Next to each file
+Its folders are the user's own, never symbolic links, not writable by others. Next to each file
 is a record of its inode, size and time: a file that was changed or replaced no longer counts.
 """
 
@@ -26,7 +26,7 @@ def own_folder(top: Path, *names: str) -> None:
     """
     Make a folder of the cache and those above it, for the user alone.
 
-    :param top: The cache's own folder; what it is in may be anyone's.
+    :param top: The cache's own folder; its parent may belong to anyone.
     :raises DumpFileError: if one of them is a link or someone else's
     :raises OSError: if one cannot be made
     """
@@ -38,7 +38,7 @@ def own_folder(top: Path, *names: str) -> None:
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise DumpFileError(
-                f"{escape(str(folder))} is no folder of yours (a link, or another user's): remove "
+                f"{escape(str(folder))} is not your own folder (a link, or another user's): remove "
                 "it, or set XDG_CACHE_HOME"
             )
         if found.st_mode & 0o077:
@@ -70,7 +70,7 @@ def is_complete(path: Path, size: int) -> bool:
     :raises DumpFileError: if it is a link, no plain file, or another user's
     """
     if path.is_symlink() or (path.exists() and _facts(path) is None):
-        raise DumpFileError(f"{escape(str(path))} is no plain file of yours: remove it")
+        raise DumpFileError(f"{escape(str(path))} is not a plain file of yours: remove it")
     try:
         facts = _facts(path)
         if facts is None or facts["size"] != size:

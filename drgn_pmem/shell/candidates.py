@@ -4,9 +4,9 @@
 Candidates
 ----------
 
-What completion offers for values out of the dump: namespaces, devices, files, PIDs, PFNs. They are
-taken once, in small steps while the user does nothing, on the main thread (drgn must not be used
-from two); answers of commands add what they name. Completing a word only looks them up.
+Values from the dump for completion: namespaces, devices, files, PIDs, PFNs. They are read once, in
+small steps while the shell is idle, on the main thread (drgn must not be used from two); answers of
+commands add theirs. Completing a word only looks them up.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ __all__ = ("Candidates",)
 T = TypeVar("T")
 
 _LIMIT = 5000
-"""Values of a kind: more make no menu."""
+"""Maximum number of values of a kind."""
 
 
 class Candidates:
@@ -40,7 +40,7 @@ class Candidates:
         return self._values.get(kind, {})
 
     def add(self, kind: str, value: Any, description: str = "") -> None:
-        """Learn a value. One with characters that no one can type, or should see, is left out."""
+        """Add a value, unless it has characters that cannot be typed or printed safely."""
         values = self._values.setdefault(kind, {})
         text = "" if value is None else str(value)
         if not text or escape(text) != text or len(values) >= _LIMIT:
@@ -56,11 +56,11 @@ class Candidates:
         yield Step("log", self._logged_failures)
 
     def _found(self, entries: Partial[list[T]]) -> list[T]:
-        """What could be read: completion offers that, commands say what is missing."""
+        """What could be read; commands report what is missing."""
         return Problems().take(entries)
 
     def learn(self, line: str, answer: Answer) -> None:
-        """Take values out of the records of an answer."""
+        """Add the values of the records of an answer."""
         for record in itertools.islice(answer.records, _LIMIT):
             pfn = getattr(record, "pfn", None)
             if isinstance(pfn, int):
@@ -154,7 +154,7 @@ class Candidates:
 
 
 def _size(size: float) -> str:
-    """Size in few characters: a menu has no room for more."""
+    """Short size, for a menu."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.4g} {unit}"

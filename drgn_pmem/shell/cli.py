@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PmemError as error:
         return _fail(explain(error), 1)
     except BrokenPipeError:
-        # The reader has what it wanted (| head). Nothing more can be written, at exit neither.
+        # The reader closed the pipe (| head). Nothing more can be written, also not at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _SIGPIPE
     except KeyboardInterrupt:
@@ -78,10 +78,7 @@ def _main(argv: Sequence[str]) -> int:
     if options.sample:
         _use_sample(options)
     if not (options.core or options.kernel or options.qemu):
-        raise UsageError(
-            "no dump: name one with -c VMCORE, or take --sample, -k or --qemu "
-            "(see drgn-pmem --help)"
-        )
+        raise UsageError("no dump: give -c VMCORE, --sample, -k or --qemu (see drgn-pmem --help)")
     return _work(options)
 
 
@@ -98,7 +95,7 @@ def _work(options: argparse.Namespace) -> int:
 
         load_commands()
 
-        # What was imported stays: no collection needs to look at it, the first one least of all.
+        # Imported modules stay: the garbage collector need not look at them.
         gc.freeze()
         gc.enable()
         return interact(target, use_config=not options.no_config)
@@ -125,7 +122,7 @@ def _prepare_shell() -> None:
     """
 
     def load() -> None:
-        # What is wrong with an import, the main thread's own tells.
+        # The import of the main thread reports the error.
         with contextlib.suppress(Exception):
             importlib.import_module("drgn_pmem.shell.loop")
             importlib.import_module("drgn_pmem.commands").load_commands()
@@ -165,7 +162,7 @@ def _list_samples() -> int:
 
 
 def _take_sample(options: argparse.Namespace) -> argparse.Namespace:
-    """Take the sample's name, if there is one, out of the words after ``--sample``."""
+    """Remove the sample's name, if there is one, from the words after ``--sample``."""
     from drgn_pmem.shell.sample import load_index
 
     samples, default = load_index()
@@ -198,7 +195,7 @@ def _use_sample(options: argparse.Namespace) -> None:
     options.kernel_directories += map(str, sample.kernel_directories)
     if sample.vmlinux is not None and not options.symbols and options.default_symbols is None:
         options.symbols = [str(path) for path in sample.debug_info()]
-        # All there is to find is beside the dump: a search of this machine is wasted time.
+        # All files are next to the dump: do not search this machine.
         options.default_symbols = {"main": True}
 
 
@@ -237,8 +234,7 @@ def _help(words: Sequence[str]) -> int:
 
 def _check_words(options: argparse.Namespace) -> None:
     """
-    Find what is wrong with the words before the dump is opened: a typo must not cost the time that
-    opening takes.
+    Check the words before the dump is opened, which takes time.
     """
     if not options.words or options.exec is not None:
         return

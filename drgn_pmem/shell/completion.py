@@ -24,8 +24,8 @@ _SPECIAL = set(" \t\"'\\|<>&;()#$*?")
 
 class ShellCompleter(Completer):
     """
-    Completion of a line of the shell. Runs on the main thread, for each key; it only looks up what
-    is known.
+    Completion of a line of the shell. Runs on the main thread, for each key; it only looks up known
+    values.
     """
 
     def __init__(self, session: Session, candidates: Candidates) -> None:
@@ -54,7 +54,7 @@ class ShellCompleter(Completer):
         if word.startswith("!"):
             return
         if word and not word.startswith("\\"):
-            # pmem-namespaces is found by its own words, too.
+            # pmem-namespaces is also found by "namespaces".
             groups: tuple[list[str], list[str]] = ([], [])
             for name in sorted(names.commands):
                 if name.startswith(bare):
@@ -135,7 +135,7 @@ class ShellCompleter(Completer):
             yield from self._path(current)
         elif argument.kind == "page":
             yield from _matching(self._candidates.get("page"), current)
-            # A page can be named by its place in a namespace or a file.
+            # A page can be named by its offset in a namespace or a file.
             for kind, separator in (("namespace", "+"), ("path", ":")):
                 yield from _matching(self._candidates.get(kind), current, separator)
         elif argument.kind is not None:
@@ -178,7 +178,7 @@ def _matching(offers: dict[str, str], current: str, suffix: str = "") -> Iterato
 
 
 def _option_name(argument: Argument, current: str) -> str | None:
-    """The name of an option that goes on from what was typed, the long one if there is a choice."""
+    """The option name that completes what was typed, the long one if there is a choice."""
     for name in sorted(argument.names, key=len, reverse=True):
         if name.startswith(current):
             return name

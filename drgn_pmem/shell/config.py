@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The config file: made with comments on first use, read at every start."""
+"""The config file: created with comments on first use, read at every start."""
 
 import configparser
 from dataclasses import dataclass, field, fields
@@ -14,7 +14,7 @@ __all__ = ("Config", "load_config")
 
 _TEXT = """\
 # drgn-pmem's settings. Each is shown with its default; remove the # to change one.
-# drgn-pmem --no-config starts the shell as if this file were not there.
+# drgn-pmem --no-config ignores this file.
 
 [shell]
 
@@ -33,7 +33,7 @@ _TEXT = """\
 # The line at the bottom with the dump, its kernel and warnings.
 #toolbar = yes
 
-# What the dump is about, before the first prompt.
+# Show a summary of the dump before the first prompt.
 #banner = yes
 
 # Show how long each input took, as \\timing does.
@@ -42,7 +42,7 @@ _TEXT = """\
 # The prompt.
 #prompt = >>>
 
-# Colours of what is typed. NO_COLOR and dumb terminals turn them off, too.
+# Colours of the input. NO_COLOR and dumb terminals turn them off, too.
 #colours = yes
 
 # Log every session to this file in Markdown, as \\log does.
@@ -82,8 +82,8 @@ class Config:
 
 def load_config(path: Path | None = None) -> Config:
     """
-    Read the config file; make it if there is none. Nothing in it can keep the shell from starting:
-    what makes no sense is in :attr:`Config.warnings`, and the default holds.
+    Read the config file; make it if there is none. Errors in it never keep the shell from
+    starting: they are in :attr:`Config.warnings`, and the default is used.
     """
     path = path or config_directory() / "config"
     config = Config()

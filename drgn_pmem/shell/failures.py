@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What a user reads when something fails: one line. How a traceback can be seen is said in it."""
+"""The one line for a failure, with how to see the traceback."""
 
 from collections.abc import Sequence
 import os
@@ -40,7 +40,7 @@ def explain(error: BaseException, name: str = "", missing: str = "", hint: str =
     prefix = f"{name}: " if name else ""
     cause = error.__cause__
     if missing and isinstance(cause, LookupError) and not isinstance(cause, PmemError):
-        error = cause  # the command knew only that; the shell knows what was not loaded, too
+        error = cause  # the command has no more; the shell knows what was not loaded
     if isinstance(error, PmemError):
         text = _one_line(error)
         return text if not name or text.startswith(name) else prefix + text

@@ -35,7 +35,7 @@ class Favourites:
         except (OSError, ValueError) as error:
             raise FormatError(f"favourites cannot be read from {self._path}: {error}") from error
         if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-            raise FormatError(f"{self._path} does not hold favourites (name: line)")
+            raise FormatError(f"{self._path} does not contain favourites (name: line)")
         return dict(sorted(value.items()))
 
     def save(self, name: str, line: str) -> None:

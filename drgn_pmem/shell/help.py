@@ -25,19 +25,19 @@ DESCRIPTIONS = {
     "\\q": "leave",
     "\\?": "the same as help",
     "\\timing": "show how long each input takes: \\timing [on|off]",
-    "\\debug": "traceback of what failed last",
+    "\\debug": "traceback of the last failure",
     "\\log": "log inputs and answers as Markdown: \\log FILE.md; \\log ends it",
     "\\symbols": "load debug info from files, as -s does",
     "\\f": "run a favourite: \\f NAME [WORD ...]; \\f lists them",
     "\\fs": "save a favourite: \\fs NAME LINE, with $1 ... $9 and $* for words of \\f",
     "\\fd": "delete a favourite: \\fd NAME",
 }
-"""The shell's own commands and what they do."""
+"""The shell's own commands and their help."""
 
 TOPICS = {
     "shell": "pipes, files, favourites, the log",
     "keys": "keys of the prompt",
-    "tour": "a walk through the dump",
+    "tour": "a tour of the dump",
     "legend": "the characters of the bars in LAYOUT and MAP",
 }
 
@@ -51,7 +51,7 @@ KEYS = (
     ("F2", "Emacs or Vi keys"),
     ("F3", "completion while typing on or off"),
     ("Ctrl-X Ctrl-E, Vi: v", "edit the line in $EDITOR"),
-    ("Ctrl-C", "stop what runs; at the prompt, drop the line"),
+    ("Ctrl-C", "stop the running command; at the prompt, clear the line"),
     ("Ctrl-D", "leave"),
 )
 
@@ -69,22 +69,21 @@ A line is a command (pmem-list, %pmem-list), or Python with drgn's names and pro
 
 TOUR = (
     (
-        "What persistent memory did the machine have? What `ndctl list` would have said:",
+        "The persistent memory of the machine, as `ndctl list` shows it:",
         "pmem-list -RN -u",
     ),
     (
-        "The same namespaces with what only a dump raises: where their struct pages are, and how "
-        "much of them was saved.",
+        "The same namespaces with where their struct pages are, and how much of them was saved.",
         "pmem-namespaces",
     ),
     (
-        "Every source that says where the struct pages are, side by side, and whether they agree:",
+        "Every source of where the struct pages are, side by side, and whether they agree:",
         "pmem-memmap",
     ),
-    ("What of each namespace the dump holds, and what to change to get more:", "pmem-coverage"),
+    ("What the dump holds of each namespace, and what to change to get more:", "pmem-coverage"),
     ("Memory failures: which namespace, file, offset and processes they hit:", "pmem-poison"),
     ("DAX files, with their pages, and who maps them:", "pmem-files"),
-    ("An answer is records, too. Go on in Python:", "_"),
+    ("An answer is also records, for Python:", "_"),
     ("How to get the same records in a script:", "pmem-list --drgn"),
 )
 """(what, line) of ``help tour``; every line runs on the sample."""
@@ -115,7 +114,7 @@ def _overview() -> str:
             "Commands (with or without %):",
             *lines,
             "",
-            "help COMMAND explains one, with examples. help tour shows what they are for.",
+            "help COMMAND explains one, with examples. help tour shows them in use.",
             "help shell: pipes, files, favourites, the log. help keys: keys.",
             "Everything else is Python with drgn's names. prog is the dump; help(drgn) explains.",
         ]
@@ -142,7 +141,7 @@ def _tour() -> str:
         (text, line) for text, line in TOUR if line.split()[0] in SPECS or line.startswith("_")
     ]
     return "\n\n".join(
-        ["A walk through this dump; type each line, or take it with Tab and the arrow keys."]
+        ["A tour of this dump; type each line, or select it with Tab and the arrow keys."]
         + [f"{number}. {text}\n     {line}" for number, (text, line) in enumerate(known, 1)]
     )
 

@@ -44,7 +44,7 @@ def open_history(path: Path | None = None) -> History:
     path = path or state_directory() / "history"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # What was typed may name what the crashed machine held: nobody else's business.
+        # The input may contain data of the crashed machine: private.
         os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
         _cut(path)
     except OSError as error:

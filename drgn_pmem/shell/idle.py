@@ -1,8 +1,8 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-Work while the user does nothing: on the main thread, in small pieces between which the prompt
-answers keys, and not at all while the user types.
+Work while the shell is idle: on the main thread, in small pieces between which the prompt reads
+keys, and not while the user types.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = ("Idle", "Step")
 
 _PAUSE = 0.6
-"""Seconds without a key after which the user counts as doing nothing."""
+"""Seconds without a key after which the shell is idle."""
 _SLICE = 0.008
-"""Seconds of work after which keys get their turn."""
+"""Seconds of work after which keys are read."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Idle:
         self._thread: threading.Thread | None = None
 
     def add(self, steps: Iterable[Step]) -> None:
-        """More work, after what there is."""
+        """Add work to the end."""
         self._steps.extend(steps)
 
     @property

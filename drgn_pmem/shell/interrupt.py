@@ -1,8 +1,8 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-Ctrl-C. The first stops the command that runs; one more that comes while the first still makes its
-way out, or between commands, must not end the session.
+Ctrl-C. The first stops the running command; another one while the first is still being handled, or
+between commands, must not end the session.
 """
 
 from collections.abc import Iterator

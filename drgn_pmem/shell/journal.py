@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The session's log in Markdown: every input and its answer, ready for a bug report."""
+"""The session's log in Markdown: every input and its answer, for a bug report."""
 
 from datetime import datetime
 from pathlib import Path

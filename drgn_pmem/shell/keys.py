@@ -43,7 +43,7 @@ def key_bindings(session: Session, toggles: Toggles) -> KeyBindings:
 
     @keys.add("enter", filter=typing & has_completions & choosing)
     def _take(event: KeyPressEvent) -> None:
-        # The first Enter takes what is chosen in the menu, the next one runs the line.
+        # The first Enter accepts the selection of the menu, the next one runs the line.
         event.current_buffer.complete_state = None
 
     @keys.add("enter", filter=typing & ~choosing)

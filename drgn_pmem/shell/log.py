@@ -23,7 +23,7 @@ _COLOURS = {
 
 
 def colours(stream: TextIO) -> bool:
-    """Whether to colour what goes to a stream: a terminal that can, and the user does not mind."""
+    """Whether to colour a stream: a terminal with colours, and NO_COLOR is not set."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "", "dumb", "unknown"):
         return False
     try:

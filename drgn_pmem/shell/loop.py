@@ -59,7 +59,7 @@ class Shell:
     """
     A prompt and what belongs to it.
 
-    :param target: What is asked.
+    :param target: The dump or kernel.
     :param config: The user's settings.
     """
 
@@ -71,7 +71,7 @@ class Shell:
         self.candidates = Candidates(target.prog)
         self.session.listeners.append(self.candidates.learn)
         self.idle = Idle(_MODULES)
-        # The candidates that are wanted first are quick to take.
+        # The candidates that are needed first are read quickly.
         self.idle.add([*self.candidates.steps(), *self.summary.steps()])
         self.idle.add([Step("names", self._names)])
         self.session.symbols_listeners.append(self._learn_anew)
@@ -105,7 +105,7 @@ class Shell:
         )
 
     def _learn_anew(self) -> None:
-        """More debug info was loaded: what could not be known before now can."""
+        """More debug info was loaded: read what was unknown before."""
         self.summary = Summary(self.session.target)
         self.idle.add([*self.summary.steps(), *self.candidates.steps()])
 
@@ -117,7 +117,7 @@ class Shell:
         return toolbar(self.session, self.summary)
 
     def _continuation(self, width: int, number: int, wrapped: int) -> StyleAndTextTuples:
-        # A line that is only too long for the terminal is no new one.
+        # A line that wraps at the end of the terminal is not a new line.
         return [("class:prompt", ("" if wrapped else "...").ljust(width))]
 
     def run(self) -> int:
@@ -133,7 +133,7 @@ class Shell:
         if self.config.banner:
             for line in self.summary.banner():
                 print(line)
-            print("help lists the commands, help tour shows them at work.")
+            print("help lists the commands, help tour shows them in use.")
         sys.stdout.flush()
         if self.config.log:
             path = Path(self.config.log).expanduser()

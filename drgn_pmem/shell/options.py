@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
 Options of the command line. Those that say where debug info comes from have drgn's own names and
-meanings, so that what a user knows of ``drgn`` holds for ``drgn-pmem``.
+meanings, so that ``drgn-pmem`` works as ``drgn`` does.
 """
 
 import argparse

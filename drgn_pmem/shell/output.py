@@ -51,8 +51,8 @@ class Output:
     @contextlib.contextmanager
     def paged(self, json: bool = False) -> Iterator[None]:
         """
-        What the block prints goes to the terminal, through the pager if it is taller; what goes
-        into a pipe or a file goes there as it comes.
+        The output of the block goes to the terminal, through the pager if it is taller; output
+        into a pipe or a file is not paged.
         """
         stream = sys.stdout
         if not self.interactive or not _same_file(stream, self._terminal()):
@@ -64,8 +64,8 @@ class Output:
         try:
             yield
         finally:
-            # Also when the command was stopped: what it printed is not lost. Notes belong below the
-            # answer, and are lost to no pager.
+            # Also if the command was stopped: keep what it printed. Notes go below the answer, not
+            # into the pager.
             sys.stdout, sys.stderr = stream, errors
             self.show(answer.getvalue(), json)
             _write(errors, notes.getvalue())
@@ -148,7 +148,7 @@ def terminal_of(stream: TextIO) -> TextIO:
 
 
 class _Tee(io.TextIOBase, TextIO):
-    """Writes to a stream and tells someone what; looks like the stream to everybody else."""
+    """Writes to a stream and passes a copy to a function; otherwise behaves as the stream."""
 
     def __init__(self, stream: TextIO, listener: Callable[[str], None]) -> None:
         self.stream = stream

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
 Shows the progress of long work on standard error, if that is a terminal: a bar appears when the
-work has lasted a moment, and disappears with it.
+work has lasted a moment, and disappears at its end.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ("show",)
 
 _DELAY = 0.4
-"""Seconds of work before a bar is worth its flicker."""
+"""Seconds of work before a bar appears."""
 _INTERVAL = 0.1
 
 

@@ -71,8 +71,8 @@ class Python:
 
     def is_complete(self, source: str) -> bool:
         """
-        Whether a text can be run as it is; text that can never be is complete, too: running it
-        tells why.
+        Whether a text can be run as it is; text that is never valid is complete, too: running
+        it reports the error.
         """
         try:
             return self._compiler(source, "<input>", "single") is not None

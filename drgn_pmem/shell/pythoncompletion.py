@@ -84,7 +84,7 @@ class PythonCompleter(Completer):
 
 
 def _is_wanted(name: str, typed: str) -> bool:
-    """Private names only for those who ask."""
+    """Private names only if the word begins with an underscore."""
     if name.startswith("__"):
         return typed.startswith("__")
     return not name.startswith("_") or typed.startswith("_")
@@ -113,7 +113,7 @@ def _describe(value: Any) -> str:
 
 def _describe_attribute(value: Any, name: str) -> str:
     if not isinstance(value, drgn.Object):
-        # Not getattr: a property may be anything but quick.
+        # Not getattr: a property may be slow.
         return _describe(getattr(type(value), name, None)) if hasattr(type(value), name) else ""
     if name in _OBJECT_METHODS:
         return _describe(getattr(drgn.Object, name))

@@ -47,7 +47,7 @@ def read_index(path: Path) -> Any:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def path_below(directory: Path, name: object) -> Path:
@@ -61,7 +61,7 @@ def path_below(directory: Path, name: object) -> Path:
     parts = PurePosixPath(name).parts
     check(
         parts and len(name) <= _MAX_PATH and name[0] != "/" and ".." not in parts,
-        f"{name[:40]!r} is no path in the folder of the index",
+        f"{name[:40]!r} is not a path in the folder of the index",
     )
     check(name.isprintable(), f"path {name[:40]!r}")
     return directory / name

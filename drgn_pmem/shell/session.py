@@ -4,8 +4,8 @@
 The session
 -----------
 
-Runs one input after the other: commands, Python, what is for sh, what is for the shell itself. It
-knows nothing of prompts; the shell (:mod:`drgn_pmem.shell.loop`) and the use without one
+Runs one input after the other: commands, Python, sh lines, the shell's own commands. It does not
+use prompts; the shell (:mod:`drgn_pmem.shell.loop`) and the use without one
 (:mod:`drgn_pmem.shell.batch`) both drive it.
 """
 
@@ -47,7 +47,7 @@ from drgn_pmem.spec import SPECS, Answer, Spec, run
 __all__ = ("Session",)
 
 _MAX_NESTING = 10
-"""Favourites may use favourites, but not without end."""
+"""Maximum depth of favourites that use favourites."""
 
 _FULL_SCREEN = re.compile(
     r"(?:^|[|;&(]\s*)(?:\S*/)?(less|more|most|man|vi|vim|nano|emacs|top|htop)\b"
@@ -60,7 +60,7 @@ class Session:
     """
     State of a session and how its inputs are run.
 
-    :param target: What is asked.
+    :param target: The dump or kernel.
     :param output: Where answers go.
     """
 
@@ -97,7 +97,7 @@ class Session:
 
     def run(self, text: str) -> bool:
         """
-        Run one input. Whatever fails is reported in one line, and the session lives.
+        Run one input. Failures are reported in one line, and the session continues.
 
         :return: Whether it was run; an answer that is not complete is one (see
             :attr:`incomplete`).
@@ -135,9 +135,9 @@ class Session:
 
     def run_nested(self, text: str) -> None:
         """
-        Run an input that another one stands for.
+        Run an input that replaces another one.
 
-        :raises UsageError: if inputs stand for each other in a circle
+        :raises UsageError: if inputs replace each other in a circle
         """
         if self._nesting >= _MAX_NESTING:
             raise UsageError(f"favourites that use favourites more than {_MAX_NESTING} deep")
@@ -162,7 +162,7 @@ class Session:
             listener()
 
     def error(self, message: str) -> None:
-        """Tell the user, in one line, what went wrong."""
+        """Report an error in one line."""
         sys.stdout.flush()
         print(self.output.paint("error", escape(message)), file=sys.stderr)
 
@@ -249,7 +249,7 @@ class Session:
                 sys.stderr.write(escape_lines(str(each)))
                 continue
             if isinstance(each, CommandExitStatusError):
-                # grep found nothing, the user left a pager early: it is theirs to tell. What sh
+                # grep found nothing, or a pager was left early: not our error. What sh
                 # could not run, sh has said.
                 logger.info("%s", each)
                 continue

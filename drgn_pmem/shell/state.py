@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the shell's own commands see of the session that runs them."""
+"""The interface of the session to the shell's own commands."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the dump is about, in a few words: for the banner and the toolbar."""
+"""A short summary of the dump, for the banner and the toolbar."""
 
 from collections.abc import Iterator
 import contextlib
@@ -25,7 +25,7 @@ class Summary:
     """
     Facts about a target. Those that need a walk come with :meth:`steps`.
 
-    :param target: What is asked.
+    :param target: The dump or kernel.
     """
 
     def __init__(self, target: Target) -> None:
@@ -52,7 +52,7 @@ class Summary:
         self._read_size()
 
     def steps(self) -> Iterator[Step]:
-        """What is left to find out."""
+        """The remaining steps."""
         yield Step("namespaces", self._namespaces)
         yield Step("struct pages", self._struct_pages)
 

@@ -17,7 +17,7 @@ __all__ = ("toolbar",)
 def toolbar(session: Session, summary: Summary) -> StyleAndTextTuples:
     """
     The dump, its kernel, its persistent memory and the first warning, as far as they fit; the panic
-    message is the first to go, the keys are the next.
+    message is dropped first, then the keys.
     """
     mode = "Vi" if get_app().editing_mode == EditingMode.VI else "Emacs"
     recording = f"log {session.output.journal.path.name}" if session.output.journal else ""

@@ -1,8 +1,8 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-What a line at the prompt is: a command, something for the shell itself, or Python. One place
-decides, so that running, completing and colouring a line agree.
+What a line at the prompt is: a command, one of the shell's own commands, or Python. Decided here
+only, so that running, completing and colouring a line agree.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -60,7 +60,7 @@ _OPERATOR = re.compile(
 
 
 def read_line(text: str, names: Names) -> Line:
-    """Tell what a text at the prompt is."""
+    """Classify a text at the prompt."""
     stripped = text.strip()
     if not stripped:
         return Line(Kind.EMPTY, "", "")
@@ -94,7 +94,7 @@ def read_line(text: str, names: Names) -> Line:
 def _starts_command(name: str, rest: str, names: Names) -> bool:
     """
     Whether a line that begins with a command's name means the command. ``pmem-list`` always does;
-    ``fadump`` is a name Python might know, too.
+    ``fadump`` may be a Python variable, too.
     """
     if not name.isidentifier():
         return True

@@ -156,10 +156,10 @@ def test_a_page_map_of_all_addresses_is_damaged_and_the_others_are_scanned(prog:
     """2^52 struct pages would be asked for, block by block."""
     first, *others = for_each_pgmap(prog).value
     poke(prog, first.object.range.start.address_, words(0, (1 << 64) - 1))
-    with pytest.raises(Incomplete, match="is no range of physical memory"):
+    with pytest.raises(Incomplete, match="is not a range of physical memory"):
         for_each_pgmap(prog).whole()
     out, err = run_text(prog, "pmem-pages")
-    assert "0x0-0xffffffffffffffff is no range of physical memory" in err
+    assert "0x0-0xffffffffffffffff is not a range of physical memory" in err
     named = {line.split()[0] for line in out.splitlines()[1:] if line.startswith("namespace")}
     assert len(named) == len(others)
 

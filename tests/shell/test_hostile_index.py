@@ -150,7 +150,7 @@ def test_a_folder_of_the_cache_that_is_a_link_is_refused(samples: Path, depth: i
     folder.rename(outside)
     folder.symlink_to(outside)
     before = sorted(outside.rglob("*"))
-    with pytest.raises(DumpFileError, match="is no folder of yours"):
+    with pytest.raises(DumpFileError, match="is not your own folder"):
         find_sample().dump()
     assert sorted(outside.rglob("*")) == before
 
@@ -161,7 +161,7 @@ def test_a_link_in_place_of_the_file_is_not_followed(samples: Path) -> None:
     outside.write_bytes(bytes(len(CONTENTS)))
     path.unlink()
     path.symlink_to(outside)
-    with pytest.raises(DumpFileError, match="is no plain file of yours"):
+    with pytest.raises(DumpFileError, match="is not a plain file of yours"):
         find_sample().dump()
     assert outside.read_bytes() == bytes(len(CONTENTS))
 

@@ -80,7 +80,7 @@ def test_cycle_that_does_not_come_back_to_the_head() -> None:
     )
     entries, (problem,) = pfns(prog)
     assert entries == [(0x100000, 0x100400), (0x120000, 0x120200)]
-    assert f"cyclic, it comes back to {ONE:#x}" in problem
+    assert f"cyclic at {ONE:#x}" in problem
     assert "\n" not in problem
 
 
