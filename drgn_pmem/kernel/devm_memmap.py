@@ -145,8 +145,7 @@ def _walk_raw(prog: Program, info: Vmcoreinfo, symbol: int) -> Iterator[MemmapEn
             address = node - entry
             if node in seen:
                 raise WalkError(
-                    f"{_HEAD}: stopped after {count} entries: "
-                    f"the list is cyclic, it comes back to {address:#x}"
+                    f"{_HEAD}: stopped after {count} entries: the list is cyclic at {address:#x}"
                 )
             if count >= _LIMIT:
                 raise WalkError(

@@ -113,7 +113,7 @@ def _level(
     """
     address, shift = node.value_(), node.shift.value_()
     if address in seen:
-        raise WalkError(f"the tree is cyclic, it comes back to the node at {address:#x}")
+        raise WalkError(f"the tree is cyclic at the node at {address:#x}")
     if shift >= (64 if above is None else above):
         raise WalkError(f"the node at {address:#x} is damaged: implausible shift {shift}")
     if len(seen) >= LIMIT:
