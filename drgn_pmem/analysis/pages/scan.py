@@ -153,6 +153,7 @@ def _resolve_mapcounts(prog: Program, runs: "Runs") -> None:
             address = layout.address(int(runs["pfn"][at])) + layout.large_mapcount
             data = read_saved(prog, address, 4)
         except NotSaved:
+            # not a problem: it stays -1, unknown, and with it whether the page is pinned
             continue
         order = "little" if layout.little_endian else "big"
         runs["mapcount"][at] = max(0, int.from_bytes(data, order, signed=True) + 1)  # type: ignore[arg-type]

@@ -1,0 +1,99 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Unknown is never nothing, held by the shape of the source: an error that is caught becomes a
+problem of the answer (:mod:`drgn_pmem.partial`) or is raised again, and nothing else says that an
+answer is incomplete.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+MODULES = sorted(
+    path
+    for folder in ("drgn_pmem/kernel", "drgn_pmem/analysis", "drgn_pmem/dumpfile", "commands")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+REASON = "# not a problem: "
+"""A handler that may answer with nothing says why in a comment that begins so."""
+
+
+def _answers_nothing(statement: ast.stmt) -> bool:
+    """Whether a statement passes, continues or answers a constant, an empty list and the like."""
+    if isinstance(statement, (ast.Pass, ast.Continue, ast.Break)):
+        return True
+    if not isinstance(statement, ast.Return):
+        return False
+    value = statement.value
+    return (
+        value is None
+        or isinstance(value, ast.Constant)
+        or (isinstance(value, (ast.List, ast.Tuple, ast.Set)) and not value.elts)
+        or (isinstance(value, ast.Dict) and not value.keys)
+    )
+
+
+def _ends_an_iterator(handler: ast.ExceptHandler) -> bool:
+    return isinstance(handler.type, ast.Name) and handler.type.id == "StopIteration"
+
+
+def _silent_handlers(tree: ast.AST, lines: list[str]) -> Iterator[int]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ExceptHandler) or _ends_an_iterator(node):
+            continue
+        if all(map(_answers_nothing, node.body)):
+            end = node.body[-1].end_lineno or node.lineno
+            if not any(REASON in line for line in lines[node.lineno - 1 : end]):
+                yield node.lineno
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_error_is_swallowed(path: Path) -> None:
+    source = path.read_text()
+    silent = list(_silent_handlers(ast.parse(source), source.splitlines()))
+    assert not silent, f"{path.relative_to(ROOT)}: errors are swallowed in lines {silent}"
+
+
+def _optional_problems(tree: ast.AST) -> Iterator[int]:
+    """Lists of words, and parameters that a caller may leave out."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            arguments = node.args
+            plain = arguments.args[len(arguments.args) - len(arguments.defaults) :]
+            keyword = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+            optional = [*plain, *(a for a, default in keyword if default is not None)]
+            yield from (a.lineno for a in optional if a.arg in ("problems", "lacks"))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            words = ast.unparse(node.annotation)
+            if node.target.id in ("problems", "lacks") and "str" in words:
+                yield node.lineno
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_else_says_that_an_answer_is_incomplete(path: Path) -> None:
+    other = list(_optional_problems(ast.parse(path.read_text())))
+    assert not other, f"{path.relative_to(ROOT)}: not a Problems or Partial in lines {other}"
+
+
+@pytest.mark.parametrize(
+    ("source", "silent"),
+    [
+        ("try:\n    f()\nexcept E:\n    pass", True),
+        ("try:\n    f()\nexcept E:\n    return []", True),
+        ("try:\n    f()\nexcept E:\n    return None", True),
+        ("try:\n    f()\nexcept E as error:\n    problems.add(error)", False),
+        ("try:\n    f()\nexcept E as error:\n    raise F from error", False),
+        ("try:\n    f()\nexcept E:  # not a problem: asked for by name\n    pass", False),
+    ],
+)
+def test_the_rule_sees_what_it_is_for(source: str, silent: bool) -> None:
+    body = source
+    if "return" in source:
+        body = "def g():\n" + "".join(f"    {line}\n" for line in source.splitlines())
+    assert bool(list(_silent_handlers(ast.parse(body), body.splitlines()))) is silent
