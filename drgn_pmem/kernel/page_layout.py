@@ -28,6 +28,7 @@ from drgn import Program, Type
 
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
 from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.kernel.kmod import symbol_address
 from drgn_pmem.kernel.mmu import is_little_endian
 from drgn_pmem.kernel.pagetable import read_saved
 from drgn_pmem.partial import Problems
@@ -202,17 +203,9 @@ def _keeps_index(prog: Program) -> bool:
     ``dax_lock_mapping_entry()``, which became ``dax_lock_page()`` and ``dax_lock_folio()``.
     """
     locks = ("dax_lock_folio", "dax_lock_page", "dax_lock_mapping_entry")
-    return not _has_function(prog, "dax_finish_sync_fault") or any(
-        _has_function(prog, name) for name in locks
+    return symbol_address(prog, "dax_finish_sync_fault") is None or any(
+        symbol_address(prog, name) is not None for name in locks
     )
-
-
-def _has_function(prog: Program, name: str) -> bool:
-    try:
-        prog.symbol(name)
-    except LookupError:
-        return False
-    return True
 
 
 def _has_mask(page: Type, zone: Type | None) -> bool:
