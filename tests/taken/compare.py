@@ -25,15 +25,14 @@ NOT_SAVED = STATES - {State.SAVED.value}
 UNKNOWN = {None, "unknown", "unreadable", "not known", "reconstructed"}
 """Values that say that a value is not known, or was not read where it belongs."""
 
-_MAPPED = 8
-"""How often one page of struct pages is mapped: once for each page of tails of a 2 MiB folio
-(mm/hugetlb_vmemmap.c, vmemmap_populate_compound_pages())."""
-
 PROSE = {
     "advice", "arithmetic", "error", "evidence", "from", "lacks", "notes", "reason", "verdict",
     "why", "words",
 }  # fmt: skip
 """Keys of sentences, which explain what is missing."""
+
+_OF_STATES = ("advice", "verdict")
+"""Keys of sentences about how much of something a dump holds: they follow its bytes by state."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,13 @@ class Rules:
     """Keys of numbers that count what was found: fewer in an answer that is not complete."""
     cuts: frozenset[str] = frozenset()
     """Keys of numbers of pieces into which something is cut: what is missing cuts once more."""
-    pages_by_state: frozenset[str] = frozenset()
-    """Keys of numbers that count pages or bytes of the dump by state: within a page of the full
-    answer's, whether the answer is complete or not."""
+    falls: Mapping[str, int] = field(default_factory=dict)
+    """Keys of numbers that count what the dump holds -> by how much they may be less, whether the
+    answer is complete or not."""
+    rises: Mapping[str, int] = field(default_factory=dict)
+    """Keys of numbers that count what the dump lacks -> by how much they may be more."""
+    times: int = 1
+    """How often a page counts in bytes by state."""
     paths: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Path of a file -> all of its paths, of which one may stand for another."""
 
@@ -85,7 +88,9 @@ class _Comparison:
         if isinstance(full, list) and isinstance(part, list):
             return self._lists(where, full, part)
         if _is_number(full) and _is_number(part):
-            if key in self._rules.pages_by_state and abs(full - part) <= _MAPPED * self._rules.page:
+            if 0 <= full - part <= self._rules.falls.get(key, -1):
+                return []
+            if 0 <= part - full <= self._rules.rises.get(key, -1):
                 return []
             if key == "unknown" and not self._whole and part > full:
                 return []
@@ -97,8 +102,6 @@ class _Comparison:
             return []
         if key.endswith("state") and full == State.SAVED.value and part in NOT_SAVED:
             return []
-        if key in ("advice", "verdict") and isinstance(part, str):
-            return []  # of what the dump holds, in words
         if not self._whole and (_is_unknown(part) or self._same_file(full, part)):
             return []
         return [f"{where or 'answer'}: {_short(full)} became {_short(part)}"]
@@ -122,7 +125,7 @@ class _Comparison:
         """The page went from saved to another state; a total that is not known may be less."""
         lost = full.get("saved", 0) - part.get("saved", 0)
         gone = sum(full.values()) - sum(part.values())
-        if 0 <= lost <= _MAPPED * self._rules.page and gone == 0:
+        if 0 <= lost <= self._rules.times * self._rules.page and gone == 0:
             return []
         if not self._whole and lost >= 0 and gone >= 0:
             return []
@@ -130,6 +133,7 @@ class _Comparison:
 
     def _mappings(self, where: str, full: Mapping[str, Any], part: Mapping[str, Any]) -> list[str]:
         found = []
+        words = _OF_STATES if self._less_is_held(full, part) else ()
         for key in {**full, **part}:
             here = f"{where}.{key}" if where else key
             if key not in part:
@@ -138,9 +142,17 @@ class _Comparison:
             elif key not in full:
                 if self._whole or not (key in PROSE or _is_unknown(part[key]) or not part[key]):
                     found.append(f"{here}: {_short(part[key])} is new")
-            else:
+            elif key not in words:
                 found += self.values(here, key, full[key], part[key])
         return found
+
+    def _less_is_held(self, full: Mapping[str, Any], part: Mapping[str, Any]) -> bool:
+        """Whether the dump holds less of what two records are about, by their numbers."""
+        pairs = [(key, full[key], part[key]) for key in full if key in part]
+        return any(
+            old != new and ((_by_state(old) and _by_state(new)) or key in self._rules.falls)
+            for key, old, new in pairs
+        )
 
     def _lists(self, where: str, full: Sequence[Any], part: Sequence[Any]) -> list[str]:
         if self._whole:

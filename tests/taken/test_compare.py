@@ -10,7 +10,9 @@ from .compare import Rules, contradictions
 from .trial import Outcome, verdict
 
 PAGE = 4096
-RULES = Rules(PAGE, frozenset({"pages"}), frozenset({"ranges"}), frozenset({"remaining"}))
+RULES = Rules(
+    PAGE, frozenset({"pages"}), frozenset({"ranges"}), {"remaining": 1, "saved": PAGE}, {"lost": 1}
+)
 FILE = {"inode": 12, "path": "/a", "open_by": [{"pid": 1, "fd": 5}, {"pid": 2, "fd": 5}]}
 
 
@@ -150,9 +152,20 @@ def test_what_is_cut_once_more_is_in_more_pieces() -> None:
     assert wrong({"ranges": 1}, {"ranges": 2}, whole=True)
 
 
-def test_pages_of_the_dump_differ_by_one() -> None:
-    assert not wrong({"remaining": 5}, {"remaining": 4}, whole=True)
-    assert wrong({"remaining": 50 * PAGE}, {"remaining": 3 * PAGE}, whole=True)
+@pytest.mark.parametrize("whole", [True, False])
+def test_pages_of_the_dump_differ_by_one(whole: bool) -> None:
+    assert not wrong({"remaining": 5, "lost": 0}, {"remaining": 4, "lost": 1}, whole)
+    assert wrong({"remaining": 5}, {"remaining": 3}, whole)
+    assert wrong({"remaining": 5}, {"remaining": 6}, whole)
+    assert wrong({"lost": 1}, {"lost": 0}, whole)
+
+
+def test_words_about_what_is_held_follow_the_bytes_by_state() -> None:
+    full = {"states": {"saved": 2 * PAGE}, "verdict": "all was saved"}
+    states = {"saved": PAGE, "excluded": PAGE}
+    assert not wrong(full, {"states": states, "verdict": "half was saved"}, whole=True)
+    assert wrong(full, {**full, "verdict": "half was saved"}, whole=True)
+    assert not wrong({"saved": PAGE, "advice": "a"}, {"saved": 0, "advice": "b"}, whole=True)
 
 
 def test_what_is_unknown_may_be_more() -> None:
@@ -160,6 +173,27 @@ def test_what_is_unknown_may_be_more() -> None:
     assert not wrong({"unknown": {}}, {"unknown": {"saved": 4096}})
     assert wrong({"in_ram": 1, "unknown": 0}, {"in_ram": 1, "unknown": 4096}, whole=True)
     assert wrong({"unknown": {}}, {"unknown": {"saved": 4096}}, whole=True)
+
+
+def segment(index: int, physical: int, size: int, pmem: bool | None) -> dict[str, Any]:
+    return {
+        "index": index, "type": "bitmap", "physical": f"{physical:#x}", "file_size": size,
+        "memory_size": size, "pmem": pmem, "iomem": [], "namespaces": [], "states": {"saved": size},
+    }  # fmt: skip
+
+
+def test_segment_that_may_be_pmem_or_ram_lies_over_several() -> None:
+    full = [segment(0, 0, 8, False), segment(1, 8, 8, True), segment(2, 32, 8, False)]
+    whole = Outcome(json=full, whole=True)
+
+    def faults(*part: dict[str, Any]) -> list[str]:
+        return verdict("pmem-segments", PAGE, whole, Outcome(json=list(part), whole=False))
+
+    assert not faults(segment(0, 0, 16, None), segment(1, 32, 8, False))
+    assert faults(segment(0, 0, 16, False), segment(1, 32, 8, False))
+    assert faults(segment(0, 0, 12, None), segment(1, 32, 8, False))
+    assert faults(segment(0, 0, 40, None))
+    assert faults({**segment(0, 0, 16, None), "namespaces": ["a"]}, segment(1, 32, 8, False))
 
 
 FULL = Outcome(json=[FILE], whole=True)
@@ -178,6 +212,10 @@ def test_error_says_what_lacks_but_not_that_there_is_none() -> None:
     assert not verdict("fadump", PAGE, GONE, GONE)
     assert not verdict("fadump", PAGE, GONE, Outcome(json=[], whole=False))
     assert verdict("fadump", PAGE, GONE, Outcome(json=[], whole=True))
+    assert verdict("fadump", PAGE, GONE, Outcome(json=[FILE], whole=False))
+    unreadable = Outcome(error="task list not saved")
+    assert verdict("fadump", PAGE, unreadable, GONE)
+    assert not verdict("fadump", PAGE, unreadable, Outcome(json=[FILE], whole=False))
 
 
 def test_traceback_or_no_answer_is_a_fault() -> None:
@@ -196,4 +234,6 @@ def test_report_is_compared_section_by_section() -> None:
     assert verdict("pmem-report", PAGE, full, report("complete", [], False))
     assert verdict("pmem-report", PAGE, full, report("degraded", [], True))
     assert not verdict("pmem-report", PAGE, full, Outcome({"crash": {}, "sections": []}))
+    missing = Outcome({"crash": full.json["crash"], "sections": []}, whole=True)
+    assert verdict("pmem-report", PAGE, full, missing)
     assert verdict("pmem-report", PAGE, full, Outcome({"crash": {"release": ""}, "sections": []}))

@@ -55,8 +55,8 @@ class DumpSegment(Record):
     flags: int | None
     """``p_flags``, raw; None where the format has none."""
     pmem: bool | None
-    """By ``PF_DEV``; where there are no flags by iomem and the regions, None if they cannot be read
-    either."""
+    """By ``PF_DEV``; where there are no flags by iomem and the regions. None if these cannot be
+    read, or not in full: then what is not all RAM may be several ranges, of RAM and of pmem."""
     iomem: tuple[Resource, ...]
     namespaces: tuple[str, ...]
     states: dict[State, int]
@@ -252,11 +252,12 @@ class _Reader:
         return tuple(r for r in self.machine.iomem if r.start < end and start <= r.end)
 
     def _contradictions(self, start: int, end: int, flagged: bool) -> Iterator[str]:
+        lost = self.machine.lost_sources
         pmem = self.machine.pmem.size(start, end)
         device = self.machine.device_pmem.size(start, end)
-        if device and not flagged and not self.outside:
+        if device and not flagged and not self.outside and "iomem" not in lost:
             yield f"pmem without PF_DEV ({device} bytes)"
-        known = bool(self.machine.iomem or self.machine.pmem)
+        known = bool(self.machine.iomem or self.machine.pmem) and not lost
         if flagged and pmem > device and not self.outside:
             yield f"{pmem - device} bytes were used as RAM (kmem): PF_DEV makes them user data"
         if flagged and known and pmem < end - start:
@@ -290,13 +291,25 @@ class _Reader:
                     file_size=states.get(State.SAVED, 0),
                     memory_size=part.size,
                     flags=None,
-                    pmem=pmem if self.machine.pmem_sources else None,
+                    pmem=self._pmem(part, pmem),
                     iomem=self._iomem(part.start, part.end),
                     namespaces=tuple(namespace_names(self.machine, part.start, part.end)),
                     states=states,
                     notes=() if self.outside else tuple(self._reserved(part.start, part.end)),
                 )
                 index += 1
+
+    def _pmem(self, part: Range, found: bool) -> bool | None:
+        """Whether a range of the bitmap was persistent memory."""
+        if not self.machine.pmem_sources:
+            return None
+        lost = self.machine.lost_sources
+        if not lost:
+            return found
+        if found:
+            # System RAM that lies there may be among what could not be read.
+            return None if "iomem" in lost else True
+        return None if self.machine.system_ram.gaps(part.start, part.end) else False
 
 
 def _writer_by_kernel(prog: Program, area: Range | None) -> Writer | None:

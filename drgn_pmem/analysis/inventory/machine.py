@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import contextlib
 from functools import cached_property
 import re
+from typing import Any
 
 from drgn import Program
 
@@ -49,6 +50,9 @@ class MachineMap(Record):
     """Persistent memory, by every source."""
     pmem_sources: tuple[str, ...]
     """Those sources: ``"iomem"``, ``"regions"``, ``"page maps"``, ``"PF_DEV"``."""
+    lost_sources: tuple[str, ...] = ()
+    """Those that the dump does not hold in full: there may be more persistent memory, and without
+    ``"iomem"`` more RAM. Debug info of modules does not count: iomem has what they would tell."""
     namespaces: list[Namespace]
     """Those with capacity; empty without debug info of libnvdimm."""
     reservations: list[NamedRange]
@@ -114,6 +118,10 @@ def _possible(
     return found
 
 
+def _is_lost(partial: Partial[Any]) -> bool:
+    return any(p.degrades and p.cause is not Cause.NO_DEBUG_INFO for p in partial.problems)
+
+
 def read_machine(prog: Program) -> Partial[MachineMap]:
     """The map; kept in ``prog.cache``."""
     cached: Partial[MachineMap] | None = prog.cache.get(_CACHE_KEY)
@@ -124,7 +132,8 @@ def read_machine(prog: Program) -> Partial[MachineMap]:
 
 def _read(prog: Program) -> Partial[MachineMap]:
     problems = Problems()
-    iomem = problems.take(for_each_iomem(prog))
+    resources = for_each_iomem(prog)
+    iomem = problems.take(resources)
     if not has_kernel_debug_info(prog):
         # One line about that is enough.
         flagged = _flagged(prog)
@@ -137,8 +146,10 @@ def _read(prog: Program) -> Partial[MachineMap]:
                 reservations=[],
             )
         )
-    regions = [r.range for r in problems.take(for_each_region(prog)) if r.type == "pmem"]
-    pgmaps = problems.take(for_each_pgmap(prog))
+    all_regions, all_pgmaps = for_each_region(prog), for_each_pgmap(prog)
+    regions = [r.range for r in problems.take(all_regions) if r.type == "pmem"]
+    pgmaps = problems.take(all_pgmaps)
+    read = {"iomem": resources, "regions": all_regions, "page maps": all_pgmaps}
     namespaces = [
         n for n in problems.take(for_each_namespace(prog)) if n.raw_size > 0 and not n.seed
     ]
@@ -157,6 +168,7 @@ def _read(prog: Program) -> Partial[MachineMap]:
             iomem=iomem,
             pmem=RangeSet(item for ranges in sources.values() for item in ranges),
             pmem_sources=tuple(name for name, ranges in sources.items() if ranges),
+            lost_sources=tuple(name for name, partial in read.items() if _is_lost(partial)),
             namespaces=namespaces,
             reservations=reservations or [],
         )

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What segments contradict, and who wrote them, on synthetic dumps and machines."""
 
+import dataclasses
 from pathlib import Path
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from drgn_pmem.analysis.coverage.segments import Writer, _Reader, guess_loader, 
 from drgn_pmem.analysis.inventory.machine import MachineMap
 from drgn_pmem.dumpfile import PF_DEV, DumpFile, open_dump
 from drgn_pmem.dumpfile.program import open_program
+from drgn_pmem.kernel.iomem import IORESOURCE_SYSTEM_RAM, Resource
 from drgn_pmem.kernel.kexec import NamedRange
 from drgn_pmem.ranges import Range, RangeSet
 
@@ -45,6 +47,43 @@ def machine(
 
 def notes_of(opened: DumpFile, where: MachineMap, outside: bool = False) -> list[tuple[str, ...]]:
     return [segment.notes for segment in _Reader(opened, where, outside).read()]
+
+
+@pytest.mark.parametrize(
+    ("lost", "start", "found", "pmem"),
+    [
+        ((), 0, False, False),
+        ((), GIB, False, False),
+        (("iomem",), 0, False, False),
+        (("regions",), GIB, False, None),
+        (("iomem",), GIB, False, None),
+        (("iomem",), 4 * GIB, True, None),
+        (("regions",), 4 * GIB, True, True),
+    ],
+)
+def test_range_of_a_bitmap_is_no_pmem_only_where_that_is_known(
+    tmp_path: Path, lost: tuple[str, ...], start: int, found: bool, pmem: bool | None
+) -> None:
+    ram = Resource(
+        name="System RAM",
+        start=0,
+        end=GIB - 1,
+        flags=IORESOURCE_SYSTEM_RAM,
+        desc="",
+        depth=0,
+        object=None,
+    )
+    where = dataclasses.replace(machine([(4 * GIB, 5 * GIB)]), iomem=[ram], lost_sources=lost)
+    reader = _Reader(dump(tmp_path, KERNEL), where, False)
+    assert reader._pmem(Range(start, start + MIB), found) is pmem
+
+
+def test_segment_is_not_blamed_while_pmem_is_not_known(tmp_path: Path) -> None:
+    opened = dump(tmp_path, KERNEL, Load(MIB, GIB), Load(4 * GIB, GIB, flags=PMEM))
+    where = machine([(MIB, 2 * MIB)])
+    assert any("PF_DEV" in note for notes in notes_of(opened, where) for note in notes)
+    lost = dataclasses.replace(where, lost_sources=("iomem",))
+    assert not any("PF_DEV" in note for notes in notes_of(opened, lost) for note in notes)
 
 
 def test_file_load_appends_pmem_and_leaves_out_the_first_mib(tmp_path: Path) -> None:
