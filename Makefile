@@ -9,7 +9,7 @@ JOBS ?= auto
 SPACE := $(subst ,, )
 DISTRO := build/distro
 
-# make test-distro [SUITE...]: the goals behind it are the suites.
+# make test-distro [SUITE...]: the goals after it are the suites.
 ifeq ($(firstword $(MAKECMDGOALS)),test-distro)
 SUITES := $(wordlist 2,99,$(MAKECMDGOALS))
 .PHONY: $(SUITES)
@@ -22,7 +22,7 @@ SUITES := $(or $(SUITES),bullseye bookworm trixie trixie-backports)
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# What a user needs, and what the tests need beyond it; each from the declaration of it.
+# What a user needs, then what the tests need in addition, as pyproject.toml declares them.
 $(VENV)/.runs: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
@@ -49,7 +49,7 @@ lint: $(VENV)/.installed typecheck layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The package as it is installed: commands/ inside drgn_pmem/. mypy and import-linter read that.
+# The package as installed: commands/ inside drgn_pmem/, for mypy and import-linter.
 $(TREE)/.made: $(wildcard drgn_pmem/*.py drgn_pmem/*/*.py drgn_pmem/*/*/*.py commands/*.py)
 	rm -rf $(TREE) && mkdir -p $(TREE)
 	cp -r drgn_pmem $(TREE)/ && cp -r commands $(TREE)/drgn_pmem/commands
@@ -63,7 +63,7 @@ layers: $(VENV)/.installed $(TREE)/.made
 	cd $(TREE) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.import_linter_cache
 
-# Side by side with what one would do otherwise; the large dump is made by bench-dump first.
+# Compared with the alternatives; bench-dump makes the large dump first.
 bench: $(VENV)/.installed
 	$(BIN)/python -m bench
 
@@ -87,7 +87,7 @@ docs: $(VENV)/.runs
 	$(BIN)/python docs/api.py
 	$(BIN)/python docs/examples.py
 
-# What each command answers on each dump, by the tests; a failed one stands in the page as such.
+# What each command answers on each dump, by the tests; failed ones are marked in the page.
 matrix: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -p tests.matrix \
 		--matrix docs/support-matrix.json tests/dumps -k "not mutations"; status=$$?; \

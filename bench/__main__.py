@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
 ``python -m bench [DUMP [VMLINUX]]``: measure, and print tables. All measures of a table run in
-turns, so that they meet the same machine; the best of the rounds counts.
+turns, under the same load; the best round counts.
 """
 
 import argparse
@@ -54,8 +54,8 @@ def main() -> int:
 
 def rates(subject: Subject, rounds: int) -> dict[str, dict[str, float]]:
     """
-    Pages per second of every measure, and per second of CPU time: on a machine that does other
-    things too, the second tells what one core would do.
+    Pages per second of every measure, and per second of CPU time: on a loaded machine,
+    the second shows what one core can do.
     """
     best: dict[str, Rate] = {}
     for turn in range(rounds):

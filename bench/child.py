@@ -24,10 +24,10 @@ def main() -> None:
     words = shlex.split(line)
     spec = load_command(words[0])
     prog = drgn_pmem.open(path, [vmlinux])
-    # What every use needs once: the types and the first symbol.
+    # Needed once by every use: the types and the first symbol.
     prog.type("struct page")
     prog["init_mm"]
-    # No answer without it, see "the law": what of the dump is there.
+    # Every answer needs it: what the dump holds.
     drgn_pmem.coverage_of(prog)
     opened, cpu = time.perf_counter(), time.process_time()
     out, err = io.StringIO(), io.StringIO()

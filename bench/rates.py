@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Pages per second: ours, and what a user would do without this tool. Each measure looks at flags,
+"""Pages per second of drgn-pmem and of the alternatives. Each measure looks at flags,
 refcount and mapping of as many struct pages as it can in its time."""
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ class Rate:
         return self.pages / self.cpu if self.cpu else 0.0
 
     def better(self, other: "Rate | None") -> "Rate":
-        """The best of both, in either respect."""
+        """The best of both, each by itself."""
         if other is None:
             return self
         return Rate(self.pages, min(self.seconds, other.seconds), min(self.cpu, other.cpu))

@@ -3,7 +3,7 @@
 """
 ``python -m bench.shell DUMP VMLINUX``: how long the first prompt takes beside drgn's on the same
 dump, and how long a key takes to be on the screen, in a pseudo-terminal. Exits 1 if a figure is
-beyond what is promised.
+above its limit.
 """
 
 import argparse
@@ -23,7 +23,7 @@ _KEYS = "pmem-namespaces namespace1.0 --json\x15prog['init_task'].mm.pgd\x15pmem
 
 FIRST_PROMPT_FACTOR, FIRST_PROMPT_EXTRA = 1.15, 0.150
 KEY = 0.050
-"""Promised at most, in seconds."""
+"""Limit, in seconds."""
 
 
 class Terminal:
@@ -70,7 +70,7 @@ class Terminal:
         return None
 
     def settle(self, seconds: float) -> None:
-        """Let it do what it does while nothing is typed."""
+        """Wait for its idle work."""
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             self.read_redraw()
@@ -87,7 +87,7 @@ class Terminal:
 
 
 def first_prompts(dump: str, vmlinux: str, rounds: int) -> tuple[float, float]:
-    """:return: Medians of drgn's and ours, in turns so that both meet the same machine."""
+    """:return: Medians of drgn's and ours, in turns, under the same load."""
     python = Path(sys.executable)
     arguments = ["-c", dump, "-s", vmlinux, "--main-symbols"]
     programs = (
