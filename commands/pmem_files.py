@@ -32,7 +32,7 @@ def _code(args: argparse.Namespace) -> str:
     arguments=(
         Argument("namespace", kind="namespace", nargs="?", help="only files with pages in it"),
         Argument("-a", "--all", action="store_true",
-                 help="also DAX files without any page that nobody maps"),
+                 help="also DAX files without pages and mappings"),
     ),
     fields=(
         Field("DEVICE", lambda f: f.device, "block or DAX device"),

@@ -47,10 +47,10 @@ class _Row:
         Field("VERSION", lambda r: r.version, "of its format"),
         Field("UUID", lambda r: r.uuid, "of the block"),
         Field("DATA", lambda r: r.data, "physical range of the user data"),
-        Field("DETAIL", lambda r: r.detail, "what else matters of its kind"),
+        Field("DETAIL", lambda r: r.detail, "details by kind"),
         Field("VALID", lambda r: r.valid, "whether the kernel accepts it"),
         Field("STATE", lambda r: r.state, "what the dump holds of the block"),
-        Field("NOTES", lambda r: "; ".join(r.notes) or None, "what is odd"),
+        Field("NOTES", lambda r: "; ".join(r.notes) or None, "anomalies"),
     ),
     examples=(
         ("pmem-infoblocks", "all that the dump holds"),

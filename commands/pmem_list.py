@@ -16,7 +16,7 @@ _STATES = {True: "enabled", False: "disabled", None: "not known"}
 
 _BUS = (
     Field("BUS", lambda b: b.dev, "bus"),
-    Field("PROVIDER", lambda b: b.provider, "who provides it: ACPI.NFIT, e820, ..."),
+    Field("PROVIDER", lambda b: b.provider, "provider: ACPI.NFIT, e820, ..."),
 )
 _DIMM = (
     Field("DIMM", lambda d: d.dev, "DIMM"),
@@ -61,7 +61,7 @@ _DAX = (
     Field("MODE", lambda d: d.mode, "devdax, system-ram"),
     Field("SIZE", lambda d: d.size, "bytes", right=True),
     Field("ALIGN", lambda d: d.align, "alignment of mappings", right=True),
-    Field("TARGET_NODE", lambda d: d.target_node, "NUMA node it is when onlined", right=True),
+    Field("TARGET_NODE", lambda d: d.target_node, "NUMA node when onlined", right=True),
     Field("PHYSICAL", lambda d: [f"{r.start:#x}" for r in d.ranges], "first byte"),
 )
 
@@ -114,8 +114,8 @@ def _code(args: argparse.Namespace) -> str:
     name="pmem-list",
     description="list NVDIMM buses, DIMMs, regions, namespaces and DAX devices, as ndctl list",
     long_description=(
-        "List what `ndctl list` and `daxctl list` listed on the machine while it lived.\n"
-        "With --json the keys and values are theirs; what they do not have is in an object `dump`."
+        "List what `ndctl list` and `daxctl list` printed on the machine before the crash.\n"
+        "With --json the keys and values are theirs; additional facts are in an object `dump`."
     ),
     arguments=(
         Argument("-B", "--buses", action="store_true", help="buses"),

@@ -31,7 +31,7 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
     fields=(
         Field("NAMESPACE", lambda m: m.namespace.dev, "namespace"),
         Field("MODE", lambda m: m.namespace.mode, "fsdax, devdax, sector, raw"),
-        Field("MAP", lambda m: m.namespace.map, "what ndctl was asked for: dev, mem"),
+        Field("MAP", lambda m: m.namespace.map, "map given to ndctl: dev, mem"),
         Field("SIZE", lambda m: m.namespace.size, "usable bytes", right=True),
         Field("DEVICE", lambda m: m.namespace.blockdev or m.namespace.chardev, "its device"),
         Field("PHYSICAL", lambda m: f"{m.namespace.resource:#x}", "first byte", right=True),

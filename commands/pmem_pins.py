@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""``pmem-pins``: pages that are held, by whom, and who waits for them."""
+"""``pmem-pins``: pinned pages, their holders, and the tasks that wait for them."""
 
 import argparse
 
@@ -32,7 +32,7 @@ from drgn_pmem.spec import Answer, Argument, command
         Field("PINS", lambda p: p.count("pins"),
               "references beyond idle and mappings (FOLL_PIN counts 1024)", right=True),
         Field("FILES", lambda p: [o.name or f"inode {o.inode}" for o in p.owners.owners],
-              "whose page it is"),
+              "file or device of the page"),
         Field("OFFSET", lambda p: [f"{o.offset:#x}" for o in p.owners.owners],
               "in each file, bytes", right=True),
         Field("HELD_BY",
@@ -49,7 +49,7 @@ from drgn_pmem.spec import Answer, Argument, command
     ),
     examples=(
         ("pmem-pins", "all held pages"),
-        ("pmem-pins -w -o +evidence", "only what a task waits for, and how each holder is known"),
+        ("pmem-pins -w -o +evidence", "pages that a task waits for, and evidence of holders"),
     ),
     code=lambda args: (
         "from drgn_pmem import find_pins\n\n"
@@ -73,5 +73,5 @@ def pmem_pins(prog: Program, args: argparse.Namespace) -> Answer:
     pages = [p for p in answer.value.pages if p.waiters or not args.waited]
     notes = list(answer.value.notes)
     if not pages:
-        notes.append("no page of a DAX file or device is known to be held")
+        notes.append("no pinned page of a DAX file or device was found")
     return Answer(pages, notes=notes, problems=answer.problems)

@@ -1,6 +1,6 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""``pmem-poison``: bad memory, and what it hits."""
+"""``pmem-poison``: bad memory and the files, processes or metadata on it."""
 
 import argparse
 
@@ -20,7 +20,7 @@ from drgn_pmem.spec import Answer, Argument, command
         "badblocks of regions, block devices and namespaces, poisoned struct pages (HWPoison),\n"
         "and the lines of the kernel log: memory failures, machine checks, APEI/GHES and\n"
         "EDAC (HISTORY: in the order of the log). PROOF shows whether the page is still in the\n"
-        "process's page tables (pte) or was taken away, as the kernel does when it kills (vma)."
+        "process's page tables (pte) or was unmapped, as the kernel does when it kills (vma)."
     ),
     arguments=(
         Argument("-v", "--verbose", action="store_true",
@@ -29,7 +29,7 @@ from drgn_pmem.spec import Answer, Argument, command
     fields=(
         Field("PFN", lambda p: f"{p.pfn:#x}", "bad page", right=True),
         Field("PHYSICAL", lambda p: f"{p.physical:#x}", "first bad byte of it", right=True),
-        Field("SOURCES", lambda p: p.sources, "who knows of it"),
+        Field("SOURCES", lambda p: p.sources, "sources that report it"),
         Field("NAMESPACE", lambda p: p.namespace and p.namespace.dev, "namespace"),
         Field("PLACE", lambda p: p.place.value, "data, info block, struct pages, raw, outside"),
         Field("OFFSET", lambda p: p.data_offset,
@@ -83,5 +83,5 @@ def pmem_poison(prog: Program, args: argparse.Namespace) -> Answer:
             notes += [f"PFN {page.pfn:#x}: {step}" for step in page.arithmetic]
             notes += [f"PFN {page.pfn:#x}: log: {line.text}" for line in page.lines]
     if not pages:
-        notes.append("no bad memory is known: no bad range, badblock, poisoned page or log line")
+        notes.append("no bad memory was found: no bad range, badblock, poisoned page or log line")
     return Answer(list(pages), notes=notes, problems=answer.problems)

@@ -21,7 +21,7 @@ _SONAMES = {"lzo": "liblzo2.so.2", "snappy": "libsnappy.so.1", "zstd": "libzstd.
 
 
 class DecompressError(ValueError):
-    """Bytes that are no compressed page, or whose compression cannot be read here."""
+    """Bytes that are not a compressed page, or whose compression cannot be read here."""
 
 
 def decompress(how: str, data: bytes, size: int) -> bytes:

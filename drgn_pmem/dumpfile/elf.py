@@ -170,7 +170,7 @@ def _parse_header(source: ByteSource) -> tuple[ELFStructs, Any]:
         }
         raise DumpFileError(
             f"{source.path}: an ELF file but not a dump: {what.get(header.e_type, 'not ET_CORE')}"
-            " (a vmlinux goes behind -s)"
+            " (a vmlinux goes after -s)"
         )
     machine = header.e_machine if isinstance(header.e_machine, str) else None
     structs.create_advanced_structs("ET_CORE", machine, header.e_ident.EI_OSABI)

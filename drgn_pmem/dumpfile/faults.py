@@ -10,7 +10,7 @@ kdump-compressed dump do. Only ours: a read that comes from a function of this p
 drgn's helpers or not, faults; one of the user's own code or of drgn's own commands gets the zeroes
 that it gets without this package, since a search, or ``%crash ps -a``, goes on over them.
 
-A kdump-compressed dump that was cut short is another matter. libkdumpfile maps the file, and a page
+A truncated kdump-compressed dump is different. libkdumpfile maps the file, and a page
 that goes on after the file's end kills the process (SIGBUS); its first read of any memory walks the
 page tables and may touch such a page. Of these dumps all memory is read without libkdumpfile,
 whoever asks.

@@ -51,7 +51,7 @@ EXCLUDED_VMEMMAP = 0x10
 MAX_PFN = 1 << 38
 """More page frames than this (1 PiB of 4 KiB pages) are taken for damage."""
 
-# utsname's members are spelled out: dissect.cstruct 4.7 forgets the padding behind a nested
+# utsname's members are spelled out: dissect.cstruct 4.7 forgets the padding after a nested
 # structure.
 _HEADER = """
     struct disk_dump_header {
@@ -77,7 +77,7 @@ _HEADER = """
         int32    nr_cpus;
     };
 """
-# The number behind a member is the header version that brought it.
+# The number after a member is the header version that added it.
 _SUB_HEADER = """
     struct kdump_sub_header {
         ulong_t  phys_base;

@@ -4,7 +4,8 @@
 Opening a dump
 --------------
 
-:func:`open_dump` tells the format by its first bytes. :func:`dump_of` and :func:`coverage_of` give
+:func:`open_dump` identifies the format by its first bytes. :func:`dump_of` and :func:`coverage_of`
+give
 the dump behind a
 :class:`drgn.Program`, once per program.
 """

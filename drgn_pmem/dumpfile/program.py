@@ -52,7 +52,7 @@ def open_program(
     :param path: Path of the dump.
     :param vmcoreinfo: Text to use instead of the dump's own.
     :param architecture: Architecture, where the dump does not say or says it wrong.
-    :return: The program, and lines that tell the user what was done beyond the usual.
+    :return: The program, and notes about anything unusual.
     :raises DumpFileError: if the dump cannot be opened; the message says what would help.
     """
     return _open(open_dump(path), vmcoreinfo, architecture)

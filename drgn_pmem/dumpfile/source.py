@@ -117,7 +117,7 @@ class FileSource:
         try:
             return min(os.lseek(self._fd, offset, os.SEEK_DATA), self.size)
         except OSError as error:
-            # ENXIO: nothing but a hole follows. Anything else: the file system cannot tell.
+            # ENXIO: nothing but a hole follows. Anything else: the file system does not support it.
             return self.size if error.errno == errno.ENXIO else offset
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ def _number(text: str, base: int) -> int | None:
             return int(digits, 16 if digits.lower().lstrip("+-").startswith("0x") else 10)
         return int(digits, base)
     except ValueError:
-        # not a problem: text that is no number
+        # not a problem: text that is not a number
         return None
 
 

@@ -173,7 +173,7 @@ def check_btt(arena: BttArena, available: int) -> list[str]:
         if offset <= before:
             problems.append(f"{name} {offset:#x} overlaps what is before it")
     if arena.info2off + SB_SIZE > available:
-        problems.append(f"info2off {arena.info2off:#x} lies beyond the namespace's end")
+        problems.append(f"info2off {arena.info2off:#x} is beyond the namespace's end")
     if arena.nextoff and arena.nextoff < arena.info2off + SB_SIZE:
         problems.append(f"nextoff {arena.nextoff:#x} points into the arena itself")
     if arena.internal_nlba != arena.external_nlba + arena.nfree:

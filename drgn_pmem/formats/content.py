@@ -81,7 +81,7 @@ def identify(read: Read) -> Content | None:
     found = _by_first_page(head)
     if found is not None:
         return found
-    # These lie elsewhere, so that without their bytes nothing is known of the device.
+    # These are elsewhere, so that without their bytes nothing is known of the device.
     end_of_64k, btrfs = (read(offset, size) for offset, size in CONTENT_PARTS[1:])
     if btrfs is not None and btrfs[0x40:0x48] == b"_BHRfS_M":
         return Content(kind="btrfs", label=_text(btrfs[0x12B:0x22B]))

@@ -67,7 +67,7 @@ class HeaderSource(enum.Enum):
     FOUND = "found"
     """Read from memory."""
     REBUILT = "rebuilt"
-    """Made anew from the state of the crashed kernel."""
+    """Rebuilt from the state of the crashed kernel."""
     IMPLIED = "implied"
     """Derived from a dump file's own headers or page bitmap."""
 
@@ -154,7 +154,8 @@ class CrashHeader(Record):
 
     @property
     def of_bitmap(self) -> bool:
-        """Whether it stands for a page bitmap, which knows no notes, virtual addresses or flags."""
+        """Whether it was made from a page bitmap, which has no notes, virtual addresses or
+        flags."""
         return any(phdr.role is Role.PAGES for phdr in self.phdrs)
 
     @property
@@ -334,7 +335,7 @@ def build_elfcorehdr(header: CrashHeader, size: int | None = None) -> bytes:
 
 def imply_elfcorehdr(dump: CrashHeader, *, join: bool = False) -> CrashHeader:
     """
-    The elfcorehdr that a dump was made from, as far as the dump's own program headers tell:
+    The elfcorehdr that a dump was made from, as far as the dump's own program headers show:
     ``/proc/vmcore`` merges all notes into one and replaces every ``p_offset``; makedumpfile shrinks
     ``p_filesz``.
 
@@ -378,7 +379,7 @@ def to_elf_file(header: CrashHeader, notes: Mapping[int, bytes] | None = None) -
 
     Program headers are as they are, but those for notes point to bytes in this file.
 
-    :param notes: What lies at the physical address of each note; a note that is not given is
+    :param notes: The bytes at the physical address of each note; a note that is not given is
         replaced by one (of the name ``drgn-pmem``) that says where it was.
     """
     place = len(build_elfcorehdr(header))

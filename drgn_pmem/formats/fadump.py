@@ -157,8 +157,8 @@ def parse_fadump_header(
     """
     Decode a header of any layout in either byte order.
 
-    The merged layout and that of version 7 are told apart by where the two sizes are. If they are
-    in neither place, the header is damaged and decoded as the merged one, without registers.
+    The merged layout and that of version 7 are distinguished by where the two sizes are. If they
+    are in neither place, the header is damaged and decoded as the merged one, without registers.
 
     :param pt_regs_sz: ``sizeof(struct pt_regs)`` of the kernel in bytes, if it is known; without it
         registers and mask of a ``FADMPINF`` header stay empty, as that does not say how long they
@@ -216,7 +216,7 @@ def build_fadump_header(header: FadumpHeader) -> bytes:
     :raises FormatError: if the layout is unknown or a field does not fit.
     """
     if header.layout not in LAYOUTS:
-        raise FormatError(f"{header.layout!r} is no layout of a fadump header")
+        raise FormatError(f"{header.layout!r} is not a layout of a fadump header")
     magic = _MAGIC_OLD if header.layout == "FADMPINF" else _MAGIC
     data = _LAYOUT.pack(
         LAYOUTS[header.layout], {"magic_number": magic, **header.fields}, header.byteorder

@@ -4,7 +4,7 @@
 Info blocks of fsdax and devdax namespaces
 ------------------------------------------
 
-``struct nd_pfn_sb`` (:linux:`drivers/nvdimm/pfn.h`) lies 4 KiB into a namespace. It says where the
+``struct nd_pfn_sb`` (:linux:`drivers/nvdimm/pfn.h`) is 4 KiB into a namespace. It says where the
 namespace's user data begins (``dataoff``) and whether the ``struct page`` array is before it, on
 the persistent memory itself (``mode``). Everything is little-endian on every architecture.
 """

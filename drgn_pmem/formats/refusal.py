@@ -118,7 +118,7 @@ def check_infoblock(
 def _contents(
     block: InfoBlock, page_size: int, page_struct_size: int | None, parent_uuid: str | None
 ) -> Iterator[Refusal]:
-    """Checks that do not depend on where the namespace lies."""
+    """Checks that do not depend on the address of the namespace."""
     if not block.checksum_ok:
         yield Refusal(check=Check.CHECKSUM, why="the checksum is wrong")
     if parent_uuid is not None and block.parent_uuid != parent_uuid:

@@ -172,7 +172,7 @@ def _of_namespace(prog: Program, namespace: Namespace, problems: Problems) -> li
     pmem = cast("struct pmem_device *", device.driver_data)
     if not pmem:
         return []
-    # The block device's, not the namespace's: without its name they are nobody's.
+    # The block device's, not the namespace's: without its name they cannot be assigned.
     source = f"{namespace.blockdev} badblocks" if namespace.blockdev else None
     what = f"badblocks of the block device of {namespace.dev}"
     if source is None:

@@ -200,7 +200,7 @@ def _read_dax_device(dev_dax: Object, of_class: bool, problems: Problems) -> Dax
 
 
 def _memory_blocks(prog: Program, ranges: tuple[Range, ...]) -> MemoryBlocks:
-    """Memory blocks that lie in the ranges whole (kmem drops what is less than a block)."""
+    """Memory blocks that are in the ranges as a whole (kmem drops what is less than a block)."""
     section = 1 << prog["SECTION_SIZE_BITS"].value_()
     size = memory_block_size_bytes(prog).value_()
     total = online = movable = 0

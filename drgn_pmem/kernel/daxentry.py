@@ -37,7 +37,7 @@ _DAX_EMPTY = 1 << 3
 
 _FLAGS = _DAX_LOCKED | _DAX_PMD | _DAX_ZERO_PAGE | _DAX_EMPTY
 
-# Our own bits beside them, in the flags column.
+# Our own bits, in the flags column.
 _DIRTY = 1 << 4
 _WRITEBACK = 1 << 5
 _TOWRITE = 1 << 6
@@ -316,7 +316,7 @@ class _Walk:
         layout = self.layout
         for address, index, parent, offset in level:
             if self.nodes >= _MAX_NODES:
-                why = f"stopped after {_MAX_NODES} nodes: too many to be sound"
+                why = f"stopped after {_MAX_NODES} nodes: implausible number"
                 self.problems.add(Problem(cause=Cause.LIMIT, why=why))
                 break
             self.nodes += 1

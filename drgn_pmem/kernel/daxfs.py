@@ -9,7 +9,7 @@ works with vmlinux alone where the file system is a module; with the debug info 
 device counts too. Sources: include/linux/fs.h, drivers/dax/super.c (``dax_hosts``),
 fs/xfs/xfs_mount.h and xfs_buf.h.
 
-An inode that is not in memory has no DAX entries, so nobody maps it: ``s_inodes`` is complete for
+An inode that is not in memory has no DAX entries, so it is not mapped: ``s_inodes`` is complete for
 owners.
 """
 
@@ -162,7 +162,7 @@ def start_sector(prog: Program, bdev: "Object | int") -> int:
     bdev = address_of(bdev)
     if layouts.part is not None:
         bdev = layouts.part.read(bdev)["part"]
-    # NULL: nobody has it open
+    # NULL: not open
     return layouts.start.read(bdev)["start"] if bdev else 0
 
 
@@ -178,7 +178,7 @@ def _text(data: bytes) -> str:
 
 def disk_name(prog: Program, disk: "Object | int") -> str:
     """
-    Name of a disk as it stands in the dump: ``"pmem0"``.
+    Name of a disk as in the dump: ``"pmem0"``.
 
     :param disk: ``struct gendisk *``, or its address.
     :raises NotSaved: if the dump does not hold it
@@ -378,7 +378,7 @@ def host_of_mapping(prog: Program, mapping: "Object | int") -> DaxInode | None:
     The inode of an address space, which must point back to it.
 
     :param mapping: ``struct address_space *``, or its address.
-    :return: None if it is no address space of an inode.
+    :return: None if it is not the address space of an inode.
     :raises NotSaved: if the dump does not hold it
     """
     layouts = inodes_of(prog)

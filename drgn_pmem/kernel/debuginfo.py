@@ -152,7 +152,7 @@ def _structure(value: "Object | Type") -> Type:
 
 def has_member(value: "Object | Type", member: str) -> bool:
     """
-    Whether a structure (or what a pointer points to) has a member: how kernels are told apart.
+    Whether a structure (or what a pointer points to) has a member: how kernels are distinguished.
 
     :param member: ``"range"``; ``"kobj.name"`` for a nested one.
     """

@@ -64,7 +64,7 @@ def for_each_nd_device(prog: Program, prefix: str) -> Partial[list[Object]]:
 
 def kernel_string(pointer: Object) -> str:
     """
-    Text of a kernel string, as it stands in the dump (not escaped).
+    Text of a kernel string, as in the dump (not escaped).
 
     :param pointer: ``char *`` or ``char []``
     """

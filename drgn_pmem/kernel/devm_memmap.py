@@ -97,7 +97,7 @@ def _walk_typed(prog: Program) -> Iterator[MemmapEntry]:
 
 def _checked(entry: MemmapEntry) -> MemmapEntry:
     if entry.start_pfn >= entry.end_pfn or entry.end_pfn >> 52:
-        reason = f"PFNs {entry.start_pfn:#x} to {entry.end_pfn:#x} are no range"
+        reason = f"PFNs {entry.start_pfn:#x} to {entry.end_pfn:#x} are not a range"
         return replace(entry, state="stale", reason=reason)
     return entry
 

@@ -4,7 +4,7 @@
 Device mapper
 -------------
 
-dm-linear (LVM's plain volumes) on top of persistent memory: which piece of a dm disk lies where on
+dm-linear (LVM's plain volumes) on top of persistent memory: where each piece of a dm disk is on
 the disks below; of other targets, of which type they are. DAX entries hold the physical page
 already; the table is what turns it into the sector that the file system on the dm disk counts.
 Sources: drivers/md/dm-core.h, dm-linear.c, include/linux/device-mapper.h.
@@ -38,9 +38,9 @@ class DmPiece(Record):
     type: str
     """``"linear"``, ``"striped"``"""
     below: str | None
-    """Disk that it lies on: ``"pmem6.1"``, or another dm disk; None if it is not linear."""
+    """Disk that it is on: ``"pmem6.1"``, or another dm disk; None if it is not linear."""
     below_start: int
-    """First sector there (of the whole disk, also if it lies on a partition); 0 if it is not
+    """First sector there (of the whole disk, also if it is on a partition); 0 if it is not
     linear."""
 
 
@@ -134,7 +134,7 @@ def dm_pieces(prog: Program) -> Partial[tuple[DmPiece, ...]]:
 
 def sectors_above(prog: Program, disk: str, sector: int) -> Partial[dict[str, int]]:
     """
-    Where a sector of a disk appears: on the disk itself and on the dm disks that lie on it.
+    Where a sector of a disk appears: on the disk itself and on the dm disks on top of it.
 
     :param disk: ``"pmem6.1"``
     :param sector: 512-byte sector
@@ -160,7 +160,7 @@ def sectors_above(prog: Program, disk: str, sector: int) -> Partial[dict[str, in
 
 def sector_below(prog: Program, disk: str, sector: int) -> Partial[tuple[str, int] | None]:
     """
-    Where a sector of a disk lies at the bottom: of a disk that is no dm disk, there.
+    The bottom disk and sector of a sector; the same if the disk is not a dm disk.
 
     :param disk: ``"dm-0"``
     :param sector: 512-byte sector

@@ -72,7 +72,7 @@ class FailureLine(Record):
     time: float | None
     """seconds since boot; None if the line has no time"""
     text: str
-    """The whole line, as it stands in the dump."""
+    """The whole line, as in the dump."""
 
 
 _TIME = re.compile(rb"\[ *([0-9]+\.[0-9]+)\]")

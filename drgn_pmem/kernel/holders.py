@@ -90,7 +90,7 @@ class _Held:
     ) -> HeldPages:
         pfn = self.pages.pfn(page)
         if pfn is None:
-            raise WalkError(f"{detail}: {page:#x} is no struct page")
+            raise WalkError(f"{detail}: {page:#x} is not a struct page")
         page_size = 1 << self.pages.page_shift
         first = pfn + offset // page_size
         last = pfn + (offset + max(length, 1) - 1) // page_size

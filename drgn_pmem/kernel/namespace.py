@@ -87,7 +87,7 @@ class Namespace(Record):
     """What its label says that it is for: ``"none"``, ``"btt"``, ``"btt2"``, ``"pfn"``, ``"dax"``,
     ``"unknown"``. None if not known."""
     force_raw: bool | None = shown(json=False)
-    """Whether it was told to be raw, whatever info block it has; None if not known."""
+    """Whether it was forced to be raw, whatever info block it has; None if not known."""
     claim: str | None
     """Device that claims it: ``"pfn0.0"``."""
     pgmap: int = shown(Show.ADDRESS)
@@ -328,7 +328,7 @@ def _claim_class(ndns: Object) -> str | None:
 
 def namespace_of_pfn(prog: Program, pfn: int) -> Partial[Namespace | None]:
     """
-    The namespace that a page lies in, metadata included. None if it lies in none of those that
+    The namespace that a page is in, metadata included. None if it lies in none of those that
     could be read: in none at all if that is complete.
     """
     problems = Problems()

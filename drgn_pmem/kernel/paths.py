@@ -168,7 +168,7 @@ def _read_mounts(layouts: _Layouts, super_address: int, root: int) -> Partial[li
             mounts[address] = _read_mount(layouts, address)
     chosen = [m for m in mounts.values() if not m.internal]
     if not chosen and not problems:
-        # Those that nobody sees (devtmpfs has one at "/") only if there is no other.
+        # Invisible ones (devtmpfs has one at "/") only if there is no other.
         chosen = list(mounts.values())
     namespace = problems.take(layouts.namespace) if len(chosen) > 1 else None
     chosen.sort(key=lambda m: (m.namespace != namespace, m.root != root))

@@ -232,7 +232,7 @@ def _entries(prog: Program) -> Iterator[Object]:
     """Each ``struct dev_pagemap *`` once."""
     seen: set[int] = set()
     for _, entry in for_each_xarray_entry(_root(prog), "pgmap_array"):
-        # A range that is no power of two is several entries of one page map.
+        # A range that is not a power of two is several entries of one page map.
         if entry.value_() not in seen:
             seen.add(entry.value_())
             yield cast("struct dev_pagemap *", entry)
@@ -250,7 +250,7 @@ def for_each_pgmap(prog: Program) -> Partial[list[Pgmap]]:
 
 def find_pgmap(prog: Program, pfn: int) -> Pgmap | None:
     """
-    The page map that a page belongs to; None if it is no ZONE_DEVICE page.
+    The page map that a page belongs to; None if it is not a ZONE_DEVICE page.
 
     :raises FaultError: if the dump does not hold it
     :raises MissingDebugInfo: without debug info of vmlinux

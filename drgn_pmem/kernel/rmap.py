@@ -47,7 +47,7 @@ class Proof(enum.Enum):
     PTE = "pte"
     """They map exactly this page."""
     VMA = "vma"
-    """They map nothing there: never touched, or taken away (poison, truncate, migration)."""
+    """They map nothing there: never touched, or removed (poison, truncate, migration)."""
     COW = "cow"
     """They map another page: the process has a private copy."""
     UNREADABLE = "unreadable"

@@ -43,7 +43,7 @@ class Task(Record):
     pid: int
     tgid: int
     comm: str
-    """As it stands in the dump: not escaped."""
+    """As in the dump: not escaped."""
     mm: int = shown(Show.ADDRESS)
     """Address of its ``struct mm_struct``; 0 for kernel threads and tasks that exited."""
     files: int = shown(Show.ADDRESS)
@@ -180,7 +180,7 @@ def _descriptors(layouts: _Layouts, task: Task, problems: Problems) -> Iterator[
     table = layouts.fdtable.read(layouts.files.read(task.files)["fdt"])
     count = min(table["max_fds"], _MAX_FDS)
     if count < table["max_fds"]:
-        why = f"{table['max_fds']} descriptors are too many to be sound; {count} were read"
+        why = f"{table['max_fds']} descriptors are an implausible number; {count} were read"
         problems.add(Problem(cause=Cause.LIMIT, why=why), f"descriptors of {task.pid}")
     words = f"{memory.order}{count}{'Q' if memory.word_size == 8 else 'I'}"
     slots = struct.unpack(words, memory.read(table["fd"], count * memory.word_size))

@@ -44,7 +44,7 @@ class _Nodes:
         if not self.radix and entry <= 4096:
             return None  # a sibling, or an internal entry
         if self.radix and slots is not None:
-            # Siblings point to the slot of their entry, which lies in the same node.
+            # Siblings point to the slot of their entry, which is in the same node.
             first = slots.address_ or 0
             if first <= entry < first + len(slots) * (slots[0].type_.size or 0):
                 return None

@@ -41,7 +41,7 @@ class Backtrace(Record):
     """That it ran on; None if that is not known."""
     pid: int
     comm: str
-    """As it stands in the dump: not escaped."""
+    """As in the dump: not escaped."""
     crashed: bool
     """Whether it is the task that panicked."""
     frames: tuple[Frame, ...]

@@ -22,7 +22,7 @@ __all__ = ("Crash", "panic_of", "read_crash")
 
 
 class Crash(Record):
-    """What crashed. Text out of the dump is as it is there: escape it before it is shown."""
+    """What crashed. Text from the dump is unchanged: escape it before it is shown."""
 
     file: str | None
     """None if the program has no dump file."""

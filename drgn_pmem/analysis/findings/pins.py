@@ -88,7 +88,7 @@ class PinnedPage(Record):
 
     def count(self, name: str) -> int | None:
         """
-        A count of the struct page; None if it does not stand.
+        A count of the struct page; None if it is not valid.
 
         :param name: ``"refcount"``, ``"mapcount"``, ``"pins"`` or ``"order"``
         """

@@ -78,7 +78,7 @@ class PoisonedPage(Record):
 
     @property
     def sources(self) -> list[str]:
-        """Which records know of it."""
+        """Which records have it."""
         names = [r.source or "unknown" for r in self.ranges]
         if self.owners.trusted and self.owners.page.hwpoison:
             names.append("HWPoison")

@@ -291,7 +291,7 @@ class _Searcher:
                     if pfn is not None and self._is_pmem(pfn):
                         found.append(StackPage(pfn=pfn, how=Lead.BIO))
             except BadAddress:
-                # not a problem: most words of a stack are no pointers
+                # not a problem: most words of a stack are not pointers
                 continue
             except NotSaved as error:
                 # Memory that the kernel had may have held a bio.

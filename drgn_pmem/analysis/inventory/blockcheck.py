@@ -4,7 +4,7 @@
 Checks of info blocks
 ---------------------
 
-Whether the kernel would accept an info block in the namespace that it lies in, by the checks of
+Whether the kernel would accept an info block in its namespace, by the checks of
 :mod:`drgn_pmem.formats.refusal`, with what the kernel knows of the namespace: its uuid, size, claim
 class and ``force_raw``.
 """
@@ -150,13 +150,13 @@ class BlockCheck:
 
     def without(self, address: int) -> list[str]:
         """
-        What lies where there is no info block.
+        What is there instead of an info block.
 
         :param address: Physical address, saved.
         """
         data = self.read(address, INFO_BLOCK_SIZE)
         if data is None:
-            return ["what lies there could not be read"]
+            return ["the content could not be read"]
         if not any(data):
             return ["no info block: its place reads as zeroes"]
         return ["no info block: its place holds other data"]

@@ -188,7 +188,7 @@ def _signatures(prog: Program, start: int, size: int, problems: Problems) -> lis
 def _area_at(
     prog: Program, physical: int, problems: Problems
 ) -> tuple[LabelArea | None, list[int]]:
-    """The area whose first index lies there, if one does, as :func:`_read_area` has it; its size
+    """The area whose first index is there, if any, as :func:`_read_area` has it; its size
     follows from the index."""
     try:
         head = prog.read(physical, _PAGE, True)

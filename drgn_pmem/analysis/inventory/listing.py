@@ -73,7 +73,7 @@ def _select(found: Partial[Inventory], selection: Selection) -> Partial[Inventor
     """
     The part of an inventory that a selection names.
 
-    :raises NotFound: if it names a device that there is not, or that could not be read
+    :raises NotFound: if it names a device that does not exist or could not be read
     """
     problems = Problems()
     inventory = problems.take(found)

@@ -52,7 +52,7 @@ class MachineMap(Record):
     """Those sources: ``"iomem"``, ``"regions"``, ``"page maps"``, ``"PF_DEV"``."""
     lost_sources: tuple[str, ...] = ()
     """Those that the dump does not hold in full: there may be more persistent memory, and without
-    ``"iomem"`` more RAM. Debug info of modules does not count: iomem has what they would tell."""
+    ``"iomem"`` more RAM. Debug info of modules does not count: iomem has the same facts."""
     namespaces: list[Namespace]
     """Those with capacity; empty without debug info of libnvdimm."""
     reservations: list[NamedRange]

@@ -240,6 +240,6 @@ def lost_memory(prog: Program) -> Partial[list[str]]:
 
 
 def _in_pmem(prog: Program, address: int, problems: Problems) -> bool:
-    """Whether an address lies in a region of persistent memory: RAM of other devices (CXL, hmem) is
+    """Whether an address is in a region of persistent memory: RAM of other devices (CXL, hmem) is
     online in the same way and never had a namespace."""
     return any(address in region.range for region in problems.take(for_each_region(prog)))

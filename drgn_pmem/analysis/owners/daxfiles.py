@@ -125,8 +125,8 @@ class DaxFiles:
         :return: The file, its entry, the page's index in the file.
         """
         for order, (firsts, which) in self._index.items():
-            # An entry's PFN is aligned to its order only in a sound dump, so look at all that start
-            # within one entry's length.
+            # An entry's PFN is aligned to its order only in an intact dump, so look at all that
+            # start within one entry's length.
             low = np.searchsorted(firsts, np.uint64(max(pfn - (1 << order) + 1, 0)), side="left")
             high = np.searchsorted(firsts, np.uint64(pfn), side="right")
             for row in which[int(low) : int(high)].tolist():

@@ -184,7 +184,7 @@ def list_files(
     read until then.
 
     :param namespace: Only files with pages in it.
-    :param all_files: Also files that have no DAX entry and that nobody maps.
+    :param all_files: Also files without DAX entries and mappings.
     :raises NotFound: if there is no such namespace
     """
     problems = Problems()
@@ -281,7 +281,7 @@ def _of_inode(prog: Program, inode: Object) -> tuple[Sequence[DaxFile | DaxChar]
     found: list[DaxFile | DaxChar] = [f for f in files if f.inode.address == address]
     found += [c for c in problems.take(dax_chars_of(prog)) if c.inode.address == address]
     if not found:
-        raise NotFound(f"the inode at {address:#x} is no DAX file's in memory")
+        raise NotFound(f"the inode at {address:#x} is not that of a DAX file in memory")
     return found, None
 
 
@@ -293,7 +293,7 @@ def pages_of_file(prog: Program, file: "str | Object") -> Partial[tuple[FilePage
         ``ino:NUMBER`` for a file without a name; ``struct inode *``.
     :raises NotFound: if no such file is in memory, or it has no DAX entry at the offset
     :raises WalkError: if it cannot be known whether there is one
-    :raises UsageError: if the offset is no offset
+    :raises UsageError: if the offset is invalid
     """
     problems = Problems()
     files, offset = _of_inode(prog, file) if isinstance(file, Object) else _find(prog, file)

@@ -79,7 +79,7 @@ class PageOwners(Record):
 
     @property
     def trusted(self) -> bool:
-        """Whether what the struct page says stands: in the dump, initialised, not overwritten."""
+        """Whether the struct page is valid: in the dump, initialised, not overwritten."""
         page = self.page
         return page.state is State.SAVED and page.reason is None and page.pgmap_known is not False
 

@@ -65,7 +65,7 @@ class _Question:
 
     @property
     def known(self) -> bool:
-        """Whether the fields of the struct page stand."""
+        """Whether the fields of the struct page are valid."""
         page = self.page
         return page.state is State.SAVED and page.reason is None and page.pgmap_known is not False
 
@@ -167,7 +167,7 @@ class _Question:
         )
 
     def _sector(self, file: DaxFile) -> int | None:
-        """Sector of the page on the file system's device, through dm-linear if it lies on that."""
+        """Sector of the page on the file system's device, through dm-linear if it is on that."""
         namespace, super_ = self.namespace, file.inode.super
         if namespace is None or namespace.blockdev is None or super_ is None:
             return None

@@ -105,7 +105,7 @@ def test_range_that_is_none_is_not_live() -> None:
     prog = kernel(LINES, {HEAD: words(ONE, ONE), ONE: node(HEAD, HEAD, 0x200, 0x100)})
     (entry,) = for_each_memmap_entry(prog)
     assert entry.state == "stale"
-    assert entry.reason == "PFNs 0x200 to 0x100 are no range"
+    assert entry.reason == "PFNs 0x200 to 0x100 are not a range"
 
 
 def test_kernel_without_the_list() -> None:

@@ -78,7 +78,9 @@ def test_idle_page(generation: str) -> None:
 def test_the_index_of_a_page_is_unknown_where_dax_does_not_set_it(
     functions: tuple[str, ...], index: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layouts, "_has_function", lambda prog, name: name in functions)
+    monkeypatch.setattr(
+        layouts, "symbol_address", lambda prog, name: 1 if name in functions else None
+    )
     page = page_of(Kernel("6.1", {BUSY: Page(mapping=MAPPING, index=7)}).prog, BUSY)
     assert (page.mapping_address, page.index) == (MAPPING, index)
 

@@ -126,7 +126,9 @@ def test_pages_of_a_file_are_one_run_where_dax_does_not_set_their_index(
 ) -> None:
     """4.18: the index is 0 in all of them."""
     monkeypatch.setattr(
-        layouts, "_has_function", lambda prog, name: name == "dax_finish_sync_fault"
+        layouts,
+        "symbol_address",
+        lambda prog, name: 1 if name == "dax_finish_sync_fault" else None,
     )
     monkeypatch.setattr(runs, "_SUB_PAGES", sub)
     pages = {FIRST + 10 + i: Page(mapping=MAPPING) for i in range(100)}
