@@ -175,7 +175,7 @@ def _claim(hit: FoundInfoBlock, namespace: Namespace) -> list[Refusal]:
         wanted = ("none", "pfn") if hit.block.signature == "NVDIMM_PFN_INFO" else ("none", "dax")
     own = namespace.claim_class
     if own is not None and own not in wanted:
-        why = f"the label of the namespace says {own}, so that the kernel does not look for it"
+        why = f"the label of the namespace has {own}, so the kernel does not look for it"
         found.append(Refusal(check=Check.CLAIM_CLASS, why=why))
     return found
 

@@ -265,7 +265,7 @@ class _Finder:
             after = int(low[stop]) * _STEP
             self._limit(
                 f"not searched for info blocks: {after:#x}-{end:#x}, because there are more than "
-                f"{_MAX_CANDIDATES} places to look at"
+                f"{_MAX_CANDIDATES} candidates"
             )
             low, counts, within = low[:stop], counts[:stop], within[:stop]
         total = int(within[-1]) if len(within) else 0
@@ -295,7 +295,7 @@ class _Finder:
                 if isinstance(hit.block, BttArena):
                     known |= {hit.address + hit.block.info2off, hit.address + hit.block.nextoff}
             if len(found) >= _MAX_FOUND:
-                self._limit(f"stopped after {_MAX_FOUND} info blocks: too many to be plausible")
+                self._limit(f"stopped after {_MAX_FOUND} info blocks: implausible number")
                 break
         blocks = [self._describe(hit) for hit in found.values()]
         blocks += [self._without(start) for start in self.names if start not in found]

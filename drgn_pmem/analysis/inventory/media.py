@@ -193,11 +193,9 @@ def _why(
     if block.refused:
         return f"raw: the kernel refuses its {block.kind} info block: {block.refused[0].why}"
     if block.block is not None:
-        return (
-            f"raw, although a valid {block.kind} info block is there: written after it was set up"
-        )
+        return f"raw, although there is a valid {block.kind} info block: written after setup"
     if block.state is not State.SAVED:
-        return f"raw: why is not known, the place of its info block is {block.state.value}"
+        return f"raw: reason unknown, its info block is {block.state.value}"
     return f"raw: {'; '.join(block.notes)}"
 
 

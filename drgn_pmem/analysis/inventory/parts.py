@@ -66,7 +66,7 @@ def stretches_of_namespace(
             lost = (
                 "are not in the dump" if isinstance(error, NotSaved) else f"are damaged ({error})"
             )
-            why = f"its BTT arenas {lost}: what of it is data is not known"
+            why = f"its BTT arenas {lost}: the location of its data is unknown"
             problems.add(replace(Problem.of(error), why=why))
             yield Stretch(kind=UNKNOWN, start=start, end=end)
             return

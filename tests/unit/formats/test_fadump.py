@@ -255,7 +255,7 @@ def test_a_cut_header_of_version_7_is_taken_for_a_damaged_one():
 def test_a_header_that_does_not_fit_is_an_error():
     with pytest.raises(FormatError, match="does not fit version"):
         build_fadump_header(header(version=1 << 32))
-    with pytest.raises(FormatError, match="no layout"):
+    with pytest.raises(FormatError, match="not a layout"):
         build_fadump_header(dataclasses.replace(header(), layout="FADMP"))
 
 
