@@ -415,6 +415,9 @@ class _Reader:
     def _aliased(self, address: int, physical: int | None) -> bool | None:
         """Whether the struct page's memory is mapped for its neighbours too."""
         pgmap = self._pgmap
+        if pgmap is None and self._lost_pgmaps:
+            self._unknown("whether its neighbours share its memory is not known", Cause.NOT_SAVED)
+            return None
         if pgmap is None or pgmap.vmemmap_shift == 0 or pgmap.altmap is not None:
             return False
         step = 1 << self._layout.page_shift

@@ -27,7 +27,7 @@ UNKNOWN = {None, "unknown", "unreadable", "not known", "reconstructed"}
 
 PROSE = {
     "advice", "arithmetic", "error", "evidence", "from", "lacks", "notes", "reason", "verdict",
-    "why", "words",
+    "why", "why_unknown", "words",
 }  # fmt: skip
 """Keys of sentences, which explain what is missing."""
 
@@ -55,6 +55,9 @@ class Rules:
     """Keys of numbers that count what the dump lacks -> by how much they may be more."""
     times: int = 1
     """How often a page counts in bytes by state."""
+    parts: frozenset[str] = frozenset()
+    """Keys of sizes of what an entry is part of: where that is null, the entry may be a part of one
+    of the full answer's that has another part, too."""
     paths: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Path of a file -> all of its paths, of which one may stand for another."""
 
@@ -176,11 +179,26 @@ class _Comparison:
             if match is not None:
                 continue
             # what it belongs to may be what is not known: then it is part of one that is there
-            if _says_unknown(item) and any(not self.values("", "", old, item) for old in full):
+            if self._is_part(item) and any(not self.values("", "", old, item) for old in full):
                 continue
             best = min(row, key=len, default=None)
             found += best or [f"{where}[{position}]: {_short(item)} is new"]
+        for key in self._rules.counts:
+            had, has = (_sum(entries, key) for entries in (full, part))
+            if has > had:
+                found.append(f"{where}: {has} {key} of {had}")
         return found
+
+    def _is_part(self, item: Any) -> bool:
+        if _says_unknown(item):
+            return True
+        keys = self._rules.parts if isinstance(item, Mapping) else ()
+        return any(item.get(key, key) is None for key in keys)
+
+
+def _sum(entries: Sequence[Any], key: str) -> int:
+    values = (entry.get(key) for entry in entries if isinstance(entry, Mapping))
+    return sum(value for value in values if _is_number(value))
 
 
 def _leave_out_equal(

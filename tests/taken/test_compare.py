@@ -120,6 +120,18 @@ def test_what_was_not_saved_of_a_record_may_be_one_of_its_own() -> None:
     assert wrong(full, [rest, {"status": "idle", "state": "saved", "flags": None}])
 
 
+def test_pages_of_a_cut_folio_are_part_of_those_of_whole_ones() -> None:
+    rules = Rules(PAGE, counts=frozenset({"pages"}), parts=frozenset({"folio_pages"}))
+    full = [{"status": "idle", "pages": 1024, "folio_pages": 512}]
+    rest = {"status": "idle", "pages": 512, "folio_pages": 512}
+    assert not contradictions(
+        full, [rest, {**rest, "pages": 64, "folio_pages": None}], False, rules
+    )
+    assert contradictions(full, [rest, {**rest, "pages": 64}], False, rules)
+    assert contradictions(full, [rest, {**rest, "pages": 513, "folio_pages": None}], False, rules)
+    assert contradictions(full, [{**rest, "pages": 64, "folio_pages": None}], True, rules)
+
+
 def test_whole_answer_keeps_the_order() -> None:
     assert wrong([1, 2], [2, 1], whole=True)
 

@@ -265,6 +265,7 @@ def _rules(command: str, page: int, paths: Paths | None) -> Rules:
         falls.get(command, {}),
         _USAGE_RISES if command == "pmem-usage" else {},
         mapped,
+        frozenset({"folio_pages"} if command == "pmem-pages" else ()),
         paths or {},
     )
 

@@ -445,8 +445,9 @@ class _Reader:
         mode = "sector" if found.chain and not found.refused else found.kind if found.data else None
         end = max((item.end for item in stretches), default=None)
         kmem: int | None = 0
-        if end is not None and has_kernel_debug_info(self.prog):
-            kmem = self._kmem(found.start, end, mode, problems)
+        if has_kernel_debug_info(self.prog):
+            # Where it ends says the info block.
+            kmem = None if end is None else self._kmem(found.start, end, mode, problems)
         if not kmem and found.data is not None and isinstance(found.block, InfoBlock):
             first, data_end = found.data
             if found.block.mode != PFN_MODE_PMEM:

@@ -208,7 +208,9 @@ def _pmem(
     # Without debug info, only what the dump itself has is asked for.
     unread = any(p.degrades and p.cause is not Cause.NO_DEBUG_INFO for p in partial.problems)
     known = {n.namespace for n in namespaces if not n.unknown or n.mode in ("raw", "sector")}
-    mixed = any(n.enabled is not False and n.dev not in known for n in machine.namespaces)
+    # Without an info block it is not known what of a namespace is metadata.
+    mixed = any(item.end is None for item in namespaces)
+    mixed |= any(n.enabled is not False and n.dev not in known for n in machine.namespaces)
     # makedumpfile does not count pmem used as RAM as persistent memory.
     pmem = machine.pmem.union(everything).subtract(machine.system_ram)
     if machine.pmem_sources and "PF_DEV" not in machine.pmem_sources and not dump_of(prog).segments:

@@ -265,6 +265,7 @@ def test_fields_are_not_known_if_a_page_map_that_could_not_be_read_may_be_its_ow
     assert not partial.complete
     assert "written after the crash is not known" in (page.reason or "")
     assert (page.mapping, page.refcount, page.pins, page.pgmap_known) == (None,) * 4
+    assert page.aliased is (False if covered else None)
     if covered:
         assert read_page(prog, BUSY + 1).value.refcount == 1
 
