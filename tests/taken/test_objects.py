@@ -13,6 +13,7 @@ import pytest
 
 from drgn_pmem.commands import load_command
 from drgn_pmem.dumpfile import State
+from drgn_pmem.formats.infoblock import INFO_BLOCK_OFFSET
 from drgn_pmem.kernel.namespace import for_each_namespace
 from drgn_pmem.kernel.nvdimm import for_each_bus
 
@@ -62,6 +63,21 @@ OBJECTS = [
 @pytest.fixture(scope="module")
 def trial() -> Trial:
     return Trial(Case(samples()["6.1-fileload"], "elf"))
+
+
+def test_place_of_the_info_block_of_a_raw_namespace() -> None:
+    """Why it is raw became "reason unknown" in an answer that was complete."""
+    trial = Trial(Case(samples()["6.1-fileload"], "raw"))
+    line = line_of(trial.case, load_command("pmem-list"))
+
+    def place() -> int:
+        found = next(n for n in for_each_namespace(trial.prog) if n.dev == "namespace0.1")
+        return found.resource + INFO_BLOCK_OFFSET
+
+    page = forked(place)
+    full, part = trial.full(line), trial.without(line, page, State.EXCLUDED)
+    assert "reason unknown" in str(part.json)
+    assert not verdict("pmem-list", page_size_of(trial.prog), full, part, trial.paths)
 
 
 @pytest.mark.parametrize(

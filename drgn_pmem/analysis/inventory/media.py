@@ -17,7 +17,7 @@ from drgn.helpers.linux.fs import for_each_mount, mount_dst, mount_fstype
 
 from drgn_pmem.analysis.inventory.blockcheck import physical_reader
 from drgn_pmem.analysis.inventory.infoblocks import FoundBlock, find_blocks
-from drgn_pmem.dumpfile import State
+from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import BttArenaPlace, decode_map_entry, walk_btt
 from drgn_pmem.formats.content import Content, identify
@@ -28,7 +28,7 @@ from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.region import for_each_region
 from drgn_pmem.kernel.walk import bounded
-from drgn_pmem.partial import NotSaved, Partial, Problems
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
 from drgn_pmem.record import Record, shown
 
 __all__ = ("Media", "Mount", "lost_memory", "read_media")
@@ -61,8 +61,11 @@ class Media(Record):
 
 
 def read_media(prog: Program) -> Partial[dict[str, Media]]:
-    """Media of every namespace, by its name (``"namespace0.0"``). First bytes that were not saved
-    are no problem of the answer: :attr:`Media.content` is None."""
+    """
+    Media of every namespace, by its name (``"namespace0.0"``). First bytes that were not saved are
+    no problem of the answer: :attr:`Media.content` is None. The info block of a raw namespace that
+    was not saved is one, unless the dump has no user data of that namespace at all, as most dumps.
+    """
     problems = Problems()
     namespaces = problems.take(for_each_namespace(prog))
     mounts = _mounts(prog)
@@ -73,24 +76,40 @@ def read_media(prog: Program) -> Partial[dict[str, Media]]:
     found = {}
     for namespace in namespaces:
         with problems.trying(namespace.dev):
+            block = blocks.get(namespace.resource)
+            _name_lost_block(prog, namespace, block, problems)
             found[namespace.dev] = Media(
                 content=_content(prog, namespace, problems),
                 mounts=_mounts_of(namespace, by_disk, mounts.complete),
                 has_disk=namespace.blockdev is not None,
-                why=_why(namespace, blocks.get(namespace.resource), lines, log is not None),
+                why=_why(namespace, block, lines, log is not None),
             )
     return problems.partial(found)
 
 
 def _blocks(prog: Program, problems: Problems) -> list[FoundBlock]:
-    """Info blocks of the namespaces. One that was not saved is no problem: :attr:`Media.why` of a
-    raw namespace says it, and no other needs it."""
+    """Info blocks of the namespaces. One that was not saved is no problem here: only of a raw
+    namespace it is needed (:func:`_name_lost_block`)."""
     found = find_blocks(prog, of_namespaces=True)
     own = Problems()
     blocks = own.take(found).blocks
     missing = {block.namespace for block in blocks if block.state is not State.SAVED}
     problems.extend(problem for problem in own if problem.what not in missing)
     return blocks
+
+
+def _name_lost_block(
+    prog: Program, namespace: Namespace, block: FoundBlock | None, problems: Problems
+) -> None:
+    """Why a namespace is raw is not known without the place of its info block."""
+    if block is None or block.state is State.SAVED or namespace.mode != "raw":
+        return
+    if not namespace.enabled or namespace.force_raw:
+        return
+    held = coverage_of(prog).count(namespace.range.start, namespace.range.end)
+    if held.get(State.SAVED):
+        what, why = f"why {namespace.dev} is raw", f"its info block is {block.state.value}"
+        problems.add(Problem(cause=Cause.NOT_SAVED, what=what, why=why, state=block.state))
 
 
 def _mounts(prog: Program) -> Partial[dict[str, tuple[Mount, ...]]]:
