@@ -71,7 +71,7 @@ class State(enum.Enum):
     page table in one of the states above (never the state of a physical address)."""
 
 
-_CAUGHT = (PmemError, FaultError, LookupError, AttributeError)
+_CAUGHT = (PmemError, FaultError, LookupError, AttributeError, NotImplementedError)
 """What a read of a dump may raise, if :func:`is_of_dump`."""
 
 
@@ -79,12 +79,12 @@ def is_of_dump(error: BaseException) -> bool:
     """
     Whether an error is about the dump, not a mistake in this package. For a member that the
     kernel's structure does not have, drgn raises AttributeError, or LookupError itself (none of its
-    subclasses).
+    subclasses); for page tables that it cannot walk, NotImplementedError.
     """
     if isinstance(error, AttributeError):
         return isinstance(error.obj, Object)
     return isinstance(error, (PmemError, FaultError, ObjectNotFoundError)) or (
-        type(error) is LookupError
+        type(error) in (LookupError, NotImplementedError)
     )
 
 
@@ -181,6 +181,8 @@ class Problem:
             return cls(cause=Cause.NOT_IN_KERNEL, why=f"this kernel has no {error.name}", what=what)
         if isinstance(error, AttributeError) or type(error) is LookupError:
             return cls(cause=Cause.NOT_IN_KERNEL, why=f"this kernel's {error}", what=what)
+        if isinstance(error, NotImplementedError):
+            return cls(cause=Cause.UNSUPPORTED, why=f"drgn cannot: {error}", what=what)
         if isinstance(error, KeyboardInterrupt):
             return cls(cause=Cause.INTERRUPTED, why="interrupted", what=what)
         return cls(cause=Cause.DAMAGED, why=str(error), what=what)

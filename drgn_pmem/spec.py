@@ -316,6 +316,8 @@ def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
         if isinstance(error, PmemError) or not is_of_dump(error):
             raise
         raise PmemError(f"{spec.name}: this kernel's {error}") from error
+    except NotImplementedError as error:
+        raise PmemError(f"{spec.name}: drgn cannot do what this needs: {error}") from error
     answer.problems = (*guarded.problems, *answer.problems)
     _name_lacking_modules(spec, prog, answer)
     answer.records = Records(answer.records, _sections(spec, answer))

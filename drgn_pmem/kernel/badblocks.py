@@ -13,7 +13,7 @@ drivers/nvdimm/badrange.c, block/badblocks.c, include/linux/badblocks.h.
 from drgn import Object, Program, cast
 from drgn.helpers.linux.list import list_for_each_entry
 
-from drgn_pmem.kernel.debuginfo import find_type, optional_member
+from drgn_pmem.kernel.debuginfo import find_type, member
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.nvdimm import Bus, for_each_bus
 from drgn_pmem.kernel.region import for_each_region
@@ -138,9 +138,7 @@ def _of_badblocks(
 def _of_bus(bus: Bus, problems: Problems) -> list[BadRange]:
     # Since Linux kernel commit aa9ad44a42b4 ("libnvdimm: move poison list functions to a new
     # 'badrange' file") (in v4.15).
-    badrange = optional_member(bus.object, "badrange")
-    if badrange is None:
-        return []
+    badrange = member(bus.object, "badrange")
     entries = list_for_each_entry("struct badrange_entry", badrange.list.address_of_(), "list")
     source = f"{bus.dev} badrange"
     found = []

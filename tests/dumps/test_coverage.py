@@ -399,7 +399,7 @@ def test_struct_pages_beyond_the_end_of_the_file_are_truncated(elf_case: Case, c
     assert shown["struct_pages"].keys() == {"saved", "truncated"}
     assert abs(shown["struct_pages"]["truncated"] - size // 2) <= PAGE
     assert "truncated" in shown["verdict"]
-    assert "room" in shown["advice"]
+    assert "more space" in shown["advice"]
     pfn = item["memmap"]["first_pfn"] + item["memmap"]["npfns"] - 5
     (page,) = run_json(prog, f"pmem-page {pfn:#x}")
     assert page["state"] == "truncated"

@@ -360,7 +360,7 @@ def test_a_sector_of_a_dm_disk_leads_to_the_file_on_it(case: Case) -> None:
     assert checked
     _, notes = run_text(case.prog, f"pmem-rmap dm-0:{sector}")
     assert "of dm-0 is sector" in notes
-    with pytest.raises(NotFound, match="lies on no target of device mapper"):
+    with pytest.raises(NotFound, match="is on no target of device mapper"):
         run_json(case.prog, "pmem-rmap dm-0:999999999")
 
 

@@ -72,6 +72,7 @@ def test_a_problem_says_what_it_is_part_of() -> None:
         (drgn.FaultError("x", 0), Cause.NOT_SAVED),
         (WalkError("x"), Cause.DAMAGED),
         (PmemError("x"), Cause.DAMAGED),
+        (NotImplementedError("x"), Cause.UNSUPPORTED),
         (MissingDebugInfo("x", "dax"), Cause.NO_DEBUG_INFO),
         (MissingDebugInfo("x"), Cause.NOT_IN_KERNEL),
     ],
