@@ -137,8 +137,11 @@ class _Comparison:
     def _mappings(self, where: str, full: Mapping[str, Any], part: Mapping[str, Any]) -> list[str]:
         found = []
         words = _OF_STATES if self._less_is_held(full, part) else ()
+        lost = full.get("state") == State.SAVED.value and part.get("state") in NOT_SAVED
         for key in {**full, **part}:
             here = f"{where}.{key}" if where else key
+            if lost and key in part and part[key] is None:
+                continue  # a record whose own state says that its bytes were not saved
             if key not in part:
                 if self._whole:
                     found.append(f"{here}: {_short(full[key])} is missing")

@@ -256,7 +256,8 @@ def _rules(command: str, page: int, paths: Paths | None) -> Rules:
         "pmem-memmap": {"saved": mapped * page},
         "pmem-namespaces": {"saved": mapped * page},
         "pmem-segments": {"file_size": page},
-        "pmem-usage": {"original": 1, "remaining": 1},
+        # The last page of memory is where the total ends.
+        "pmem-usage": {"original": 1, "remaining": 1, "total": 1},
     }
     return Rules(
         page,

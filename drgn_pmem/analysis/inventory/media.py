@@ -11,6 +11,7 @@ beside what is mounted from it; of one that is raw or disabled, why. Sources: dr
 
 from collections.abc import Callable, Mapping
 import re
+from typing import Any
 
 from drgn import Program
 from drgn.helpers.linux.fs import for_each_mount, mount_dst, mount_fstype
@@ -20,7 +21,7 @@ from drgn_pmem.analysis.inventory.infoblocks import FoundBlock, find_blocks
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import BttArenaPlace, decode_map_entry, walk_btt
-from drgn_pmem.formats.content import Content, identify
+from drgn_pmem.formats.content import CONTENT_PARTS, Content, identify
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.device import kernel_string
 from drgn_pmem.kernel.failurelog import read_log
@@ -52,6 +53,8 @@ class Media(Record):
 
     content: Content | None
     """By its first bytes; None if it has no block device, or they were not saved."""
+    content_state: State | None = shown(json=False)
+    """Whether its first bytes were saved; None if it has no block device."""
     mounts: tuple[Mount, ...] | None
     """What is mounted from its block device or its partitions; None if that is not known."""
     has_disk: bool = shown(json=False)
@@ -59,12 +62,20 @@ class Media(Record):
     why: str | None
     """Why it is raw or disabled, one sentence; None if it is neither."""
 
+    def to_json(self) -> dict[str, Any]:
+        values = super().to_json()
+        if self.content_state is not None:
+            content = values["content"] or {"kind": None, "label": None}
+            values["content"] = {**content, "state": self.content_state.value}
+        return values
+
 
 def read_media(prog: Program) -> Partial[dict[str, Media]]:
     """
     Media of every namespace, by its name (``"namespace0.0"``). First bytes that were not saved are
-    no problem of the answer: :attr:`Media.content` is None. The info block of a raw namespace that
-    was not saved is one, unless the dump has no user data of that namespace at all, as most dumps.
+    no problem of the answer: :attr:`Media.content_state` says so. The info block of a raw namespace
+    that was not saved is one, unless the dump has no user data of that namespace at all, as most
+    dumps.
     """
     problems = Problems()
     namespaces = problems.take(for_each_namespace(prog))
@@ -78,8 +89,10 @@ def read_media(prog: Program) -> Partial[dict[str, Media]]:
         with problems.trying(namespace.dev):
             block = blocks.get(namespace.resource)
             _name_lost_block(prog, namespace, block, problems)
+            content = _content(prog, namespace, problems)
             found[namespace.dev] = Media(
-                content=_content(prog, namespace, problems),
+                content=content,
+                content_state=_content_state(prog, namespace, content),
                 mounts=_mounts_of(namespace, by_disk, mounts.complete),
                 has_disk=namespace.blockdev is not None,
                 why=_why(namespace, block, lines, log is not None),
@@ -160,6 +173,19 @@ def _content(prog: Program, namespace: Namespace, problems: Problems) -> Content
         return None
     first = namespace.resource + namespace.data_offset
     return identify(lambda offset, size: read(first + offset, size))
+
+
+def _content_state(prog: Program, namespace: Namespace, content: Content | None) -> State | None:
+    """What the dump holds of the bytes that :func:`_content` looks at."""
+    if namespace.blockdev is None:
+        return None
+    if content is not None:
+        return State.SAVED
+    if namespace.mode == "sector" or namespace.data_offset is None:
+        return State.UNKNOWN
+    first = namespace.resource + namespace.data_offset
+    states = (coverage_of(prog).state(first + offset) for offset, _ in CONTENT_PARTS)
+    return next((state for state in states if state is not State.SAVED), State.UNKNOWN)
 
 
 def _through_btt(
