@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Fields and arguments shared by several commands. Not a command."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ __all__ = (
     "flags_text",
     "media_fields",
     "nothing",
+    "reasons",
     "words_of",
 )
 
@@ -52,6 +53,19 @@ def words_of(words: Iterable[str]) -> Iterator[str]:
                 yield from line.split()
         else:
             yield word
+
+
+def reasons(namespaces: Iterable[Any], media: Mapping[str, Any]) -> list[str]:
+    """
+    Why namespaces with capacity are raw or disabled, one note each.
+
+    :param media: :class:`~drgn_pmem.analysis.inventory.media.Media` by name of the namespace.
+    """
+    return [
+        f"{namespace.dev}: {media[namespace.dev].why}"
+        for namespace in namespaces
+        if namespace.raw_size and namespace.dev in media and media[namespace.dev].why
+    ]
 
 
 def nothing(record: Any) -> None:

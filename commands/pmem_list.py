@@ -7,7 +7,7 @@ from typing import Any
 
 from drgn import Program
 
-from drgn_pmem.commands.common import media_fields, nothing
+from drgn_pmem.commands.common import media_fields, nothing, reasons
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.output.table import Field, human_readable
 from drgn_pmem.spec import Answer, Argument, command
@@ -54,7 +54,7 @@ _NAMESPACE = (
     Field("NAME", lambda n: n.name, "given name"),
     Field("UUID", lambda n: n.uuid, "uuid"),
     Field("STATE", lambda n: _STATES[n.enabled], "driver bound or not"),
-    Field("WHY", nothing, "why it is raw or disabled"),
+    Field("WHY", nothing, "why it is raw or disabled", shown=False),
 )
 _DAX = (
     Field("DAX", lambda d: d.chardev, "character device"),
@@ -204,7 +204,10 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     )
     return Answer(
         records=[record for records, _ in shown for record in records],
-        notes=lost,
+        notes=[
+            *(reasons(inventory.namespaces, media) if args.idle and not args.json else ()),
+            *lost,
+        ],
         problems=problems,
         sections=[
             ("", records, human_readable(fields, _SIZES) if args.human else fields)

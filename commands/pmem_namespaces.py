@@ -6,7 +6,7 @@ import argparse
 
 from drgn import Program
 
-from drgn_pmem.commands.common import NAMESPACE_MODULES, media_fields, nothing
+from drgn_pmem.commands.common import NAMESPACE_MODULES, media_fields, nothing, reasons
 from drgn_pmem.output.bars import namespace_bar
 from drgn_pmem.output.memmap import dumped_text
 from drgn_pmem.output.table import Field, human_readable
@@ -42,7 +42,7 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
         Field("NAME", lambda m: m.namespace.name, "given name"),
         Field("LAYOUT", lambda m: namespace_bar(m.parts, 18),
               "info block, struct pages, data; shaded by what the dump holds (see pmem-coverage)"),
-        Field("WHY", nothing, "why it is raw"),
+        Field("WHY", nothing, "why it is raw", shown=False),
         Field("HOLDS", nothing, "what its first bytes hold: ext4, xfs, gpt, ...", shown=False),
         Field("MOUNTED", nothing, "where it is mounted", shown=False),
         Field("UUID", lambda m: m.namespace.uuid, "uuid", shown=False),
@@ -83,7 +83,10 @@ def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
         json.append(value)
     return Answer(
         memmaps,
-        problems.take(lost_memory(prog)) if args.namespace is None else [],
+        [
+            *([] if args.json else reasons([m.namespace for m in memmaps], media)),
+            *(problems.take(lost_memory(prog)) if args.namespace is None else []),
+        ],
         problems=problems,
         fields=human_readable(fields, _SIZES) if args.human else fields,
         json=json,

@@ -63,13 +63,13 @@ def watched(question: Callable[[], str]) -> str:
     :return: The same, or how the process ended or what it used too much of.
     """
     with tempfile.TemporaryDirectory(prefix="drgn-pmem-fuzz-") as folder:
-        before = max(_resident() - _BEGINNING, 0)
         receive, send = os.pipe()
         child = os.fork()
         if not child:
             _child(question, folder, send)
         os.close(send)
         with os.fdopen(receive, "rb") as pipe:
+            before = max(int.from_bytes(pipe.read(8), "little") - _BEGINNING, 0)
             said = pipe.read().decode()
         _, status, used = os.wait4(child, 0)
         left = [str(path) for path in Path(folder).rglob("*")]
@@ -96,6 +96,7 @@ def _resident() -> int:
 def _child(question: Callable[[], str], folder: str, send: int) -> None:
     status = 1
     try:
+        os.write(send, _resident().to_bytes(8, "little"))
         faulthandler.disable()
         os.chdir(folder)
         os.environ.update(HOME=folder, TMPDIR=folder)

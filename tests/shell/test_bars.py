@@ -38,9 +38,9 @@ def test_every_kind_can_be_seen(parts: list[Part], width: int) -> None:
     if any(part.size and part.kind == FREE for part in parts):
         assert "─" in text
     shown = {
-        INFOBLOCK: "●◐○×¿",
-        MEMMAP: "◆◈◇×¿",
-        DATA: "█▒░×¿",
+        INFOBLOCK: "●◐○×¿¡",
+        MEMMAP: "◆◈◇×¿¡",
+        DATA: "█▒░×¿¡",
     }
     for kind, symbols in shown.items():
         if any(part.size and part.kind == kind for part in parts):
@@ -88,7 +88,7 @@ def test_the_legend_explains_every_character_of_a_bar(ascii: bool) -> None:
     text = legend(ascii)
     assert used <= set(text)
     assert text.isascii() == ascii
-    assert len(used) == 12
+    assert len(used) == 13
 
 
 def test_ascii_is_for_streams_that_are_not_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from drgn import FaultError, Object, Program
 from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.sched import cpu_curr
 
+from drgn_pmem.dumpfile.faults import guard_reads
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.mmu import is_kernel_address
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
@@ -100,6 +101,7 @@ def read_backtraces(prog: Program) -> Partial[tuple[Backtrace, ...]]:
     :raises MissingDebugInfo: without debug info of vmlinux
     """
     need_kernel_debug_info(prog, "the stacks")
+    guard_reads(prog)
     problems = Problems()
     crashed = _crashed(prog, problems)
     tasks: dict[int, tuple[int | None, Object]] = {}
