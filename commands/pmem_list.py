@@ -205,7 +205,7 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     return Answer(
         records=[record for records, _ in shown for record in records],
         notes=[
-            *(reasons(inventory.namespaces, media) if args.idle and not args.json else ()),
+            *(reasons(inventory.namespaces, media) if args.idle else ()),
             *lost,
         ],
         problems=problems,

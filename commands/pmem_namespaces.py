@@ -84,7 +84,7 @@ def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
     return Answer(
         memmaps,
         [
-            *([] if args.json else reasons([m.namespace for m in memmaps], media)),
+            *reasons([memmap.namespace for memmap in memmaps], media),
             *(problems.take(lost_memory(prog)) if args.namespace is None else []),
         ],
         problems=problems,

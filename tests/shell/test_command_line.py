@@ -33,7 +33,9 @@ def one_line(result: "subprocess.CompletedProcess[str]", status: int) -> str:
 
 def test_a_command_answers_and_exits_0(drgn_pmem, dump: Dump, sample) -> None:
     result = drgn_pmem("-c", dump[0], "-s", dump[1], "pmem-namespaces", "--json")
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
+    # Of a complete answer, only why namespaces are raw or disabled.
+    assert all(re.match(r"note: namespace\d", line) for line in result.stderr.splitlines())
     names = {entry["dev"] for entry in json.loads(result.stdout)}
     truth = (sample.truth / "ndctl.json").read_text()
     assert names <= set(re.findall(r'"dev":\s*"(namespace\d+\.\d+)"', truth))
