@@ -365,7 +365,8 @@ def print_answer(spec: Spec, args: argparse.Namespace, answer: Answer) -> None:
     for note in notes:
         # flush first: notes belong after the answer also where both go to one pipe
         sys.stdout.flush()
-        print(paragraph(f"note: {note}", sys.stderr), file=sys.stderr)
+        # one write: another program of the pipeline may write between two
+        sys.stderr.write(paragraph(f"note: {note}", sys.stderr) + "\n")
 
 
 def render(spec: Spec, args: argparse.Namespace, answer: Answer) -> tuple[str, list[str]]:
