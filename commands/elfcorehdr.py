@@ -180,7 +180,7 @@ def _elsewhere(header: CrashHeader | None, phdr: ProgramHeader) -> str | None:
 
 
 def _write(prog: Program, headers: CrashHeaders, path: str, problems: Problems) -> str:
-    from drgn_pmem.analysis.headers.compare import note_contents
+    from drgn_pmem.analysis.headers.sources import note_contents
     from drgn_pmem.errors import NotFound, UsageError
     from drgn_pmem.formats.elfcorehdr import HeaderSource, to_elf_file
     from drgn_pmem.output.files import write_file

@@ -14,7 +14,7 @@ from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
 if TYPE_CHECKING:
-    from drgn_pmem.analysis.coverage.namespaces import NamespaceCoverage
+    from drgn_pmem.analysis.coverage.records import NamespaceCoverage
 
 
 def _states(states: "dict[Any, int]") -> str | None:

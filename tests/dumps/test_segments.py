@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drgn_pmem.analysis.coverage.segments import Writer, read_segments
+from drgn_pmem.analysis.coverage.segments import read_segments
+from drgn_pmem.analysis.coverage.writer import Writer
 from drgn_pmem.dumpfile import PF_DEV, State, coverage_of
 
 from ..samples import CASES, CUT_SHORT, Case, open_crash, run_json, run_text, without_debug_info
@@ -19,7 +20,6 @@ from ..samples import CASES, CUT_SHORT, Case, open_crash, run_json, run_text, wi
 pytestmark = pytest.mark.holds("pmem-segments")
 
 PAGE = 4096
-
 
 ELF_CASES = [
     case for case in CASES if case.format.removesuffix(CUT_SHORT) in ("raw", "elf", "qemu-elf")

@@ -23,7 +23,7 @@ from drgn_pmem.kernel.root import refuse_unfit
 from drgn_pmem.partial import Problems
 
 if TYPE_CHECKING:
-    from drgn_pmem.analysis.coverage.namespaces import NamespaceCoverage
+    from drgn_pmem.analysis.coverage.records import NamespaceCoverage
 
 __all__ = ("Advice", "advise", "decide")
 

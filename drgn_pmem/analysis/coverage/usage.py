@@ -15,7 +15,8 @@ from typing import Any
 from drgn import Program
 import numpy as np
 
-from drgn_pmem.analysis.coverage.namespaces import NamespaceCoverage, read_namespace_coverage
+from drgn_pmem.analysis.coverage.namespaces import read_namespace_coverage
+from drgn_pmem.analysis.coverage.records import NamespaceCoverage
 from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.analysis.inventory.parts import USERDATA
 from drgn_pmem.dumpfile import Coverage, DumpFile, State, coverage_of, dump_of, vmcoreinfo_of

@@ -16,8 +16,8 @@ from typing import Any
 
 from drgn import Program
 
-from drgn_pmem.analysis.headers.compare import implied_elfcorehdr
 from drgn_pmem.analysis.headers.rebuild import linear_map
+from drgn_pmem.analysis.headers.sources import implied_elfcorehdr
 from drgn_pmem.dumpfile import State, coverage_of, dump_of
 from drgn_pmem.formats.elfcompare import DifferenceKind, compare_elfcorehdr
 from drgn_pmem.formats.elfcorehdr import (

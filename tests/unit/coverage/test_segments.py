@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from drgn_pmem.analysis.coverage.segments import Writer, _Reader, guess_loader, read_segments
+from drgn_pmem.analysis.coverage.segments import _Reader, read_segments
+from drgn_pmem.analysis.coverage.writer import Writer, guess_loader
 from drgn_pmem.analysis.inventory.machine import MachineMap
 from drgn_pmem.dumpfile import PF_DEV, DumpFile, open_dump
 from drgn_pmem.dumpfile.program import open_program

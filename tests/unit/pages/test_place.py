@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from drgn_pmem.analysis.coverage.advice import Advice, advise, decide
-from drgn_pmem.analysis.coverage.namespaces import NamespaceCoverage
+from drgn_pmem.analysis.coverage.records import NamespaceCoverage
 from drgn_pmem.analysis.memmap.place import StructPages, struct_pages_of
 from drgn_pmem.dumpfile import State, live_dump, set_dump
 from drgn_pmem.partial import Cause, Partial, Problems
