@@ -8,18 +8,17 @@ A dump with the debug info that belongs to it, for scripts, the shell and the co
 path that cannot be opened is an error: nothing here falls back to the running kernel.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 import logging
 import os
 from pathlib import Path
 import re
-import struct
-from typing import IO
 
 import drgn
 
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, PmemError, UsageError
+from drgn_pmem.formats.elfcore import is_whole_elf
 
 __all__ = (
     "MODULES",
@@ -38,15 +37,7 @@ __all__ = (
 MODULES = ("dax", "dm_mod", "ext4", "libnvdimm", "nd_pmem", "nfit", "xfs")
 """Kernel modules whose debug info the full answers of all commands need, unless built in."""
 
-# include/uapi/linux/elf.h; the size of Elf64_Phdr, and the count that means "look elsewhere".
-_ET_CORE = 4
-_PHDR_SIZE = 56
-_PT_NOTE = 4
-_PN_XNUM = 0xFFFF
-
 _MAX_VMCOREINFO = 1 << 20
-_MAX_NOTES = 1 << 24
-"""Bytes of notes; a file with more is looked at closely before drgn reads them into memory."""
 _KERNEL_OFFSET = re.compile(rb"^KERNELOFFSET=.*\n?", re.MULTILINE)
 
 _logger = logging.getLogger("drgn_pmem")
@@ -176,7 +167,7 @@ def open_core(
     images = any("@" in name and not os.path.exists(name) for name in paths) or len(paths) > 1
     if not images:
         check_readable(paths[0])
-        if vmcoreinfo is None and architecture is None and _is_whole_elf(paths[0]):
+        if vmcoreinfo is None and architecture is None and is_whole_elf(paths[0]):
             plain = _open_plainly(paths[0])
             if plain is not None and _fits(plain):
                 return plain, []
@@ -205,23 +196,6 @@ def _fits(prog: drgn.Program) -> bool:
             raise DumpFileError(str(error)) from error
 
     return fit_of(vmcoreinfo_of(prog), read) is Fit.YES
-
-
-def _notes(table: bytes, order: str) -> Iterator[tuple[int, int]]:
-    """File offset and size (bytes) of each PT_NOTE of a table of program headers."""
-    for start in range(0, len(table) - _PHDR_SIZE + 1, _PHDR_SIZE):
-        (type_,) = struct.unpack_from(f"{order}I", table, start)
-        if type_ == _PT_NOTE:
-            yield struct.unpack_from(f"{order}Q16xQ", table, start + 8)
-
-
-def _is_erased(file: IO[bytes], length: int, note: tuple[int, int]) -> bool:
-    """Whether notes say that makedumpfile erased data, which open_program() warns of."""
-    offset, size = note
-    if offset > length:
-        return False
-    file.seek(offset)
-    return b"ERASEINFO\0" in file.read(min(size, _MAX_NOTES))
 
 
 def _open_images(
@@ -256,36 +230,6 @@ def _open_plainly(path: str) -> drgn.Program | None:
         # drgn has no class for errors of libelf; open_program reports the error.
         return None
     return prog if prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL else None
-
-
-def _is_whole_elf(path: str) -> bool:
-    """Whether a file is a 64-bit ELF core with all the bytes that its program headers describe."""
-    with Path(path).open("rb") as file:
-        header = file.read(64)
-        if len(header) < 64 or header[:5] != b"\x7fELF\x02" or header[5] not in (1, 2):
-            return False
-        order = "<" if header[5] == 1 else ">"
-        (type_,) = struct.unpack_from(f"{order}H", header, 16)
-        (offset,) = struct.unpack_from(f"{order}Q", header, 32)
-        size, count = struct.unpack_from(f"{order}HH", header, 54)
-        if type_ != _ET_CORE or size != _PHDR_SIZE or not 0 < count < _PN_XNUM:
-            return False
-        length = os.fstat(file.fileno()).st_size
-        # Not only the table's end: an offset beyond 2^63 is none that a file can be read at.
-        if offset > length:
-            return False
-        file.seek(offset)
-        table = file.read(size * count)
-        if any(_is_erased(file, length, note) for note in _notes(table, order)):
-            return False
-    if len(table) < size * count:
-        return False
-    for start in range(0, len(table), size):
-        (type_,) = struct.unpack_from(f"{order}I", table, start)
-        file_offset, file_size = struct.unpack_from(f"{order}Q16xQ", table, start + 8)
-        if file_offset + file_size > length or (type_ == _PT_NOTE and file_size > _MAX_NOTES):
-            return False
-    return True
 
 
 def check_readable(path: str) -> None:

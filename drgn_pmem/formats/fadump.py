@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import dataclasses
-import enum
 from typing import Any
 
 from drgn_pmem.errors import FormatError
@@ -25,23 +24,19 @@ __all__ = (
     "FADUMP_CPU_UNKNOWN",
     "LAYOUTS",
     "FadumpHeader",
-    "FadumpVerdict",
-    "VerdictReason",
     "build_fadump_header",
-    "fadump_header_problems",
     "find_fadump_headers",
-    "is_fadump_header_compatible",
     "parse_fadump_header",
 )
 
 FADUMP_CPU_UNKNOWN = 0xFFFFFFFF
 
-_MAGIC_OLD = int.from_bytes(b"FADMPINF", "big")
-_MAGIC = int.from_bytes(b"FADMPSIG", "big")
+MAGIC_OLD = int.from_bytes(b"FADMPINF", "big")
+MAGIC = int.from_bytes(b"FADMPSIG", "big")
 _ORDERS: tuple[ByteOrder, ByteOrder] = ("little", "big")
 
 # struct pt_regs regs; struct cpumask cpu_mask (online_mask in FADMPINF) follow each of them.
-_LAYOUT = CLayout("""
+HEADER_LAYOUT = CLayout("""
 struct FADMPINF {
     uint64_t magic_number;
     uint64_t elfcorehdr_addr;
@@ -98,7 +93,7 @@ class FadumpHeader(Record):
     @property
     def size(self) -> int:
         """Bytes of the header with its registers and mask, as far as they are known."""
-        return _LAYOUT.size(LAYOUTS[self.layout]) + len(self.regs) + len(self.cpu_mask)
+        return HEADER_LAYOUT.size(LAYOUTS[self.layout]) + len(self.regs) + len(self.cpu_mask)
 
     @property
     def crashed(self) -> bool:
@@ -169,31 +164,31 @@ def parse_fadump_header(
     :raises FormatError: if the magic is none, or the bytes end too early.
     """
     magics = {int.from_bytes(data[:8], order): order for order in _ORDERS}
-    if byteorder := magics.get(_MAGIC_OLD):
+    if byteorder := magics.get(MAGIC_OLD):
         layout = "FADMPINF"
-    elif byteorder := magics.get(_MAGIC):
+    elif byteorder := magics.get(MAGIC):
         layout = "FADMPSIG"
     else:
         raise FormatError(
             f"not a fadump header: the magic is {bytes(data[:8])!r}, neither FADMPINF nor FADMPSIG"
         )
-    members = _LAYOUT.unpack(LAYOUTS[layout], data, 0, byteorder)
+    members = HEADER_LAYOUT.unpack(LAYOUTS[layout], data, 0, byteorder)
     if layout == "FADMPINF":
         regs, mask = pt_regs_sz or 0, cpu_mask_sz or 0
         del members["pad"]
     else:
         # What the merged layout takes for the sizes is vmcoreinfo_raddr in version 7.
-        if not _sizes_match(members, pt_regs_sz, cpu_mask_sz) and len(data) >= _LAYOUT.size(
+        if not _sizes_match(members, pt_regs_sz, cpu_mask_sz) and len(data) >= HEADER_LAYOUT.size(
             "FADMPSIG_v7"
         ):
-            other = _LAYOUT.unpack("FADMPSIG_v7", data, 0, byteorder)
+            other = HEADER_LAYOUT.unpack("FADMPSIG_v7", data, 0, byteorder)
             if _sizes_match(other, pt_regs_sz, cpu_mask_sz):
                 layout, members = "FADMPSIG-v7", other
         regs, mask = members["pt_regs_sz"], members["cpu_mask_sz"]
         if not _sizes_match(members, None, None):
             regs = mask = 0
     del members["magic_number"]
-    start = _LAYOUT.size(LAYOUTS[layout])
+    start = HEADER_LAYOUT.size(LAYOUTS[layout])
     if len(data) < start + regs + mask:
         if lenient:
             return FadumpHeader(layout=layout, byteorder=byteorder, **members)
@@ -217,156 +212,11 @@ def build_fadump_header(header: FadumpHeader) -> bytes:
     """
     if header.layout not in LAYOUTS:
         raise FormatError(f"{header.layout!r} is not a layout of a fadump header")
-    magic = _MAGIC_OLD if header.layout == "FADMPINF" else _MAGIC
-    data = _LAYOUT.pack(
+    magic = MAGIC_OLD if header.layout == "FADMPINF" else MAGIC
+    data = HEADER_LAYOUT.pack(
         LAYOUTS[header.layout], {"magic_number": magic, **header.fields}, header.byteorder
     )
     return data + header.regs + header.cpu_mask
-
-
-class VerdictReason(enum.Enum):
-    """Why a capture kernel accepts a header, or does not."""
-
-    OK = "ok"
-    OLD_MAGIC = "old magic"
-    NEW_MAGIC = "new magic"
-    ENDIANNESS = "endianness"
-    CORRUPTED = "corrupted"
-    PT_REGS_SIZE = "pt_regs size"
-    CPU_MASK_SIZE = "cpu_mask size"
-
-
-class FadumpVerdict(Record):
-    """Whether a capture kernel makes a dump of a header."""
-
-    reason: VerdictReason
-    words: str
-
-    @property
-    def compatible(self) -> bool:
-        return self.reason is VerdictReason.OK
-
-
-def is_fadump_header_compatible(
-    data: bytes,
-    *,
-    byteorder: ByteOrder,
-    pt_regs_sz: int,
-    cpu_mask_sz: int,
-    old_kernel: bool = False,
-) -> FadumpVerdict:
-    """
-    The verdict of the kernel's function of this name (:linux:`arch/powerpc/kernel/fadump.c`), in
-    its order of checks. It looks neither at the version nor at any address.
-
-    :param data: The header.
-    :param byteorder: Of the capture kernel.
-    :param pt_regs_sz: ``sizeof(struct pt_regs)`` of the capture kernel in bytes.
-    :param cpu_mask_sz: ``sizeof(struct cpumask)`` of the capture kernel in bytes.
-    :param old_kernel: The capture kernel is older than Linux 6.10: it wants ``FADMPINF`` and checks
-        nothing else.
-    :raises FormatError: if there are fewer bytes than the kernel looks at.
-    """
-    members = _LAYOUT.unpack("FADMPSIG", data, 0, byteorder)
-    magic = members["magic_number"]
-    swapped = int.from_bytes(magic.to_bytes(8, "little"), "big")
-    if old_kernel:
-        if magic == _MAGIC_OLD:
-            return FadumpVerdict(reason=VerdictReason.OK, words="the kernel accepts the header")
-        if magic == _MAGIC:
-            return FadumpVerdict(
-                reason=VerdictReason.NEW_MAGIC,
-                words="the header is of Linux 6.10 or later, the capture kernel older",
-            )
-        if swapped in (_MAGIC_OLD, _MAGIC):
-            return _endianness(byteorder)
-        return _corrupted(magic)
-    if magic == _MAGIC_OLD:
-        return FadumpVerdict(
-            reason=VerdictReason.OLD_MAGIC,
-            words="old magic number: the crashed kernel is older than Linux 6.10",
-        )
-    if magic != _MAGIC:
-        if swapped == _MAGIC:
-            return _endianness(byteorder)
-        return _corrupted(magic)
-    for reason, has, wants in (
-        (VerdictReason.PT_REGS_SIZE, members["pt_regs_sz"], pt_regs_sz),
-        (VerdictReason.CPU_MASK_SIZE, members["cpu_mask_sz"], cpu_mask_sz),
-    ):
-        if has != wants:
-            return FadumpVerdict(
-                reason=reason,
-                words=(
-                    f"{reason.value} mismatch: {has} bytes in the header, {wants} in the capture "
-                    "kernel"
-                ),
-            )
-    return FadumpVerdict(reason=VerdictReason.OK, words="the kernel accepts the header")
-
-
-def _endianness(byteorder: ByteOrder) -> FadumpVerdict:
-    other = "big" if byteorder == "little" else "little"
-    return FadumpVerdict(
-        reason=VerdictReason.ENDIANNESS,
-        words=(
-            f"endianness mismatch: the crashed kernel is {other}-endian, the capture kernel "
-            f"{byteorder}-endian"
-        ),
-    )
-
-
-def _corrupted(magic: int) -> FadumpVerdict:
-    return FadumpVerdict(
-        reason=VerdictReason.CORRUPTED, words=f"the header is corrupted: magic {magic:#018x}"
-    )
-
-
-def fadump_header_problems(header: FadumpHeader, address: int | None = None) -> list[str]:
-    """
-    What is wrong in a header although the kernel accepts it, one sentence each.
-
-    :param address: Physical address of the header.
-    """
-    problems = []
-    if header.version not in (None, 1):
-        problems.append(f"version {header.version} is not 1")
-    if header.pt_regs_sz is not None and not header.regs:
-        problems.append(
-            f"pt_regs_sz {header.pt_regs_sz} and cpu_mask_sz {header.cpu_mask_sz} cannot be right"
-        )
-    cpus = header.cpus
-    if header.cpu_mask and not cpus:
-        problems.append("the CPU mask is empty")
-    if cpus and header.crashed and header.crashing_cpu not in cpus:
-        problems.append(
-            f"crashing_cpu {header.crashing_cpu} is not in the CPU mask (on OPAL it is a PIR)"
-        )
-    if header.vmcoreinfo_size is not None and header.vmcoreinfo_raddr is not None:
-        sane = 0 < header.vmcoreinfo_size <= 1 << 20
-        if not sane:
-            problems.append(f"vmcoreinfo_size {header.vmcoreinfo_size} cannot be right")
-        if not header.vmcoreinfo_raddr:
-            problems.append("vmcoreinfo_raddr is 0")
-        elif (
-            address is not None
-            and sane
-            and (
-                header.vmcoreinfo_raddr < address + header.size
-                and address < header.vmcoreinfo_raddr + header.vmcoreinfo_size
-            )
-        ):
-            problems.append(
-                f"vmcoreinfo_raddr {header.vmcoreinfo_raddr:#x} is in the header itself"
-            )
-    if address is not None and header.layout == "FADMPINF" and header.regs:
-        after = address + header.size
-        if header.elfcorehdr_addr != after:
-            problems.append(
-                f"elfcorehdr_addr {header.elfcorehdr_addr:#x} is not the end of the header, "
-                f"{after:#x}"
-            )
-    return problems
 
 
 def find_fadump_headers(
@@ -382,7 +232,7 @@ def find_fadump_headers(
     :param end: Exclusive.
     :return: Physical address and header.
     """
-    magics = {magic.to_bytes(8, order) for magic in (_MAGIC_OLD, _MAGIC) for order in _ORDERS}
+    magics = {magic.to_bytes(8, order) for magic in (MAGIC_OLD, MAGIC) for order in _ORDERS}
     chunk = 1 << 20
     address = -(-start // 4096) * 4096
     while address < end:

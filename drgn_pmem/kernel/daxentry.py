@@ -6,8 +6,8 @@ DAX entries
 
 What ``address_space.i_pages`` of a DAX file holds: no pages but value entries with a PFN and flags.
 They are in RAM, so they are in a dump that has no struct page of the persistent memory. Sources:
-fs/dax.c (``DAX_SHIFT`` and the flags), lib/xarray.c and include/linux/xarray.h (nodes, siblings,
-marks); before v4.20 lib/radix-tree.c and include/linux/radix-tree.h (see :class:`_Radix`).
+fs/dax.c (``DAX_SHIFT`` and the flags), lib/xarray.c (marks); the layout of the tree's nodes is in
+:mod:`drgn_pmem.kernel.daxtree`.
 
 The nodes are read raw, level by level, and decoded with numpy: a hundred thousand entries are a
 matter of milliseconds. A node is accepted only at the place that its own ``parent`` and ``offset``
@@ -17,12 +17,12 @@ name, so that a tree with cycles or aliases ends.
 from collections.abc import Iterator
 from typing import Any
 
-from drgn import Object, Program, offsetof
+from drgn import Object, Program
 import numpy as np
 import numpy.typing as npt
 
-from drgn_pmem.kernel.debuginfo import find_type, has_type
-from drgn_pmem.kernel.memory import Layout, Memory, address_of, cached, memory_of
+from drgn_pmem.kernel.daxtree import TreeLayout, tree_layout
+from drgn_pmem.kernel.memory import Memory, address_of, memory_of
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record
 
@@ -49,10 +49,6 @@ _MARKS = (_DIRTY, _WRITEBACK, _TOWRITE)
 _XA_FLAGS_BITS = 6
 """Bits of ``xa_flags`` below its marks. ``XA_FLAGS_MARK(n)`` is ``1 << (__GFP_BITS_SHIFT + n)``,
 and that shift is a macro that differs by kernel and configuration."""
-
-_GFP_OF_ROOT = 4
-"""Bits set in ``gfp_mask`` of a radix tree of pages, below its tags: ``GFP_ATOMIC |
-__GFP_ACCOUNT`` (fs/inode.c), which are macros, too."""
 
 _MAX_NODES = 1 << 22
 
@@ -183,119 +179,10 @@ class DaxEntries:
         return int((np.uint64(1) << rows["order"].astype(np.uint64)).sum()) if len(rows) else 0
 
 
-class _XArray:
-    """
-    How an XArray stores nodes, values and siblings.
-
-    :param prog: The crashed kernel.
-    """
-
-    root_type, root, root_flags = "struct xarray", "xa_head", "xa_flags"
-    node_type, marks = "struct xa_node", "marks"
-    node_tag = 2
-    """Low bits of a pointer to a node."""
-    value_shift = 1
-    gfp_bits = 0
-
-    def __init__(self, prog: Program) -> None:
-        memory = memory_of(prog)
-        self.root_layout = Layout(memory, self.root_type, root=self.root)
-        self.flags_layout = Layout(memory, self.root_type, flags=self.root_flags)
-        type_ = find_type(prog, self.node_type, "vmlinux")
-        node = Layout(memory, self.node_type, shift="shift", offset="offset", parent="parent")
-        node.offset(self.marks)
-        slots, marks = type_.member("slots").type, type_.member(self.marks).type
-        words = marks.type.length
-        assert slots.length is not None
-        assert marks.length is not None
-        assert type_.size is not None
-        assert words is not None
-        self.size = type_.size
-        self.slots = slots.length
-        self.slots_offset = node.offset("slots")
-        self.chunk_shift = slots.length.bit_length() - 1
-        self.mark_bits = 8 * memory.word_size
-        word = f"{memory.order}u{memory.word_size}"
-        # Any: whether numpy's annotations know this form depends on its version.
-        members: Any = {
-            "names": ["shift", "offset", "parent", "slots", "marks"],
-            "formats": [
-                "u1",
-                "u1",
-                word,
-                (word, (slots.length,)),
-                (word, (marks.length, words)),
-            ],
-            "offsets": [
-                offsetof(type_, name) for name in ("shift", "offset", "parent", "slots", self.marks)
-            ],
-            "itemsize": type_.size,
-        }
-        self.dtype = np.dtype(members)
-
-    def is_value(self, entry: Any) -> Any:
-        """Of words or arrays of them."""
-        return (entry & 1) == 1
-
-    def is_node(self, entry: Any) -> Any:
-        """``xa_is_node()``"""
-        return ((entry & 3) == 2) & (entry > 4096)
-
-    def siblings(
-        self, slots: "npt.NDArray[np.uint64]", addresses: "npt.NDArray[np.uint64]"
-    ) -> "tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64]]":
-        """
-        Slots that belong to a larger entry in another slot.
-
-        :param slots: Of each node.
-        :param addresses: Of the nodes.
-        :return: Which slots; the slot that each of them points to.
-        """
-        # xa_mk_sibling(offset): an internal entry below XA_CHUNK_SIZE.
-        internal = (slots & np.uint64(3)) == 2
-        return internal & (slots < np.uint64(4 * self.slots)), slots >> np.uint64(2)
-
-
-class _Radix(_XArray):
-    """
-    The same of the radix tree before Linux kernel commit 3159f943aafd ("xarray: Replace exceptional
-    entries") and its neighbours (in v4.20). A value is an exceptional entry (bit 1) with the same
-    flags, one bit higher; a sibling points to the slot that has the entry.
-    """
-
-    root_type, root, root_flags = "struct radix_tree_root", "rnode", "gfp_mask"
-    node_type, marks = "struct radix_tree_node", "tags"
-    node_tag = 1
-    value_shift = 2
-    gfp_bits = _GFP_OF_ROOT
-
-    def is_value(self, entry: Any) -> Any:
-        return (entry & 3) == 2
-
-    def is_node(self, entry: Any) -> Any:
-        return ((entry & 3) == 1) & (entry > 4096)
-
-    def siblings(
-        self, slots: "npt.NDArray[np.uint64]", addresses: "npt.NDArray[np.uint64]"
-    ) -> "tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64]]":
-        start = (addresses + np.uint64(self.slots_offset))[:, None]
-        inside = (slots >= start) & (slots < start + np.uint64(8 * self.slots))
-        return inside & ((slots & np.uint64(3)) == 1), (slots - start) >> np.uint64(3)
-
-
-def _tree_layout(prog: Program) -> _XArray:
-    def make() -> _XArray:
-        # RHEL 8 has the XArray under both names.
-        return _XArray(prog) if has_type(prog, "struct xarray") else _Radix(prog)
-
-    layout: _XArray = cached(prog, "i_pages", make)
-    return layout
-
-
 class _Walk:
     """One walk of a tree, level by level."""
 
-    def __init__(self, memory: Memory, layout: _XArray, problems: Problems) -> None:
+    def __init__(self, memory: Memory, layout: TreeLayout, problems: Problems) -> None:
         self.memory = memory
         self.layout = layout
         self.found: list[npt.NDArray[np.void]] = []
@@ -419,7 +306,7 @@ def read_dax_entries(prog: Program, i_pages: "Object | int") -> Partial[DaxEntri
     :raises MissingDebugInfo: if this kernel's tree is neither of the two
     """
     problems = Problems()
-    memory, layout, address = memory_of(prog), _tree_layout(prog), address_of(i_pages)
+    memory, layout, address = memory_of(prog), tree_layout(prog), address_of(i_pages)
     table = np.zeros(0, ENTRY)
     with problems.trying(f"i_pages {address:#x}"):
         head = layout.root_layout.read(address)["root"]
@@ -433,7 +320,9 @@ def read_dax_entries(prog: Program, i_pages: "Object | int") -> Partial[DaxEntri
     return problems.partial(DaxEntries(table))
 
 
-def _single(layout: _XArray, address: int, head: int, problems: Problems) -> "npt.NDArray[np.void]":
+def _single(
+    layout: TreeLayout, address: int, head: int, problems: Problems
+) -> "npt.NDArray[np.void]":
     """The only entry of a tree without nodes: page 0; its marks are in the flags of the root."""
     value = head >> layout.value_shift
     pfn, flags = value >> _DAX_SHIFT, value & _FLAGS
@@ -447,7 +336,7 @@ def _single(layout: _XArray, address: int, head: int, problems: Problems) -> "np
     return np.array([(0, pfn, 0, flags)], ENTRY)
 
 
-def _marks(layout: _XArray, flags: int) -> int:
+def _marks(layout: TreeLayout, flags: int) -> int:
     """Marks in the flags of a root, PAGECACHE_TAG_DIRTY the lowest bit."""
     if layout.gfp_bits:
         bits = [bit for bit in range(32) if flags >> bit & 1]

@@ -18,8 +18,9 @@ from drgn import FaultError, Object, Program, sizeof
 
 from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.formats.fadump_rtas import RtasFadumpMem, parse_rtas_fadump_mem
+from drgn_pmem.kernel.crash_core import vmcoreinfo_note
 from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_member, has_type
-from drgn_pmem.kernel.kexec import NamedRange, vmcoreinfo_note
+from drgn_pmem.kernel.kexec import NamedRange
 from drgn_pmem.kernel.kmod import symbol_address
 from drgn_pmem.partial import NotSaved, WalkError
 from drgn_pmem.record import Record, Show, shown

@@ -4,8 +4,8 @@
 kexec
 -----
 
-The loaded crash kernel, and everything in the crashed kernel that an elfcorehdr is built from:
-reservations, per-CPU notes, the vmcoreinfo note, the place of the kernel image.
+The loaded crash kernel and the memory reserved for it; what else an elfcorehdr points to is in
+:mod:`drgn_pmem.kernel.crash_core`.
 
 Sources: ``struct kimage`` in include/linux/kexec.h, kernel/kexec_core.c, kernel/crash_core.c
 (before 6.9 kernel/kexec_file.c), arch/x86/kernel/crash.c. ``elf_headers`` is not read: every
@@ -17,11 +17,8 @@ import enum
 from typing import Any
 
 from drgn import FaultError, Object, Program, sizeof
-from drgn.helpers.linux.cpumask import for_each_possible_cpu, for_each_present_cpu
-from drgn.helpers.linux.percpu import per_cpu_ptr
 
-from drgn_pmem.dumpfile import State, coverage_of
-from drgn_pmem.errors import MissingDebugInfo, NotFound
+from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import (
     find_type,
     find_variable,
@@ -30,9 +27,8 @@ from drgn_pmem.kernel.debuginfo import (
     member,
     optional_member,
 )
-from drgn_pmem.kernel.kmod import symbol_address
 from drgn_pmem.kernel.memory import memory_of
-from drgn_pmem.kernel.pagetable import translate
+from drgn_pmem.kernel.physical import read_physical
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
 
@@ -40,20 +36,13 @@ __all__ = (
     "PPC64_DIRECT_MAP",
     "BackupRegion",
     "CrashImage",
-    "CrashNote",
-    "KernelText",
     "KexecSegment",
     "LoadedBy",
     "NamedRange",
     "crash_image",
-    "crash_notes",
     "crash_reservations",
     "elfcorehdr_segment",
     "keeps_backup_region",
-    "kernel_text",
-    "physical_of",
-    "read_physical",
-    "vmcoreinfo_note",
 )
 
 PPC64_DIRECT_MAP = 0xC000000000000000
@@ -64,10 +53,6 @@ _PPC64_BACKUP_SIZE = 1 << 16
 
 _ELF_MAGIC = b"\x7fELF"
 _ET_CORE = 4
-
-_NOTE_HEAD = 12
-_VMCOREINFO_NAME = 12
-"""``"VMCOREINFO\\0"``, padded to four."""
 
 
 class NamedRange(Record):
@@ -146,26 +131,6 @@ class CrashImage(Record):
     def file_mode(self) -> bool:
         """Whether the kernel wrote the elfcorehdr (else kexec-tools did)."""
         return self.loader is LoadedBy.FILE
-
-
-class CrashNote(Record):
-    """Where the registers of a CPU are saved when it crashes."""
-
-    cpu: int
-    physical: int = shown(Show.ADDRESS)
-    size: int = shown(Show.SIZE)
-    """``sizeof(note_buf_t)``, bytes"""
-    present: bool
-    """In ``cpu_present_mask`` when the dump was taken."""
-
-
-class KernelText(Record):
-    """The kernel image in memory, ``_text`` to ``_end``."""
-
-    virtual: int = shown(Show.ADDRESS)
-    physical: int = shown(Show.ADDRESS)
-    size: int = shown(Show.SIZE)
-    """bytes"""
 
 
 def crash_image(prog: Program) -> CrashImage | None:
@@ -272,42 +237,6 @@ def _elf_load_addr(image: Object) -> int:
     return int(member(image, *names))
 
 
-def physical_of(prog: Program, virtual: int, what: str) -> int:
-    """
-    Physical address of a kernel virtual address, by the kernel's page tables.
-
-    :param what: What is there, for the message.
-    :raises NotSaved: if nothing is mapped there or that cannot be determined; the message says
-        which
-    """
-    try:
-        return translate(prog, virtual)
-    except NotSaved as error:
-        raise NotSaved(f"{what}: {error}", address=virtual, state=error.state) from None
-
-
-def read_physical(prog: Program, physical: int, size: int) -> bytes:
-    """
-    Bytes of physical memory, only if the dump holds all of them.
-
-    :raises NotSaved: with the state of the first byte that the dump does not hold
-    :raises NotFound: if there can be no such memory
-    """
-    if size <= 0 or physical < 0 or physical + size > 1 << 64:
-        raise NotFound(f"physical {physical:#x}, {size} bytes: no such memory")
-    for part in coverage_of(prog).ranges(physical, physical + size):
-        if part.state is not State.SAVED:
-            raise NotSaved(
-                f"physical {part.start:#x} is {part.state.value} in this dump",
-                address=part.start,
-                state=part.state,
-            )
-    try:
-        return prog.read(physical, size, physical=True)
-    except (FaultError, ValueError, OverflowError) as error:
-        raise NotSaved(f"physical {physical:#x}: {error}", address=physical) from None
-
-
 def crash_reservations(prog: Program) -> Partial[list[NamedRange]]:
     """
     Memory reserved for the crash kernel, in the order in which it is cut out of the
@@ -347,86 +276,6 @@ def _cma_ranges(prog: Program, problems: Problems) -> Iterator[NamedRange]:
 
 def _named(name: str, resource: Object) -> NamedRange:
     return NamedRange(name=name, start=resource.start.value_(), end=resource.end.value_() + 1)
-
-
-def crash_notes(prog: Program) -> list[CrashNote]:
-    """
-    Per-CPU note buffers of all possible CPUs, by CPU number.
-
-    :raises MissingDebugInfo: without debug info of vmlinux
-    :raises WalkError: if the place of one of them cannot be determined
-    """
-    notes = find_variable(prog, "crash_notes", "vmlinux")
-    size = sizeof(find_type(prog, "note_buf_t", "vmlinux"))
-    try:
-        present = set(for_each_present_cpu(prog))
-        places = [(cpu, per_cpu_ptr(notes, cpu).value_()) for cpu in for_each_possible_cpu(prog)]
-    except FaultError as error:
-        raise NotSaved(f"crash_notes: {error}") from None
-    return [
-        CrashNote(
-            cpu=cpu,
-            physical=physical_of(prog, place, f"crash_notes of CPU {cpu}"),
-            size=size,
-            present=cpu in present,
-        )
-        for cpu, place in places
-    ]
-
-
-def vmcoreinfo_note(prog: Program) -> NamedRange:
-    """
-    The vmcoreinfo note. Its size is fixed by PAGE_SIZE (``VMCOREINFO_NOTE_SIZE`` in
-    include/linux/vmcore_info.h), whatever part of it is used.
-
-    :raises NotFound: if the kernel has not set it up
-    :raises NotSaved: if its place cannot be determined
-    """
-    note = find_variable(prog, "vmcoreinfo_note", "vmlinux")
-    try:
-        place = note.value_()
-    except FaultError as error:
-        raise NotSaved(f"vmcoreinfo_note: {error}") from None
-    if not place:
-        raise NotFound("vmcoreinfo_note: the kernel has not set it up")
-    physical = physical_of(prog, place, "vmcoreinfo_note")
-    size = 2 * _NOTE_HEAD + _VMCOREINFO_NAME + int(find_variable(prog, "PAGE_SIZE", "vmlinux"))
-    return NamedRange(name="vmcoreinfo", start=physical, end=physical + size)
-
-
-def kernel_text(prog: Program) -> KernelText:
-    """
-    Where the kernel image is.
-
-    :raises MissingDebugInfo: without the symbol table of vmlinux
-    :raises NotSaved: if its place cannot be determined
-    """
-    start, end = symbol_address(prog, "_text"), _kernel_end(prog)
-    if start is None or end is None or end <= start:
-        raise MissingDebugInfo(
-            "_text and _end are unknown: no debug info of the kernel is loaded (-s VMLINUX)",
-            "vmlinux",
-        )
-    return KernelText(virtual=start, physical=physical_of(prog, start, "_text"), size=end - start)
-
-
-def _kernel_end(prog: Program) -> int | None:
-    """
-    ``_end`` is past the last byte of the kernel (on arm64 far past: the page tables of early boot
-    are between, in no section), so drgn assigns it to no module and does not relocate it (KASLR):
-    relocate it as the kernel's module is.
-    """
-    end = symbol_address(prog, "_end")
-    if end is None:
-        return None
-    try:
-        module = prog.main_module()
-    except LookupError:  # a program without modules: nothing was relocated
-        return end
-    found, bias = module.address_range, module.debug_file_bias or 0
-    if found is None or found[0] <= end <= found[1]:
-        return end
-    return (end + bias) % (1 << 64)
 
 
 def elfcorehdr_segment(prog: Program, image: CrashImage) -> KexecSegment | None:

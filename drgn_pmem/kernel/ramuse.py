@@ -19,7 +19,8 @@ from drgn.helpers.linux.rbtree import rbtree_inorder_for_each_entry
 from drgn_pmem.dumpfile import State, vmcoreinfo_of
 from drgn_pmem.kernel.daxfs import DaxInode, host_of_mapping
 from drgn_pmem.kernel.debuginfo import has_type
-from drgn_pmem.kernel.page import PageState, page_layout
+from drgn_pmem.kernel.page import page_layout
+from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.pagetable import read_saved
 from drgn_pmem.kernel.rmap import mapped_pfn
 from drgn_pmem.kernel.tasks import Task, tasks_of

@@ -16,16 +16,11 @@ import pytest
 
 import drgn_pmem
 from drgn_pmem.analysis.fadump import elf, notes
-from drgn_pmem.analysis.fadump.examine import (
-    Fadump,
-    FadumpSource,
-    examine_fadump,
-    scan_for_headers,
-)
+from drgn_pmem.analysis.fadump.examine import Fadump, FadumpSource, examine_fadump, scan_for_headers
 from drgn_pmem.analysis.fadump.notes import crashing_registers
 from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.fadump import fadump_layout, fw_dump
-from drgn_pmem.kernel.kexec import read_physical
+from drgn_pmem.kernel.physical import read_physical
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem
 
 from ..samples import Case, open_crash, program, run_json, run_text, samples

@@ -275,7 +275,8 @@ def test_a_damaged_file_of_symbols_is_told(dump: Dump, tmp_path: Path) -> None:
 def test_every_readable_sample_opens_as_the_program_of_the_library_does(dump: Dump) -> None:
     """The quick way to open the usual dump gives what the thorough one gives."""
     from drgn_pmem.dumpfile.program import open_program
-    from drgn_pmem.session import _is_whole_elf, _open_plainly
+    from drgn_pmem.formats.elfcore import _is_whole_elf
+    from drgn_pmem.session import _open_plainly
 
     assert _is_whole_elf(dump[0])
     quick = _open_plainly(dump[0])

@@ -31,8 +31,8 @@ from drgn_pmem.formats.elfcorehdr import (
 from drgn_pmem.formats.elfprepare import fadump_create_elfcore_headers
 from drgn_pmem.formats.fadump import FadumpHeader
 from drgn_pmem.kernel.fadump import FwDump, relocated_vmcoreinfo
-from drgn_pmem.kernel.kexec import physical_of, read_physical
 from drgn_pmem.kernel.memblock import for_each_mem_range
+from drgn_pmem.kernel.physical import physical_of, read_physical
 from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.ranges import Range, RangeSet
 from drgn_pmem.record import Record, shown

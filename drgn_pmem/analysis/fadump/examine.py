@@ -24,12 +24,14 @@ from drgn_pmem.formats.clayout import ByteOrder
 from drgn_pmem.formats.fadump import (
     FADUMP_CPU_UNKNOWN,
     FadumpHeader,
-    FadumpVerdict,
     build_fadump_header,
-    fadump_header_problems,
     find_fadump_headers,
-    is_fadump_header_compatible,
     parse_fadump_header,
+)
+from drgn_pmem.formats.fadump_check import (
+    FadumpVerdict,
+    fadump_header_problems,
+    is_fadump_header_compatible,
 )
 from drgn_pmem.formats.fadump_rtas import RtasFadumpMem, check_rtas_fadump_mem
 from drgn_pmem.kernel.debuginfo import find_type, find_variable
@@ -44,7 +46,7 @@ from drgn_pmem.kernel.fadump import (
     fw_dump,
     relocated_vmcoreinfo,
 )
-from drgn_pmem.kernel.kexec import read_physical
+from drgn_pmem.kernel.physical import read_physical
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
 

@@ -20,6 +20,7 @@ from drgn_pmem.analysis.headers.hotplug import CrashHotplug
 from drgn_pmem.analysis.headers.memory import CrashMemory
 from drgn_pmem.formats.elfcompare import DifferenceKind, HeaderDifference, compare_elfcorehdr
 from drgn_pmem.formats.elfcorehdr import CrashHeader, HeaderSource, Role
+from drgn_pmem.kernel.crash_core import CrashNote
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.iomem import (
     IORESOURCE_SYSTEM_RAM,
@@ -28,7 +29,7 @@ from drgn_pmem.kernel.iomem import (
     for_each_iomem,
     iomem_at,
 )
-from drgn_pmem.kernel.kexec import CrashNote, NamedRange
+from drgn_pmem.kernel.kexec import NamedRange
 from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.record import Record
 

@@ -22,22 +22,17 @@ from drgn_pmem.analysis.headers.memory import CrashMemory, crash_memory, kexec_t
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.formats.architecture import PPC64, Architecture, find_architecture
 from drgn_pmem.formats.elfcorehdr import CrashHeader, Role
-from drgn_pmem.formats.elfprepare import (
-    CrashRange,
-    crash_prepare_elf64_headers,
-    elfcorehdr_size,
-)
-from drgn_pmem.kernel.debuginfo import find_type, has_variable
-from drgn_pmem.kernel.iomem import for_each_iomem
-from drgn_pmem.kernel.kexec import (
-    PPC64_DIRECT_MAP,
-    CrashImage,
+from drgn_pmem.formats.elfprepare import CrashRange, crash_prepare_elf64_headers, elfcorehdr_size
+from drgn_pmem.kernel.crash_core import (
     CrashNote,
     KernelText,
     crash_notes,
     kernel_text,
     vmcoreinfo_note,
 )
+from drgn_pmem.kernel.debuginfo import find_type, has_variable
+from drgn_pmem.kernel.iomem import for_each_iomem
+from drgn_pmem.kernel.kexec import PPC64_DIRECT_MAP, CrashImage
 from drgn_pmem.kernel.kmod import symbol_address
 from drgn_pmem.record import Record
 

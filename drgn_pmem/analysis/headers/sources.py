@@ -24,7 +24,8 @@ from drgn_pmem.formats.elfcorehdr import (
     imply_elfcorehdr,
     parse_elfcorehdr,
 )
-from drgn_pmem.kernel.kexec import CrashImage, elfcorehdr_segment, read_physical
+from drgn_pmem.kernel.kexec import CrashImage, elfcorehdr_segment
+from drgn_pmem.kernel.physical import read_physical
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 
 __all__ = ("find_elfcorehdr", "implied_elfcorehdr", "note_contents")

@@ -11,7 +11,7 @@ from typing import Any
 
 from drgn_pmem.dumpfile import State
 from drgn_pmem.kernel.daxentry import DaxEntry
-from drgn_pmem.kernel.page import PageState
+from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.rmap import Mapping, Proof
 from drgn_pmem.kernel.tasks import OpenFile
 from drgn_pmem.partial import Problem

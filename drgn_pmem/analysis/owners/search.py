@@ -15,12 +15,7 @@ import itertools
 
 from drgn import Object, Program
 
-from drgn_pmem.analysis.owners.daxfiles import (
-    DaxFile,
-    dax_chars_of,
-    dax_files_of,
-    openers_of_char,
-)
+from drgn_pmem.analysis.owners.daxfiles import DaxFile, dax_chars_of, dax_files_of, openers_of_char
 from drgn_pmem.analysis.owners.rampages import is_hole, ram_pages_of
 from drgn_pmem.analysis.owners.records import Owner, PageOwners
 from drgn_pmem.errors import UsageError
@@ -31,7 +26,8 @@ from drgn_pmem.kernel.daxfs import device_number, has_reflinks, host_of_mapping
 from drgn_pmem.kernel.dm import sectors_above
 from drgn_pmem.kernel.memory import address_of, cached
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
-from drgn_pmem.kernel.page import PageState, page_layout, pages_pgmap, read_page
+from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
+from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.paths import paths_of_inode
 from drgn_pmem.kernel.ramuse import ram_use_of
 from drgn_pmem.kernel.rmap import Mapping, Proof, mappings_of_page

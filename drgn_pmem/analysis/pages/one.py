@@ -18,14 +18,14 @@ from drgn_pmem.analysis.pages.words import resolve_page
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.namespace import namespace_of_pfn
-from drgn_pmem.kernel.page import PageState, pages_pgmap, read_page
+from drgn_pmem.kernel.page import pages_pgmap, read_page
+from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.paths import paths_of_inode
 from drgn_pmem.kernel.ramuse import RamPage, ram_use_of
 from drgn_pmem.partial import Incomplete, Partial, Problem, Problems
 from drgn_pmem.record import Record
 
 __all__ = ("OnePage", "named_pages", "one_page")
-
 
 _MOST = 4
 """Problems of one kind that are named each."""

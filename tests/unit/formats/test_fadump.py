@@ -20,11 +20,10 @@ from drgn_pmem.formats.fadump import (
     FADUMP_CPU_UNKNOWN,
     FadumpHeader,
     build_fadump_header,
-    fadump_header_problems,
     find_fadump_headers,
-    is_fadump_header_compatible,
     parse_fadump_header,
 )
+from drgn_pmem.formats.fadump_check import fadump_header_problems, is_fadump_header_compatible
 
 REGS = bytes(range(256)) + bytes(128)
 SIZES = {"pt_regs_sz": 384, "cpu_mask_sz": 256}

@@ -9,8 +9,8 @@ from drgn import FaultError
 import pytest
 
 from drgn_pmem.errors import NotFound
-from drgn_pmem.kernel import kexec
-from drgn_pmem.kernel.kexec import KernelText, kernel_text, vmcoreinfo_note
+from drgn_pmem.kernel import crash_core, physical
+from drgn_pmem.kernel.crash_core import KernelText, kernel_text, vmcoreinfo_note
 from drgn_pmem.partial import NotSaved
 
 LINKED = 0xFFFF800080000000
@@ -32,7 +32,7 @@ def test_the_end_is_moved_as_the_kernel_is(
     monkeypatch: pytest.MonkeyPatch, bias: int, gap: int
 ) -> None:
     """drgn leaves _end where it was linked: it lies in no module."""
-    monkeypatch.setattr(kexec, "translate", lambda prog, virtual: 0x45DB0000)
+    monkeypatch.setattr(physical, "translate", lambda prog, virtual: 0x45DB0000)
     prog = machine(bias, 0x6E0000 - gap, LINKED + 0x6E0000)
     assert kernel_text(prog) == KernelText(
         virtual=LINKED + bias, physical=0x45DB0000, size=0x6E0000
@@ -40,7 +40,7 @@ def test_the_end_is_moved_as_the_kernel_is(
 
 
 def test_an_end_that_is_in_the_module_was_moved_already(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kexec, "translate", lambda prog, virtual: 0x45DB0000)
+    monkeypatch.setattr(physical, "translate", lambda prog, virtual: 0x45DB0000)
     bias = 0x2CD4BD1B0000
     prog = machine(bias, 0x6E1000, LINKED + bias + 0x6E0000)
     assert kernel_text(prog).size == 0x6E0000
@@ -64,9 +64,9 @@ def test_a_note_that_cannot_be_read_is_not_one_that_was_never_set_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prog = SimpleNamespace()
-    monkeypatch.setattr(kexec, "find_variable", lambda prog, name, module: Pointer(None))
+    monkeypatch.setattr(crash_core, "find_variable", lambda prog, name, module: Pointer(None))
     with pytest.raises(NotSaved, match="left this memory out"):
         vmcoreinfo_note(prog)
-    monkeypatch.setattr(kexec, "find_variable", lambda prog, name, module: Pointer(0))
+    monkeypatch.setattr(crash_core, "find_variable", lambda prog, name, module: Pointer(0))
     with pytest.raises(NotFound, match="not set it up"):
         vmcoreinfo_note(prog)

@@ -16,11 +16,11 @@ from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.formats.architecture import AARCH64, X86_64
 from drgn_pmem.formats.elfcorehdr import CrashHeader, HeaderSource, ProgramHeader, Role
 from drgn_pmem.kernel import kexec, memblock
+from drgn_pmem.kernel.crash_core import CrashNote
 from drgn_pmem.kernel.iomem import IORESOURCE_BUSY, IORESOURCE_SYSTEM_RAM, Resource
 from drgn_pmem.kernel.kexec import (
     BackupRegion,
     CrashImage,
-    CrashNote,
     KexecSegment,
     LoadedBy,
     NamedRange,

@@ -8,14 +8,8 @@ import pytest
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel import page_layout as layouts
-from drgn_pmem.kernel.page import (
-    DaxGeneration,
-    PageState,
-    idle_refcount,
-    page_layout,
-    pages_pgmap,
-    read_page,
-)
+from drgn_pmem.kernel.page import DaxGeneration, idle_refcount, page_layout, pages_pgmap, read_page
+from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.kernel.pgmap import Altmap
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem
