@@ -14,7 +14,8 @@ from drgn_pmem.spec import Answer, Argument, Field, command
 if TYPE_CHECKING:
     from drgn import Program
 
-    from drgn_pmem.analysis.fadump.examine import Fadump, FadumpField
+    from drgn_pmem.analysis.fadump.examine import Fadump
+    from drgn_pmem.analysis.fadump.header import FadumpField
 
 _Section = tuple[str, Sequence[Any], Sequence[Field]]
 """Title, records, fields."""
@@ -138,7 +139,7 @@ def _text(args: argparse.Namespace, found: Fadump, sections: list[_Section]) -> 
 
 
 def _stack(prog: Program) -> Answer:
-    from drgn_pmem.analysis.fadump.examine import crashed_stack
+    from drgn_pmem.analysis.fadump.stack import crashed_stack
 
     problems = Problems()
     cpu, frames = problems.take(crashed_stack(prog))

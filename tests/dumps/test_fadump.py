@@ -16,7 +16,8 @@ import pytest
 
 import drgn_pmem
 from drgn_pmem.analysis.fadump import elf, notes
-from drgn_pmem.analysis.fadump.examine import Fadump, FadumpSource, examine_fadump, scan_for_headers
+from drgn_pmem.analysis.fadump.examine import Fadump, examine_fadump, scan_for_headers
+from drgn_pmem.analysis.fadump.header import FadumpSource
 from drgn_pmem.analysis.fadump.notes import crashing_registers
 from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.fadump import fadump_layout, fw_dump

@@ -15,7 +15,8 @@ from drgn import Program
 
 from drgn_pmem.analysis.coverage.advice import advise
 from drgn_pmem.analysis.coverage.records import CoverageAnswer, NamespaceCoverage
-from drgn_pmem.analysis.inventory.infoblocks import FoundBlock, find_blocks
+from drgn_pmem.analysis.inventory.foundblock import FoundBlock
+from drgn_pmem.analysis.inventory.infoblocks import find_blocks
 from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.analysis.inventory.parts import (
     INFOBLOCK,

@@ -17,7 +17,8 @@ from drgn import Program
 from drgn.helpers.linux.fs import for_each_mount, mount_dst, mount_fstype
 
 from drgn_pmem.analysis.inventory.blockcheck import physical_reader
-from drgn_pmem.analysis.inventory.infoblocks import FoundBlock, find_blocks
+from drgn_pmem.analysis.inventory.foundblock import FoundBlock
+from drgn_pmem.analysis.inventory.infoblocks import find_blocks
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import BttArenaPlace, decode_map_entry, walk_btt

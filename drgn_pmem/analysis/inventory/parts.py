@@ -13,7 +13,7 @@ from dataclasses import replace
 from drgn import Program
 
 from drgn_pmem.analysis.inventory.blockcheck import physical_reader
-from drgn_pmem.analysis.inventory.infoblocks import FoundBlock
+from drgn_pmem.analysis.inventory.foundblock import FoundBlock
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import BttChain, walk_btt
 from drgn_pmem.formats.infoblock import INFO_BLOCK_OFFSET, INFO_BLOCK_SIZE

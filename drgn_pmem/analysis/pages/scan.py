@@ -20,13 +20,13 @@ from drgn import Program
 import numpy as np
 
 from drgn_pmem.analysis.pages.blocks import Block, Gap, Reader, for_each_block, reader_of
+from drgn_pmem.analysis.pages.decode import Decoder
 from drgn_pmem.analysis.pages.runs import (
     EMPTY,
     KEY,
     RUN,
     UNKNOWN_FOLIO,
     UNKNOWN_MAPCOUNT,
-    Decoder,
     Kind,
     cut_tails,
     gap,

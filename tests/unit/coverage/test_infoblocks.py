@@ -9,7 +9,8 @@ from drgn import Program
 import pytest
 
 from drgn_pmem.analysis.inventory import infoblocks
-from drgn_pmem.analysis.inventory.infoblocks import FoundBlock, find_blocks
+from drgn_pmem.analysis.inventory.foundblock import FoundBlock
+from drgn_pmem.analysis.inventory.infoblocks import find_blocks
 from drgn_pmem.dumpfile import PF_DEV, State
 from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import MissingDebugInfo

@@ -12,9 +12,10 @@ from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
-from drgn_pmem.analysis.pages import blocks, runs, states
+from drgn_pmem.analysis.pages import blocks, decode, states
+from drgn_pmem.analysis.pages.decode import Decoder
 from drgn_pmem.analysis.pages.filter import Filter
-from drgn_pmem.analysis.pages.runs import EMPTY, KEY, Decoder, Kind, hold_back, join
+from drgn_pmem.analysis.pages.runs import EMPTY, KEY, Kind, hold_back, join
 from drgn_pmem.analysis.pages.scan import for_each_runs, scan_pages, scan_ranges
 from drgn_pmem.analysis.pages.states import PageReport, page_report
 from drgn_pmem.dumpfile import Coverage, State, open_dump, set_coverage, set_dump
@@ -103,7 +104,7 @@ def test_scan_is_what_reading_each_page_gives(
     generation: str, block: int, sub: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks, "BLOCK_SIZE", block)
-    monkeypatch.setattr(runs, "_SUB_PAGES", sub)
+    monkeypatch.setattr(decode, "_SUB_PAGES", sub)
     prog = Kernel(generation, mixed(generation)).prog
     scan = scan_pages(prog, RANGE).whole()
     assert (scan.pages, scan.total) == (COUNT, COUNT)
@@ -130,7 +131,7 @@ def test_pages_of_a_file_are_one_run_where_dax_does_not_set_their_index(
         "symbol_address",
         lambda prog, name: 1 if name == "dax_finish_sync_fault" else None,
     )
-    monkeypatch.setattr(runs, "_SUB_PAGES", sub)
+    monkeypatch.setattr(decode, "_SUB_PAGES", sub)
     pages = {FIRST + 10 + i: Page(mapping=MAPPING) for i in range(100)}
     pages |= {FIRST + 110 + i: Page(mapping=MAPPING + 8) for i in range(10)}
     prog = Kernel("6.1", pages).prog
