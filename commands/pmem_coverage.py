@@ -114,8 +114,9 @@ def _text(args: argparse.Namespace, items: "Sequence[NamespaceCoverage]") -> str
     """The table, what its characters mean, and the verdict and advice of each namespace."""
     from drgn_pmem.output import table
     from drgn_pmem.output.bars import legend, use_ascii
+    from drgn_pmem.output.terminal import layout, paragraph
     from drgn_pmem.output.text import escape
-    from drgn_pmem.spec import SPECS, layout, paragraph
+    from drgn_pmem.spec import SPECS
 
     fields = SPECS["pmem-coverage"].fields
     rows = table.sort(items, fields, args.sort)

@@ -258,7 +258,7 @@ def _facts(crash: Crash) -> list[tuple[str, str]]:
 
 def _text(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
     from drgn_pmem.output.table import Field, table
-    from drgn_pmem.spec import paragraph
+    from drgn_pmem.output.terminal import paragraph
 
     contents = (
         Field("SECTION", lambda s: s.line),

@@ -30,11 +30,13 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any
 
+from drgn_pmem.arguments import Argument, Parser, join_descending
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.output.records import Records, Table
 from drgn_pmem.output.table import Field
+from drgn_pmem.output.terminal import layout, paragraph
 from drgn_pmem.output.text import escape, escape_lines
 from drgn_pmem.partial import Cause, Partial, Problem, is_of_dump
 
@@ -55,35 +57,6 @@ __all__ = (
     "run",
     "tables",
 )
-
-
-class Argument:
-    """
-    One argument of a command.
-
-    :param names: As for :meth:`argparse.ArgumentParser.add_argument`.
-    :param kind: What the value names, for completion: ``"namespace"``, ``"region"``, ``"bus"``,
-        ``"dimm"``, ``"daxdev"``, ``"blockdev"``, ``"page"`` (PFN, physical address, struct page
-        address, namespace+offset, device:sector), ``"path"`` (DAX file), ``"pid"``, ``"field"``,
-        ``"file"`` (on this machine), or None for free text and flags.
-    :param help: One line.
-    :param options: The rest of what ``add_argument`` takes.
-    """
-
-    def __init__(self, *names: str, help: str, kind: str | None = None, **options: Any) -> None:
-        self.names = names
-        self.kind = kind
-        self.help = help
-        self.options = options
-
-    @property
-    def is_option(self) -> bool:
-        return self.names[0].startswith("-")
-
-    @property
-    def takes_value(self) -> bool:
-        action = self.options.get("action", "store")
-        return action in ("store", "append") and self.options.get("nargs") != 0
 
 
 @dataclass
@@ -165,7 +138,7 @@ class Spec:
 
     def parser(self) -> argparse.ArgumentParser:
         """The parser of its arguments, made when it is needed."""
-        parser = _Parser(
+        parser = Parser(
             prog=self.name,
             description=self.long_description or self.description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -237,11 +210,6 @@ def command(**declaration: Any) -> Callable[[Function], Function]:
     return decorate
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message} (see {self.prog} -h)")
-
-
 def parse_arguments(spec: Spec, words: Sequence[str]) -> argparse.Namespace | None:
     """
     Parse the words after the command's name; None if the user asked for help, which is printed.
@@ -252,21 +220,10 @@ def parse_arguments(spec: Spec, words: Sequence[str]) -> argparse.Namespace | No
     if "-h" in words or "--help" in words:
         print(parser.format_help().rstrip())
         return None
-    args = parser.parse_args(_join_descending(words))
+    args = parser.parse_args(join_descending(words))
     if getattr(args, "limit", None) is not None and args.limit < 0:
         raise UsageError(f"{spec.name}: --limit takes a number of rows, not {args.limit}")
     return args
-
-
-def _join_descending(words: Sequence[str]) -> list[str]:
-    """``-s -size`` as ``-s-size``: argparse would take ``-size`` for an option."""
-    joined: list[str] = []
-    for word in words:
-        if joined and joined[-1] in ("-s", "--sort") and word.startswith("-"):
-            joined[-1] = f"-s{word}"
-        else:
-            joined.append(word)
-    return joined
 
 
 def run(spec: Spec, prog: Program, words: Sequence[str]) -> Answer | None:
@@ -425,48 +382,3 @@ def tables(
             rows = rows[:limit]
         done.append((title, rows, table.choose(fields, args.fields, known=known)))
     return done, notes
-
-
-def layout(records: Iterable[Any], fields: Sequence[Field]) -> str:
-    """A table; field by field instead where the table is wider than the terminal."""
-    from drgn_pmem.output import table
-
-    rows = list(records)
-    text = table.table(rows, fields)
-    width = _terminal_width(sys.stdout)
-    if width and max(map(len, text.splitlines()), default=0) > width:
-        return table.vertical(rows, fields)
-    return text
-
-
-def paragraph(line: str, stream: TextIO | None = None) -> str:
-    """
-    A line of text, broken between words where it is longer than the terminal is wide.
-
-    :param stream: Where it goes; standard output if None. It is not broken if that is not a
-        terminal.
-    """
-    import textwrap
-
-    width = _terminal_width(stream or sys.stdout)
-    if not width or len(line) <= width:
-        return line
-    indent = line[: len(line) - len(line.lstrip())]
-    return textwrap.fill(
-        line.lstrip(),
-        max(width, 20),
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _terminal_width(stream: TextIO) -> int:
-    """Columns of the terminal that a stream is, 0 if it is none."""
-    import os
-
-    try:
-        return os.get_terminal_size(stream.fileno()).columns
-    except (AttributeError, OSError, ValueError):
-        return 0

@@ -21,7 +21,7 @@ from drgn_pmem.kernel.debuginfo import find_type, has_variable
 from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.pagetable import read_saved, translate
-from drgn_pmem.kernel.pgmap import Pgmap, for_each_pgmap
+from drgn_pmem.kernel.pgmap import FS_DAX, Pgmap, for_each_pgmap
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, WalkError
 
 __all__ = (
@@ -52,8 +52,6 @@ _NOT_CHECKED = (
 _TORN = "a tail page with an implausible head: overwritten or corrupt"
 _NEVER = "reserved for the info block: the kernel never initialised this struct page"
 
-_FS_DAX = "MEMORY_DEVICE_FS_DAX"
-
 _TAIL_FLAGS = ("PG_reserved", "PG_hwpoison")
 
 _DAX_SHARED = 1
@@ -68,7 +66,7 @@ def pages_pgmap(prog: Program) -> Partial[list[Pgmap]]:
     return cached
 
 
-def idle_refcount(prog: Program, type: str = _FS_DAX) -> int:
+def idle_refcount(prog: Program, type: str = FS_DAX) -> int:
     """
     ``_refcount`` of an idle page.
 
@@ -76,7 +74,7 @@ def idle_refcount(prog: Program, type: str = _FS_DAX) -> int:
     :raises MissingDebugInfo: if there is only vmcoreinfo, which does not have it
     """
     generation = page_layout(prog).generation
-    if type != _FS_DAX:
+    if type != FS_DAX:
         return 1
     if generation is None:
         raise MissingDebugInfo(
@@ -277,7 +275,7 @@ class _Reader:
             return answer
         answer["pgmap"] = word
         answer["pgmap_known"] = True if self._is_known(word) else None
-        shared = self._is_shared(mapping, index) if pgmap.type == _FS_DAX else False
+        shared = self._is_shared(mapping, index) if pgmap.type == FS_DAX else False
         answer["shared"] = shared
         if shared:
             answer["share"] = index

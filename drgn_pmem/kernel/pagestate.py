@@ -74,6 +74,11 @@ class PageState(Record):
     nid: int | None = None
 
     @property
+    def trusted(self) -> bool:
+        """Whether the struct page is valid: in the dump, initialised, not overwritten."""
+        return self.state is State.SAVED and self.reason is None and self.pgmap_known is not False
+
+    @property
     def pinned(self) -> bool | None:
         """Whether there are references beyond idle and its mappings; None if unknown."""
         return None if self.pins is None else self.pins > 0

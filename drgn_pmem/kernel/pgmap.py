@@ -27,17 +27,13 @@ from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = (
-    "Altmap",
-    "Pgmap",
-    "find_pgmap",
-    "for_each_pgmap",
-    "is_mapped",
-    "read_pgmap",
-)
+__all__ = ("FS_DAX", "Altmap", "Pgmap", "find_pgmap", "for_each_pgmap", "is_mapped", "read_pgmap")
 
 _PGMAP_ALTMAP_VALID = 1 << 0
 _MAX_RANGES = 1 << 12
+
+FS_DAX = "MEMORY_DEVICE_FS_DAX"
+"""Enumerator of ``enum memory_type`` for fsdax."""
 
 
 class Altmap(Record):

@@ -10,6 +10,7 @@ struct pages are intact.
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from drgn import Program
 
@@ -107,7 +108,7 @@ class _Reader:
         pages = memmap.struct_pages
         start, end = namespace.range.start, namespace.range.end
         kmem = self._kmem(start, end, namespace.mode, problems)
-        states, check, intact = self._check(pages, memmap.pgmap, notes, problems)
+        memmap_fields = self._memmap(pages, memmap.pgmap, notes, problems)
         self.problems.extend(problems, namespace.dev)
         return NamespaceCoverage(
             namespace=namespace.dev,
@@ -115,18 +116,10 @@ class _Reader:
             map=namespace.map,
             start=start,
             end=end,
-            stretches=stretches,
-            infoblock=self.count(stretches, INFOBLOCK),
-            metadata=self.count(stretches, INFOBLOCK, METADATA),
-            userdata=self.count(stretches, USERDATA),
-            unknown=self.count(stretches, UNKNOWN),
-            struct_pages=states,
-            pages=pages,
-            check=check,
-            intact=intact,
             kmem=kmem,
             notes=tuple(notes),
-            coverage=self.coverage,
+            **self._data(stretches),
+            **memmap_fields,
         )
 
     def _kmem(self, start: int, end: int, mode: str | None, problems: Problems) -> int | None:
@@ -135,6 +128,28 @@ class _Reader:
         size = problems.take(machine).system_ram.size(start, end)
         known = machine.complete or mode not in (None, "devdax")
         return size if size or known else None
+
+    def _data(self, stretches: tuple[Stretch, ...]) -> dict[str, Any]:
+        """The fields of a record on what the dump holds of each kind of stretch."""
+        return {
+            "stretches": stretches,
+            "infoblock": self.count(stretches, INFOBLOCK),
+            "metadata": self.count(stretches, INFOBLOCK, METADATA),
+            "userdata": self.count(stretches, USERDATA),
+            "unknown": self.count(stretches, UNKNOWN),
+            "coverage": self.coverage,
+        }
+
+    def _memmap(
+        self,
+        pages: StructPages | None,
+        pgmap: Pgmap | None,
+        notes: list[str],
+        problems: Problems,
+    ) -> dict[str, Any]:
+        """The fields of a record on the struct pages."""
+        states, check, intact = self._check(pages, pgmap, notes, problems)
+        return {"pages": pages, "struct_pages": states, "check": check, "intact": intact}
 
     def _check(
         self,
@@ -240,7 +255,7 @@ class _Reader:
                 first = found.start + fill_in_defaults(found.block).start_pad
             with problems.trying("struct pages"):
                 pages = problems.take(struct_pages_of_data(self.prog, found.start, first, data_end))
-        states, check, intact = self._check(pages, None, notes, problems)
+        memmap_fields = self._memmap(pages, None, notes, problems)
         self.problems.extend(problems, found.namespace or f"at {found.start:#x}")
         block = found.block
         return NamespaceCoverage(
@@ -251,16 +266,8 @@ class _Reader:
             else None,
             start=found.start,
             end=end,
-            stretches=stretches,
-            infoblock=self.count(stretches, INFOBLOCK),
-            metadata=self.count(stretches, INFOBLOCK, METADATA),
-            userdata=self.count(stretches, USERDATA),
-            unknown=self.count(stretches, UNKNOWN),
-            struct_pages=states,
-            pages=pages,
-            check=check,
-            intact=intact,
             kmem=kmem,
             notes=tuple(notes),
-            coverage=self.coverage,
+            **self._data(stretches),
+            **memmap_fields,
         )

@@ -11,6 +11,7 @@ source for extents that several files share.
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 from drgn import Program
 import numpy as np
@@ -31,7 +32,7 @@ from drgn_pmem.kernel.rmap import mappers_of
 from drgn_pmem.kernel.tasks import OpenFile, Task, openers_of
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 
-__all__ = ("DaxFile", "DaxFiles", "dax_chars_of", "dax_files_of", "openers_of_char")
+__all__ = ("DaxFile", "DaxFiles", "dax_chars_of", "dax_files_of", "identity_of_char")
 
 
 class DaxFile:
@@ -73,6 +74,19 @@ class DaxFile:
     def open_by(self) -> Partial[tuple[OpenFile, ...]]:
         """Descriptors of the file."""
         return openers_of(self.prog).map(lambda openers: openers.get(self.inode.address, ()))
+
+    def identity(self, problems: Problems, what: str = "") -> dict[str, Any]:
+        """The fields by which a record names the file and who has it open."""
+        names = problems.take(self.names, what)
+        return {
+            "inode": self.inode.ino,
+            "device": self.device,
+            "dev": self.dev,
+            "path": names.path,
+            "paths": names.paths,
+            "deleted": names.deleted,
+            "open_by": problems.take(self.open_by),
+        }
 
     def text(self, problems: Problems) -> str:
         """``"/mnt/a/alpha (ino 14)"``"""
@@ -226,8 +240,22 @@ def dax_chars_of(prog: Program) -> Partial[tuple[DaxChar, ...]]:
     return chars
 
 
-def openers_of_char(prog: Program, char: DaxChar) -> Partial[tuple[OpenFile, ...]]:
+def _openers_of_char(prog: Program, char: DaxChar) -> Partial[tuple[OpenFile, ...]]:
     """Descriptors of a DAX character device, by any of its device nodes."""
     return openers_of(prog).map(
         lambda openers: tuple(o for node in char.nodes for o in openers.get(node.address, ()))
     )
+
+
+def identity_of_char(prog: Program, char: DaxChar, problems: Problems) -> dict[str, Any]:
+    """The fields by which a record names a DAX character device and who has it open."""
+    node = char.node
+    return {
+        "inode": node.ino if node else None,
+        "device": char.name,
+        "dev": device_number(node.rdev) if node else None,
+        "path": char.paths[0],
+        "paths": char.paths,
+        "deleted": False,
+        "open_by": problems.take(_openers_of_char(prog, char)),
+    }

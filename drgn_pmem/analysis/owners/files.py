@@ -10,6 +10,7 @@ to the PFN.
 
 from collections.abc import Iterator, Sequence
 import contextlib
+from typing import Any
 
 from drgn import Object, Program
 import numpy as np
@@ -20,13 +21,12 @@ from drgn_pmem.analysis.owners.daxfiles import (
     DaxFiles,
     dax_chars_of,
     dax_files_of,
-    openers_of_char,
+    identity_of_char,
 )
 from drgn_pmem.analysis.owners.rampages import private_copies_of
 from drgn_pmem.analysis.owners.search import namespaces_of
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.daxchar import DaxChar
-from drgn_pmem.kernel.daxfs import device_number
 from drgn_pmem.kernel.memory import address_of
 from drgn_pmem.kernel.rmap import mappers_of, vmas_of_mapping
 from drgn_pmem.kernel.tasks import OpenFile, Task
@@ -34,7 +34,6 @@ from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("FilePage", "FileSummary", "list_files", "pages_of_file", "split_offset")
-
 
 _MAX_CHAR_PAGES = 1 << 19
 """Pages of a character device that are listed: 1 TiB of 2 MiB each."""
@@ -131,9 +130,9 @@ def _summary(
     files: Partial[DaxFiles], places: _Places, file: DaxFile, problems: Problems
 ) -> FileSummary:
     take = problems.take
-    names = take(file.names)
+    identity = file.identity(problems)
     entries = take(file.entries)
-    counts: dict[str, int | None] = {}
+    counts: dict[str, Any] = {}
     if file.entries.complete:
         flags = ("dirty", "towrite", "locked", "zero")
         counts = {flag: entries.pages(flag) for flag in flags}
@@ -144,34 +143,21 @@ def _summary(
     found = len(take(copies, "private copies").get(file.inode.mapping, ()))
     return FileSummary(
         copies=found if copies.complete else None,
-        inode=file.inode.ino,
-        device=file.device,
-        dev=file.dev,
-        path=names.path,
-        paths=names.paths,
-        deleted=names.deleted,
         size=file.inode.size,
         namespaces=places.of_file(file, entries.with_pfn()["pfn"]),
         mapped_by=take(file.mapped_by),
-        open_by=take(file.open_by),
         file=file,
+        **identity,
         **counts,
     )
 
 
 def _char_summary(prog: Program, places: _Places, char: DaxChar, problems: Problems) -> FileSummary:
-    node = char.node
     return FileSummary(
-        inode=node.ino if node else None,
-        device=char.name,
-        dev=device_number(node.rdev) if node else None,
-        path=char.paths[0],
-        paths=char.paths,
-        deleted=False,
+        **identity_of_char(prog, char, problems),
         size=char.device.size,
         namespaces=places.of_char(char),
         mapped_by=problems.take(mappers_of(prog, char.inode.mapping)),
-        open_by=problems.take(openers_of_char(prog, char)),
         file=char,
     )
 

@@ -80,8 +80,7 @@ class PageOwners(Record):
     @property
     def trusted(self) -> bool:
         """Whether the struct page is valid: in the dump, initialised, not overwritten."""
-        page = self.page
-        return page.state is State.SAVED and page.reason is None and page.pgmap_known is not False
+        return self.page.trusted
 
     @property
     def standing(self) -> str:

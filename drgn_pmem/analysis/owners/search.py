@@ -11,32 +11,31 @@ the second source is the range of the device.
 """
 
 from collections.abc import Iterator
-import itertools
 
 from drgn import Object, Program
 
-from drgn_pmem.analysis.owners.daxfiles import DaxFile, dax_chars_of, dax_files_of, openers_of_char
+from drgn_pmem.analysis.owners.daxfiles import DaxFile, dax_chars_of, dax_files_of, identity_of_char
+from drgn_pmem.analysis.owners.explain import explain
 from drgn_pmem.analysis.owners.rampages import is_hole, ram_pages_of
 from drgn_pmem.analysis.owners.records import Owner, PageOwners
+from drgn_pmem.analysis.owners.shared import describe_mapping, shared_of
 from drgn_pmem.errors import UsageError
 from drgn_pmem.kernel.badblocks import SECTOR
 from drgn_pmem.kernel.daxchar import DaxChar
 from drgn_pmem.kernel.daxentry import DaxEntry
-from drgn_pmem.kernel.daxfs import device_number, has_reflinks, host_of_mapping
+from drgn_pmem.kernel.daxfs import device_number
 from drgn_pmem.kernel.dm import sectors_above
 from drgn_pmem.kernel.memory import address_of, cached
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
-from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.paths import paths_of_inode
+from drgn_pmem.kernel.pgmap import FS_DAX
 from drgn_pmem.kernel.ramuse import ram_use_of
 from drgn_pmem.kernel.rmap import Mapping, Proof, mappings_of_page
 from drgn_pmem.kernel.tasks import openers_of, tasks_of
-from drgn_pmem.partial import Cause, Partial, Problem, Problems, State
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
 
-__all__ = ("Owner", "PageOwners", "describe_mapping", "namespaces_of", "owners_of", "shared_of")
-
-_FS_DAX = "MEMORY_DEVICE_FS_DAX"
+__all__ = ("Owner", "PageOwners", "namespaces_of", "owners_of")
 
 
 def namespaces_of(prog: Program) -> Partial[list[Namespace]]:
@@ -59,17 +58,11 @@ class _Question:
         self.notes: list[str] = []
         self.namespace = self._namespace()
 
-    @property
-    def known(self) -> bool:
-        """Whether the fields of the struct page are valid."""
-        page = self.page
-        return page.state is State.SAVED and page.reason is None and page.pgmap_known is not False
-
     def answer(self) -> Partial[PageOwners]:
         namespace = self.namespace
         owners = tuple(self._owners())
         shared = self.problems.take(shared_of(self.prog, self.page))
-        self._explain(owners)
+        self.notes += explain(self.prog, self.page, namespace, owners, self.problems)
         device = None
         if namespace is not None:
             device = namespace.blockdev or namespace.chardev
@@ -104,7 +97,7 @@ class _Question:
 
     def _owners(self) -> Iterator[Owner]:
         claim = self._claim()
-        if self._is_pmem and self.page.type != _FS_DAX:
+        if self._is_pmem and self.page.type != FS_DAX:
             char = self._char()
             if char is not None:
                 yield self._of_char(char, claim)
@@ -135,7 +128,7 @@ class _Question:
         """(mapping, index) that the struct page names; the index is None where this kernel does not
         keep it."""
         page = self.page
-        if not self.known or not self._is_pmem:
+        if not page.trusted or not self._is_pmem:
             return None
         if page.mapping_address is None:
             return None
@@ -145,21 +138,14 @@ class _Question:
         self, file: DaxFile, entry: DaxEntry | None, index: int, sources: tuple[str, ...]
     ) -> Owner:
         take, what = self.problems.take, file.text(self.problems)
-        names = take(file.names, what)
         mapped = mappings_of_page(self.prog, file.inode.mapping, index, self.pfn)
         return Owner(
-            inode=file.inode.ino,
-            device=file.device,
-            dev=file.dev,
-            path=names.path,
-            paths=names.paths,
-            deleted=names.deleted,
+            **file.identity(self.problems, what),
             offset=index << self.page_shift,
             sector=self._sector(file),
             entry=entry,
             sources=sources,
             mappings=take(mapped, what),
-            open_by=take(file.open_by),
         )
 
     def _sector(self, file: DaxFile) -> int | None:
@@ -201,21 +187,14 @@ class _Question:
                     f"the struct page names {take(describe_mapping(self.prog, claim[0]))}{page},"
                     f" the device's range {char.name} page {index:#x}"
                 )
-        node = char.node
         mapped = mappings_of_page(self.prog, mapping, index, self.pfn)
         return Owner(
-            inode=node.ino if node else None,
-            device=char.name,
-            dev=device_number(node.rdev) if node else None,
-            path=char.paths[0],
-            paths=char.paths,
-            deleted=False,
+            **identity_of_char(self.prog, char, self.problems),
             offset=index << self.page_shift,
             sector=None,
             entry=None,
             sources=tuple(sources),
             mappings=take(mapped, char.name),
-            open_by=take(openers_of_char(self.prog, char)),
         )
 
     def _of_claim(self, mapping: int, index: int | None, others: bool) -> Iterator[Owner]:
@@ -257,15 +236,9 @@ class _Question:
             page = vma.pgoff + ((address - vma.start) >> self.page_shift)
             entry = take(file.entries).find(page)
             hole = is_hole(file, vma, page, self.problems)
-            names = take(file.names)
             users = take(tasks_of(self.prog)).by_mm.get(vma.mm, ())
             yield Owner(
-                inode=file.inode.ino,
-                device=file.device,
-                dev=file.dev,
-                path=names.path,
-                paths=names.paths,
-                deleted=names.deleted,
+                **file.identity(self.problems),
                 offset=page << self.page_shift,
                 sector=None,
                 entry=entry if hole else None,
@@ -274,7 +247,6 @@ class _Question:
                     Mapping(task=t, address=address, proof=Proof.PTE, pfn=self.pfn, vma=vma)
                     for t in users
                 ),
-                open_by=take(file.open_by),
                 private_copy=None if hole is None else not hole,
                 hole=hole,
             )
@@ -316,86 +288,6 @@ class _Question:
             open_by=openers,
         )
 
-    def _why(self) -> str:
-        """Why the struct page says nothing: short, the same for all pages of its kind."""
-        if not self.page.initialised:
-            return "reserved for the memmap, never initialised"
-        if self.page.state is State.SAVED:
-            return self.page.reason or "overwritten: it points to no page map of this kernel"
-        return f"it is {self.page.state.value} in the dump"
-
-    def _explain(self, owners: tuple[Owner, ...]) -> None:
-        """Say what the answer rests on."""
-        page = self.page
-        if page.holds is not None:
-            self.notes.append(
-                f"it holds the {page.holds} of the namespace, not data: no file has it"
-            )
-            if page.refcount is not None:
-                return
-        if not self._is_pmem:
-            self._explain_ram(owners)
-            return
-        if not self.known:
-            why = (
-                f"the struct page says nothing ({self._why()});"
-                " owners come from i_pages and the page tables alone"
-            )
-            if page.initialised:
-                cause = Cause.DAMAGED if page.state is State.SAVED else Cause.NOT_SAVED
-                state = None if page.state is State.SAVED else page.state
-                self.problems.add(Problem(cause=cause, why=why, state=state))
-            else:
-                self.notes.append(why)
-        for device in dict.fromkeys(o.device for o in owners if "i_pages" in o.sources):
-            if self._reflinks(device):
-                self.notes.append(
-                    f"{device} has reflinks: files not touched through a mapping may share this"
-                    " extent"
-                )
-        sharers = len([o for o in owners if "i_pages" in o.sources])
-        if sharers > 1:
-            self.notes.append(
-                f"shared extent: {sharers} files have this page;"
-                " a struct page can name one of them at most"
-            )
-        # Only where every file with every entry was read.
-        all_files = dax_files_of(self.prog).complete and (
-            page.type == _FS_DAX or dax_chars_of(self.prog).complete
-        )
-        if not owners and page.initialised and all_files:
-            self.notes.append(
-                "no DAX file in memory has this page: not touched through a mapping since its file"
-                " came into memory, free, or metadata of the file system"
-            )
-
-    def _reflinks(self, device: str) -> bool:
-        """Whether the file system of a device may share extents between files."""
-        files = self.problems.take(dax_files_of(self.prog), "there may be more owners").files
-        supers = (f.inode.super for f in files if f.device == device)
-        super_ = next((s for s in supers if s is not None), None)
-        if super_ is None:
-            return False
-        found: Partial[bool | None] = cached(
-            self.prog, f"reflinks {super_.address:#x}", lambda: has_reflinks(self.prog, super_)
-        )
-        return self.problems.take(found) is not False
-
-    def _explain_ram(self, owners: tuple[Owner, ...]) -> None:
-        pgmaps = pages_pgmap(self.prog)
-        if not pgmaps.complete:
-            self.problems.take(pgmaps, "whether it is persistent memory")
-            return
-        what = ""
-        if any(o.private_copy for o in owners):
-            what = ": a private copy (copy on write) of a DAX page"
-        elif any(o.hole for o in owners):
-            what = ": the zero page, which is mapped for holes of DAX files"
-        kind = "no page of persistent memory"
-        if self.namespace is not None:
-            kind = f"a page of {self.namespace.dev} without a page map: System RAM (kmem) or raw"
-        self.notes.append(kind + what)
-
 
 def owners_of(prog: Program, page: "Object | int") -> Partial[PageOwners]:
     """
@@ -415,55 +307,3 @@ def _pfn(prog: Program, page: "Object | int") -> int:
     if pfn is None:
         raise UsageError(f"{address:#x} is not the address of a struct page")
     return pfn
-
-
-def shared_of(prog: Program, page: PageState) -> Partial[bool | None]:
-    """
-    Whether a page belongs to several files (reflink): DAX entries of several files name it, or its
-    struct page counts several. A struct page that counts one may belong to more files: the kernel
-    counts those that were read through a mapping since they share it.
-
-    :return: None if that is not known, and for pages of RAM.
-    """
-    problems = Problems()
-    known = page.state is State.SAVED and page.reason is None and page.pgmap_known is not False
-    if page.type is None:
-        return problems.partial(None)
-    if known and (page.shared or page.type != _FS_DAX):
-        return problems.partial(page.shared)
-    partial = dax_files_of(prog)
-    files = len(list(itertools.islice(partial.value.owners(page.pfn), 2)))
-    if files > 1:
-        return problems.partial(True)
-    problems.take(partial, "there may be more owners")
-    is_counted = known and page.shared is not None
-    return problems.partial(False if partial.complete and (files or is_counted) else None)
-
-
-def describe_mapping(prog: Program, mapping: "Object | int") -> Partial[str]:
-    """
-    Short text for an address space: ``"/mnt/a/alpha (ino 14)"``, ``"/dev/dax0.1"``.
-
-    :param mapping: ``struct address_space *``, or its address.
-    """
-    problems = Problems()
-    mapping = address_of(mapping)
-    files, chars = dax_files_of(prog), dax_chars_of(prog)
-    file = files.value.by_mapping(mapping)
-    if file is not None:
-        return problems.partial(file.text(problems))
-    char = next((char for char in chars.value if char.inode.mapping == mapping), None)
-    problems.take(chars)
-    if char is not None:
-        return problems.partial(char.paths[0])
-    problems.take(files)
-    text = f"address space {mapping:#x}"
-    with problems.trying(text):
-        inode = host_of_mapping(prog, mapping)
-        if inode is None:
-            text = "no address space of an inode"
-        elif not problems:
-            text = f"inode {inode.ino}, no DAX file"
-        else:
-            text = f"inode {inode.ino}"
-    return problems.partial(text)

@@ -13,7 +13,7 @@ from typing import Any
 
 from drgn import Program
 
-from drgn_pmem.analysis.owners.search import describe_mapping, shared_of
+from drgn_pmem.analysis.owners.shared import describe_mapping, shared_of
 from drgn_pmem.analysis.pages.words import resolve_page
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import NotFound, UsageError

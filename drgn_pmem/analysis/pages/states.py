@@ -18,7 +18,7 @@ import numpy as np
 
 from drgn_pmem.analysis.inventory.names import find_namespace
 from drgn_pmem.analysis.owners.daxfiles import dax_files_of
-from drgn_pmem.analysis.owners.search import describe_mapping
+from drgn_pmem.analysis.owners.shared import describe_mapping
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.groups import Describer, PageGroup, PageRange
 from drgn_pmem.analysis.pages.runs import Kind

@@ -1,0 +1,73 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Address spaces and shared pages
+-------------------------------
+
+Whether several files share a page (reflink), and a short text for the address space that a struct
+page names.
+"""
+
+import itertools
+
+from drgn import Object, Program
+
+from drgn_pmem.analysis.owners.daxfiles import dax_chars_of, dax_files_of
+from drgn_pmem.kernel.daxfs import host_of_mapping
+from drgn_pmem.kernel.memory import address_of
+from drgn_pmem.kernel.pagestate import PageState
+from drgn_pmem.kernel.pgmap import FS_DAX
+from drgn_pmem.partial import Partial, Problems
+
+__all__ = ("describe_mapping", "shared_of")
+
+
+def shared_of(prog: Program, page: PageState) -> Partial[bool | None]:
+    """
+    Whether a page belongs to several files (reflink): DAX entries of several files name it, or its
+    struct page counts several. A struct page that counts one may belong to more files: the kernel
+    counts those that were read through a mapping since they share it.
+
+    :return: None if that is not known, and for pages of RAM.
+    """
+    problems = Problems()
+    if page.type is None:
+        return problems.partial(None)
+    if page.trusted and (page.shared or page.type != FS_DAX):
+        return problems.partial(page.shared)
+    partial = dax_files_of(prog)
+    files = len(list(itertools.islice(partial.value.owners(page.pfn), 2)))
+    if files > 1:
+        return problems.partial(True)
+    problems.take(partial, "there may be more owners")
+    is_counted = page.trusted and page.shared is not None
+    return problems.partial(False if partial.complete and (files or is_counted) else None)
+
+
+def describe_mapping(prog: Program, mapping: "Object | int") -> Partial[str]:
+    """
+    Short text for an address space: ``"/mnt/a/alpha (ino 14)"``, ``"/dev/dax0.1"``.
+
+    :param mapping: ``struct address_space *``, or its address.
+    """
+    problems = Problems()
+    mapping = address_of(mapping)
+    files, chars = dax_files_of(prog), dax_chars_of(prog)
+    file = files.value.by_mapping(mapping)
+    if file is not None:
+        return problems.partial(file.text(problems))
+    char = next((char for char in chars.value if char.inode.mapping == mapping), None)
+    problems.take(chars)
+    if char is not None:
+        return problems.partial(char.paths[0])
+    problems.take(files)
+    text = f"address space {mapping:#x}"
+    with problems.trying(text):
+        inode = host_of_mapping(prog, mapping)
+        if inode is None:
+            text = "no address space of an inode"
+        elif not problems:
+            text = f"inode {inode.ino}, no DAX file"
+        else:
+            text = f"inode {inode.ino}"
+    return problems.partial(text)

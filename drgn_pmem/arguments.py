@@ -1,0 +1,63 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Arguments of commands
+---------------------
+
+How a command declares its arguments, and how the words that a user types are parsed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from drgn_pmem.errors import UsageError
+
+__all__ = ("Argument", "Parser", "join_descending")
+
+
+class Argument:
+    """
+    One argument of a command.
+
+    :param names: As for :meth:`argparse.ArgumentParser.add_argument`.
+    :param kind: What the value names, for completion: ``"namespace"``, ``"region"``, ``"bus"``,
+        ``"dimm"``, ``"daxdev"``, ``"blockdev"``, ``"page"`` (PFN, physical address, struct page
+        address, namespace+offset, device:sector), ``"path"`` (DAX file), ``"pid"``, ``"field"``,
+        ``"file"`` (on this machine), or None for free text and flags.
+    :param help: One line.
+    :param options: The rest of what ``add_argument`` takes.
+    """
+
+    def __init__(self, *names: str, help: str, kind: str | None = None, **options: Any) -> None:
+        self.names = names
+        self.kind = kind
+        self.help = help
+        self.options = options
+
+    @property
+    def is_option(self) -> bool:
+        return self.names[0].startswith("-")
+
+    @property
+    def takes_value(self) -> bool:
+        action = self.options.get("action", "store")
+        return action in ("store", "append") and self.options.get("nargs") != 0
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message} (see {self.prog} -h)")
+
+
+def join_descending(words: Sequence[str]) -> list[str]:
+    """``-s -size`` as ``-s-size``: argparse would take ``-size`` for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("-s", "--sort") and word.startswith("-"):
+            joined[-1] = f"-s{word}"
+        else:
+            joined.append(word)
+    return joined
