@@ -10,16 +10,15 @@ the file does not hold in full ends the process (SIGBUS).
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from drgn_pmem.dumpfile.bitmap import COMPRESSION, DESCRIPTORS, Bitmaps, read_descriptors
+from drgn_pmem.dumpfile.bitmap import Bitmaps
+from drgn_pmem.dumpfile.compressed import CompressedPages, Stretch
 from drgn_pmem.dumpfile.coverage import Coverage, State
-from drgn_pmem.dumpfile.decompress import DecompressError, decompress
+from drgn_pmem.dumpfile.decompress import DecompressError
 from drgn_pmem.errors import DumpFileError
 
 __all__ = ("KdumpMemory",)
 
-_BATCH = 256
+_BATCH = 1024
 """Pages that :meth:`KdumpMemory.chunks` gives at once."""
 _KEPT = 2048
 """Pages that are kept: page tables and structures are read many times."""
@@ -29,18 +28,10 @@ class KdumpMemory:
     """Physical memory of a kdump-compressed dump."""
 
     def __init__(self, bitmaps: Bitmaps, coverage: Coverage) -> None:
-        self._bitmaps = bitmaps
+        self._path = bitmaps.source.path
         self._coverage = coverage
-        # Dumped pages are numbered in the order of their addresses; lost ones keep their number.
-        ranges = [
-            item for item in coverage.extent() if item.state in (State.SAVED, State.TRUNCATED)
-        ]
-        size = bitmaps.block_size
-        self._starts = np.array([item.start for item in ranges], np.uint64)
-        pages = np.array([item.size // size for item in ranges], np.int64)
-        self._numbers = np.cumsum(pages) - pages
+        self.pages = CompressedPages(bitmaps, coverage)
         self._kept: dict[int, bytes] = {}
-        self._recent: tuple[tuple[int, int, int], bytes] | None = None
 
     def read(self, address: int, size: int) -> bytes:
         """
@@ -48,86 +39,59 @@ class KdumpMemory:
         :raises DumpFileError: if one of the bytes is not in the file or cannot be decompressed
             here.
         """
-        block = self._bitmaps.block_size
+        block = self.pages.page_size
         first = address // block * block
         kept = self._kept.get(first)
         if kept is not None and 0 < size <= first + block - address:
             return kept[address - first : address - first + size]
         if not self._coverage.saved(address, size):
-            raise DumpFileError(
-                f"{self._bitmaps.source.path}: memory at {address:#x} is not in the dump"
-            )
+            raise DumpFileError(f"{self._path}: memory at {address:#x} is not in the dump")
         if size <= 0:
             return b""
         count = (address + size - first + block - 1) // block
-        data = b"".join(self._pages(first, count))
         if count == 1:
-            if len(self._kept) >= _KEPT:
-                del self._kept[next(iter(self._kept))]
-            self._kept[first] = data
+            data = self._page(first)
+        else:
+            data = b"".join(self._whole(item) for item in self._stretches(first, count))
         return data[address - first : address - first + size]
 
-    def _pages(self, address: int, count: int) -> Iterator[bytes]:
+    def _page(self, address: int) -> bytes:
+        try:
+            data = self.pages.page(self.pages.number(address))
+        except DecompressError as error:
+            raise DumpFileError(f"{self._path}: {error}") from error
+        if len(self._kept) >= _KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[address] = data
+        return data
+
+    def _whole(self, item: Stretch) -> bytes:
+        if item.data is None:
+            raise DumpFileError(f"{self._path}: {item.why}")
+        return item.data * item.count
+
+    def _stretches(self, address: int, count: int) -> Iterator[Stretch]:
         """Saved pages without a gap."""
-        run = int(np.searchsorted(self._starts, np.uint64(address), side="right")) - 1
-        number = int(self._numbers[run]) + (
-            (address - int(self._starts[run])) // self._bitmaps.block_size
-        )
-        for first in range(number, number + count, DESCRIPTORS):
-            part = min(DESCRIPTORS, number + count - first)
-            table = read_descriptors(self._bitmaps, first, part)
-            for offset, size, flags in zip(
-                table["offset"].tolist(),
-                table["size"].tolist(),
-                table["flags"].tolist(),
-                strict=True,
-            ):
-                yield self._page(offset, size, flags)
-
-    def _page(self, offset: int, size: int, flags: int) -> bytes:
-        key = (offset, size, flags)
-        if self._recent is not None and self._recent[0] == key:
-            return self._recent[1]  # all pages of zeroes share one copy
-        data = self._decompressed(offset, size, flags)
-        self._recent = (key, data)
-        return data
-
-    def _decompressed(self, offset: int, size: int, flags: int) -> bytes:
-        path, block = self._bitmaps.source.path, self._bitmaps.block_size
-        # No compression makes a page longer than this; a damaged size may be 4 GiB.
-        data = self._bitmaps.source.read(offset, min(size, 2 * block))
-        how = next((name for flag, name in COMPRESSION.items() if flags & flag), None)
-        if how is not None:
-            try:
-                data = decompress(how, data, block)
-            except DecompressError as error:
-                raise DumpFileError(f"{path}: damaged page at offset {offset}: {error}") from error
-        if len(data) != block:
-            raise DumpFileError(
-                f"{path}: damaged page at offset {offset}: {len(data)} bytes instead of {block}"
-            )
-        return data
+        return self.pages.stretches(self.pages.numbers(address, count * self.pages.page_size))
 
     def chunks(self) -> Iterator[tuple[int, bytes]]:
-        """All saved memory in pieces of at most a few hundred pages; damaged pages are left out."""
-        block = self._bitmaps.block_size
-        for item in self._coverage.extent():
+        """All saved memory in pieces of at most a thousand pages; damaged pages are left out."""
+        block = self.pages.page_size
+        for item in self._coverage.ranges():
             if item.state is not State.SAVED:
                 continue
-            for address in range(item.start, item.end, _BATCH * block):
-                count = min(_BATCH, (item.end - address) // block)
-                try:
-                    yield address, b"".join(self._pages(address, count))
-                except DumpFileError:
-                    yield from self._undamaged(address, count)
-
-    def _undamaged(self, address: int, count: int) -> Iterator[tuple[int, bytes]]:
-        """Page by page, those that can be decompressed."""
-        block = self._bitmaps.block_size
-        for page in range(address, address + count * block, block):
-            try:
-                data = next(self._pages(page, 1))
-            except DumpFileError:
-                # not a problem: named when it is read by address
-                continue
-            yield page, data
+            for start in range(item.start, item.end, _BATCH * block):
+                address, count = start, min(_BATCH, (item.end - start) // block)
+                parts: list[bytes] = []
+                # A damaged page is not a problem here: it is named when it is read by address.
+                for stretch in self._stretches(start, count):
+                    if stretch.data is not None:
+                        parts.append(stretch.data * stretch.count)
+                        continue
+                    if parts:
+                        data = b"".join(parts)
+                        yield address, data
+                        address, parts = address + len(data), []
+                    address += stretch.count * block
+                if parts:
+                    yield address, b"".join(parts)

@@ -158,6 +158,7 @@ def _run_dump(data: bytes) -> None:
                 with contextlib.suppress(PmemError):
                     if dump.memory is not None:
                         dump.memory.read(part.start, 16)
+                        dump.memory.read(part.start, min(part.size, 1 << 18))
             page_compression(dump)
             find_vmcoreinfo(dump)
             dump.to_json()

@@ -181,6 +181,15 @@ def take_away(prog: Program, physical: int, state: State) -> None:
 
     blocks._FileReader.read = guarded  # type: ignore[method-assign]
 
+    parts = blocks._CompressedReader.parts
+
+    def guarded_parts(self: Any, block: blocks.Block, size: int, unit: int) -> Any:
+        for start, length in block.pieces:
+            assert start + length <= physical or physical + page <= start, "reads what is not saved"
+        return parts(self, block, size, unit)
+
+    blocks._CompressedReader.parts = guarded_parts  # type: ignore[method-assign]
+
 
 def _replace(dump: DumpFile, **values: Any) -> None:
     """Set what a dump computes at first use."""
@@ -218,6 +227,7 @@ class _Without:
 
     def __init__(self, memory: PhysicalMemory, path: str, start: int, end: int) -> None:
         self._memory = memory
+        self.pages = getattr(memory, "pages", None)  # struct pages in bulk
         self._path = path
         self._start = start
         self._end = end

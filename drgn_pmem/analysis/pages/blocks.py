@@ -8,8 +8,10 @@ Where the struct pages of a range of PFNs are, cut into blocks of a few MiB and 
 readers that fetch a block. Coverage comes first: a struct page any byte of which is not in the dump
 is part of a gap.
 
-An uncompressed ELF dump is read as a file: that needs no :class:`drgn.Program`, so that several
-threads can do it, and it is faster. Everything else is read through drgn.
+Uncompressed ELF dumps and kdump-compressed dumps are read as files: that needs no
+:class:`drgn.Program`, so that several threads can do it, and it is faster. Of a compressed dump,
+equal pages are found without decompressing them, and come as one page and how often it follows
+itself. Everything else is read through drgn.
 """
 
 from collections.abc import Iterator
@@ -23,6 +25,8 @@ from drgn import FaultError, Program
 import numpy as np
 
 from drgn_pmem.dumpfile import DumpFile, DumpFormat, State, coverage_of, dump_of
+from drgn_pmem.dumpfile.compressed import CompressedPages, Stretch
+from drgn_pmem.dumpfile.decompress import has_decoder
 from drgn_pmem.dumpfile.segments import SegmentTable
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.kernel.page_layout import PageLayout
@@ -34,10 +38,15 @@ if TYPE_CHECKING:
 
     Bytes = NDArray[np.uint8]
 
-__all__ = ("BLOCK_SIZE", "Block", "Gap", "Reader", "for_each_block", "reader_of")
+__all__ = ("BLOCK_SIZE", "Block", "Gap", "Part", "Reader", "for_each_block", "reader_of")
 
 BLOCK_SIZE = 4 << 20
 """bytes; larger ones fall out of the cache between reading and counting."""
+
+_COMPRESSED = 8
+"""Blocks of a compressed dump are larger by this: most of them is never made."""
+_REPEATED = 8
+"""From so many equal pages on they are not copied into one piece with their neighbours."""
 
 _PROBE = 4096
 """Bytes compared to check that the path still names the same file."""
@@ -62,17 +71,31 @@ class Block:
     """(physical address, bytes), one after the other."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """Bytes of a block."""
+
+    size: int
+    """How many, with all repetitions."""
+    data: "Bytes | None"
+    """Valid until the same thread reads on; None if they are damaged."""
+    times: int = 1
+    """How often :attr:`data` follows itself."""
+    why: str = ""
+    """What is wrong with damaged ones."""
+
+
 class _Cutter:
     """Cuts a row of pieces of virtual memory, each saved or not, into blocks and gaps of whole
     struct pages."""
 
-    def __init__(self, layout: PageLayout, start_pfn: int, end_pfn: int) -> None:
+    def __init__(self, layout: PageLayout, start_pfn: int, end_pfn: int, block: int) -> None:
         self._layout = layout
         self._end = end_pfn
         self._pfn = start_pfn
         self._pieces: list[tuple[int, int]] = []
         self._bytes = 0
-        self._block = BLOCK_SIZE - BLOCK_SIZE % layout.size
+        self._block = block - block % layout.size
 
     def saved(self, virtual: int, physical: int, size: int) -> Iterator[Block | Gap]:
         if not self._pieces:
@@ -113,16 +136,17 @@ class _Cutter:
 
 
 def for_each_block(
-    prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int
+    prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int, blocks: int = 1
 ) -> Iterator[Block | Gap]:
     """
     Blocks and gaps of the struct pages of a range of PFNs: a partition, in order.
 
     :param start_pfn: First PFN.
     :param end_pfn: End, exclusive.
+    :param blocks: Size of a block, in :data:`BLOCK_SIZE`; see :attr:`Reader.blocks`.
     """
     coverage = coverage_of(prog)
-    cutter = _Cutter(layout, start_pfn, end_pfn)
+    cutter = _Cutter(layout, start_pfn, end_pfn, blocks * BLOCK_SIZE)
     for extent in for_each_extent(prog, layout.address(start_pfn), layout.address(end_pfn)):
         if extent.physical is None:
             yield from cutter.missing(extent.end, extent.state)
@@ -141,6 +165,10 @@ class Reader(Protocol):
 
     parallel: bool
     """Whether several threads may read at once."""
+    blocks: int
+    """How large blocks should be, in :data:`BLOCK_SIZE`."""
+    note: str
+    """What would make it faster; empty if nothing."""
 
     def read(self, block: Block, size: int) -> "Bytes":
         """
@@ -151,14 +179,26 @@ class Reader(Protocol):
         """
         ...
 
+    def parts(self, block: Block, size: int, unit: int) -> Iterator[Part]:
+        """
+        The same in parts, in order.
+
+        :param unit: Size of a struct page (bytes): what is repeated is a number of them.
+        :raises DumpFileError: if all of it cannot be read
+        """
+        ...
+
 
 class _ProgramReader:
-    """Through drgn: kdump-compressed and flattened dumps, live targets. One thread only."""
+    """Through drgn: flattened ELF dumps, live targets, a compression that cannot be read here. One
+    thread only."""
 
     parallel = False
+    blocks = 1
 
-    def __init__(self, prog: Program) -> None:
+    def __init__(self, prog: Program, note: str = "") -> None:
         self._prog = prog
+        self.note = note
 
     def read(self, block: Block, size: int) -> "Bytes":
         parts = []
@@ -171,11 +211,16 @@ class _ProgramReader:
                 raise DumpFileError(f"physical {physical:#x}: {error}") from error
         return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), np.uint8)
 
+    def parts(self, block: Block, size: int, unit: int) -> Iterator[Part]:
+        yield Part(size, self.read(block, size))
+
 
 class _FileReader:
     """The file of an uncompressed ELF dump, by offset."""
 
     parallel = True
+    blocks = 1
+    note = ""
 
     def __init__(self, dump: DumpFile, segments: SegmentTable) -> None:
         self._path = dump.path
@@ -227,9 +272,91 @@ class _FileReader:
                 at, physical = at + got, physical + got
         return buffer
 
+    def parts(self, block: Block, size: int, unit: int) -> Iterator[Part]:
+        yield Part(size, self.read(block, size))
+
+
+class _CompressedReader:
+    """The file of a kdump-compressed dump, page by page."""
+
+    parallel = True
+    blocks = _COMPRESSED
+    note = ""
+
+    def __init__(self, pages: CompressedPages) -> None:
+        self._pages = pages
+
+    def read(self, block: Block, size: int) -> "Bytes":
+        parts = []
+        for part in self.parts(block, size, 1):
+            if part.data is None:
+                raise DumpFileError(part.why)
+            parts += [part.data] * part.times
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def parts(self, block: Block, size: int, unit: int) -> Iterator[Part]:
+        page = self._pages.page_size
+        done, pending, held = 0, list[bytes](), 0
+        for count, start, end, stretch in self._cut(block, size):
+            data = stretch.data
+            if data is not None and (
+                count < _REPEATED or end - start != page or page % unit or done % unit
+            ):
+                # In pieces that are no larger than a block of other dumps.
+                length = end - start
+                while count:
+                    take = min(count, max(1, (BLOCK_SIZE - held) // length))
+                    pending.append(data[start:end] * take if length != page else data * take)
+                    held, count, done = held + take * length, count - take, done + take * length
+                    if held >= BLOCK_SIZE:
+                        yield _joined(pending)
+                        pending, held = [], 0
+                continue
+            if pending:
+                yield _joined(pending)
+                pending, held = [], 0
+            length = count * (end - start)
+            done += length
+            if data is None:
+                yield Part(length, None, 1, stretch.why)
+            else:
+                yield Part(length, np.frombuffer(data, np.uint8), count)
+        if pending:
+            yield _joined(pending)
+
+    def _cut(self, block: Block, size: int) -> Iterator[tuple[int, int, int, Stretch]]:
+        """Stretches of pages: how many, and which bytes of each belong to the block (of the first
+        and last page of a piece it may be a part)."""
+        page, numbers, ends = self._pages.page_size, [], []
+        for physical, length in block.pieces:
+            length = min(length, size)
+            size -= length
+            if not length:
+                break
+            numbers.append(self._pages.numbers(physical, length))
+            count, skip = len(numbers[-1]), physical % page
+            ends.append((count, skip, skip + length - (count - 1) * page))
+        edges = iter(ends)
+        left = start = end = 0
+        for stretch in self._pages.stretches(np.concatenate(numbers)):
+            count = stretch.count
+            while count:
+                if not left:
+                    left, start, end = next(edges)
+                # One that is cut stands alone; those between are whole.
+                last = left == 1
+                take = 1 if start or last else min(count, left - 1)
+                yield take, start, end if last else page, stretch
+                count, left, start = count - take, left - take, 0
+
+
+def _joined(parts: list[bytes]) -> Part:
+    data = parts[0] if len(parts) == 1 else b"".join(parts)
+    return Part(len(data), np.frombuffer(data, np.uint8))
+
 
 def reader_of(prog: Program) -> Reader:
-    """The fastest reader for the dump behind a program; kept in ``prog.cache``."""
+    """The fastest reader for the dump that a program was opened on; kept in ``prog.cache``."""
     reader = prog.cache.get("drgn_pmem.scan_reader")
     if reader is None:
         reader = prog.cache["drgn_pmem.scan_reader"] = _find_reader(prog)
@@ -241,6 +368,18 @@ def _find_reader(prog: Program) -> Reader:
         dump = dump_of(prog)
     except DumpFileError:
         return _ProgramReader(prog)
+    if dump.contained is DumpFormat.KDUMP:
+        pages: CompressedPages | None = getattr(dump.memory, "pages", None)
+        if pages is None:
+            return _ProgramReader(prog)
+        missing = [how for how in pages.compression if not has_decoder(how)]
+        if missing:
+            return _ProgramReader(
+                prog,
+                f"struct pages are read through drgn, slowly: no library for {missing[0]};"
+                " pip install 'drgn-pmem[fast]'",
+            )
+        return _CompressedReader(pages)
     if dump.format is not DumpFormat.ELF or not isinstance(dump.segments, SegmentTable):
         return _ProgramReader(prog)
     try:

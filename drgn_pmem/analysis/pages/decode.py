@@ -80,7 +80,41 @@ class Decoder:
         :param data: Whole struct pages, one after the other.
         :param first_pfn: PFN of the first.
         """
-        runs = self._decode(data, first_pfn)
+        return self._without_zeroes(self._decode(data, first_pfn))
+
+    def repeated(self, data: "Bytes", times: int, first_pfn: int) -> "Runs":
+        """
+        Runs of the same struct pages several times over, as :meth:`decode` of all of them.
+
+        :param data: Whole struct pages, one after the other.
+        :param times: How often they follow each other.
+        """
+        pages = np.frombuffer(data, self._page)
+        count = times * len(pages)
+        address = data.ctypes.data
+        if len(pages) > 1 and (
+            self._uniform(address, pages) or self._same_tails(address, pages, first_pfn, count)
+        ):
+            return self._without_zeroes(self._runs(pages[:1], _ZERO, count, first_pfn, pages))
+        parts, most = [], max(1, _SUB_PAGES // len(pages))
+        for done in range(0, times, most):
+            some = np.tile(data, min(most, times - done))
+            parts.append(self.decode(some, first_pfn + done * len(pages)))
+        return join(parts)
+
+    def _same_tails(self, address: int, pages: "Runs", first_pfn: int, count: int) -> bool:
+        """Whether struct pages, the same ones over and over, are tails of one head."""
+        size = self._layout.size
+        if not int(pages["word"][0]) & 1 or int(pages["flags"][0]) & self._head_bit:
+            return False
+        if _memcmp(address, address + size, (len(pages) - 1) * size) != 0:
+            return False
+        ends = np.array([first_pfn, first_pfn + count - 1], np.uint64)
+        kind, head = self._heads(pages["word"][:1].repeat(2), ends)
+        return bool(kind[0] == kind[1] and head[0] == head[1])
+
+    def _without_zeroes(self, runs: "Runs") -> "Runs":
+        """Struct pages of zeroes become gaps."""
         left_out = runs["kind"] == Kind.PAGE
         for field in ("flags", "word", "mapping", "refcount"):
             left_out &= runs[field] == 0

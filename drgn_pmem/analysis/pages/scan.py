@@ -39,7 +39,7 @@ from drgn_pmem.analysis.pages.runs import (
 )
 from drgn_pmem.dumpfile import Coverage, State
 from drgn_pmem.errors import DumpFileError
-from drgn_pmem.kernel.page_layout import page_layout
+from drgn_pmem.kernel.page_layout import PageLayout, page_layout
 from drgn_pmem.kernel.pagetable import read_saved
 from drgn_pmem.kernel.pgmap import Pgmap
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
@@ -47,6 +47,7 @@ from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Bytes = NDArray[np.uint8]
     Runs = NDArray[np.void]
     Mask = NDArray[np.bool_]
 
@@ -55,6 +56,7 @@ __all__ = ("GROUP", "RUN", "Kind", "Scan", "for_each_runs", "scan_pages", "scan_
 GROUP = np.dtype([(name, RUN[name]) for name in KEY] + [("pages", "u8"), ("runs", "u8")])
 """Pages that are equal but for their index, wherever they are."""
 
+_NO_BYTES = np.zeros(0, np.uint8)
 _MAX_WORKERS = 4
 _PENDING = 1 << 17
 """Runs that are collected before they are grouped."""
@@ -85,40 +87,85 @@ def scan_ranges(pgmaps: Iterable[Pgmap]) -> list[tuple[int, int, Kind]]:
     return sorted(ranges)
 
 
-def _decode(reader: Reader, decoder: Decoder, block: Block, size: int) -> "Runs":
-    try:
-        return decoder.decode(reader.read(block, block.count * size), block.pfn)
-    except DumpFileError:
-        return gap(block.pfn, block.count, State.TRUNCATED)
+class _BlockDecoder:
+    """Runs of the blocks of a reader."""
+
+    def __init__(self, reader: Reader, layout: PageLayout) -> None:
+        self._reader = reader
+        self._decoder = Decoder(layout)
+        self._unit = layout.size
+
+    def decode(self, block: Block) -> "Partial[Runs]":
+        """Struct pages that cannot be read after all are gaps, and a problem."""
+        problems = Problems()
+        runs = list(self._parts(block, problems))
+        return problems.partial(runs[0] if len(runs) == 1 else join([EMPTY, *runs]))
+
+    def _parts(self, block: Block, problems: Problems) -> Iterator["Runs"]:
+        unit, decoder = self._unit, self._decoder
+        done = position = 0  # struct pages; bytes of the block
+        rest: Bytes = _NO_BYTES  # the start of a struct page
+        lost = first = 0
+        why = ""
+        try:
+            for part in self._reader.parts(block, block.count * unit, unit):
+                position += part.size
+                if part.data is None:
+                    # A struct page that is damaged in part is damaged.
+                    end = min(-(-position // unit), block.count)
+                    if end > done:
+                        yield gap(block.pfn + done, end - done, State.TRUNCATED)
+                    first, why = first if lost else done, why or part.why
+                    lost += end - done
+                    done, rest = end, _NO_BYTES
+                elif part.times > 1:
+                    yield decoder.repeated(part.data, part.times, block.pfn + done)
+                    done += part.size // unit
+                else:
+                    data = np.concatenate((rest, part.data)) if len(rest) else part.data
+                    data = data[max(0, done * unit - (position - len(data))) :]
+                    count = len(data) // unit
+                    if count:
+                        yield decoder.decode(data[: count * unit], block.pfn + done)
+                    done, rest = done + count, data[count * unit :].copy()
+        except DumpFileError as error:
+            yield gap(block.pfn + done, block.count - done, State.TRUNCATED)
+            first, why = first if lost else done, str(error)
+            lost += block.count - done
+        if lost:
+            what = f"{lost} struct pages from PFN {block.pfn + first:#x} on"
+            problems.add(Problem(cause=Cause.DAMAGED, what=what, why=why))
 
 
-def _in_order(prog: Program, start_pfn: int, end_pfn: int, workers: int) -> Iterator["Runs"]:
+def _in_order(
+    prog: Program, start_pfn: int, end_pfn: int, problems: Problems, workers: int
+) -> Iterator["Runs"]:
     """Runs of every block and gap, in order; blocks are decoded ahead by other threads where the
     reader allows it."""
     layout, reader = page_layout(prog), reader_of(prog)
-    decoder = Decoder(layout)
-    blocks = for_each_block(prog, layout, start_pfn, end_pfn)
+    decoder = _BlockDecoder(reader, layout)
+    blocks = for_each_block(prog, layout, start_pfn, end_pfn, reader.blocks)
     if workers < 2 or not reader.parallel:
         for part in blocks:
             if isinstance(part, Gap):
                 yield gap(part.pfn, part.count, part.state)
             else:
-                yield _decode(reader, decoder, part, layout.size)
+                yield problems.take(decoder.decode(part))
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="scan")
     try:
-        ahead: deque[Future[Runs] | Runs] = deque()
+        ahead: deque[Future[Partial[Runs]] | Runs] = deque()
         while True:
             todo = next(blocks, None)
             if isinstance(todo, Gap):
                 ahead.append(gap(todo.pfn, todo.count, todo.state))
             elif todo is not None:
-                ahead.append(pool.submit(_decode, reader, decoder, todo, layout.size))
+                ahead.append(pool.submit(decoder.decode, todo))
             elif not ahead:
                 return
             if todo is None or len(ahead) > 2 * workers:
                 runs = ahead.popleft()
-                yield runs.result() if isinstance(runs, Future) else runs
+                yield problems.take(runs.result()) if isinstance(runs, Future) else runs
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -200,7 +247,12 @@ def _pages_of_folio(prog: Program, pfn: int) -> int | None:
 
 
 def for_each_runs(
-    prog: Program, start_pfn: int, end_pfn: int, *, workers: int | None = None
+    prog: Program,
+    start_pfn: int,
+    end_pfn: int,
+    problems: Problems,
+    *,
+    workers: int | None = None,
 ) -> Iterator["Runs"]:
     """
     Runs of equal pages of a range of PFNs, in order and merged: arrays of :data:`RUN`, one for each
@@ -208,13 +260,14 @@ def for_each_runs(
 
     :param start_pfn: First PFN; the kernel must have initialised the struct pages.
     :param end_pfn: End, exclusive.
+    :param problems: Gets what could not be read although the dump should hold it.
     :param workers: Threads that read and decode; None: one for each CPU, up to four.
     :raises MissingDebugInfo: if the layout of struct page is not known
     """
     held: Runs = EMPTY
     gap_end = 0
     workers = min(os.cpu_count() or 1, _MAX_WORKERS) if workers is None else workers
-    for runs in _in_order(prog, start_pfn, end_pfn, workers):
+    for runs in _in_order(prog, start_pfn, end_pfn, problems, workers):
         _resolve_mapcounts(prog, runs)
         done, held = hold_back(_without_ends(prog, join([held, runs])))
         if len(done):
@@ -340,7 +393,7 @@ def scan_pages(
             if kind is Kind.UNINITIALISED:
                 parts = _uninitialised(prog, start, end)
             else:
-                parts = for_each_runs(prog, start, end, workers=workers)
+                parts = for_each_runs(prog, start, end, problems, workers=workers)
             for runs in _of_memmap(parts) if kind is Kind.MEMMAP else parts:
                 groups.add(runs)
                 kept.add(runs)

@@ -19,6 +19,7 @@ import numpy as np
 from drgn_pmem.analysis.inventory.names import find_namespace
 from drgn_pmem.analysis.owners.daxfiles import dax_files_of
 from drgn_pmem.analysis.owners.shared import describe_mapping
+from drgn_pmem.analysis.pages.blocks import reader_of
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.groups import Describer, PageGroup, PageRange
 from drgn_pmem.analysis.pages.runs import Kind
@@ -124,6 +125,8 @@ def page_report(
     done = 0
     if not todo and not problems:
         notes.append("no page map: no namespace in fsdax or devdax mode was enabled")
+    if todo and (slow := reader_of(prog).note):
+        notes.append(slow)
     for title, pgmap in todo:
         describer = Describer(prog, title, pgmap, known, pgmaps.complete, problems)
         owners = _Owners(prog, chosen.owner, problems)

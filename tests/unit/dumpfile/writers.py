@@ -8,12 +8,15 @@ Made with :mod:`struct` from the formats' descriptions, not with the layouts tha
 declare, so that an error in one does not hide in the other.
 """
 
+import ctypes
 from dataclasses import dataclass, field
 from pathlib import Path
 import struct
 import zlib
 
-from drgn_pmem.dumpfile import DumpFile, open_dump
+import drgn  # noqa: F401  loads the libraries that compress
+
+from drgn_pmem.dumpfile import DumpFile, decompress, open_dump
 from drgn_pmem.errors import DumpFileError
 
 PAGE = 4096
@@ -135,6 +138,30 @@ class Elf:
         return path
 
 
+FLAGS = {"stored": 0, "zlib": 1, "lzo": 2, "snappy": 4, "zstd": 0x20}
+"""Flags of a page by how it is compressed."""
+
+
+def compress(how: str, data: bytes) -> bytes:
+    """Compress a page as makedumpfile does, with the C library of each compression."""
+    if how == "zlib":
+        return zlib.compress(data, 1)
+    library = decompress._library(how)
+    assert library is not None
+    out, length = ctypes.create_string_buffer(2 * len(data) + 4096), ctypes.c_size_t()
+    length.value = len(out)
+    size = ctypes.c_size_t(len(data))
+    if how == "lzo":
+        work = ctypes.create_string_buffer(1 << 20)
+        assert library.lzo1x_1_compress(data, size, out, ctypes.byref(length), work) == 0
+    elif how == "snappy":
+        assert library.snappy_compress(data, size, out, ctypes.byref(length)) == 0
+    else:
+        library.ZSTD_compress.restype = ctypes.c_size_t
+        length.value = library.ZSTD_compress(out, length, data, size, 1)
+    return out.raw[: length.value]
+
+
 @dataclass
 class Kdump:
     """A kdump-compressed dump. ``exists`` and ``dumped`` are sets of PFNs."""
@@ -156,6 +183,12 @@ class Kdump:
     split: int = 0
     stored: bool = False
     """Pages as they are, not compressed."""
+    how: str = "zlib"
+    """How the others are compressed, or ``"mixed"``: each in another way."""
+    contents: dict[int, bytes] | None = None
+    """What is in the pages, if not :func:`page_bytes`."""
+    shared: bool = False
+    """Whether equal pages share their data in the file, as QEMU's pages of zeroes do."""
     no_descriptor: set[int] = field(default_factory=set)
     """PFNs whose descriptor stays zero, as makedumpfile leaves it when the disk is full."""
     single_bitmap: bool = False
@@ -184,15 +217,19 @@ class Kdump:
         pages = sorted(self.dumped)
         table, data = bytearray(), bytearray()
         data_at = len(out) + 24 * len(pages)
+        written: dict[bytes, int] = {}
         for pfn in pages:
-            raw = page_bytes(pfn, block)
-            stored = raw if self.stored else zlib.compress(raw, 1)
+            raw = page_bytes(pfn, block) if self.contents is None else self.contents[pfn]
+            how = sorted(FLAGS)[pfn % len(FLAGS)] if self.how == "mixed" else self.how
+            how = "stored" if self.stored else how
+            stored = raw if how == "stored" else compress(how, raw)
             if pfn in self.no_descriptor:
                 table += bytes(24)
                 continue
-            flags = 0 if self.stored else 1
-            table += struct.pack(f"{self.order}QIIQ", data_at + len(data), len(stored), flags, 0)
-            data += stored
+            at = written.setdefault(stored, len(data)) if self.shared else len(data)
+            table += struct.pack(f"{self.order}QIIQ", data_at + at, len(stored), FLAGS[how], 0)
+            if at == len(data):
+                data += stored
         return bytes(out + table + data)
 
     def _header(self, blocks: int) -> bytes:

@@ -22,8 +22,9 @@ from drgn_pmem.dumpfile import Coverage, State, open_dump, set_coverage, set_dum
 from drgn_pmem.kernel import page_layout as layouts
 from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
 from drgn_pmem.kernel.pgmap import Altmap
-from drgn_pmem.partial import Cause, Partial, Problem
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
 
+from ..dumpfile.writers import Kdump
 from .memmap import (
     COUNT,
     FIRST,
@@ -383,7 +384,9 @@ def test_elf_file_is_read_as_a_file(
 
     assert blocks.reader_of(kernel.prog).parallel
     monkeypatch.setattr(blocks._ProgramReader, "read", no_read)
-    runs = np.concatenate(list(for_each_runs(kernel.prog, *RANGE[0][:2], workers=workers)))
+    runs = np.concatenate(
+        list(for_each_runs(kernel.prog, *RANGE[0][:2], Problems(), workers=workers))
+    )
     assert np.array_equal(runs, expected)
 
 
@@ -451,3 +454,112 @@ def test_an_unknown_mapcount_makes_no_page_pinned() -> None:
     page = read_page(kernel.prog, FIRST + 511)
     assert (page.value.pins, page.value.pinned) == (None, None)
     assert not page.complete
+
+
+def kdump_of(path: Path, kernel: Kernel, how: str = "zlib") -> Kdump:
+    """The struct pages as a kdump-compressed dump, which the kernel's program is of from now on."""
+    contents = {at // PAGE: bytes(data) for at, data in kernel.machine.pages.items()}
+    pfns = set(contents)
+    kdump = Kdump(pfns, pfns, max(pfns) + 1, how=how, contents=contents)
+    open_as(kdump.write(path), kernel)
+    return kdump
+
+
+def open_as(path: Path, kernel: Kernel) -> None:
+    kernel.changed()
+    dump = open_dump(path)
+    set_dump(kernel.prog, dump)
+    set_coverage(kernel.prog, dump.coverage)
+    assert isinstance(blocks.reader_of(kernel.prog), blocks._CompressedReader)
+
+
+@pytest.mark.parametrize("repeated", [1, 2, 8])
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_compressed_dump_is_read_as_a_file(
+    tmp_path: Path, generation: str, repeated: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal pages are looked at once, whatever they hold: idle ones, tails, files, heads."""
+    monkeypatch.setattr(blocks, "_REPEATED", repeated)
+    pages = {pfn: page for pfn, page in mixed(generation).items() if pfn < FIRST + 512}
+    pages |= folio(generation, FIRST + 512, order=9)
+    kernel = Kernel(generation, pages)
+    expected = scan_pages(kernel.prog, RANGE).value.runs
+    check_against_pages(kernel.prog, expected)
+    kdump_of(tmp_path / "vmcore", kernel)
+    monkeypatch.setattr(blocks, "BLOCK_SIZE", 3 * PAGE)
+    for workers in (1, 2):
+        assert np.array_equal(
+            scan_pages(kernel.prog, RANGE, workers=workers).whole().runs, expected
+        )
+
+
+@given(
+    st.sampled_from(GENERATIONS),
+    st.lists(
+        st.tuples(
+            st.integers(1, 20),
+            st.sampled_from(["idle", "file", "same", "poison", "zero", "torn"]),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.integers(1, 70),
+)
+@settings(max_examples=60, deadline=None)
+def test_repeated_pages_are_what_all_of_them_are(
+    generation: str, rows: list[tuple[int, str]], count: int
+) -> None:
+    kinds = {
+        "idle": Page(),
+        "file": Page(mapping=MAPPING, index=7),
+        "same": Page(mapping=1, index=2),
+        "poison": Page(flags=RESERVED | HWPOISON),
+        "zero": Page(flags=0, refcount=0, word=0),
+        "torn": Page(word=0x41414141),
+    }
+    decoder = Decoder(page_layout(Kernel(generation, {}).prog))
+    one = b"".join(kinds[kind].encode() * times for times, kind in rows)
+    alone = decoder.repeated(np.frombuffer(one, np.uint8), count, FIRST)
+    whole = decoder.decode(np.frombuffer(one * count, np.uint8), FIRST)
+    assert np.array_equal(join([EMPTY, alone]), join([EMPTY, whole]))
+
+
+def test_damaged_pages_of_a_compressed_dump_are_named_and_the_rest_stands(tmp_path: Path) -> None:
+    kernel = Kernel("6.1", mixed("6.1"))
+    expected = dict(each(scan_pages(kernel.prog, RANGE).value.runs))
+    path = tmp_path / "vmcore"
+    kdump_of(path, kernel)
+    dump = open_dump(path)
+    pages = dump.memory.pages  # type: ignore[union-attr]
+    at = pages._bitmaps.descriptors + 24 * pages.number(STRUCT_PAGES + 2 * PAGE)
+    data = bytearray(path.read_bytes())
+    offset = int.from_bytes(data[at : at + 8], "little")
+    data[offset + 8 : offset + 12] = b"\xff" * 4
+    path.write_bytes(data)
+    open_as(path, kernel)
+    partial = scan_pages(kernel.prog, RANGE)
+    found = dict(each(partial.value.runs))
+    lost = set(range(FIRST + 128, FIRST + 192))
+    assert {pfn for pfn, run in found.items() if run["kind"] == Kind.GAP} == lost
+    for pfn in set(found) - lost:
+        assert found[pfn]["mapping"] == expected[pfn]["mapping"]
+    damaged = [problem for problem in partial.problems if problem.cause is Cause.DAMAGED]
+    assert len(damaged) == 1
+    assert f"64 struct pages from PFN {FIRST + 128:#x} on: damaged page at offset" in str(
+        damaged[0]
+    )
+
+
+def test_without_a_library_a_compressed_dump_is_read_through_drgn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel("6.1", mixed("6.1"))
+    expected = scan_pages(kernel.prog, RANGE).value.runs
+    kdump_of(tmp_path / "vmcore", kernel, "zstd")
+    kernel.changed()
+    set_dump(kernel.prog, open_dump(tmp_path / "vmcore"))
+    monkeypatch.setattr(blocks, "has_decoder", lambda how: how != "zstd")
+    reader = blocks.reader_of(kernel.prog)
+    assert isinstance(reader, blocks._ProgramReader)
+    assert "no library for zstd; pip install 'drgn-pmem[fast]'" in reader.note
+    assert np.array_equal(scan_pages(kernel.prog, RANGE).value.runs, expected)
