@@ -19,7 +19,7 @@ from drgn_pmem.shell.failures import explain
 from drgn_pmem.shell.log import logger
 from drgn_pmem.spec import SPECS, run
 
-__all__ = ("other_commands", "run_command", "run_other_command", "run_script", "run_text")
+__all__ = ("other_commands", "run_command", "run_other_command", "run_script", "run_texts")
 
 _SIGINT = 128 + 2
 _HINT = "--log-level debug shows the traceback"
@@ -85,11 +85,6 @@ def run_script(target: Target, words: Sequence[str]) -> int:
         runpy.run_path(path, init_globals={"prog": target.prog}, run_name="__main__")
     except (PmemError, BrokenPipeError):
         raise
-    except OSError as error:
-        if error.filename == path:
-            raise
-        sys.stderr.write(escape_lines(traceback.format_exc()))
-        return 1
     except Exception:
         # The script is the user's: show its traceback.
         sys.stderr.write(escape_lines(traceback.format_exc()))
@@ -97,25 +92,34 @@ def run_script(target: Target, words: Sequence[str]) -> int:
     return 0
 
 
-def run_text(target: Target, text: str, arguments: Sequence[str], name: str = "-e") -> int:
+def run_texts(
+    target: Target, texts: Sequence[str], arguments: Sequence[str], name: str = "-e"
+) -> int:
     """
-    Lines as if they were typed at the prompt, one after the other until one fails.
+    Texts as if they were typed at the prompt, one input after the other until one fails.
 
-    :return: 1 if one failed, or some answer was not complete.
     :param arguments: ``sys.argv`` for the Python in them.
+    :return: 0 if every answer was complete, 1 if one was not or something failed, 2 after wrong
+        usage.
     """
     from drgn_pmem.shell.failures import Leave
     from drgn_pmem.shell.session import Session
-    from drgn_pmem.shell.words import split_text
 
     sys.argv = list(arguments)
     sys.path.insert(0, "")
     session = Session(target)
     session.python.names["__file__"] = name
     try:
-        for line in split_text(text, session.names(), session.python.is_complete):
-            if not session.run(line):
-                return _SIGINT if isinstance(session.last_error, KeyboardInterrupt) else 1
+        for text in texts:
+            if not session.run(text):
+                return _status_of(session.failed)
     except Leave as leave:
         return int(leave.args[0])
     return int(session.incomplete)
+
+
+def _status_of(error: BaseException | None) -> int:
+    """Exit status after an input that failed."""
+    if isinstance(error, KeyboardInterrupt):
+        return _SIGINT
+    return 2 if isinstance(error, (UsageError, drgn.commands.CommandArgumentError)) else 1

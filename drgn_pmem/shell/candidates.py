@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import itertools
 from typing import Any, TypeVar
 
-from drgn import Program
+from drgn import Program, SymbolKind
 
 from drgn_pmem.output.text import escape
 from drgn_pmem.partial import Partial, Problems
@@ -27,6 +27,20 @@ T = TypeVar("T")
 _LIMIT = 5000
 """Maximum number of values of a kind."""
 
+_POISONED, _PINNED, _OTHER = range(3)
+"""In this order pages are offered."""
+
+_ROOTS = (
+    *("task_struct", "page", "pglist_data", "inode", "super_block", "vm_area_struct", "dentry"),
+    *("nd_namespace_common", "nd_namespace_pmem", "nd_region", "nd_pfn", "nd_btt", "nvdimm_bus"),
+    *("dax_device", "dev_dax", "dev_pagemap", "block_device", "gendisk", "kimage"),
+    *("xfs_inode", "xfs_mount", "ext4_inode_info", "ext4_sb_info"),
+)
+"""Structures from whose members the names of others are learned."""
+
+_RANKS = {"pmem-poison": _POISONED, "pmem-pins": _PINNED}
+"""What kind of page the records of a command are."""
+
 
 class Candidates:
     """Values by kind of argument, each with a description."""
@@ -34,10 +48,17 @@ class Candidates:
     def __init__(self, prog: Program) -> None:
         self._prog = prog
         self._values: dict[str, dict[str, str]] = {}
+        self._ranks: dict[str, int] = {}
+        self._symbols: dict[str, str] | None = None
 
     def get(self, kind: str) -> dict[str, str]:
-        """Known values of a kind, with their descriptions."""
-        return self._values.get(kind, {})
+        """Known values of a kind, with their descriptions; pages with those first that are
+        poisoned, then pinned."""
+        values = self._values.get(kind, {})
+        if kind != "page":
+            return values
+        order = sorted(values, key=lambda value: self._ranks.get(value, _OTHER))
+        return {value: values[value] for value in order}
 
     def add(self, kind: str, value: Any, description: str = "") -> None:
         """Add a value, unless it has characters that cannot be typed or printed safely."""
@@ -48,12 +69,36 @@ class Candidates:
         if description or text not in values:
             values[text] = escape(description)
 
+    def _add_page(self, pfn: int, description: str, rank: int) -> None:
+        page = hex(pfn)
+        known = self._ranks.get(page, _OTHER)
+        if rank <= known:
+            self.add("page", page, description)
+            self._ranks[page] = rank
+
+    def symbols(self) -> dict[str, str]:
+        """The kernel's functions and variables, read when they are first asked for."""
+        if self._symbols is None:
+            self._symbols = {
+                symbol.name: "function" if symbol.kind is SymbolKind.FUNC else "variable"
+                for symbol in self._prog.symbols()
+                if symbol.kind in (SymbolKind.FUNC, SymbolKind.OBJECT)
+                and symbol.name.isidentifier()
+            }
+        return self._symbols
+
+    def types(self) -> dict[str, str]:
+        """Types that can be reached from those that are looked at most, by their C names."""
+        return self.get("type")
+
     def steps(self) -> Iterator[Step]:
         """Sources of values, each an iterator whose items are small pieces of work."""
         yield Step("devices", self._devices)
         yield Step("dax devices", self._dax_devices)
         yield Step("files", self._files)
+        yield Step("bad ranges", self._bad_ranges)
         yield Step("log", self._logged_failures)
+        yield Step("types", self._types)
 
     def _found(self, entries: Partial[list[T]]) -> list[T]:
         """What could be read; commands report what is missing."""
@@ -64,7 +109,8 @@ class Candidates:
         for record in itertools.islice(answer.records, _LIMIT):
             pfn = getattr(record, "pfn", None)
             if isinstance(pfn, int):
-                self.add("page", hex(pfn), f"from {line.split()[0]}")
+                name = line.split()[0]
+                self._add_page(pfn, f"from {name}", _RANKS.get(name, _OTHER))
             path = getattr(record, "path", None)
             if isinstance(path, str):
                 self.add("path", path, "DAX file")
@@ -149,8 +195,25 @@ class Candidates:
         for record in records:
             match = re.search(rb"Memory failure: (0x[0-9a-f]+): ", record.text)
             if match:
-                self.add("page", match[1].decode(), "memory failure in the kernel's log")
+                what = "poisoned: memory failure in the kernel's log"
+                self._add_page(int(match[1], 16), what, _POISONED)
                 yield
+
+    def _bad_ranges(self) -> Iterator[None]:
+        from drgn_pmem.kernel.badblocks import read_bad_ranges
+        from drgn_pmem.kernel.page_layout import page_layout
+
+        shift = page_layout(self._prog).page_shift
+        for bad in self._found(read_bad_ranges(self._prog)):
+            self._add_page(bad.start >> shift, f"poisoned: {bad.source or 'badblocks'}", _POISONED)
+            yield
+
+    def _types(self) -> Iterator[None]:
+        from drgn_pmem.shell.typenames import reachable_types
+
+        for name, size in reachable_types(self._prog, _ROOTS, _LIMIT):
+            self.add("type", name, "" if size is None else f"{size} bytes")
+            yield
 
 
 def _size(size: float) -> str:

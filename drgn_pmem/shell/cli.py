@@ -1,8 +1,9 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-The command line ``drgn-pmem``: one command and its exit status (0 answered, 1 could not, 2 wrong
-usage), a script, lines from standard input, or the shell.
+The command line ``drgn-pmem``: one command, a script, lines from standard input, or the shell. The
+exit status follows one rule: 0 every answer is complete, 1 one is not or something failed, 2 wrong
+usage, 130 stopped by Ctrl-C; what drgn's own commands and scripts exit with is theirs.
 """
 
 import argparse
@@ -102,7 +103,7 @@ def _work(options: argparse.Namespace) -> int:
     for note in target.notes:
         log.logger.warning("%s", note)
     if options.exec is not None:
-        return batch.run_text(target, options.exec, ["-e", *options.words])
+        return batch.run_texts(target, options.exec, ["-e", *options.words])
     if options.words:
         word = options.words[0].lstrip("%")
         if word in SPECS:
@@ -112,7 +113,7 @@ def _work(options: argparse.Namespace) -> int:
         if _is_script(options.words[0]):
             return batch.run_script(target, options.words)
         raise _unknown_command(options.words[0])
-    return batch.run_text(target, sys.stdin.read(), [""], "<stdin>")
+    return batch.run_texts(target, [sys.stdin.read()], [""], "<stdin>")
 
 
 def _prepare_shell() -> None:
@@ -244,12 +245,21 @@ def _check_words(options: argparse.Namespace) -> None:
         if not any(w in ("-h", "--help") for w in options.words[1:]):
             parse_arguments(SPECS[name], options.words[1:])
     elif _is_script(word):
-        if os.path.isfile(word) and _is_elf_or_dump(word):
+        _check_script(word)
+        if _is_elf_or_dump(word):
             raise UsageError(f"{escape(word)} is not a script (did you mean -c {escape(word)}?)")
     elif did_you_mean(name, list(SPECS)):
         # drgn's and other plugins' commands are known only when a target is set; a word that is
         # nearly one of ours is not one of those.
         raise _unknown_command(word)
+
+
+def _check_script(path: str) -> None:
+    try:
+        with open(path, "rb"):
+            return
+    except OSError as error:
+        raise UsageError(f"script {escape(path)}: {error.strerror}") from error
 
 
 def _is_elf_or_dump(path: str) -> bool:

@@ -18,7 +18,11 @@ from drgn_pmem.spec import SPECS, Argument, Spec
 
 __all__ = ("ShellCompleter",)
 
-_FIRST_WORD = re.compile(r"\s*[%\\!]?[\w?-]*")
+_FIRST_WORD = re.compile(r"\s*\??\s*[%\\!]?[\w?-]*")
+_FORMS = {
+    "pfn:": "a PFN",
+    "phys:": "a physical address",
+}
 _SPECIAL = set(" \t\"'\\|<>&;()#$*?")
 
 
@@ -31,7 +35,9 @@ class ShellCompleter(Completer):
     def __init__(self, session: Session, candidates: Candidates) -> None:
         self._session = session
         self._candidates = candidates
-        self._python = PythonCompleter(session.python.names)
+        self._python = PythonCompleter(
+            session.python.names, {"symbol": candidates.symbols, "type": candidates.types}
+        )
         self._paths = PathCompleter(expanduser=True)
 
     def get_completions(
@@ -41,7 +47,7 @@ class ShellCompleter(Completer):
         names = self._session.names()
         if "\n" not in text:
             if _FIRST_WORD.fullmatch(text):
-                yield from self._first_word(text.strip(), names)
+                yield from self._first_word(text.strip().lstrip("? "), names)
                 return
             line = read_line(text, names)
             if line.kind is not Kind.PYTHON:
@@ -134,12 +140,21 @@ class ShellCompleter(Completer):
         elif argument.kind == "file":
             yield from self._path(current)
         elif argument.kind == "page":
-            yield from _matching(self._candidates.get("page"), current)
-            # A page can be named by its offset in a namespace or a file.
-            for kind, separator in (("namespace", "+"), ("path", ":")):
+            yield from _matching(self._candidates.get("page"), current, ranked=True)
+            # A page can be named by its offset in a namespace or a file, or by a sector.
+            for kind, separator in (("namespace", "+"), ("path", ":"), ("blockdev", ":")):
                 yield from _matching(self._candidates.get(kind), current, separator)
+            yield from self._forced_pages(current)
         elif argument.kind is not None:
             yield from _matching(self._candidates.get(argument.kind), current)
+
+    def _forced_pages(self, current: str) -> Iterator[Completion]:
+        """``pfn:`` and ``phys:``, and after ``pfn:`` the known PFNs."""
+        if current.startswith("pfn:"):
+            pages = {f"pfn:{page}": what for page, what in self._candidates.get("page").items()}
+            yield from _matching(pages, current, ranked=True)
+        else:
+            yield from _matching(_FORMS, current)
 
     def _path(self, current: str) -> Iterator[Completion]:
         for found in self._paths.get_completions(
@@ -169,11 +184,17 @@ def _quote(word: str) -> str:
     return "'" + word.replace("'", "'\"'\"'") + "'"
 
 
-def _matching(offers: dict[str, str], current: str, suffix: str = "") -> Iterator[Completion]:
-    """Offers that begin with what was typed, then those that contain it."""
+def _matching(
+    offers: dict[str, str], current: str, suffix: str = "", *, ranked: bool = False
+) -> Iterator[Completion]:
+    """
+    Offers that begin with what was typed, then those that contain it.
+
+    :param ranked: The offers are in the order in which they are wanted.
+    """
     first = [value for value in offers if value.startswith(current)]
     others = [value for value in offers if current and current in value and value not in first]
-    for value in sorted(first) + sorted(others):
+    for value in first + others if ranked else sorted(first) + sorted(others):
         yield _completion(value + suffix, current, offers[value])
 
 
@@ -212,6 +233,9 @@ def _fields(spec: Spec, argument: Argument, current: str) -> Iterator[Completion
     done, comma, last = current.rpartition(",") if several else ("", "", current)
     sign = last[:1] if last[:1] in ("+", "-") and not comma else ""
     chosen = set(done.lstrip("+").lower().split(","))
+    if several and current.startswith("+"):
+        # Added to those that are shown by default.
+        chosen |= {field.name.lower() for field in spec.fields if field.shown}
     for field in spec.fields:
         name = field.name.lower()
         if name.startswith(last[len(sign) :].lower()) and name not in chosen:

@@ -60,7 +60,7 @@ A line is a command (pmem-list, %pmem-list), or Python with drgn's names and pro
 
   COMMAND | grep WORD     into a program of this machine
   COMMAND > FILE          into a file (>> adds)
-  COMMAND?, COMMAND -h    help with examples
+  COMMAND?, ?COMMAND      help with examples (also COMMAND -h)
   EXPRESSION?             what a Python object is
   !ls                     a program of this machine
   _                       the last answer: of a command, its records

@@ -98,6 +98,8 @@ def _quietly(function: Callable[[], object]) -> Callable[[], None]:
 
 def is_finished(session: Session, text: str) -> bool:
     """Whether Enter runs a text (else it begins a new line)."""
+    # Of several inputs, which were pasted, the last may go on.
+    text = text[text.rfind(session.split(text)[-1]) :]
     if session.read(text).kind is not Kind.PYTHON:
         return True
     last = text.rsplit("\n", 1)[-1]

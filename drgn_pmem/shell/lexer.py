@@ -90,7 +90,7 @@ class ShellLexer(Lexer):
             return [("class:system", text)]
         start = text.find(line.name) + len(line.name)
         if line.kind is Kind.QUESTION:
-            first = text.split()[0].rstrip("?")
+            first = (text.replace("?", " ").split() or ["?"])[0]
             start = text.find(first) + len(first)
         style = "class:command"
         names = self._names()

@@ -66,8 +66,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="drgn-pmem",
         description="Persistent memory in Linux kernel crash dumps: without COMMAND, the shell; "
         "with it, one command.",
-        epilog="exit status: 0 answered, 1 could not, 2 wrong usage. `drgn-pmem help` lists the "
-        "commands, `drgn-pmem COMMAND -h` explains one.",
+        epilog="exit status: 0 every answer is complete; 1 an answer is incomplete, or something "
+        "failed; 2 wrong usage: an unknown command, option or field, or a value that cannot be "
+        "one; 130 stopped by Ctrl-C. `drgn-pmem help` lists the commands, `drgn-pmem COMMAND -h` "
+        "explains one.",
         usage="drgn-pmem (-c VMCORE [-s VMLINUX] | --sample [NAME] | -k | --qemu ADDRESS) "
         "[OPTIONS] [COMMAND [ARG ...]]",
         allow_abbrev=False,
@@ -111,7 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     general = parser.add_argument_group("general")
     general.add_argument(
-        "-e", dest="exec", metavar="CODE", help="run a line as if typed at the shell's prompt"
+        "-e",
+        dest="exec",
+        metavar="LINE",
+        action="append",
+        help="run a line as if typed at the shell's prompt; several -e run one after the other",
     )
     general.add_argument(
         "--no-config", action="store_true", help="the shell without the user's config file"

@@ -3,7 +3,8 @@
 """Completion of Python: names, attributes, members of drgn objects."""
 
 import builtins
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
 import keyword
 import re
 from typing import Any
@@ -28,18 +29,46 @@ _NAME = re.compile(r"(?<![\w.])[^\W\d]\w*$")
 _OBJECT_METHODS = frozenset(dir(drgn.Object))
 
 
-class PythonCompleter(Completer):
-    """:param names: Global variables."""
+_TYPE = re.compile(r"(?:struct|union|enum) ")
+_QUOTED = re.compile(
+    r"""
+    (?:
+        (?P<symbol>\bprog(?:\[|\.(?:symbol|object|variable|function|constant)\())
+      | (?P<call>[(,]\s*)
+    )
+    (?P<quote>["'])(?P<text>[^"'\\]*)$
+    """,
+    re.VERBOSE,
+)
+"""The string that is being typed, of an argument or of ``prog["``."""
 
-    def __init__(self, names: dict[str, Any]) -> None:
+_MOST = 1000
+"""Offers of symbols and types at most: the menu is for choosing."""
+
+
+class PythonCompleter(Completer):
+    """
+    :param names: Global variables.
+    :param quoted: What can stand in strings, with descriptions: names of functions and variables
+        ("symbol") and of types ("type").
+    """
+
+    def __init__(
+        self, names: dict[str, Any], quoted: Mapping[str, Callable[[], dict[str, str]]]
+    ) -> None:
         self._names = names
+        self._quoted = quoted
         self._last: tuple[str, Any] = ("", None)
 
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
     ) -> Iterable[Completion]:
         text = document.current_line_before_cursor
-        if _in_string_or_comment(text):
+        inside = _inside(text)
+        if inside:
+            quoted = _QUOTED.search(text)
+            if quoted and inside == quoted["quote"]:
+                yield from self._in_string(quoted)
             return
         match = _EXPRESSION.search(text)
         if match:
@@ -48,6 +77,16 @@ class PythonCompleter(Completer):
         match = _NAME.search(text)
         if match:
             yield from self.names(match.group())
+
+    def _in_string(self, match: re.Match[str]) -> Iterator[Completion]:
+        typed = match["text"]
+        kind = "symbol" if match["symbol"] else "type"
+        if not typed or (kind == "type" and not _TYPE.match(typed)):
+            return
+        offers = self._quoted[kind]()
+        found = (name for name in offers if name.startswith(typed))
+        for name in sorted(itertools.islice(found, _MOST)):
+            yield Completion(name, -len(typed), display_meta=offers[name])
 
     def names(self, word: str) -> Iterator[Completion]:
         """Names that begin with a word: variables, then builtins and keywords."""
@@ -123,7 +162,8 @@ def _describe_attribute(value: Any, name: str) -> str:
     return str(type_.member(name).type.type_name())
 
 
-def _in_string_or_comment(text: str) -> bool:
+def _inside(text: str) -> str:
+    """The quote of a string, or the ``#`` of a comment, that a text ends in; empty if in none."""
     quote = ""
     escaped = False
     for character in text:
@@ -136,5 +176,5 @@ def _in_string_or_comment(text: str) -> bool:
         elif character in "\"'":
             quote = character
         elif character == "#":
-            return True
-    return bool(quote)
+            return "#"
+    return quote

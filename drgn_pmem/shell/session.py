@@ -31,9 +31,10 @@ from drgn.commands import (
 )
 
 from drgn_pmem.errors import UsageError
-from drgn_pmem.output.text import escape, escape_lines
+from drgn_pmem.output.text import escape, escape_lines, plural
 from drgn_pmem.session import Target, check_symbols, load_debug_info
 from drgn_pmem.shell.builtin import BUILTINS
+from drgn_pmem.shell.crash import add_quit
 from drgn_pmem.shell.failures import Leave, did_you_mean, explain
 from drgn_pmem.shell.favourites import Favourites
 from drgn_pmem.shell.folders import config_directory
@@ -41,7 +42,7 @@ from drgn_pmem.shell.interrupt import Interrupts
 from drgn_pmem.shell.log import logger
 from drgn_pmem.shell.output import Output
 from drgn_pmem.shell.python import Python, default_globals, render
-from drgn_pmem.shell.words import Kind, Line, Names, read_line
+from drgn_pmem.shell.words import Kind, Line, Names, read_line, split_text
 from drgn_pmem.spec import SPECS, Answer, Spec, run
 
 __all__ = ("Session",)
@@ -73,6 +74,8 @@ class Session:
         self.interrupts = Interrupts()
         self.last_error: BaseException | None = None
         """What failed last, for ``\\debug``."""
+        self.failed: BaseException | None = None
+        """Why the input that ran last failed, None if it did not."""
         self.listeners: list[Callable[[str, Answer], None]] = []
         """Called with the command line and each answer of a command of ours."""
         self.symbols_listeners: list[Callable[[], None]] = []
@@ -95,15 +98,33 @@ class Session:
         """What an input is."""
         return read_line(text, self.names())
 
+    def split(self, text: str) -> list[str]:
+        """The inputs of a text: of pasted lines, each command and each block of Python."""
+        if "\n" not in text.strip():
+            return [text]
+        return split_text(text, self.names(), self.python.is_complete) or [text]
+
     def run(self, text: str) -> bool:
         """
-        Run one input. Failures are reported in one line, and the session continues.
+        Run a text: one input after the other until one fails. Failures are reported in one line,
+        and the session continues.
 
-        :return: Whether it was run; an answer that is not complete is one (see
+        :return: Whether all were run; an answer that is not complete is one (see
             :attr:`incomplete`).
         :raises Leave: if the user wants to leave
         """
+        inputs = self.split(text)
+        for number, each in enumerate(inputs, 1):
+            if not self._run_input(each):
+                left = inputs[number:]
+                if left and self.output.interactive:
+                    self.error(f"not run: {plural(len(left), 'input')}, from {left[0]!r} on")
+                return False
+        return True
+
+    def _run_input(self, text: str) -> bool:
         line = self.read(text)
+        self.failed = None
         if line.kind is Kind.EMPTY:
             return True
         start = time.monotonic()
@@ -114,7 +135,7 @@ class Session:
             with self.interrupts.allowed():
                 self._run(line, text)
         except KeyboardInterrupt as error:
-            self.last_error = error
+            self.last_error = self.failed = error
             if self.output.interactive:
                 self.error("interrupted")
             well = False
@@ -125,6 +146,7 @@ class Session:
                 raise
         except Exception as error:
             well = False
+            self.failed = error
             self._report(line, error)
         finally:
             sys.displayhook = hook
@@ -215,6 +237,9 @@ class Session:
         if line.name not in self.names().others:
             near = did_you_mean(line.name, [*SPECS, *self.names().others])
             raise UsageError(f"no command {line.name!r}{near or ' (see help)'}")
+        if line.name == "crash" and not line.rest:
+            add_quit(self.prog)
+            print("%crash> begins; exit, quit or Ctrl-D comes back here")
         result = run_command(
             self.prog, f"{line.name} {line.rest}".rstrip(), globals=self.python.names
         )

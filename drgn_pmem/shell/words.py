@@ -26,7 +26,7 @@ class Kind(enum.Enum):
     SYSTEM = "system"
     """``!ls``: for sh."""
     QUESTION = "question"
-    """``WORDS?``: help about what is before the question mark."""
+    """``WORDS?``, ``?WORDS``: help about the words."""
     PYTHON = "python"
 
 
@@ -71,8 +71,9 @@ def read_line(text: str, names: Names) -> Line:
         return Line(Kind.SYSTEM, "!", stripped[1:].strip())
     if "\n" in stripped:
         return Line(Kind.PYTHON, "", text)
-    if stripped.endswith("?") and not stripped.startswith("#"):
-        return Line(Kind.QUESTION, "?", stripped.rstrip("?").strip())
+    # No Python begins with a question mark.
+    if stripped.startswith("?") or (stripped.endswith("?") and not stripped.startswith("#")):
+        return Line(Kind.QUESTION, "?", stripped.strip("?").strip())
     match = _FIRST.match(text)
     if match is None:
         return Line(Kind.PYTHON, "", text)
@@ -105,8 +106,8 @@ def _starts_command(name: str, rest: str, names: Names) -> bool:
 
 def split_text(text: str, names: Names, is_complete: Callable[[str], bool]) -> list[str]:
     """
-    Text that was not typed at a prompt (standard input, ``-e``), as the inputs that typing it would
-    have been: commands line by line, the Python between them block by block.
+    Text of several lines (pasted, standard input, ``-e``) as the inputs that typing it would have
+    been: commands line by line, the Python between them block by block.
 
     :param is_complete: Tells whether Python source can be run as it is.
     """

@@ -301,3 +301,14 @@ def test_an_elf_header_whose_table_is_beyond_any_file_is_one_line(
 def test_open_at_the_prompt_is_pythons_own(drgn_pmem, dump: Dump) -> None:
     result = drgn_pmem("-c", dump[0], "-s", dump[1], "-e", "print(open('/dev/null').read() == '')")
     assert result.stdout == "True\n", result.stderr
+
+
+def test_a_script_that_there_is_not_is_one_line(drgn_pmem, dump: Dump) -> None:
+    result = drgn_pmem("-c", dump[0], "nosuch.py")
+    assert one_line(result, 2) == "drgn-pmem: script nosuch.py: No such file or directory"
+
+
+def test_lines_of_several_e_run_one_after_the_other(drgn_pmem, dump: Dump) -> None:
+    lines = ["-e", "x = 1", "-e", "pmem-list -H | wc -l", "-e", "print(x, 'end')"]
+    result = drgn_pmem("-c", dump[0], "-s", dump[1], *lines)
+    assert (result.stdout, result.returncode) == ("10\n1 end\n", 0), result.stderr

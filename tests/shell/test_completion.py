@@ -112,10 +112,54 @@ def test_files_are_the_dax_files_and_pages_can_be_named_by_them(complete, sample
 def test_choices_and_fields(complete) -> None:
     assert "pmem-list --mode fsdax" in complete("pmem-list --mode fs")
     assert "pmem-list -o namespace,size" in complete("pmem-list -o namespace,si")
-    assert "pmem-list -o +uuid" in complete("pmem-list -o +u")
+    assert "pmem-namespaces -o +uuid" in complete("pmem-namespaces -o +u")
     assert "pmem-list -s -size" in complete("pmem-list -s -si")
     assert "pmem-list -o size,size" not in complete("pmem-list -o size,si")
     assert all(complete("pmem-list -s "))
+
+
+def test_fields_that_are_shown_are_not_offered_to_be_added(complete) -> None:
+    offers = {line.rpartition("+")[2] for line in complete("pmem-namespaces -o +")}
+    assert offers == {f.name.lower() for f in SPECS["pmem-namespaces"].fields if not f.shown}
+    assert "pmem-namespaces -o mode" in complete("pmem-namespaces -o mo")
+
+
+def test_help_by_a_question_mark_in_front(complete) -> None:
+    assert "?pmem-namespaces" in complete("?pmem-na")
+
+
+def test_poisoned_pages_are_offered_first_then_pinned_ones(target, session: Session) -> None:
+    known = Candidates(target.prog)
+    idle = Idle()
+    known.learn("pmem-pages", Answer([type("Record", (), {"pfn": 0x1})()]))
+    known.learn("pmem-pins", Answer([type("Record", (), {"pfn": 0x2})()]))
+    idle.add(known.steps())
+    idle.run_all()
+    pages = list(known.get("page"))
+    assert pages.index("0x1295f5") < pages.index("0x2") < pages.index("0x1")
+    known.learn("pmem-rmap", Answer([type("Record", (), {"pfn": 0x1295F5})()]))
+    assert known.get("page")["0x1295f5"].startswith("poisoned")
+    completer = ShellCompleter(session, known)
+    event = CompleteEvent(completion_requested=True)
+    offers = [o.text for o in completer.get_completions(Document("pmem-rmap 0x"), event)]
+    assert offers[: len(pages)] == pages
+
+
+def test_pages_by_sector_and_by_forced_numbers(complete) -> None:
+    assert "pmem-rmap pmem2:" in complete("pmem-rmap pmem")
+    assert "pmem-rmap pfn:" in complete("pmem-rmap pf")
+    assert "pmem-rmap pfn:0x1295f5" in complete("pmem-rmap pfn:0x12")
+    assert "pmem-rmap phys:" in complete("pmem-rmap ph")
+
+
+def test_names_in_strings(complete) -> None:
+    assert complete('prog["init_ta')['prog["init_task'] == "variable"
+    assert complete("prog.function('pfn_va")["prog.function('pfn_valid"] == "function"
+    assert "cast('struct task_struct" in complete("cast('struct task_s")
+    assert 'x = Object(prog, "struct nd_region' in complete('x = Object(prog, "struct nd_re')
+    assert len(complete('prog["_')) <= 1000
+    for text in ("print('init_ta", 'prog["', "cast('in", "# prog['init_ta"):
+        assert complete(text) == {}, text
 
 
 def test_arguments_of_the_shells_own_commands(complete, session: Session, tmp_path) -> None:

@@ -79,6 +79,14 @@ def test_pasted_lines_stay_together(type_keys: Type) -> None:
     assert type_keys(f"\x1b[200~{pasted}\x1b[201~{ENTER}") == [pasted]
 
 
+def test_of_pasted_inputs_the_last_may_go_on(type_keys: Type) -> None:
+    pasted = "pmem-list\nfor i in range(2):\n    print(i)"
+    keys = f"\x1b[200~{pasted}\x1b[201~{ENTER}{ENTER}"
+    assert type_keys(keys) == [f"{pasted}\n    "]
+    for whole in ("pmem-list\npmem-pins", "x = 1\npmem-list", "if x:\n    pass\npmem-list"):
+        assert type_keys(f"\x1b[200~{whole}\x1b[201~{ENTER}") == [whole]
+
+
 def test_what_was_typed_is_kept_for_the_next_session(type_keys: Type) -> None:
     assert type_keys(f"print('kept'){ENTER} secret = 1{ENTER}") == ["print('kept')", " secret = 1"]
     # Up, in a new session: the last line that did not begin with a space.

@@ -10,10 +10,12 @@ import drgn
 import pytest
 
 from drgn_pmem.errors import PmemError
+from drgn_pmem.shell.batch import run_texts
 from drgn_pmem.shell.builtin import BUILTINS
 from drgn_pmem.shell.failures import Leave
 from drgn_pmem.shell.help import DESCRIPTIONS, KEYS, TOUR
 from drgn_pmem.shell.journal import Journal
+from drgn_pmem.shell.output import Output
 from drgn_pmem.shell.session import Session
 from drgn_pmem.spec import SPECS, Answer, Spec
 
@@ -348,3 +350,55 @@ def test_the_bars_have_a_legend(session: Session, capfd: Capture) -> None:
 
     assert session.run("help legend")
     assert legend(use_ascii()) in capfd.readouterr().out
+
+
+def test_a_text_of_several_inputs_runs_as_if_typed(session: Session, capfd: Capture) -> None:
+    text = "pmem-list -H\nfor n in _:\n    print(n.dev)\npmem-list -H | wc -l\n'en' + 'd'"
+    assert session.run(text)
+    pasted = capfd.readouterr().out
+    for line in session.split(text):
+        assert session.run(line)
+    assert capfd.readouterr().out == pasted
+    assert pasted.endswith("'end'\n")
+    # Inside a string a line that looks like a command is none.
+    assert session.run('x = """\npmem-list\n"""\nprint(x.split())')
+    assert capfd.readouterr().out == "['pmem-list']\n"
+
+
+def test_a_text_ends_at_the_input_that_fails(target, capfd: Capture) -> None:
+    session = Session(target, Output(interactive=True))
+    assert not session.run("pmem-list --nosuch\nprint('one')\npmem-pins\nprint('two')")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.splitlines()[1:] == ["not run: 3 inputs, from \"print('one')\" on"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "status"),
+    [
+        (["pmem-list -H", "1 + 1"], 0),
+        (["pmem-list --nosuch"], 2),
+        (["pmem-list -o nosuch"], 2),
+        (["%nosuch"], 2),
+        (["pmem-rmap nonsense"], 2),
+        (["crash kmem --nosuch"], 2),
+        (["pmem-list -n nonsense"], 1),
+        (["pmem-namespaces namespace99.0"], 1),
+        (["1 / 0", "exit(3)"], 1),
+        (["exit(3)", "1 / 0"], 3),
+        (["pmem-list | grep -q nonsense"], 1),
+        (["x = 1", "exit(x)"], 1),
+    ],
+)
+def test_the_exit_status_follows_one_rule(target, texts: list[str], status: int) -> None:
+    assert run_texts(target, texts, ["-e"]) == status
+
+
+def test_quit_leaves_the_prompt_of_crash(session: Session, capfd: Capture, monkeypatch) -> None:
+    typed = iter(["sys -t", "quit"])
+    monkeypatch.setattr(builtins, "input", lambda prompt: next(typed))
+    assert session.run("%crash")
+    assert next(typed, "all was read") == "all was read"
+    out = capfd.readouterr().out
+    assert "%crash> begins; exit, quit or Ctrl-D comes back here\n" in out
+    assert "TAINTED" in out
