@@ -57,7 +57,8 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "analysis.findings.poison": ("find_poison",),
         "analysis.findings.pins": ("find_pins",),
         "analysis.headers.compare": ("crash_headers",),
-        "analysis.fadump.examine": ("crashed_stack", "examine_fadump"),
+        "analysis.fadump.examine": ("examine_fadump",),
+        "analysis.fadump.stack": ("crashed_stack",),
         "commands.pmem_report": ("read_report",),
     },
     "What an answer may lack": {

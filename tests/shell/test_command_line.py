@@ -275,17 +275,17 @@ def test_a_damaged_file_of_symbols_is_told(dump: Dump, tmp_path: Path) -> None:
 def test_every_readable_sample_opens_as_the_program_of_the_library_does(dump: Dump) -> None:
     """The quick way to open the usual dump gives what the thorough one gives."""
     from drgn_pmem.dumpfile.program import open_program
-    from drgn_pmem.formats.elfcore import _is_whole_elf
+    from drgn_pmem.formats.elfcore import is_whole_elf
     from drgn_pmem.session import _open_plainly
 
-    assert _is_whole_elf(dump[0])
+    assert is_whole_elf(dump[0])
     quick = _open_plainly(dump[0])
     thorough, notes = open_program(dump[0])
     assert quick is not None
     assert notes == []
     assert quick["VMCOREINFO"].string_() == thorough["VMCOREINFO"].string_()
     assert (quick.flags, quick.platform) == (thorough.flags, thorough.platform)
-    assert not _is_whole_elf("/bin/sh")
+    assert not is_whole_elf("/bin/sh")
 
 
 def test_an_elf_header_whose_table_is_beyond_any_file_is_one_line(
@@ -305,7 +305,7 @@ def test_open_at_the_prompt_is_pythons_own(drgn_pmem, dump: Dump) -> None:
 
 def test_a_script_that_there_is_not_is_one_line(drgn_pmem, dump: Dump) -> None:
     result = drgn_pmem("-c", dump[0], "nosuch.py")
-    assert one_line(result, 2) == "drgn-pmem: script nosuch.py: No such file or directory"
+    assert one_line(result, 2) == "script nosuch.py: No such file or directory"
 
 
 def test_lines_of_several_e_run_one_after_the_other(drgn_pmem, dump: Dump) -> None:

@@ -217,7 +217,7 @@ def test_long_answers_are_paged_and_short_ones_are_not(start: Start, tmp_path: P
 def test_ctrl_c_belongs_to_the_pager_while_it_is_open(start: Start) -> None:
     shell = start(size=(24, 100), DRGN_PMEM_PAGER="less")
     shell.type("pmem-list --json\r")
-    shell.see(r"\n:|\x1b\[K")
+    shell.see('"mode"')  # the pager shows it
     time.sleep(0.5)
     shell.type("\x03")
     time.sleep(0.5)
