@@ -318,7 +318,8 @@ def print_answer(spec: Spec, args: argparse.Namespace, answer: Answer) -> None:
     """Render an answer as the options ask: JSON, tables or text."""
     text, notes = render(spec, args, answer)
     if text:
-        print(text)
+        # one write: a reader such as head may leave between two
+        sys.stdout.write(text + "\n")
     for note in notes:
         # flush first: notes belong after the answer also where both go to one pipe
         sys.stdout.flush()
