@@ -51,7 +51,16 @@ if TYPE_CHECKING:
     Runs = NDArray[np.void]
     Mask = NDArray[np.bool_]
 
-__all__ = ("GROUP", "RUN", "Kind", "Scan", "for_each_runs", "scan_pages", "scan_ranges")
+__all__ = (
+    "GROUP",
+    "RUN",
+    "Kind",
+    "Scan",
+    "for_each_runs",
+    "scan_pages",
+    "scan_ranges",
+    "scan_some",
+)
 
 GROUP = np.dtype([(name, RUN[name]) for name in KEY] + [("pages", "u8"), ("runs", "u8")])
 """Pages that are equal but for their index, wherever they are."""
@@ -291,6 +300,8 @@ class Scan:
     """Array of :data:`GROUP`, the largest first."""
     runs: "Runs" = field(default_factory=lambda: EMPTY)
     """Array of :data:`RUN`: those that were asked for, in order of PFN."""
+    dropped: int = 0
+    """Runs that were asked for beyond the limit."""
 
     def count(self, state: State) -> int:
         """Pages whose struct page is in this state (initialised ones only)."""
@@ -385,6 +396,26 @@ def scan_pages(
         the dump are counted by their state, and are problems too.
     :raises MissingDebugInfo: if the layout of struct page is not known
     """
+    partial = scan_some(prog, ranges, where=where, keep=keep, workers=workers, progress=progress)
+    problems = Problems()
+    scan = problems.take(partial)
+    if scan.dropped:
+        why = f"{scan.dropped} more runs of pages were not kept (limit {keep})"
+        problems.add(Problem(cause=Cause.LIMIT, why=why))
+    return problems.partial(scan)
+
+
+def scan_some(
+    prog: Program,
+    ranges: Iterable[tuple[int, int, Kind]],
+    *,
+    where: "Callable[[Runs], Mask] | None",
+    keep: int,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Partial[Scan]:
+    """As :func:`scan_pages`, where some of the runs are enough: those beyond the limit are no
+    problem, :attr:`Scan.dropped` counts them."""
     todo = list(ranges)
     scan = Scan(total=sum(end - start for start, end, _ in todo))
     groups, kept, problems = _Groups(), _Kept(where, keep), Problems()
@@ -407,9 +438,7 @@ def scan_pages(
     if groups.overflow:
         why = f"{groups.overflow} pages are not grouped: too many groups"
         problems.add(Problem(cause=Cause.LIMIT, why=why))
-    if kept.dropped:
-        why = f"{kept.dropped} more runs of pages were not kept (limit {keep})"
-        problems.add(Problem(cause=Cause.LIMIT, why=why))
+    scan.dropped = kept.dropped
     _name_missing(scan, problems)
     return problems.partial(scan)
 

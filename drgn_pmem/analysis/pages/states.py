@@ -13,7 +13,7 @@ from dataclasses import replace
 import functools
 from typing import TYPE_CHECKING
 
-from drgn import Program
+from drgn import Program, ProgramFlags
 import numpy as np
 
 from drgn_pmem.analysis.inventory.names import find_namespace
@@ -23,13 +23,14 @@ from drgn_pmem.analysis.pages.blocks import reader_of
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.groups import Describer, PageGroup, PageRange
 from drgn_pmem.analysis.pages.runs import Kind
-from drgn_pmem.analysis.pages.scan import Progress, Scan, scan_pages, scan_ranges
+from drgn_pmem.analysis.pages.scan import Progress, Scan, scan_pages, scan_ranges, scan_some
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
+from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace, pgmap_of
 from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.pgmap import Pgmap
-from drgn_pmem.partial import Cause, Incomplete, Partial, Problems
+from drgn_pmem.partial import Cause, Incomplete, Partial, Problem, Problems
 from drgn_pmem.record import Record
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 __all__ = ("PageReport", "namespaces_to_scan", "page_report")
+
+_KEPT = 1 << 15
+"""Runs that the scan keeps which several commands share."""
 
 _TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC")
 
@@ -130,7 +134,6 @@ def page_report(
     for title, pgmap in todo:
         describer = Describer(prog, title, pgmap, known, pgmaps.complete, problems)
         owners = _Owners(prog, chosen.owner, problems)
-        todo_here = scan_ranges([pgmap])
         wanted: set[int] | None = None
 
         def count(here: int, _: int, before: int = done) -> None:
@@ -142,20 +145,31 @@ def page_report(
         ) -> "Mask":
             return describer.mask(runs, chosen, wanted)
 
-        first_keep = keep if ranges and chosen.owner is None else 0
-        partial = scan_pages(prog, todo_here, where=where, keep=first_keep, progress=count)
-        if chosen.owner is not None:
-            wanted = owners.matching(partial.value.groups)
-            if ranges and not _interrupted(partial):
-                # Now that the owner's mappings are known, its ranges.
+        partial = None
+        if not ranges or chosen.busy or chosen.hwpoison or chosen.owner is not None:
+            partial = _usual_scan(prog, pgmap, describer, known, count)
+            if chosen.owner is not None:
+                wanted = owners.matching(partial.value.groups)
+        if ranges and (partial is None or not _interrupted(partial)):
+            kept = None if partial is None else partial.value
+            if kept is None or not (chosen.busy or chosen.hwpoison) or kept.dropped:
                 partial = scan_pages(
-                    prog, todo_here, where=functools.partial(where, wanted=wanted), keep=keep
+                    prog,
+                    scan_ranges([pgmap]),
+                    where=functools.partial(where, wanted=wanted),
+                    keep=keep,
+                    progress=count,
                 )
+        assert partial is not None
         scan = problems.take(partial, title)
         here = scan.groups[describer.mask(scan.groups, chosen, wanted)]
         groups += [_named(describer.group(row), owners) for row in here]
         if ranges:
-            for row in scan.runs[describer.mask(scan.runs, chosen, wanted)]:
+            rows = scan.runs[describer.mask(scan.runs, chosen, wanted)]
+            if len(rows) > keep:
+                why = f"{len(rows) - keep} more runs of pages were not kept (limit {keep})"
+                problems.add(Problem(cause=Cause.LIMIT, what=title, why=why))
+            for row in rows[:keep]:
                 one = describer.range(row)
                 found.append(replace(one, group=_named(one.group, owners)))
         done += scan.pages
@@ -166,6 +180,38 @@ def page_report(
         notes += _compare_shared(prog, groups, [pgmap for _, pgmap in todo], problems)
     report = PageReport(groups=tuple(groups), ranges=tuple(found), notes=tuple(notes))
     return problems.partial(report)
+
+
+def _usual_scan(
+    prog: Program,
+    pgmap: Pgmap,
+    describer: Describer,
+    known: "NDArray[np.uint64]",
+    progress: Progress,
+) -> Partial[Scan]:
+    """
+    A scan of all struct pages of a page map that keeps poisoned pages and those with extra
+    references, up to a limit: made once for pmem-pages, pmem-poison and pmem-pins.
+
+    :param known: Addresses of all page maps: on them depends which pages were overwritten.
+    """
+    filters = (Filter(hwpoison=True), Filter(busy=True))
+
+    def where(runs: "Runs") -> "Mask":
+        masks = [describer.mask(runs, chosen, None) for chosen in filters]
+        return np.logical_or.reduce(masks)
+
+    scans: dict[object, Partial[Scan]] = cached(prog, "scans", dict)
+    key = pgmap.address, known.tobytes()
+    partial = scans.get(key)
+    if partial is not None:
+        progress(partial.value.pages, partial.value.total)
+        return partial
+    partial = scan_some(prog, scan_ranges([pgmap]), where=where, keep=_KEPT, progress=progress)
+    # A live kernel goes on.
+    if not _interrupted(partial) and not prog.flags & ProgramFlags.IS_LIVE:
+        scans[key] = partial
+    return partial
 
 
 def _interrupted(partial: Partial[Scan]) -> bool:
