@@ -5,7 +5,8 @@ Commands on whole files that were cut or changed: at each boundary of a structur
 places.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+import gc
 import os
 from pathlib import Path
 import random
@@ -14,19 +15,16 @@ import shutil
 from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import PmemError
 
+from ..taken.trial import import_all
 from .limits import ask, watched
 from .places import boundaries
 
-__all__ = ("LINES", "Damaged")
+__all__ = ("ALL_LINES", "LINES", "Damaged")
 
-LINES = (
-    "pmem-segments",
-    "pmem-usage --json",
-    "pmem-infoblocks",
-    "pmem-coverage",
-    "pmem-namespaces",
-)
+LINES = ("pmem-segments", "pmem-usage --json", "pmem-coverage", "pmem-namespaces")
 """What is asked of every file; no debug info is loaded."""
+ALL_LINES = (*LINES, "pmem-infoblocks")
+"""The same, and the command that searches all memory: asked of every eighth file."""
 
 _VALUES = (0, 1, -1, 1 << 63, 1 << 62, 1 << 31, 0x7FFFFFFFFFFFFFFF, 4096)
 
@@ -46,6 +44,9 @@ class Damaged:
         self.copy = folder / f"{path.name}.{os.getpid()}"
         self.places = boundaries(str(path), self.size)
         shutil.copyfile(path, self.copy)
+        self._asked = 0
+        import_all()  # once, not in each fork
+        gc.freeze()
 
     def close(self) -> None:
         self.copy.unlink(missing_ok=True)
@@ -69,34 +70,41 @@ class Damaged:
             data = (value & (1 << 8 * width) - 1).to_bytes(width, chance.choice(("little", "big")))
             yield min(max(at, 0), self.size - width), data
 
-    def cut(self, size: int) -> str:
-        """What is wrong with the answers about the first bytes of the file."""
+    def cut(self, size: int, lines: Sequence[str] | None = None) -> str:
+        """
+        What is wrong with the answers about the first bytes of the file.
+
+        :param lines: Commands to ask; some by default.
+        """
         # A hard copy of the beginning would cost as much as the file: cut it, then add the rest.
         os.truncate(self.copy, size)
         try:
-            return self._ask()
+            return self._ask(lines)
         finally:
             with open(self.original, "rb") as whole, open(self.copy, "r+b") as copy:
                 whole.seek(size)
                 copy.seek(size)
                 shutil.copyfileobj(whole, copy, 1 << 20)
 
-    def changed(self, at: int, data: bytes) -> str:
+    def changed(self, at: int, data: bytes, lines: Sequence[str] | None = None) -> str:
         """What is wrong with the answers about the file with other bytes in one place."""
         with open(self.copy, "r+b", buffering=0) as file:
             old = os.pread(file.fileno(), len(data), at)
             os.pwrite(file.fileno(), data, at)
             try:
-                return self._ask()
+                return self._ask(lines)
             finally:
                 os.pwrite(file.fileno(), old, at)
 
-    def _ask(self) -> str:
+    def _ask(self, lines: Sequence[str] | None) -> str:
+        self._asked += 1
+        asked = lines or (ALL_LINES if self._asked % 8 == 0 else LINES)
+
         def question() -> str:
             try:
                 prog = open_program(self.copy)[0]
             except PmemError as error:
                 return f"an error of several lines: {error}" if "\n" in str(error) else ""
-            return "\n".join(filter(None, (ask(prog, line) for line in LINES)))
+            return "\n".join(filter(None, (ask(prog, line) for line in asked)))
 
         return watched(question)

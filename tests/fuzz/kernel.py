@@ -6,6 +6,7 @@ dump stays as it is; each case lays its bytes over it in a fork.
 """
 
 from dataclasses import dataclass
+import gc
 import random
 
 from drgn import Program
@@ -51,6 +52,7 @@ class Kernel:
         self.prog: Program = self.trial.prog
         self.lines = [line_of(case, spec) for spec in load_commands()]
         self._spans: dict[str, Spans] = {}
+        gc.freeze()  # a fork copies no page for the collector's sake
 
     def spans(self, line: str) -> Spans:
         """(physical address, bytes) of what a command reads."""

@@ -36,7 +36,17 @@ from ..samples import Case, open_crash
 from .compare import Rules, contradictions
 from .memory import Reads, page_size_of, record_reads, take_away
 
-__all__ = ("Outcome", "Result", "Trial", "choose", "forked", "joined_rows", "outcome", "verdict")
+__all__ = (
+    "Outcome",
+    "Result",
+    "Trial",
+    "choose",
+    "forked",
+    "import_all",
+    "joined_rows",
+    "outcome",
+    "verdict",
+)
 
 Paths = Mapping[str, frozenset[str]]
 
@@ -109,7 +119,7 @@ class Trial:
 
     def __init__(self, case: Case) -> None:
         load_commands()
-        _import_all()
+        import_all()
         # drgn reads kernel virtual memory of an ELF dump through p_vaddr or the page tables; of a
         # kdump-compressed one libkdumpfile does, unseen, unless drgn is asked to.
         os.environ["DRGN_PREFER_PGTABLE_READER"] = "0" if case.format.endswith("elf") else "1"
@@ -332,7 +342,7 @@ def choose(reads: Reads, count: int, seed: str, used: dict[str, int]) -> list[in
     return list(chosen)
 
 
-def _import_all() -> None:
+def import_all() -> None:
     """Import what a question would: forks then need not."""
     for module in pkgutil.walk_packages(drgn_pmem.__path__, "drgn_pmem."):
         if not module.name.endswith("__main__") and ".shell" not in module.name:
