@@ -118,12 +118,12 @@ def _run_elfcorehdr(data: bytes) -> None:
 
 
 def _run_fadump(data: bytes) -> None:
-    from drgn_pmem.formats import fadump, fadump_rtas
+    from drgn_pmem.formats import fadump, fadump_check, fadump_rtas
 
     def header(data: bytes) -> None:
         for lenient in (False, True):
             found = fadump.parse_fadump_header(data, lenient=lenient)
-            fadump.fadump_header_problems(found, 4096)
+            fadump_check.fadump_header_problems(found, 4096)
             found.to_json()
 
     def memory(data: bytes) -> None:
