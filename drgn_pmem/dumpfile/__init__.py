@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from drgn_pmem.dumpfile.coverage import Coverage, CoverageRange, State
+    from drgn_pmem.dumpfile.live import live_dump
     from drgn_pmem.dumpfile.opener import (
         coverage_of,
         dump_of,
-        live_dump,
         open_dump,
         set_coverage,
         set_dump,
@@ -44,10 +44,10 @@ __all__ = (
 
 _MODULES = {
     "coverage": ("Coverage", "CoverageRange", "State"),
+    "live": ("live_dump",),
     "opener": (
         "coverage_of",
         "dump_of",
-        "live_dump",
         "open_dump",
         "set_coverage",
         "set_dump",

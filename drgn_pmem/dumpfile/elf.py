@@ -37,6 +37,7 @@ __all__ = (
     "check_note_size",
     "erase_commands",
     "open_elf",
+    "read_elf_headers",
     "read_notes",
 )
 
@@ -74,6 +75,18 @@ def _phdr_dtype(structs: ELFStructs) -> np.dtype[np.void]:
         order = "<" if structs.little_endian else ">"
         fields.append((item.name, f"{order}u{width}"))
     return np.dtype(fields)
+
+
+def read_elf_headers(source: ByteSource) -> tuple[ELFStructs, Any, npt.NDArray[np.void]]:
+    """
+    ELF header and program headers of a core.
+
+    :return: Layouts of its class and byte order, the header, the program header table.
+    :raises DumpFileError: if it is not an ELF core, or its program headers are not in the file
+    """
+    structs, header = _parse_header(source)
+    table, _ = _program_headers(source, structs, header)
+    return structs, header, table
 
 
 def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile:

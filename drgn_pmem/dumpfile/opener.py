@@ -5,9 +5,7 @@ Opening a dump
 --------------
 
 :func:`open_dump` identifies the format by its first bytes. :func:`dump_of` and :func:`coverage_of`
-give
-the dump behind a
-:class:`drgn.Program`, once per program.
+give the dump that a :class:`drgn.Program` was opened from, once per program.
 """
 
 import os
@@ -15,10 +13,11 @@ import re
 
 import drgn
 
-from drgn_pmem.dumpfile.coverage import Coverage, State
+from drgn_pmem.dumpfile.coverage import Coverage
 from drgn_pmem.dumpfile.elf import open_elf
 from drgn_pmem.dumpfile.flattened import MAGIC as FLATTENED_MAGIC, FlattenedSource
 from drgn_pmem.dumpfile.kdump import MAGICS as KDUMP_MAGICS, open_kdump
+from drgn_pmem.dumpfile.live import is_local, kcore_dump, live_dump
 from drgn_pmem.dumpfile.records import ERASED, DumpFile, DumpFormat
 from drgn_pmem.dumpfile.source import FileSource
 from drgn_pmem.errors import DumpFileError
@@ -28,7 +27,6 @@ __all__ = (
     "dump_of",
     "has_dump",
     "is_erased",
-    "live_dump",
     "open_dump",
     "set_coverage",
     "set_dump",
@@ -104,7 +102,7 @@ def open_dump(path: str | os.PathLike[str]) -> DumpFile:
         that nothing can be read.
     """
     if _KCORE.fullmatch(os.fspath(path)):
-        return live_dump(os.fspath(path))
+        return kcore_dump(os.fspath(path))
     source = FileSource(path)
     magic = source.read(0, 16)
     if magic.startswith(b"\x7fELF"):
@@ -140,24 +138,6 @@ def _open_flattened(outer: FileSource) -> DumpFile:
     )
 
 
-def live_dump(path: str = "(live)") -> DumpFile:
-    """A live target: every physical address that can be read is as good as saved."""
-    return DumpFile(
-        path=path,
-        format=DumpFormat.LIVE,
-        contained=DumpFormat.LIVE,
-        segments=(),
-        notes=(),
-        vmcoreinfo=None,
-        incomplete=False,
-        machine=None,
-        byteorder="little",
-        bits=64,
-        summary="live memory",
-        coverage_builder=lambda: Coverage.everywhere(State.SAVED),
-    )
-
-
 def dump_of(prog: drgn.Program) -> DumpFile:
     """
     The dump that a program was opened from.
@@ -168,7 +148,7 @@ def dump_of(prog: drgn.Program) -> DumpFile:
     dump = prog.cache.get(_DUMP_KEY)
     if dump is None:
         if prog.flags & drgn.ProgramFlags.IS_LIVE:
-            dump = live_dump(prog.core_dump_path or "(live)")
+            dump = kcore_dump() if is_local(prog) else live_dump()
         elif prog.core_dump_path is not None:
             dump = open_dump(prog.core_dump_path)
         else:

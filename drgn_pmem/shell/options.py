@@ -96,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="a QEMU guest over the QEMU Machine Protocol: path of a Unix socket, or host:port",
     )
+    parser.add_argument_group("with -k").add_argument(
+        "--live-pmem",
+        action="store_true",
+        help="read persistent memory too, which /proc/kcore does not have: through /dev/mem or the "
+        "block devices of namespaces, as far as the kernel allows it",
+    )
     _add_symbol_options(parser)
     _add_directory_options(parser)
     advanced = parser.add_argument_group("advanced")

@@ -53,10 +53,12 @@ def _open_with(
 ) -> Target:
     notes: list[str] = []
     if options.core is not None:
+        if options.live_pmem:
+            raise UsageError("--live-pmem goes with -k: a dump has no devices to read")
         prog, notes = open_core(options.core, vmcoreinfo, architecture)
         name = " ".join(options.core)
     else:
-        prog, name = _open_live(options, vmcoreinfo, architecture)
+        prog, name, notes = _open_live(options, vmcoreinfo, architecture)
     unknown = apply_debug_info_options(prog, options)
     if unknown:
         raise UsageError(
@@ -78,19 +80,41 @@ def _open_with(
 
 def _open_live(
     options: argparse.Namespace, vmcoreinfo: bytes | None, architecture: drgn.Architecture | None
-) -> tuple[drgn.Program, str]:
+) -> tuple[drgn.Program, str, list[str]]:
     platform = drgn.Platform(architecture) if architecture is not None else None
     prog = drgn.Program(platform=platform, vmcoreinfo=vmcoreinfo)
     what = "the running kernel" if options.kernel else f"QEMU at {options.qemu}"
+    if options.live_pmem and not options.kernel:
+        raise UsageError("--live-pmem goes with -k: QEMU reads all memory of its guest")
     try:
         if options.kernel:
             prog.set_kernel()
-        else:
-            prog.set_qemu_qmp(options.qemu)
+            return prog, what, _prepare_kernel(prog, options)
+        return prog, what, _open_guest(prog, options)
     except PermissionError as error:
         raise DumpFileError(f"{what} cannot be read: {error.strerror}; run this as root") from error
+    except DumpFileError:
+        raise
     except OSError as error:
         raise DumpFileError(f"{what} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise DumpFileError(f"{what} cannot be read: {error}") from error
-    return prog, what
+
+
+def _prepare_kernel(prog: drgn.Program, options: argparse.Namespace) -> list[str]:
+    if not options.live_pmem:
+        return []
+    from drgn_pmem.dumpfile.livepmem import add_live_pmem
+
+    return add_live_pmem(prog)
+
+
+def _open_guest(prog: drgn.Program, options: argparse.Namespace) -> list[str]:
+    from drgn_pmem.dumpfile import set_dump
+    from drgn_pmem.dumpfile.live import memory_of_guest, qemu_dump
+
+    # Before drgn connects: QEMU's monitor serves one at a time.
+    memory = memory_of_guest(options.qemu)
+    prog.set_qemu_qmp(options.qemu)
+    set_dump(prog, qemu_dump(options.qemu, memory))
+    return []

@@ -421,7 +421,7 @@ def test_struct_pages_that_read_as_zero_count_as_excluded(elf_case: Case, copy: 
 
 
 def reinitialise(path: Path, case: Case, item: dict[str, Any], pgmap: int | None) -> None:
-    """What memmap_init_zone_device() of another kernel writes: its page map, no mapping."""
+    """What memmap_init_zone_device() of another kernel writes: its page map, no mapping, no use."""
     offset, size, _ = place(case, item)
     page = case.prog.type("struct page")
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
@@ -430,7 +430,10 @@ def reinitialise(path: Path, case: Case, item: dict[str, Any], pgmap: int | None
             words[:, page.member("lru").offset // 8] = pgmap
         words[:, page.member("mapping").offset // 8] = 0
         words[:, page.member("index").offset // 8] = 0
-        del words
+        halves = np.frombuffer(view, np.uint32, size // 4, offset).reshape(-1, 16)
+        halves[:, page.member("_mapcount").offset // 4] = 0xFFFFFFFF
+        halves[:, page.member("_refcount").offset // 4] = 1
+        del words, halves
 
 
 @pytest.mark.parametrize("same_pgmap", [False, True], ids=["another-pgmap", "same-pgmap"])

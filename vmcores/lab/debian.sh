@@ -50,3 +50,50 @@ fetch_source() {
 	dpkg-deb --fsys-tarfile "$package" |
 		tar -x -O "./usr/src/linux-source-$version.tar.xz" | tar -C "$work/source" -x --xz
 }
+
+# fetch_kernel FOLDER SUITE PACKAGE: the kernel that PACKAGE (linux-image-amd64, linux-image-cloud-amd64)
+# depends on, with its modules in FOLDER/image, its debug info in FOLDER/debug, its name in FOLDER/release.
+fetch_kernel() {
+	local folder=$1 image parts package
+	rm -rf "$folder"
+	mkdir -p "$folder/packages"
+	use_suites "$folder/apt" amd64 "$2"
+	image=$(apt_in "$folder/apt" apt-cache depends "$3" |
+		sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+	# from 7.x on, the image and the modules are packages of their own
+	parts=$(apt_in "$folder/apt" apt-cache depends "$image" |
+		sed -n 's/.*Depends: \(linux-\(binary\|modules\)-.*\)/\1/p')
+	# shellcheck disable=SC2086
+	(cd "$folder/packages" && apt_in "$folder/apt" apt-get download -q "$image" "$image-dbg" $parts)
+	for package in "$image" $parts; do
+		dpkg -x "$folder/packages/${package}_"*.deb "$folder/image"
+	done
+	dpkg -x "$folder/packages/${image}-dbg_"*.deb "$folder/debug"
+	rm -r "$folder/packages"
+	if [ ! -d "$folder/image/lib/modules" ]; then
+		mkdir -p "$folder/image/lib"
+		ln -s ../usr/lib/modules "$folder/image/lib/modules"
+	fi
+	find -L "$folder/image/lib/modules" -name '*.ko.xz' -exec xz -d {} +
+	depmod -b "$folder/image" "${image#linux-image-}"
+	echo "${image#linux-image-}" > "$folder/release"
+}
+
+# find_kernel FOLDER: the bootable kernel of fetch_kernel's FOLDER.
+find_kernel() {
+	find -L "$1/image/boot" "$1/image/lib/modules" -name 'vmlinuz*' 2> /dev/null | head -n 1
+}
+
+# add_module NAME TREE TARGET: copy a module of TREE (lib/modules/RELEASE) and what it needs into the folder
+# TARGET, numbered in load order.  The caller has: local -A added=()
+add_module() {
+	local name=$1 tree=$2 target=$3 line needed
+	[ -z "${added[$name]:-}" ] || return 0
+	added[$name]=1
+	line=$(grep -E "/${name//[-_]/[-_]}\.ko:" "$tree/modules.dep") || { echo "built in: $name"; return 0; }
+	for needed in $(echo "${line#*:}" | tr ' ' '\n' | tac); do
+		needed=${needed##*/}
+		add_module "${needed%.ko}" "$tree" "$target"
+	done
+	cp "$tree/${line%%:*}" "$target/$((100 + $(find "$target" -type f | wc -l)))-$name.ko"
+}

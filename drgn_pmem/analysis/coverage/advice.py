@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from drgn import Program
 
-from drgn_pmem.dumpfile import DumpFile, State, dump_of, vmcoreinfo_of
+from drgn_pmem.analysis.inventory.machine import read_machine
+from drgn_pmem.dumpfile import DumpFile, DumpFormat, State, dump_of, vmcoreinfo_of
 from drgn_pmem.kernel.kexec import crash_image
 from drgn_pmem.kernel.kmod import how_to_get_kernel
 from drgn_pmem.kernel.nvdimm import for_each_bus
@@ -51,6 +52,7 @@ class Advice(enum.Enum):
     SAVE_ALL = "makedumpfile left them out"
     RELOAD_CAPTURE_KERNEL = "RAM that the crash header does not cover"
     DUMP_NVDIMMS = "the hypervisor left them out"
+    CXL_FROM_OUTSIDE = "the hypervisor never dumps CXL memory"
     KEXEC_FILE_LOAD = "kexec-tools wrote the crash header, without pmem"
     CHECK_KEXEC_FILE_LOAD = "the kernel wrote the crash header, without pmem"
     OTHER_KERNEL = "no kernel like this one puts pmem into the crash header"
@@ -93,7 +95,9 @@ def _absent(prog: Program, item: "NamespaceCoverage", problems: Problems) -> Adv
     if item.location == "mem":
         return Advice.RELOAD_CAPTURE_KERNEL
     if dump_of(prog).hypervisor:
-        return Advice.DUMP_NVDIMMS
+        cxl = problems.take(read_machine(prog)).cxl
+        behind = cxl.overlap(item.start, item.start + 1)
+        return Advice.CXL_FROM_OUTSIDE if behind else Advice.DUMP_NVDIMMS
     if not _has_list(prog):
         return Advice.OTHER_KERNEL
     by_tools = _by_kernel(prog, problems) is False
@@ -141,12 +145,23 @@ def advise(prog: Program, item: "NamespaceCoverage", problems: Problems) -> str:
         )
     if advice is Advice.DUMP_NVDIMMS:
         return "dump the guest with its NVDIMMs: virsh dump --memory-only"
+    if advice is Advice.CXL_FROM_OUTSIDE:
+        return (
+            "QEMU never dumps CXL memory, which is no RAM to it: read it from outside while the "
+            "guest runs (drgn-pmem --qemu), or let the guest's own capture kernel save it"
+        )
+    live = _LIVE if dump.contained is DumpFormat.LIVE else ""
     if advice in _PATCHED:
-        return f"{_PATCHED[advice]}; {_remake(item)}"
+        return f"{live}{_PATCHED[advice]}; {_remake(item)}"
     if advice is Advice.OTHER_KERNEL:
-        return _other_kernel(prog, dump, item, problems)
+        return f"{live}{_other_kernel(prog, dump, item, problems)}"
     return advice.value
 
+
+_LIVE = (
+    "/proc/kcore has no persistent memory (--live-pmem reads it where the kernel allows it); for a "
+    "crash dump: "
+)
 
 _PATCHED = {
     Advice.KEXEC_FILE_LOAD: (

@@ -37,6 +37,9 @@ __all__ = ("DumpSegment", "SegmentsAnswer", "read_segments")
 _PAGE = 4096
 """Less than a page is never in a bitmap, and the kernel does not use it either."""
 
+NO_CXL = "QEMU never dumps CXL memory; --qemu reads it while the guest runs"
+"""CXL memory is I/O to QEMU, not RAM."""
+
 _MAX_ROWS = 1 << 17
 
 
@@ -45,7 +48,8 @@ class DumpSegment(Record):
 
     index: int
     type: str
-    """``"PT_LOAD"``, or ``"bitmap"`` for a range of pages of a kdump-compressed dump."""
+    """``"PT_LOAD"``; ``"bitmap"`` for a range of pages of a kdump-compressed dump; ``"memory"`` for
+    one of a running guest."""
     physical: int | None = shown(Show.ADDRESS)
     virtual: int | None = shown(Show.ADDRESS)
     file_offset: int | None
@@ -94,21 +98,19 @@ def read_segments(prog: Program) -> Partial[SegmentsAnswer]:
     """
     problems = Problems()
     dump = dump_of(prog)
-    if dump.format is DumpFormat.LIVE:
-        loader = Loader(by_order=None, reason="live memory, no file", by_kernel=None)
-        problems.add(Problem(cause=Cause.FORMAT, why="live memory: no file"))
-        return problems.partial(
-            SegmentsAnswer(segments=[], loader=loader, missing_ram=[], notes=[])
-        )
     machine = problems.take(read_machine(prog))
     table = list(dump.segments[:_MAX_ROWS])
+    if dump.format is DumpFormat.LIVE:
+        # vmalloc memory and modules of /proc/kcore have no physical address.
+        table = [segment for segment in table if segment.physical is not None]
     area, by_kernel = None, None
     if has_kernel_debug_info(prog):  # else a problem of the machine says so
         what = "who wrote the headers"
         area = problems.attempt(what, lambda: fadump_area(prog))
         by_kernel = problems.attempt(what, lambda: writer_by_kernel(prog, area))
     loader = guess_loader(dump, by_kernel, table, low_tells=does_low_memory_tell(prog, dump))
-    reader = _Reader(dump, machine, loader.by_order is Writer.HYPERVISOR, table)
+    outside = dump.format is DumpFormat.LIVE or loader.by_order is Writer.HYPERVISOR
+    reader = _Reader(dump, machine, outside, table)
     segments = list(reader.read())
     missing, notes = _missing_ram(dump, machine, loader, area)
     problems.extend(reader.problems())
@@ -134,15 +136,18 @@ class _Reader:
         self.segments = dump.segments if segments is None else segments
         self.machine = machine
         self.outside = outside
-        """The dump was taken by a hypervisor: no flags, the crash kernel's memory included."""
+        """Live memory, or a hypervisor's dump: no flags, the crash kernel's memory included."""
         self.reserved = RangeSet(Range(r.start, r.end) for r in machine.reservations)
         self.cut = 0
 
     def read(self) -> Iterator[DumpSegment]:
-        if self.dump.contained in (DumpFormat.KDUMP, DumpFormat.IMAGE):
+        live = self.dump.contained is DumpFormat.LIVE
+        if self.dump.contained in (DumpFormat.KDUMP, DumpFormat.IMAGE) or (
+            live and not self.segments
+        ):
             yield from self._bitmap()
             return
-        self.cut = len(self.dump.segments) - len(self.segments)
+        self.cut = 0 if live else len(self.dump.segments) - len(self.segments)
         for segment in self.segments:
             yield self._segment(segment)
 
@@ -150,9 +155,34 @@ class _Reader:
         notes = []
         if self.cut:
             notes.append(f"{self.cut} more segments are not shown: implausible number")
-        if self.outside and self.dump.contained is DumpFormat.ELF:
-            notes.append("a hypervisor's dump: it never sets PF_DEV and leaves nothing out")
+        if self.outside:
+            notes.append(self._of_outside())
         return notes
+
+    def _of_outside(self) -> str:
+        """What a dump taken from outside, or live memory, has of persistent memory."""
+        covered = self.dump.coverage
+        absent = sum(
+            covered.count(r.start, r.end).get(State.ABSENT, 0)
+            for r in self.machine.device_pmem.ranges
+        )
+        if self.dump.contained is DumpFormat.LIVE:
+            if not absent:
+                return "live memory: all persistent memory that is known can be read"
+            if self.dump.hypervisor:
+                return f"live memory of a guest: {absent} bytes of persistent memory are not in it"
+            return (
+                f"live memory: {absent} bytes of persistent memory are not in /proc/kcore "
+                "(--live-pmem reads them where the kernel allows it)"
+            )
+        line = "a hypervisor's dump: it never sets PF_DEV"
+        if absent:
+            cxl = any(self.machine.cxl.overlap(r.start, r.end) for r in self.machine.pmem.ranges)
+            why = f" ({NO_CXL})" if cxl else ""
+            return f"{line}, and {absent} bytes of persistent memory are not in it{why}"
+        if self.machine.lost_sources:
+            return f"{line}, and all persistent memory that is known is in it"
+        return f"{line} and leaves nothing out"
 
     def problems(self) -> Iterator[Problem]:
         if self.dump.contained is DumpFormat.KDUMP:
@@ -245,7 +275,7 @@ class _Reader:
                 states = self.dump.coverage.count(part.start, part.end)
                 yield DumpSegment(
                     index=index,
-                    type="bitmap",
+                    type="memory" if self.dump.contained is DumpFormat.LIVE else "bitmap",
                     physical=part.start,
                     virtual=None,
                     file_offset=None,

@@ -19,8 +19,16 @@ from drgn_pmem.analysis.coverage.namespaces import read_namespace_coverage
 from drgn_pmem.analysis.coverage.records import NamespaceCoverage
 from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.analysis.inventory.parts import USERDATA
-from drgn_pmem.dumpfile import Coverage, DumpFile, State, coverage_of, dump_of, vmcoreinfo_of
-from drgn_pmem.errors import DumpFileError, NotFound
+from drgn_pmem.dumpfile import (
+    Coverage,
+    DumpFile,
+    DumpFormat,
+    State,
+    coverage_of,
+    dump_of,
+    vmcoreinfo_of,
+)
+from drgn_pmem.errors import NotFound
 from drgn_pmem.partial import Cause, Partial, Problems
 from drgn_pmem.ranges import Range, RangeSet
 from drgn_pmem.record import Record, shown
@@ -125,16 +133,18 @@ def read_usage(prog: Program) -> Partial[Usage]:
     """
     Count the pages of the dump of a program.
 
-    :raises DumpFileError: if the program has no dump file, or is live
+    Of a live kernel, what can be read of its memory counts as saved.
+
+    :raises DumpFileError: if the program has no dump file
     """
     dump = dump_of(prog)
     coverage = coverage_of(prog)
-    if dump.source is None:
-        raise DumpFileError("a live kernel has no page report: it is not a dump")
     size = dump.kdump.block_size if dump.kdump else vmcoreinfo_of(prog).page_size or 4096
     original, end = _present(coverage, size)
     problems = Problems()
     notes: list[str] = []
+    if dump.contained is DumpFormat.LIVE:
+        notes.append("live memory: pages that can be read count as saved")
     metadata, userdata, known = _pmem(prog, coverage, size, notes, problems)
     cut = _cut_through(coverage, size)
     usage = Usage(

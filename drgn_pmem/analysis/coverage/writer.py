@@ -20,7 +20,7 @@ from drgn_pmem.formats.architecture import X86_64, find_architecture
 from drgn_pmem.kernel.fadump import fw_dump
 from drgn_pmem.kernel.kexec import crash_image, keeps_backup_region
 from drgn_pmem.ranges import Range
-from drgn_pmem.record import Record
+from drgn_pmem.record import Record, shown
 
 __all__ = ("LOW_MEMORY", "Loader", "Writer", "guess_loader")
 
@@ -49,10 +49,14 @@ class Loader(Record):
     by_kernel: Writer | None
     """The same by ``kexec_crash_image`` of the crashed kernel, or by its ``fw_dump`` if a
     firmware-assisted dump was registered; None if there is neither, or it cannot be read."""
+    live: bool = shown(json=False, default=False)
+    """Whether there is no dump: live memory."""
 
     @property
     def text(self) -> str:
         """One line for the user."""
+        if self.live:
+            return self.reason
         if self.by_order is None and self.by_kernel is None:
             return f"who wrote the headers is unknown: {self.reason}"
         if self.by_order is None:
@@ -133,8 +137,12 @@ def guess_loader(
     """
 
     def loader(who: Writer | None, reason: str) -> Loader:
-        return Loader(by_order=who, reason=reason, by_kernel=by_kernel)
+        live = dump.contained is DumpFormat.LIVE
+        return Loader(by_order=who, reason=reason, by_kernel=by_kernel, live=live)
 
+    if dump.contained is DumpFormat.LIVE:
+        kcore = "/proc/kcore has its program headers" if dump.segments else "it has no headers"
+        return loader(None, f"live memory: {kcore}")
     if dump.contained is DumpFormat.IMAGE:
         return loader(None, "raw memory has no program headers")
     if dump.hypervisor:

@@ -68,6 +68,11 @@ class MachineMap(Record):
         )
 
     @cached_property
+    def cxl(self) -> RangeSet:
+        """Memory behind CXL host bridges (drivers/cxl/acpi.c, ``add_cxl_resources()``)."""
+        return RangeSet(r.range for r in self.iomem if (r.name or "").startswith("CXL Window"))
+
+    @cached_property
     def device_pmem(self) -> RangeSet:
         """Persistent memory without what the kernel used as RAM: what PF_DEV is for."""
         ram = self.system_ram

@@ -12,7 +12,8 @@ Two ways in which struct pages that a dump holds are not:
 * A capture kernel that binds the namespace initialises its struct pages anew
   (``memmap_init_zone_device()``), before they are saved. Then their ``pgmap`` words name no page
   map of the crashed kernel, and pages are idle although ``i_pages``, which is in RAM, has entries
-  for them.
+  for them. That never happened to live memory, nor to a dump that a hypervisor took of the kernel
+  itself.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,9 @@ import numpy as np
 
 from drgn_pmem.analysis.owners.daxfiles import dax_files_of
 from drgn_pmem.analysis.pages.blocks import Block, for_each_block, reader_of
-from drgn_pmem.kernel.page_layout import PageLayout, page_layout
+from drgn_pmem.dumpfile import DumpFormat, dump_of
+from drgn_pmem.errors import DumpFileError
+from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout
 from drgn_pmem.kernel.pgmap import Pgmap
 from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.record import Record, Show, shown
@@ -61,7 +64,9 @@ class MemmapCheck(Record):
     entries: int
     """Pages that a DAX entry of ``i_pages`` names, and whose struct page was looked at for it."""
     entries_idle: int
-    """Of those, idle ones: without mapping."""
+    """Of those, idle ones: without mapping, share count, map count and references."""
+    could_be: bool = shown(json=False, default=True)
+    """Whether another kernel may have run before the memory was saved."""
 
     @property
     def sampled(self) -> bool:
@@ -76,6 +81,8 @@ class MemmapCheck(Record):
         A few foreign pointers are damage of another kind; and a page between two states may have an
         entry and no mapping yet.
         """
+        if not self.could_be:
+            return False
         if self.heads and self.foreign * 2 > self.heads:
             return True
         return self.entries >= 4 and self.entries_idle * 10 > self.entries * 9
@@ -157,6 +164,7 @@ class _Check:
             used=self.used,
             entries=entries,
             entries_idle=idle,
+            could_be=_could_be(self.prog),
         )
         return self.problems.partial(check)
 
@@ -212,5 +220,34 @@ class _Check:
             pages = words[(pfns[low:high] - np.uint64(block.pfn)).astype(np.int64)]
             pages = pages[pages.any(axis=1)]
             seen += len(pages)
-            idle += int((pages[:, self.layout.mapping // 8] == 0).sum())
+            idle += int(self._idle(pages).sum())
         return seen, idle
+
+    def _idle(self, pages: "Words") -> "npt.NDArray[np.bool_]":
+        """Of struct pages, whether each is as the kernel initialises it. A page of a shared extent
+        has no mapping since 6.15, but a share count; the pages of a large folio are its tails."""
+        layout = self.layout
+        count = self._half(pages, layout.refcount)
+        return (
+            (pages[:, layout.mapping // 8] == 0)
+            & (pages[:, layout.index // 8] == 0)
+            & ((pages[:, layout.word // 8] & 1) == 0)
+            & (self._half(pages, layout.mapcount) == 0xFFFFFFFF)
+            & (count <= (0 if layout.generation is DaxGeneration.FOLIO else 1))
+        )
+
+    def _half(self, pages: "Words", offset: int) -> "Words":
+        """A 32-bit member of each."""
+        at = offset % 8 if self.layout.little_endian else 4 - offset % 8
+        words: Words = pages[:, offset // 8].astype(np.uint64)
+        return (words >> np.uint64(8 * at)) & np.uint64(0xFFFFFFFF)
+
+
+def _could_be(prog: Program) -> bool:
+    """Whether a capture kernel may have run before the memory was saved."""
+    try:
+        dump = dump_of(prog)
+    except DumpFileError:
+        # not a problem: memory that was added segment by segment, of which nothing is known
+        return True
+    return not dump.hypervisor and dump.contained is not DumpFormat.LIVE

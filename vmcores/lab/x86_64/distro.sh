@@ -27,45 +27,6 @@ export PATH=$PATH:/usr/sbin:/sbin
 MODULES="virtio_pci virtio_blk crc32c-intel crc32c_generic ext4 xfs dm-mod qemu_fw_cfg
 	libnvdimm nfit nd_btt nd_pmem dax_pmem device_dax kmem"
 
-# Download the kernel of a suite with its debug info, and unpack both.
-fetch() {
-	local suite=$1 folder=$work/$1 image parts package
-	rm -rf "$folder"
-	mkdir -p "$folder/packages"
-	use_suites "$folder/apt" amd64 "$suite"
-	image=$(apt_in "$folder/apt" apt-cache depends linux-image-cloud-amd64 |
-		sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
-	# from 7.x on, the image and the modules are packages of their own
-	parts=$(apt_in "$folder/apt" apt-cache depends "$image" |
-		sed -n 's/.*Depends: \(linux-\(binary\|modules\)-.*\)/\1/p')
-	# shellcheck disable=SC2086
-	(cd "$folder/packages" && apt_in "$folder/apt" apt-get download -q "$image" "$image-dbg" $parts)
-	for package in "$image" $parts; do
-		dpkg -x "$folder/packages/${package}_"*.deb "$folder/image"
-	done
-	dpkg -x "$folder/packages/${image}-dbg_"*.deb "$folder/debug"
-	if [ ! -d "$folder/image/lib/modules" ]; then
-		mkdir -p "$folder/image/lib"
-		ln -s ../usr/lib/modules "$folder/image/lib/modules"
-	fi
-	find -L "$folder/image/lib/modules" -name '*.ko.xz' -exec xz -d {} +
-	depmod -b "$folder/image" "${image#linux-image-}"
-	echo "${image#linux-image-}" > "$folder/release"
-}
-
-# Copy a module and what it needs into the initrd, numbered in load order.
-add_module() {
-	local name=$1 tree=$2 target=$3 line needed
-	[ -z "${added[$name]:-}" ] || return 0
-	added[$name]=1
-	line=$(grep -E "/${name//[-_]/[-_]}\.ko:" "$tree/modules.dep") || { echo "built in: $name"; return 0; }
-	for needed in $(echo "${line#*:}" | tr ' ' '\n' | tac); do
-		needed=${needed##*/}
-		add_module "${needed%.ko}" "$tree" "$target"
-	done
-	cp "$tree/${line%%:*}" "$target/$((100 + $(find "$target" -type f | wc -l)))-$name.ko"
-}
-
 # The kernel, the guest's initrd with the kernel's modules, and the guest's tools, for run.sh.
 prepare() {
 	local folder=$work/$1 release=$2 tree=$work/$1/image/lib/modules/$2 module
@@ -78,8 +39,7 @@ prepare() {
 	done
 	(cd "$folder/initrd.tree" && find . | sort | cpio -o -H newc --quiet) > "$folder/initrd"
 	rm -rf "$folder/initrd.tree"
-	cp "$(find -L "$folder/image/boot" "$folder/image/lib/modules" -name 'vmlinuz*' 2> /dev/null | head -n 1)" \
-		"$folder/bzImage-$release"
+	cp "$(find_kernel "$folder")" "$folder/bzImage-$release"
 	ln -sf ../guest.img "$folder/tools.img"
 }
 
@@ -104,7 +64,7 @@ if [ ! -f "$work/guest.img" ]; then
 	mv "$work/tools.img" "$work/guest.img"
 fi
 for suite in "$@"; do
-	[ -f "$work/$suite/release" ] || fetch "$suite"
+	[ -f "$work/$suite/release" ] || fetch_kernel "$work/$suite" "$suite" linux-image-cloud-amd64
 	release=$(cat "$work/$suite/release")
 	name=debian-$(echo "$release" | cut -d . -f 1,2)-$suite
 	[ ! -d "$work/$name/truth" ] || continue
