@@ -18,7 +18,7 @@ $(SUITES):
 endif
 SUITES := $(or $(SUITES),bullseye bookworm trixie trixie-backports)
 
-.PHONY: demo test test-distro lint typecheck layers bench bench-dump fuzz docs matrix vmcores clean
+.PHONY: demo test test-distro test-live lint typecheck layers bench bench-dump fuzz docs matrix vmcores clean
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -44,6 +44,13 @@ test-distro: $(VENV)/.installed
 	DRGN_PMEM_SAMPLES=$(DISTRO) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup \
 		tests/dumps tests/taken/test_modules.py \
 		-k "$(subst $(SPACE), or ,$(strip $(SUITES)))"
+
+# The product on running kernels: in a guest (-k) and from outside of it (--qemu), compared with the guest's
+# own tools (as root on Debian; needs mmdebstrap, e2fsprogs, kmod, cpio, gcc, busybox-static).
+LIVE := build/live
+test-live: $(VENV)/.installed
+	vmcores/lab/live/make.sh $(LIVE) $(LIVE_SUITE)
+	DRGN_PMEM_LIVE=$(CURDIR)/$(LIVE)/result $(BIN)/python -m pytest -n 0 tests/live
 
 lint: $(VENV)/.installed typecheck layers
 	$(BIN)/ruff check .

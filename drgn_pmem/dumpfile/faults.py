@@ -10,6 +10,10 @@ kdump-compressed dump do. Only ours: a read that comes from a function of this p
 drgn's helpers or not, faults; one of the user's own code or of drgn's own commands gets the zeroes
 that it gets without this package, since a search, or ``%crash ps -a``, goes on over them.
 
+QEMU's ELF dumps give each segment its physical address as virtual address, too, so that drgn reads
+physical memory through a NULL or small pointer. Such reads fault as well: no kernel has memory of
+its own there. In a program that :mod:`drgn_pmem.dumpfile.program` opened, they do so for everyone.
+
 A truncated kdump-compressed dump is different. libkdumpfile maps the file, and a page
 that goes on after the file's end kills the process (SIGBUS); its first read of any memory walks the
 page tables and may touch such a page. Of these dumps all memory is read without libkdumpfile,
@@ -30,10 +34,13 @@ from drgn_pmem.dumpfile.vmcoreinfo import vmcoreinfo_of
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 
-__all__ = ("PAGE_TABLE_READER", "add_memory", "guard_reads", "reading_for_us")
+__all__ = ("NO_IDENTITY", "PAGE_TABLE_READER", "add_memory", "guard_reads", "reading_for_us")
 
 PAGE_TABLE_READER = "drgn_pmem.dumpfile.page_table_reader"
 """Set in ``prog.cache`` if drgn translates kernel addresses itself, not libkdumpfile."""
+
+NO_IDENTITY = "drgn_pmem.dumpfile.no_identity"
+"""Set in ``prog.cache`` if no one may read physical memory through small virtual addresses."""
 
 _KEY = "drgn_pmem.guard_reads"
 _WHOLE = (1 << 64) - 1
@@ -101,8 +108,24 @@ def reading_for_us() -> bool:
     return False
 
 
+def _guard_identity(prog: drgn.Program, dump: DumpFile) -> bool:
+    """Let reads through the virtual addresses of a hypervisor's ELF dump fault."""
+
+    def read(address: int, count: int, offset: int, physical: bool) -> bytes:
+        if prog.cache.get(NO_IDENTITY) or reading_for_us():
+            raise drgn.FaultError("not an address of the kernel", address)
+        return prog.read(address, count, True)
+
+    found = False
+    for segment in dump.segments:
+        if segment.virtual == segment.physical and segment.memory_size:
+            prog.add_memory_segment(segment.virtual, segment.memory_size, read, False)
+            found = True
+    return found
+
+
 def _guard_excluded(prog: drgn.Program, dump: DumpFile) -> bool:
-    guarded = False
+    guarded = _guard_identity(prog, dump) if dump.hypervisor else False
     spaces = [(dump.coverage, True)]
     if isinstance(dump.segments, SegmentTable) and dump.source is not None:
         # drgn reads kernel virtual addresses through p_vaddr before it asks the page tables.

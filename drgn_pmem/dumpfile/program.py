@@ -18,7 +18,12 @@ import os
 
 import drgn
 
-from drgn_pmem.dumpfile.faults import PAGE_TABLE_READER, add_memory, guard_reads
+from drgn_pmem.dumpfile.faults import (
+    NO_IDENTITY,
+    PAGE_TABLE_READER,
+    add_memory,
+    guard_reads,
+)
 from drgn_pmem.dumpfile.fit import Fit, fit_of, guess_architecture
 from drgn_pmem.dumpfile.locate import find_vmcoreinfo
 from drgn_pmem.dumpfile.opener import open_dump, set_dump
@@ -157,8 +162,11 @@ def _open_file(
     if dump.contained is DumpFormat.ELF and dump.vmcoreinfo is None:
         _add_physical_memory(prog, dump, lines)
     set_dump(prog, dump)
-    if dump.truncated:
-        # Now, not at the first command: drgn's own reads would end the process, too.
+    if dump.hypervisor:
+        prog.cache[NO_IDENTITY] = True
+    if dump.truncated or dump.hypervisor:
+        # Now, not at the first command: drgn's own reads would end the process, or be of physical
+        # memory, too.
         lines.extend(map(str, guard_reads(prog).problems))
     return prog
 
@@ -315,8 +323,11 @@ def _add_physical_memory(prog: drgn.Program, dump: DumpFile, lines: list[str]) -
     Give drgn the physical memory of a dump whose only ``p_paddr`` is 0.
 
     Without a VMCOREINFO note of the file's own, drgn believes in physical addresses only if one of
-    them is not 0.
+    them is not 0. POWER's linear mapping is given in any case: these headers do not have it, and
+    drgn does not translate it with the hash MMU.
     """
+    if prog.platform is not None and prog.platform.arch is drgn.Architecture.PPC64:
+        _map_directly(prog, dump)
     if any(segment.physical for segment in dump.segments):
         return
     memory = dump.memory
@@ -331,8 +342,6 @@ def _add_physical_memory(prog: drgn.Program, dump: DumpFile, lines: list[str]) -
 
     for item in dump.coverage.extent():
         prog.add_memory_segment(item.start, item.size, read, physical=True)
-    if prog.platform is not None and prog.platform.arch is drgn.Architecture.PPC64:
-        _map_directly(prog, dump)
     lines.append(
         f"{dump.path}: one segment at physical address 0, which drgn does not take for one;"
         " physical memory was given to it"

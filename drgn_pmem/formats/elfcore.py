@@ -20,6 +20,7 @@ __all__ = ("is_whole_elf",)
 # include/uapi/linux/elf.h; the size of Elf64_Phdr, and the count that means "look elsewhere".
 _ET_CORE = 4
 _PHDR_SIZE = 56
+_PT_LOAD = 1
 _PT_NOTE = 4
 _PN_XNUM = 0xFFFF
 
@@ -67,7 +68,9 @@ def is_whole_elf(path: str) -> bool:
     if len(table) < size * count:
         return False
     for start in range(0, len(table), size):
-        (type_,) = struct.unpack_from(f"{order}I", table, start)
+        type_, flags = struct.unpack_from(f"{order}II", table, start)
+        if type_ == _PT_LOAD and not flags:
+            return False  # of a hypervisor, whose virtual addresses are wrong (dumpfile/faults.py)
         file_offset, file_size = struct.unpack_from(f"{order}Q16xQ", table, start + 8)
         if file_offset + file_size > length or (type_ == _PT_NOTE and file_size > _MAX_NOTES):
             return False

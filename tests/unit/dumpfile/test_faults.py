@@ -13,6 +13,7 @@ from drgn_pmem.dumpfile import State, coverage_of, live_dump, set_dump
 from drgn_pmem.dumpfile.faults import guard_reads
 from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import DumpFileError
+from drgn_pmem.session import open_core
 from tests.unit.dumpfile.writers import PAGE, VMCOREINFO, Elf, Kdump, Load, note, page_bytes
 
 VIRTUAL = 0xFFFF888000000000
@@ -207,3 +208,30 @@ def test_nothing_to_guard(tmp_path):
     live = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
     set_dump(live, live_dump())
     assert not guard_reads(live).whole()
+
+
+def qemu_elf(path):
+    """As QEMU writes it: no flags, the physical address as virtual one."""
+    loads = [
+        Load(start, PAGE, bytes([fill]) * PAGE, virtual=start, flags=0)
+        for start, fill in ((0, 0xAA), (0x100000, 0xBB))
+    ]
+    return Elf(loads, note(b"VMCOREINFO", 0, VMCOREINFO) + note(b"QEMU", 0, bytes(8))).write(path)
+
+
+def test_a_small_pointer_reads_no_physical_memory_of_a_hypervisors_dump(tmp_path):
+    """QEMU's headers would have drgn read the interrupt table through a NULL pointer."""
+    path = qemu_elf(tmp_path / "vmcore")
+    assert program(path).read(0x18, 1) == b"\xaa"
+    opened, _ = open_core(str(path))
+    assert faults(opened, 0x18, 1, False)
+    assert opened.read(0x18, 1, True) == b"\xaa"
+    assert opened.read(0x100000, 1, True) == b"\xbb"
+
+
+def test_a_small_pointer_of_stock_drgn_reads_what_it_did(tmp_path):
+    """Only our own reads fault in a program that drgn opened."""
+    prog = program(qemu_elf(tmp_path / "vmcore"))
+    assert guard_reads(prog).whole()
+    assert prog.read(0x18, 1) == b"\xaa"
+    assert ours_fault(prog, 0x18, 1, False)
