@@ -108,7 +108,26 @@ class Record:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        dataclasses.dataclass(frozen=True, kw_only=True, repr=False)(cls)
+        # Made below, and not compiled for every class: a command imports sixty of them.
+        dataclasses.dataclass(frozen=True, kw_only=True, repr=False, eq=False, match_args=False)(
+            cls
+        )
+
+    def _compared(self) -> tuple[Any, ...]:
+        names = type(self).__dict__.get("_compared_names")
+        if names is None:
+            own = dataclasses.fields(self)  # type: ignore[arg-type]
+            names = tuple(item.name for item in own if item.compare)
+            type.__setattr__(type(self), "_compared_names", names)
+        return tuple([getattr(self, name) for name in names])
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self is other or self._compared() == other._compared()
+
+    def __hash__(self) -> int:
+        return hash(self._compared())
 
     def to_json(self) -> dict[str, Any]:
         """Its fields as JSON has them; a record with other keys overrides this."""

@@ -30,6 +30,7 @@ from drgn_pmem.dumpfile.bitmap import COMPRESSION, Bitmaps, read_descriptors
 from drgn_pmem.dumpfile.coverage import U64, Coverage, State
 from drgn_pmem.dumpfile.decompress import DecompressError, decompress
 from drgn_pmem.errors import DumpFileError
+from drgn_pmem.ranges import distinct
 
 __all__ = ("CompressedPages", "Stretch")
 
@@ -94,7 +95,7 @@ class CompressedPages:
         """Names of the compressions of the first pages."""
         table = read_descriptors(self._bitmaps, 0, min(_BATCH, self.count))
         held = table["flags"][table["size"] != 0]
-        return sorted({_name(int(flags)) for flags in np.unique(held & _FLAGS)} - {""})
+        return sorted({_name(int(flags)) for flags in distinct(held & _FLAGS)} - {""})
 
     def number(self, address: int) -> int:
         """

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drgn_pmem.partial import State
-from drgn_pmem.ranges import Range
+from drgn_pmem.ranges import Range, distinct
 
 __all__ = ("ADDRESS_SPACE", "U64", "Coverage", "CoverageRange", "State")
 
@@ -188,7 +188,7 @@ class Coverage:
         sizes = np.append(edges[1:], np.uint64(end % ADDRESS_SPACE)) - edges
         codes = self._codes[first : last + 1]
         counts: dict[State, int] = {}
-        for code in np.unique(codes).tolist():
+        for code in distinct(codes).tolist():
             counts[_STATES[code]] = int(sizes[codes == code].sum(dtype=np.uint64))
         if len(counts) == 1:
             return dict.fromkeys(counts, end - start)

@@ -98,6 +98,5 @@ def uuid_text(pointer: Object) -> str | None:
     """
     if not pointer:
         return None
-    import uuid
-
-    return str(uuid.UUID(bytes=pointer.prog_.read(pointer.value_(), 16)))
+    text = pointer.prog_.read(pointer.value_(), 16).hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))

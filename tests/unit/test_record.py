@@ -75,3 +75,21 @@ def test_html_is_escaped() -> None:
     record = dataclasses.replace(SAMPLE, label="<script>")  # type: ignore[type-var]
     assert "&lt;script&gt;" in record._repr_html_()
     assert "<script>" not in record._repr_html_()
+
+
+def test_records_are_equal_if_what_is_shown_of_them_is() -> None:
+    other = dataclasses.replace(SAMPLE, object=object())  # type: ignore[type-var]
+    assert other == SAMPLE
+    assert hash(other) == hash(SAMPLE)
+    assert other != dataclasses.replace(SAMPLE, size=1)  # type: ignore[type-var]
+    assert len({SAMPLE, other, dataclasses.replace(SAMPLE, size=1)}) == 2  # type: ignore[type-var]
+
+
+def test_records_of_other_types_are_not_equal() -> None:
+    class Other(Inner):
+        more: int = 0
+
+    assert Inner(pfn=7) != Other(pfn=7)
+    assert Other(pfn=7) != Inner(pfn=7)
+    assert Other(pfn=7) == Other(pfn=7, more=0) != Other(pfn=7, more=1)
+    assert Inner(pfn=7) != (7,)

@@ -30,7 +30,7 @@ from drgn_pmem.dumpfile import (
 )
 from drgn_pmem.errors import NotFound
 from drgn_pmem.partial import Cause, Partial, Problems
-from drgn_pmem.ranges import Range, RangeSet
+from drgn_pmem.ranges import Range, RangeSet, distinct
 from drgn_pmem.record import Record, shown
 
 __all__ = ("Usage", "UsageLine", "read_usage")
@@ -175,7 +175,7 @@ def _cut_through(coverage: Coverage, size: int) -> int:
     """Pages that are saved in front and truncated behind: they count as truncated."""
     step = np.uint64(size)
     first, _ = coverage.runs(State.TRUNCATED)
-    pages = np.unique(first[first % step != 0] // step * step)
+    pages = distinct(first[first % step != 0] // step * step)
     return sum(coverage.state(page) is State.SAVED for page in pages.tolist())
 
 

@@ -28,6 +28,7 @@ from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.rmap import Vma, mapped_pfn, vmas_of_mapping
 from drgn_pmem.kernel.tasks import Task, tasks_of
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, State
+from drgn_pmem.ranges import distinct
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("Lead", "StackFinding", "StackPage", "search_stacks")
@@ -280,7 +281,7 @@ class _Searcher:
         """Pages of the bios that the words point to. A word may be anything: what is taken for a
         bio counts only if it leads to the struct page of a page of persistent memory."""
         found = []
-        for pointer in np.unique(words[words >> np.uint64(63) == 1]).tolist():
+        for pointer in distinct(words[words >> np.uint64(63) == 1]).tolist():
             try:
                 bio = self.bio.read(pointer)
                 if not 0 < bio["count"] <= bio["most"] <= _MAX_VECS or bio["vecs"] & 7:
@@ -304,7 +305,7 @@ class _Searcher:
         found = []
         for vma in self.vmas.get(task.mm, ()):
             inside = words[(words >= np.uint64(vma.start)) & (words < np.uint64(vma.end))]
-            for address in np.unique(inside).tolist():
+            for address in distinct(inside).tolist():
                 with self.problems.trying(f"user buffer of {task.pid}"):
                     pfn = self.problems.take(mapped_pfn(self.prog, task.mm, address))
                     if pfn is not None and self._is_pmem(pfn):

@@ -36,6 +36,7 @@ from drgn_pmem.formats.infoblock import (
 from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
+from drgn_pmem.ranges import distinct
 
 __all__ = ("find_blocks", "read_infoblocks")
 
@@ -149,7 +150,7 @@ class _Finder:
         firsts = [*self.names, *listed, *(start for start, _ in ranges)]
         points = [np.array([at for at in firsts if 0 <= at < ADDRESS_SPACE], np.uint64)]
         points += [self._steps(start, end) for start, end in ranges]
-        return np.unique(np.concatenate(points))
+        return distinct(np.concatenate(points))
 
     def _steps(self, start: int, end: int) -> "np.ndarray[Any, np.dtype[np.uint64]]":
         """Where namespaces may begin in a range, if the dump holds a byte of the first two pages:

@@ -31,6 +31,7 @@ from drgn_pmem.kernel.paths import InodePaths, paths_of_inode
 from drgn_pmem.kernel.rmap import mappers_of
 from drgn_pmem.kernel.tasks import OpenFile, Task, openers_of
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.ranges import distinct
 
 __all__ = ("DaxFile", "DaxFiles", "dax_chars_of", "dax_files_of", "identity_of_char")
 
@@ -124,7 +125,7 @@ class DaxFiles:
         self._rows = np.concatenate(tables)
         self._file_numbers = np.concatenate(numbers)
         index = {}
-        for order in np.unique(self._rows["order"]).tolist():
+        for order in distinct(self._rows["order"]).tolist():
             which = np.nonzero(self._rows["order"] == order)[0]
             pfns = self._rows["pfn"][which]
             sort = np.argsort(pfns, kind="stable")
@@ -177,7 +178,7 @@ class DaxFiles:
             return 0
         total = 0
         rows = entries.with_pfn()
-        for order in np.unique(rows["order"]).tolist():
+        for order in distinct(rows["order"]).tolist():
             firsts = rows["pfn"][rows["order"] == order]
             pages = (firsts[:, None] + np.arange(1 << order, dtype=np.uint64)).ravel()
             total += int(np.isin(pages, shared).sum())

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from hypothesis import given, strategies as st
 import pytest
+from tabulate import tabulate
 
 from drgn_pmem.errors import UsageError
 from drgn_pmem.output.json import humanize
-from drgn_pmem.output.table import Field, choose, scripted, sort, table, vertical
+from drgn_pmem.output.table import Field, _ascii_table, choose, scripted, sort, table, vertical
 from drgn_pmem.output.text import cell, escape, human_size, plural
 
 
@@ -104,3 +105,36 @@ def test_our_own_facts_are_not_humanized() -> None:
 
 def test_plural() -> None:
     assert [plural(1, "page"), plural(2, "entry")] == ["1 page", "2 entries"]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=9),
+            min_size=3,
+            max_size=3,
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.lists(st.booleans(), min_size=3, max_size=3),
+)
+def test_a_table_of_ascii_text_is_as_tabulate_makes_it(
+    rows: list[list[str]], right: list[bool]
+) -> None:
+    names = ["A", "LONGER NAME", "B_C"]
+    expected = tabulate(
+        rows,
+        headers=names,
+        tablefmt="plain",
+        disable_numparse=True,
+        colalign=["right" if to_right else "left" for to_right in right],
+        preserve_whitespace=True,
+    )
+    assert _ascii_table(names, rows, right) == expected
+
+
+def test_a_table_of_wide_text_is_aligned() -> None:
+    lines = table([Row("文件", 1), Row("file", 2)], FIELDS[:2]).splitlines()
+    assert lines[1] == "文件         1"
+    assert lines[2] == "file         2"
