@@ -14,7 +14,6 @@ and ``time_t`` are 4 or 8 bytes, and 64-bit members of a 32-bit structure are al
 (i386) or 8 (arm).
 """
 
-from dataclasses import dataclass
 import functools
 from typing import Any
 
@@ -33,20 +32,14 @@ from drgn_pmem.dumpfile.elf import (
     read_notes,
 )
 from drgn_pmem.dumpfile.pages import KdumpMemory
-from drgn_pmem.dumpfile.records import DumpFile, DumpFormat, Note
+from drgn_pmem.dumpfile.records import DumpFile, DumpFormat, KdumpHeader, Note
 from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.dumpfile.vmcoreinfo import printable
 from drgn_pmem.errors import DumpFileError
 
-__all__ = ("MAGICS", "KdumpHeader", "open_kdump", "page_compression")
+__all__ = ("MAGICS", "open_kdump", "page_compression")
 
 MAGICS = (b"KDUMP   ", b"DISKDUMP")
-
-INCOMPLETE = 0x8
-"""Status flag: makedumpfile could not finish (``DUMP_DH_COMPRESSED_INCOMPLETE``)."""
-EXCLUDED_VMEMMAP = 0x10
-"""Status flag: ``makedumpfile -e`` left out parts of the struct page array
-(``DUMP_DH_EXCLUDED_VMEMMAP``)."""
 
 MAX_PFN = 1 << 38
 """More page frames than this (1 PiB of 4 KiB pages) are taken for damage."""
@@ -106,93 +99,6 @@ def _layout(bits: int, byteorder: str, packed: bool = False) -> cstruct:
     layout.load(_HEADER, align=True)
     layout.load(_SUB_HEADER, align=not packed)
     return layout
-
-
-@dataclass(frozen=True)
-class KdumpHeader:
-    """Header and sub header; members that the header version does not have are 0 or ``None``."""
-
-    signature: str
-    version: int
-    bits: int
-    byteorder: str
-    utsname: dict[str, str]
-    """sysname, nodename, release, version, machine, domainname; escaped. All empty in QEMU's
-    dumps."""
-    timestamp: int
-    """Seconds since 1970."""
-    status: int
-    """Flags, raw."""
-    block_size: int
-    """Page size (bytes)."""
-    sub_header_blocks: int
-    bitmap_blocks: int
-    max_mapnr: int
-    """PFN after the last one that the dump knows of."""
-    cpus: int
-    phys_base: int
-    dump_level: int | None
-    """makedumpfile's ``-d``."""
-    offset_vmcoreinfo: int
-    size_vmcoreinfo: int
-    offset_note: int
-    size_note: int
-    offset_eraseinfo: int
-    size_eraseinfo: int
-
-    @property
-    def compression(self) -> list[str]:
-        """Compression that the header announces; a page may still be stored as it is."""
-        return [name for flag, name in COMPRESSION.items() if self.status & flag]
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether the writer ran out of space."""
-        return bool(self.status & INCOMPLETE)
-
-    def beyond_the_end(self, size: int) -> str | None:
-        """
-        What of the headers a file of ``size`` bytes does not hold, in words; ``None`` if it has
-        all.
-
-        libkdumpfile reads these when it opens a file, and crashes if they are not there.
-        """
-        places = {
-            "bitmaps": (1 + self.sub_header_blocks + self.bitmap_blocks) * self.block_size,
-            "notes": self.offset_note + self.size_note if self.size_note else 0,
-            "VMCOREINFO": (
-                self.offset_vmcoreinfo + self.size_vmcoreinfo if self.size_vmcoreinfo else 0
-            ),
-            "eraseinfo": self.offset_eraseinfo + self.size_eraseinfo if self.size_eraseinfo else 0,
-        }
-        return next((name for name, end in places.items() if end > size), None)
-
-    @property
-    def excluded_vmemmap(self) -> bool:
-        """Whether ``makedumpfile -e`` was used: parts of the struct page array are left out."""
-        return bool(self.status & EXCLUDED_VMEMMAP)
-
-    def to_json(self) -> dict[str, Any]:
-        """All members; PFNs, sizes and offsets as integers, ``phys_base`` as ``"0x..."``."""
-        return {
-            "signature": self.signature,
-            "version": self.version,
-            "bits": self.bits,
-            "byteorder": self.byteorder,
-            "utsname": dict(self.utsname),
-            "timestamp": self.timestamp,
-            "status": self.status,
-            "compression": self.compression,
-            "incomplete": self.incomplete,
-            "excluded_vmemmap": self.excluded_vmemmap,
-            "block_size": self.block_size,
-            "sub_header_blocks": self.sub_header_blocks,
-            "bitmap_blocks": self.bitmap_blocks,
-            "max_mapnr": self.max_mapnr,
-            "cpus": self.cpus,
-            "phys_base": hex(self.phys_base),
-            "dump_level": self.dump_level,
-        }
 
 
 def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> DumpFile:

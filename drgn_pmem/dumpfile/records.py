@@ -4,8 +4,8 @@
 Records of a dump file
 ----------------------
 
-What an opened dump consists of: :class:`Segment`, :class:`Note`, and :class:`DumpFile`, which holds
-them.
+What an opened dump consists of: :class:`Segment`, :class:`Note`, :class:`KdumpHeader`, and
+:class:`DumpFile`, which holds them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,20 +14,35 @@ import enum
 import functools
 from typing import TYPE_CHECKING, Any, Protocol
 
+from drgn_pmem.dumpfile.bitmap import COMPRESSION
 from drgn_pmem.dumpfile.coverage import Coverage, State
 from drgn_pmem.record import Record, Show, shown
 
 if TYPE_CHECKING:
-    from drgn_pmem.dumpfile.kdump import KdumpHeader
     from drgn_pmem.dumpfile.source import ByteSource
 
-__all__ = ("ERASED", "PF_DEV", "DumpFile", "DumpFormat", "Note", "PhysicalMemory", "Segment")
+__all__ = (
+    "ERASED",
+    "PF_DEV",
+    "DumpFile",
+    "DumpFormat",
+    "KdumpHeader",
+    "Note",
+    "PhysicalMemory",
+    "Segment",
+)
 
 ERASED = b"X"
 """What makedumpfile writes over every byte that it erases (erase_info.c)."""
 PF_DEV = 1 << 4
 """``p_flags`` bit that marks device memory (pmem); proposed with RFC v1 of the pmem dump series,
 never merged. A low bit that ELF leaves unassigned."""
+
+_INCOMPLETE = 0x8
+"""Status flag: makedumpfile could not finish (``DUMP_DH_COMPRESSED_INCOMPLETE``)."""
+_EXCLUDED_VMEMMAP = 0x10
+"""Status flag: ``makedumpfile -e`` left out parts of the struct page array
+(``DUMP_DH_EXCLUDED_VMEMMAP``)."""
 
 
 class PhysicalMemory(Protocol):
@@ -111,9 +126,83 @@ class Note(Record):
     """Size of the descriptor (bytes), as the note says; the file may end before it."""
 
 
+class KdumpHeader(Record):
+    """Header and sub header; members that the header version does not have are 0 or ``None``."""
+
+    signature: str
+    version: int
+    bits: int
+    byteorder: str
+    utsname: dict[str, str]
+    """sysname, nodename, release, version, machine, domainname; escaped. All empty in QEMU's
+    dumps."""
+    timestamp: int
+    """Seconds since 1970."""
+    status: int
+    """Flags, raw."""
+    block_size: int
+    """Page size (bytes)."""
+    sub_header_blocks: int
+    bitmap_blocks: int
+    max_mapnr: int
+    """PFN after the last one that the dump knows of."""
+    cpus: int
+    phys_base: int = shown(Show.ADDRESS)
+    dump_level: int | None
+    """makedumpfile's ``-d``."""
+    offset_vmcoreinfo: int = shown(json=False)
+    size_vmcoreinfo: int = shown(json=False)
+    offset_note: int = shown(json=False)
+    size_note: int = shown(json=False)
+    offset_eraseinfo: int = shown(json=False)
+    size_eraseinfo: int = shown(json=False)
+
+    @property
+    def compression(self) -> list[str]:
+        """Compression that the header announces; a page may still be stored as it is."""
+        return [name for flag, name in COMPRESSION.items() if self.status & flag]
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the writer ran out of space."""
+        return bool(self.status & _INCOMPLETE)
+
+    def beyond_the_end(self, size: int) -> str | None:
+        """
+        What of the headers a file of ``size`` bytes does not hold, in words; ``None`` if it has
+        all.
+
+        libkdumpfile reads these when it opens a file, and crashes if they are not there.
+        """
+        places = {
+            "bitmaps": (1 + self.sub_header_blocks + self.bitmap_blocks) * self.block_size,
+            "notes": self.offset_note + self.size_note if self.size_note else 0,
+            "VMCOREINFO": (
+                self.offset_vmcoreinfo + self.size_vmcoreinfo if self.size_vmcoreinfo else 0
+            ),
+            "eraseinfo": self.offset_eraseinfo + self.size_eraseinfo if self.size_eraseinfo else 0,
+        }
+        return next((name for name, end in places.items() if end > size), None)
+
+    @property
+    def excluded_vmemmap(self) -> bool:
+        """Whether ``makedumpfile -e`` was used: parts of the struct page array are left out."""
+        return bool(self.status & _EXCLUDED_VMEMMAP)
+
+    def to_json(self) -> dict[str, Any]:
+        """All members; PFNs, sizes and offsets as integers, ``phys_base`` as ``"0x..."``."""
+        flags = {
+            "compression": self.compression,
+            "incomplete": self.incomplete,
+            "excluded_vmemmap": self.excluded_vmemmap,
+        }
+        return super().to_json() | flags
+
+
+# No Record: it is an open file, whose coverage and memory are found when they are asked for.
 @dataclass(frozen=True, eq=False)
 class DumpFile:
-    """An opened dump. Everything that is in it, nothing that it means."""
+    """The contents of an open dump, uninterpreted."""
 
     path: str
     """Path as given; ``"(live)"`` if there is no file."""
@@ -140,7 +229,7 @@ class DumpFile:
     memory_builder: "Callable[[Coverage], PhysicalMemory] | None" = field(default=None, repr=False)
     source: "ByteSource | None" = field(default=None, repr=False)
     """The bytes, reassembled if the file is flattened; ``None`` if live."""
-    kdump: "KdumpHeader | None" = field(default=None, repr=False)
+    kdump: KdumpHeader | None = field(default=None, repr=False)
     """Header fields of a kdump-compressed dump."""
     erased: tuple[str, ...] = ()
     """What ``makedumpfile --config`` erased: its commands, as ERASEINFO has them; escaped. Erased

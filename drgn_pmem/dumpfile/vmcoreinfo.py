@@ -10,8 +10,9 @@ It comes from the dump and is not trusted: keys and values stay within printable
 else is escaped.
 """
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from drgn_pmem.record import Record, shown
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -47,21 +48,24 @@ def _number(text: str, base: int) -> int | None:
         return None
 
 
-@dataclass(frozen=True)
-class Vmcoreinfo:
+def _hexadecimal(symbols: dict[str, int]) -> dict[str, str]:
+    return {name: hex(value) for name, value in symbols.items()}
+
+
+class Vmcoreinfo(Record):
     """Parsed lines. A name that occurs twice has its last value, as in the kernel's own parsers."""
 
-    values: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = shown(default_factory=dict)
     """Plain ``KEY=value`` lines: OSRELEASE, BUILD-ID, PAGESIZE, CRASHTIME, KERNELOFFSET, ..."""
-    symbols: dict[str, int] = field(default_factory=dict)
+    symbols: dict[str, int] = shown(json=_hexadecimal, default_factory=dict)
     """``SYMBOL(name)``: kernel virtual address."""
-    offsets: dict[str, int] = field(default_factory=dict)
+    offsets: dict[str, int] = shown(default_factory=dict)
     """``OFFSET(struct.member)``: bytes."""
-    sizes: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = shown(default_factory=dict)
     """``SIZE(name)``: bytes."""
-    lengths: dict[str, int] = field(default_factory=dict)
+    lengths: dict[str, int] = shown(default_factory=dict)
     """``LENGTH(array)``: elements."""
-    numbers: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, int] = shown(default_factory=dict)
     """``NUMBER(name)``: any integer."""
 
     @classmethod
@@ -116,17 +120,6 @@ class Vmcoreinfo:
     def kernel_offset(self) -> int | None:
         """KASLR offset (bytes)."""
         return _number(self.values.get("KERNELOFFSET", ""), 16)
-
-    def to_json(self) -> dict[str, Any]:
-        """Symbols as ``"0x..."`` strings, all other numbers as integers."""
-        return {
-            "values": dict(self.values),
-            "symbols": {name: hex(value) for name, value in self.symbols.items()},
-            "offsets": dict(self.offsets),
-            "sizes": dict(self.sizes),
-            "lengths": dict(self.lengths),
-            "numbers": dict(self.numbers),
-        }
 
 
 def vmcoreinfo_of(prog: "Program") -> Vmcoreinfo:

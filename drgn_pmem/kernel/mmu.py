@@ -41,6 +41,7 @@ __all__ = (
 )
 
 
+# No Records, as they never leave the package: how tables are walked, not what was found.
 @dataclass(frozen=True)
 class Level:
     """One level of page tables."""
