@@ -92,16 +92,17 @@ def _bytes(states: "dict[Any, int]") -> str | None:
 )  # fmt: skip
 def pmem_coverage(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.coverage.namespaces import read_namespace_coverage
+    from drgn_pmem.partial import Problems
 
-    answer = read_namespace_coverage(prog, args.namespace)
-    found = answer.value
+    problems = Problems()
+    found = problems.take(read_namespace_coverage(prog, args.namespace))
     chosen = args.fields is not None or args.no_header
     text = None if chosen or args.json else _text(args, found.namespaces)
     notes = [f"{_name(item)}: {note}" for item in found.namespaces for note in item.notes]
     return Answer(
         found.namespaces,
         notes=[*notes, *found.notes],
-        problems=answer.problems,
+        problems=problems,
         text=text,
     )
 

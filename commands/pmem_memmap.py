@@ -74,13 +74,14 @@ _ENTRY = (
 )  # fmt: skip
 def pmem_memmap(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.memmap.sources import read_memmap_sources
+    from drgn_pmem.partial import Problems
 
-    answer = read_memmap_sources(prog, args.namespace)
-    found = answer.value
+    problems = Problems()
+    found = problems.take(read_memmap_sources(prog, args.namespace))
     return Answer(
         [*found.memmaps, *found.strays],
         notes=[f"{m.namespace.dev}: {note}" for m in found.memmaps for note in m.notes],
-        problems=answer.problems,
+        problems=problems,
         sections=[
             ("", found.memmaps, SPECS["pmem-memmap"].fields),
             (_STRAYS, found.strays, _ENTRY),

@@ -88,8 +88,10 @@ def _code(args: argparse.Namespace) -> str:
     modules=NAMESPACE_MODULES,
 )  # fmt: skip
 def pmem_page(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.pages.one import named_pages
+    from drgn_pmem.analysis.pages.named import named_pages
+    from drgn_pmem.partial import Problems
 
-    answer = named_pages(prog, words_of(args.page))
-    notes = [note for page in answer.value for note in page.notes]
-    return Answer.of(answer, notes=list(dict.fromkeys(notes)))
+    problems = Problems()
+    pages = problems.take(named_pages(prog, words_of(args.page)))
+    notes = [note for page in pages for note in page.notes]
+    return Answer(pages, notes=list(dict.fromkeys(notes)), problems=problems)

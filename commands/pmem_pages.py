@@ -130,16 +130,18 @@ def _code(args: argparse.Namespace) -> str:
 def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.pages.states import page_report
     from drgn_pmem.output.progress import progress
+    from drgn_pmem.partial import Problems
 
+    problems = Problems()
     with progress("struct pages") as report:
-        answer = page_report(
+        partial = page_report(
             prog, args.namespace, _filter(prog, args), ranges=args.ranges, progress=report
         )
-    found = answer.value
+    found = problems.take(partial)
     return Answer(
         found.ranges if args.ranges else found.groups,
         notes=list(found.notes),
-        problems=answer.problems,
+        problems=problems,
         fields=_RANGES if args.ranges else None,
     )
 

@@ -68,10 +68,12 @@ from drgn_pmem.spec import Answer, Argument, command
 )  # fmt: skip
 def pmem_pins(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.findings.pins import find_pins
+    from drgn_pmem.partial import Problems
 
-    answer = find_pins(prog)
-    pages = [p for p in answer.value.pages if p.waiters or not args.waited]
-    notes = list(answer.value.notes)
+    problems = Problems()
+    found = problems.take(find_pins(prog))
+    pages = [p for p in found.pages if p.waiters or not args.waited]
+    notes = list(found.notes)
     if not pages:
         notes.append("no pinned page of a DAX file or device was found")
-    return Answer(pages, notes=notes, problems=answer.problems)
+    return Answer(pages, notes=notes, problems=problems)

@@ -74,14 +74,15 @@ from drgn_pmem.spec import Answer, Argument, command
 )  # fmt: skip
 def pmem_poison(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.findings.poison import find_poison
+    from drgn_pmem.partial import Problems
 
-    answer = find_poison(prog)
-    pages = answer.value.pages
-    notes = list(answer.value.notes)
+    problems = Problems()
+    found = problems.take(find_poison(prog))
+    pages, notes = found.pages, list(found.notes)
     if args.verbose:
         for page in pages:
             notes += [f"PFN {page.pfn:#x}: {step}" for step in page.arithmetic]
             notes += [f"PFN {page.pfn:#x}: log: {line.text}" for line in page.lines]
     if not pages:
         notes.append("no bad memory was found: no bad range, badblock, poisoned page or log line")
-    return Answer(list(pages), notes=notes, problems=answer.problems)
+    return Answer(list(pages), notes=notes, problems=problems)

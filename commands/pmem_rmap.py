@@ -3,19 +3,17 @@
 """``pmem-rmap``: from a page to its files and processes."""
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from drgn import Program
 
 from drgn_pmem.commands.common import OWNER_MODULES, words_of
-from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
 if TYPE_CHECKING:
-    from drgn_pmem.analysis.owners.search import Owner, PageOwners
+    from drgn_pmem.analysis.owners.records import Owner, PageOwners
     from drgn_pmem.kernel.rmap import Mapping
 
 
@@ -42,7 +40,7 @@ class Row(NamedTuple):
         return [name for name, is_set in shown if is_set]
 
 
-def _rows(pages: "list[PageOwners]") -> Iterator[Row]:
+def _rows(pages: "Sequence[PageOwners]") -> Iterator[Row]:
     for page in pages:
         if not page.owners:
             yield Row(page, None, None)
@@ -129,49 +127,15 @@ def _code(args: argparse.Namespace) -> str:
     modules=OWNER_MODULES,
 )  # fmt: skip
 def pmem_rmap(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.owners.search import owners_of
-    from drgn_pmem.analysis.pages.words import Reading, resolve_page
-    from drgn_pmem.partial import Cause, Problem, Problems, WalkError
+    from drgn_pmem.analysis.pages.named import named_owners
+    from drgn_pmem.partial import Problems
     from drgn_pmem.spec import SPECS
 
-    words = list(words_of(args.page))
-    if not words:
-        raise UsageError("pmem-rmap: no page given")
-    notes: list[str] = []
-    explained: dict[str, list[int]] = {}
-    missing: dict[Problem, list[int]] = {}
     problems = Problems()
-    pages: list[PageOwners] = []
-    try:
-        for word in words:
-            try:
-                where = problems.take(resolve_page(prog, word))
-                page = Problems().take(owners_of(prog, where.pfn))
-            except (UsageError, NotFound, WalkError) as error:
-                if len(words) == 1:
-                    raise
-                problems.add(error)
-                continue
-            pages.append(replace(page, query=word))
-            notes.extend([where.note] if where.note and where.kind is not Reading.PFN else [])
-            for note in page.notes:
-                explained.setdefault(note, []).append(page.pfn)
-            for problem in page.problems:
-                missing.setdefault(problem, []).append(page.pfn)
-    except KeyboardInterrupt:
-        why = f"interrupted: {len(pages)} of {len(words)} pages were looked at"
-        problems.add(Problem(cause=Cause.INTERRUPTED, why=why))
-    notes += [f"{_pfns_text(pfns)}: {note}" for note, pfns in explained.items()]
-    for problem, pfns in missing.items():
-        problems.add(problem, _pfns_text(pfns))
+    found = problems.take(named_owners(prog, words_of(args.page)))
     return Answer(
-        pages,
-        notes=list(dict.fromkeys(notes)),
+        found.pages,
+        notes=list(found.notes),
         problems=problems,
-        sections=[("", list(_rows(pages)), SPECS["pmem-rmap"].fields)],
+        sections=[("", list(_rows(found.pages)), SPECS["pmem-rmap"].fields)],
     )
-
-
-def _pfns_text(pfns: list[int]) -> str:
-    shown = ", ".join(f"{pfn:#x}" for pfn in pfns[:4])
-    return f"PFN {shown}" + (f" and {len(pfns) - 4} more" if len(pfns) > 4 else "")

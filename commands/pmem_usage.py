@@ -57,9 +57,10 @@ def _state(name: str) -> Callable[[Any], Any]:
 )  # fmt: skip
 def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.coverage.usage import read_usage
+    from drgn_pmem.partial import Problems
 
-    answer = read_usage(prog)
-    usage = answer.value
+    problems = Problems()
+    usage = problems.take(read_usage(prog))
     notes = [f"pages of {usage.page_size} bytes", *usage.notes]
     if usage.overlap:
         notes.append(
@@ -67,4 +68,4 @@ def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
             f"Original pages 0x{usage.original + usage.overlap:016x}, "
             f"Memory Hole 0x{usage.hole - usage.overlap:016x}"
         )
-    return Answer(list(usage.lines()), notes=notes, problems=answer.problems, json=usage.to_json())
+    return Answer(list(usage.lines()), notes=notes, problems=problems, json=usage.to_json())

@@ -202,7 +202,12 @@ class Incomplete(WalkError):
         super().__init__((lines[0] if lines else "incomplete") + more)
 
 
-@dataclass(frozen=True)
+PRODUCT_CODE = False
+"""True for mypy of this package (``always_true`` in pyproject.toml), which then knows no
+:attr:`Partial.value`: its code must use :meth:`Problems.take`, so that no problem is lost."""
+
+
+@dataclass(frozen=True, repr=False)
 class Partial(Generic[T_co]):
     """
     What was found, and what is missing from it.
@@ -211,10 +216,18 @@ class Partial(Generic[T_co]):
     more that could not be read: a plain loop cannot mistake a part for the whole.
     """
 
-    value: T_co
-    """What was found. Code of this package takes it with :meth:`Problems.take`, which keeps the
-    problems."""
+    _value: T_co
     problems: tuple[Problem, ...] = ()
+
+    if not PRODUCT_CODE:
+
+        @property
+        def value(self) -> T_co:
+            """What was found."""
+            return self._value
+
+    def __repr__(self) -> str:
+        return f"Partial({self._value!r}, problems={self.problems!r})"
 
     @property
     def complete(self) -> bool:
@@ -229,15 +242,15 @@ class Partial(Generic[T_co]):
         """
         if not self.complete:
             raise Incomplete(problem for problem in self.problems if problem.degrades)
-        return self.value
+        return self._value
 
     def __iter__(self) -> Iterator[Any]:
-        yield from cast("Iterable[Any]", self.value)
+        yield from cast("Iterable[Any]", self._value)
         self.whole()
 
     def map(self, function: Callable[[T_co], U]) -> "Partial[U]":
         """The same problems with another value."""
-        return Partial(function(self.value), self.problems)
+        return Partial(function(self._value), self.problems)
 
 
 _MAX_PROBLEMS = 50
@@ -301,7 +314,17 @@ class Problems:
         :param what: What it is part of, for the messages.
         """
         self.extend(partial.problems, what)
-        return partial.value
+        return partial._value
+
+    def find(self, partial: "Partial[T | None]", what: str = "") -> T | None:
+        """
+        What was searched for. Where it was found that is certain, and what could not be read
+        does not matter; otherwise its problems become this answer's.
+
+        :param partial: The result of the search, None if nothing was found.
+        :param what: What it is part of, for the messages.
+        """
+        return partial._value if partial._value is not None else self.take(partial, what)
 
     @contextlib.contextmanager
     def trying(self, what: str) -> Iterator[None]:

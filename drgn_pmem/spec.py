@@ -38,7 +38,7 @@ from drgn_pmem.output.records import Records, Table
 from drgn_pmem.output.table import Field
 from drgn_pmem.output.terminal import layout, paragraph
 from drgn_pmem.output.text import escape, escape_lines
-from drgn_pmem.partial import Cause, Partial, Problem, is_of_dump
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, is_of_dump
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -85,9 +85,10 @@ class Answer:
 
         :param more: Further arguments of :class:`Answer`.
         """
-        value = partial.value
+        problems = Problems()
+        value = problems.take(partial)
         records = value if isinstance(value, (list, tuple)) else [value]
-        return cls(records, problems=partial.problems, **more)
+        return cls(records, problems=problems, **more)
 
     @property
     def whole(self) -> bool:

@@ -211,6 +211,7 @@ def _judge(
 ) -> MemmapEntry:
     entry = entries[index]
     others = [other for i, other in enumerate(entries) if i != index]
+    # not a problem: of an entry whose namespace is not found the verdict says so
     namespace = _namespace_of(entry, Problems().take(namespaces), page_shift)
     name = namespace.dev if namespace else None
 
@@ -252,7 +253,7 @@ def _judge(
 def _start_pad(namespace: Namespace) -> int | None:
     """bytes; None if the dump does not hold it."""
     claim = namespace.claim_object
-    # Where it cannot be read, the namespace has a problem that says so.
+    # not a problem: the namespace has one that says so
     return Problems().attempt(
         "", lambda: int(claim.pfn_sb.start_pad) if claim is not None and claim.pfn_sb else 0
     )

@@ -101,7 +101,8 @@ class Candidates:
         yield Step("types", self._types)
 
     def _found(self, entries: Partial[list[T]]) -> list[T]:
-        """What could be read; commands report what is missing."""
+        """What could be read."""
+        # not a problem: values to complete; commands report what is missing
         return Problems().take(entries)
 
     def learn(self, line: str, answer: Answer) -> None:

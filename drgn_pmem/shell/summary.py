@@ -11,7 +11,7 @@ import drgn
 
 from drgn_pmem.errors import NotFound
 from drgn_pmem.output.text import escape, human_size, plural
-from drgn_pmem.partial import Problems
+from drgn_pmem.partial import Cause, Problems
 from drgn_pmem.session import Target, vmcoreinfo_value
 from drgn_pmem.shell.idle import Step
 
@@ -37,7 +37,8 @@ class Summary:
         self.short_name = escape(os.path.basename(target.name)) or self.name
         self.release = escape(vmcoreinfo_value(prog, "OSRELEASE") or "unknown release")
         self.architecture = prog.platform.arch.name.lower() if prog.platform else "unknown"
-        self.panic = escape(panic_of(prog).value or "")
+        problems = Problems()
+        self.panic = escape(problems.take(panic_of(prog)) or "")
         self.namespaces: int | None = None
         """How many are enabled; None if that is not known yet, or cannot be."""
         self.incomplete = False
@@ -48,6 +49,7 @@ class Summary:
         self.warnings: list[str] = list(target.notes)
         if target.missing:
             self.warnings.append(target.missing.replace("with -s", "with \\symbols FILE"))
+        self.warnings += [str(p) for p in problems if p.cause is not Cause.NO_DEBUG_INFO]
         self.size: int | None = None
         self._read_size()
 

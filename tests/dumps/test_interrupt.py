@@ -9,8 +9,9 @@ import shlex
 import pytest
 
 from drgn_pmem.analysis.findings import pins, poison
-from drgn_pmem.analysis.owners import daxfiles, files as filelist, search as owners
+from drgn_pmem.analysis.owners import daxfiles, files as filelist
 from drgn_pmem.analysis.owners.daxfiles import dax_files_of
+from drgn_pmem.analysis.pages import named
 from drgn_pmem.commands import load_commands
 from drgn_pmem.spec import SPECS, Answer
 
@@ -89,7 +90,7 @@ def test_pages_that_were_looked_at_before_ctrl_c(
 
 def test_owners_that_were_found_before_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     pfns = [hex(p.pfn) for p in answer("pmem-poison").records][:3]
-    monkeypatch.setattr(owners, "owners_of", interrupted_after(owners.owners_of, 2))
+    monkeypatch.setattr(named, "owners_of", interrupted_after(named.owners_of, 2))
     part = answer("pmem-rmap " + " ".join(pfns))
     assert not part.whole
     assert [hex(p.pfn) for p in part.records] == pfns[:2]

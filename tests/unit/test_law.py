@@ -81,6 +81,74 @@ def test_nothing_else_says_that_an_answer_is_incomplete(path: Path) -> None:
     assert not other, f"{path.relative_to(ROOT)}: not a Problems or Partial in lines {other}"
 
 
+def _lost_problems(tree: ast.AST, lines: list[str]) -> Iterator[int]:
+    """Values of a Partial that are taken without its problems: ``Problems().take(...)`` throws them
+    away, ``partial._value`` passes by them. (``partial.value`` does not exist for mypy: see
+    ``PRODUCT_CODE`` in partial.py, and the test below.)"""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute):
+            continue
+        base = node.value
+        fresh = (
+            isinstance(base, ast.Call)
+            and isinstance(base.func, ast.Name)
+            and base.func.id == "Problems"
+        )
+        inside = node.attr == "_value" and not (isinstance(base, ast.Name) and base.id == "self")
+        if (fresh or inside) and not any(
+            REASON in line for line in lines[max(node.lineno - 2, 0) : node.lineno]
+        ):
+            yield node.lineno
+
+
+EVERYWHERE = sorted(
+    path
+    for folder in ("drgn_pmem", "commands")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.name != "partial.py"
+)
+
+
+@pytest.mark.parametrize("path", EVERYWHERE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_value_is_taken_without_its_problems(path: Path) -> None:
+    source = path.read_text()
+    lost = list(_lost_problems(ast.parse(source), source.splitlines()))
+    assert not lost, f"{path.relative_to(ROOT)}: problems are lost in lines {lost}"
+
+
+def test_mypy_knows_no_value_of_a_partial() -> None:
+    """make lint then fails wherever the package reads Partial.value."""
+    (partial,) = (
+        node
+        for node in ast.parse((ROOT / "drgn_pmem/partial.py").read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name == "Partial"
+    )
+    always = {
+        name.id if isinstance(name, ast.Name) else name.name
+        for node in partial.body
+        for name in (node, getattr(node, "target", None))
+        if isinstance(name, (ast.Name, ast.FunctionDef))
+    }
+    assert "value" not in always
+    (hidden,) = (node for node in partial.body if isinstance(node, ast.If))
+    assert ast.unparse(hidden.test) == "not PRODUCT_CODE"
+    assert 'always_true = ["PRODUCT_CODE"]' in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("source", "lost"),
+    [
+        ("x = Problems().take(f())", True),
+        ("x = Problems().attempt('', f)", True),
+        ("x = f()._value", True),
+        ("x = problems.take(f())", False),
+        ("# not a problem: they are taken above\nx = Problems().take(f())", False),
+    ],
+)
+def test_the_rule_sees_lost_problems(source: str, lost: bool) -> None:
+    assert bool(list(_lost_problems(ast.parse(source), source.splitlines()))) is lost
+
+
 @pytest.mark.parametrize(
     ("source", "silent"),
     [

@@ -132,6 +132,15 @@ def test_no_other_error_is_hidden() -> None:
             raise mistake("of ours")
 
 
+def test_what_was_found_is_certain_though_more_could_not_be_read() -> None:
+    partial = Partial([1, 2], (lost(),))
+    problems = Problems()
+    assert problems.find(partial.map(lambda found: found[0])) == 1
+    assert not problems
+    assert problems.find(partial.map(lambda found: None), "number 3") is None
+    assert list(map(str, problems)) == ["number 3: gone"]
+
+
 def test_a_member_that_the_kernel_lacks_is_said() -> None:
     prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
     number = prog.int_type("int", 4, True)

@@ -163,7 +163,7 @@ class _Search:
     def _head(self, pfn: int) -> int:
         """The page that counts the references: the head of a large folio."""
         if pfn not in self.heads:
-            # The report of struct pages says what is missing of them.
+            # not a problem: the report of struct pages says what is missing of them
             page = Problems().take(read_page(self.prog, pfn))
             self.heads[pfn] = pfn if page.head_pfn is None else page.head_pfn
         return self.heads[pfn]

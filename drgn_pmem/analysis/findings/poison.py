@@ -19,11 +19,7 @@ from drgn import Program
 from drgn_pmem.analysis.owners.search import PageOwners, namespaces_of, owners_of
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.states import page_report
-from drgn_pmem.kernel.badblocks import (
-    SECTOR,
-    BadRange,
-    read_bad_ranges,
-)
+from drgn_pmem.kernel.badblocks import SECTOR, BadRange, read_bad_ranges
 from drgn_pmem.kernel.debuginfo import has_variable
 from drgn_pmem.kernel.failurelog import FailureEvent, FailureLine, for_each_failure_line, history_of
 from drgn_pmem.kernel.namespace import Namespace
@@ -138,8 +134,7 @@ class PoisonedPage(Record):
         if owners:
             return ", ".join(str(o.name or f"inode {o.inode}") for o in owners)
         if self.place is Place.DATA:
-            lacking = any(problem.degrades for problem in self.owners.problems)
-            return "data" if lacking else "data that no DAX file in memory has"
+            return "data that no DAX file in memory has" if self.owners.unowned else "data"
         return self.place.value
 
     @property

@@ -14,7 +14,6 @@ from drgn_pmem.kernel.daxentry import DaxEntry
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.rmap import Mapping, Proof
 from drgn_pmem.kernel.tasks import OpenFile
-from drgn_pmem.partial import Problem
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("Owner", "PageOwners")
@@ -70,9 +69,10 @@ class PageOwners(Record):
     shared: bool | None
     """Belongs to several files (reflink): as the struct page marks it, or as i_pages prove it."""
     owners: tuple[Owner, ...]
+    unowned: bool | None
+    """Whether no DAX file or device that is in memory has the page; None if that is not known."""
     notes: tuple[str, ...]
-    problems: tuple[Problem, ...]
-    """Which of the answer's problems concern this page, in answers about several."""
+    """What the answer rests on, and what it lacks: the problems of the answer in words."""
     page_shift: int
     query: str | None = None
     """What the user typed."""
@@ -119,6 +119,6 @@ class PageOwners(Record):
             "pinned": page.pinned if trusted else None,
             "shared": self.shared,
             "owners": [o.to_json() for o in self.owners],
-            "notes": [*self.notes, *map(str, self.problems)],
+            "notes": list(self.notes),
             "query": self.query,
         }

@@ -74,8 +74,8 @@ class _Question:
             page=self.page,
             shared=shared,
             owners=owners,
-            notes=tuple(dict.fromkeys(self.notes)),
-            problems=tuple(self.problems),
+            unowned=None if not owners and self.problems else not owners,
+            notes=tuple(dict.fromkeys((*self.notes, *map(str, self.problems)))),
             page_shift=self.page_shift,
         )
         return self.problems.partial(record)
@@ -85,9 +85,11 @@ class _Question:
         partial = namespaces_of(self.prog)
         # One that is found is certain; problems of others matter only where none is, or not all of
         # it is known.
-        found = next((n for n in partial.value if physical in n.range), None)
+        at = partial.map(lambda found: next((n for n in found if physical in n.range), None))
+        what = "namespace of the page"
+        found = self.problems.find(at, what)
         if found is None or found.data_offset is None or not (found.blockdev or found.chardev):
-            self.problems.take(partial, "namespace of the page")
+            self.problems.take(partial, what)
         return found
 
     @property
@@ -160,11 +162,10 @@ class _Question:
         disk = super_.disks[0]
         if super_.disk != disk:
             return None  # a realtime or log device: the file system's sectors are of another disk
-        sector = partial.value.get(disk)
+        what = f"sector on {disk}"
+        sector = self.problems.find(partial.map(lambda sectors: sectors.get(disk)), what)
         if sector is not None:
             return sector - super_.start_sector
-        what = f"sector on {disk}"
-        self.problems.take(partial, what)
         if partial.complete:
             why = (
                 f"its place on {namespace.blockdev} follows from no linear target of device mapper"
@@ -199,8 +200,8 @@ class _Question:
 
     def _of_claim(self, mapping: int, index: int | None, others: bool) -> Iterator[Owner]:
         """What the struct page alone claims."""
-        partial = dax_files_of(self.prog)  # its problems are taken already
-        file = partial.value.by_mapping(mapping)
+        partial = dax_files_of(self.prog)
+        file = self.problems.take(partial, "there may be more owners").by_mapping(mapping)
         if file is None:
             what = self.problems.take(describe_mapping(self.prog, mapping))
             known = "which belongs to no DAX file" if partial.complete else "whose file is unknown"

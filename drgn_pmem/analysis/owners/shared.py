@@ -35,11 +35,13 @@ def shared_of(prog: Program, page: PageState) -> Partial[bool | None]:
         return problems.partial(None)
     if page.trusted and (page.shared or page.type != FS_DAX):
         return problems.partial(page.shared)
-    partial = dax_files_of(prog)
-    files = len(list(itertools.islice(partial.value.owners(page.pfn), 2)))
-    if files > 1:
+    partial = dax_files_of(prog).map(
+        lambda files: list(itertools.islice(files.owners(page.pfn), 2))
+    )
+    more = "there may be more owners"
+    if problems.find(partial.map(lambda owners: owners if len(owners) > 1 else None), more):
         return problems.partial(True)
-    problems.take(partial, "there may be more owners")
+    files = problems.take(partial, more)
     is_counted = page.trusted and page.shared is not None
     return problems.partial(False if partial.complete and (files or is_counted) else None)
 
@@ -52,15 +54,18 @@ def describe_mapping(prog: Program, mapping: "Object | int") -> Partial[str]:
     """
     problems = Problems()
     mapping = address_of(mapping)
-    files, chars = dax_files_of(prog), dax_chars_of(prog)
-    file = files.value.by_mapping(mapping)
+    searched = Problems()
+    file = searched.find(dax_files_of(prog).map(lambda files: files.by_mapping(mapping)))
     if file is not None:
         return problems.partial(file.text(problems))
-    char = next((char for char in chars.value if char.inode.mapping == mapping), None)
-    problems.take(chars)
+    char = searched.find(
+        dax_chars_of(prog).map(
+            lambda chars: next((char for char in chars if char.inode.mapping == mapping), None)
+        )
+    )
     if char is not None:
         return problems.partial(char.paths[0])
-    problems.take(files)
+    problems.extend(searched)
     text = f"address space {mapping:#x}"
     with problems.trying(text):
         inode = host_of_mapping(prog, mapping)

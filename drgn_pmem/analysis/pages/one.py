@@ -7,27 +7,21 @@ One page
 A page with the namespace it belongs to, the offset in it, and the owner that its struct page names.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from drgn import Program
 
 from drgn_pmem.analysis.owners.shared import describe_mapping, shared_of
-from drgn_pmem.analysis.pages.words import resolve_page
 from drgn_pmem.dumpfile import State
-from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.namespace import namespace_of_pfn
 from drgn_pmem.kernel.page import pages_pgmap, read_page
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.paths import paths_of_inode
 from drgn_pmem.kernel.ramuse import RamPage, ram_use_of
-from drgn_pmem.partial import Incomplete, Partial, Problem, Problems
+from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.record import Record
 
-__all__ = ("OnePage", "named_pages", "one_page")
-
-_MOST = 4
+__all__ = ("OnePage", "one_page")
 """Problems of one kind that are named each."""
 
 
@@ -138,44 +132,3 @@ def _owner_of_ram(prog: Program, ram: RamPage, problems: Problems) -> str | None
         return None
     names = problems.take(paths_of_inode(prog, ram.inode))
     return f"{names.name} (ino {ram.inode.ino})" if names.name else f"inode {ram.inode.ino}"
-
-
-def named_pages(prog: Program, words: Iterable[str]) -> Partial[list[OnePage]]:
-    """
-    The pages that a user named.
-
-    :param words: see :func:`~drgn_pmem.analysis.pages.words.resolve_page`; one that names no page
-        is a problem of the answer, and an error if it is the only one.
-    :raises UsageError: if no page is named at all
-    :raises MissingDebugInfo: if the layout of struct page is not known at all
-    """
-    todo = list(words)
-    if not todo:
-        raise UsageError("no page given")
-    problems = Problems()
-    pages = []
-    for word in todo:
-        try:
-            where = problems.take(resolve_page(prog, word))
-        except (UsageError, NotFound, Incomplete) as error:
-            if len(todo) == 1:
-                raise
-            problems.add(error)
-            continue
-        page = problems.take(one_page(prog, where.pfn, word))
-        notes = (where.note, *page.notes) if where.note else page.notes
-        pages.append(replace(page, notes=notes))
-    return Partial(pages, tuple(_few(problems)))
-
-
-def _few(problems: Iterable[Problem]) -> Iterator[Problem]:
-    """Of many problems of one kind, the first and how many more: thousands of pages may be
-    named."""
-    kinds: dict[object, list[Problem]] = {}
-    for problem in problems:
-        kinds.setdefault((problem.cause, problem.state, problem.module), []).append(problem)
-    for same in kinds.values():
-        yield from same[:_MOST]
-        if len(same) > _MOST:
-            more = len(same) - _MOST
-            yield replace(same[0], what="", why=f"{more} more pages or sources: {same[0].why}")

@@ -145,21 +145,22 @@ def page_report(
         ) -> "Mask":
             return describer.mask(runs, chosen, wanted)
 
-        partial = None
+        partial = kept = None
         if not ranges or chosen.busy or chosen.hwpoison or chosen.owner is not None:
             partial = _usual_scan(prog, pgmap, describer, known, count)
+            kept = problems.take(partial, title)
             if chosen.owner is not None:
-                wanted = owners.matching(partial.value.groups)
-        if ranges and (partial is None or not _interrupted(partial)):
-            kept = None if partial is None else partial.value
-            if kept is None or not (chosen.busy or chosen.hwpoison) or kept.dropped:
-                partial = scan_pages(
-                    prog,
-                    scan_ranges([pgmap]),
-                    where=functools.partial(where, wanted=wanted),
-                    keep=keep,
-                    progress=count,
-                )
+                wanted = owners.matching(kept.groups)
+        interrupted = partial is not None and _interrupted(partial)
+        has_ranges = kept is not None and (chosen.busy or chosen.hwpoison) and not kept.dropped
+        if ranges and not interrupted and not has_ranges:
+            partial = scan_pages(
+                prog,
+                scan_ranges([pgmap]),
+                where=functools.partial(where, wanted=wanted),
+                keep=keep,
+                progress=count,
+            )
         assert partial is not None
         scan = problems.take(partial, title)
         here = scan.groups[describer.mask(scan.groups, chosen, wanted)]
@@ -205,7 +206,8 @@ def _usual_scan(
     key = pgmap.address, known.tobytes()
     partial = scans.get(key)
     if partial is not None:
-        progress(partial.value.pages, partial.value.total)
+        total = sum(end - start for start, end, _ in scan_ranges([pgmap]))
+        progress(total, total)
         return partial
     partial = scan_some(prog, scan_ranges([pgmap]), where=where, keep=_KEPT, progress=progress)
     # A live kernel goes on.

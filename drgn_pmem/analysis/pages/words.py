@@ -204,7 +204,8 @@ def _refuse_no_memory(prog: Program, text: str, physical: int) -> None:
 
 def _what_is(prog: Program, physical: int) -> str:
     """What iomem has at an address that is not memory: the innermost resource."""
-    resources = Problems().take(for_each_iomem(prog))  # the caller has its problems
+    # not a problem: the caller has taken those of iomem
+    resources = Problems().take(for_each_iomem(prog))
     found = [r for r in resources if physical in r.range]
     return f'"{max(found, key=lambda r: r.depth).name}"' if found else "nothing"
 
