@@ -76,8 +76,8 @@ _DIFFERENCE_FIELDS = (
         ("elfcorehdr --write /tmp/elfcorehdr", "write the rebuilt header, for readelf -lW"),
     ),
     code=(
-        "from drgn_pmem import crash_headers\n\n"
-        "answer = crash_headers(prog)\n"
+        "from drgn_pmem import read_crash_headers\n\n"
+        "answer = read_crash_headers(prog)\n"
         "headers = answer.value\n"
         "for header in (headers.found, headers.rebuilt, headers.implied):\n"
         "    for phdr in header.phdrs if header is not None else ():\n"
@@ -87,10 +87,10 @@ _DIFFERENCE_FIELDS = (
     ),
 )
 def elfcorehdr(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.headers.compare import crash_headers
+    from drgn_pmem.analysis.headers.compare import read_crash_headers
 
     problems = Problems()
-    headers = problems.take(crash_headers(prog))
+    headers = problems.take(read_crash_headers(prog))
     notes = _notes(headers)
     if args.write is not None:
         notes.append(_write(prog, headers, args.write, problems))

@@ -80,14 +80,14 @@ def _value(field: FadumpField, value: object) -> object:
     ),
     code=lambda args: (
         (
-            "from drgn_pmem import crashed_stack\n\n"
-            "cpu, frames = crashed_stack(prog)\n"
+            "from drgn_pmem import read_crashed_stack\n\n"
+            "cpu, frames = read_crashed_stack(prog)\n"
             "print('CPU', cpu, *frames, sep='\\n')"
         )
         if args.stack
         else (
-            "from drgn_pmem import examine_fadump\n\n"
-            "answer = examine_fadump(prog)\n"
+            "from drgn_pmem import read_fadump\n\n"
+            "answer = read_fadump(prog)\n"
             "fadump = answer.value\n"
             "print(fadump.state, fadump.verdict)\n"
             "for field in fadump.fields:\n    print(field)\n"
@@ -98,10 +98,10 @@ def _value(field: FadumpField, value: object) -> object:
 def fadump(prog: Program, args: argparse.Namespace) -> Answer:
     if args.stack:
         return _stack(prog)
-    from drgn_pmem.analysis.fadump.examine import examine_fadump
+    from drgn_pmem.analysis.fadump.examine import read_fadump
 
     problems = Problems()
-    found = problems.take(examine_fadump(prog))
+    found = problems.take(read_fadump(prog))
     sections: list[_Section] = [
         (f"Crash info header {found.header.layout}, {found.source.value}:", found.fields, _FIELDS),
         ("", found.boot_regions, _REGION_FIELDS),
@@ -139,10 +139,10 @@ def _text(args: argparse.Namespace, found: Fadump, sections: list[_Section]) -> 
 
 
 def _stack(prog: Program) -> Answer:
-    from drgn_pmem.analysis.fadump.stack import crashed_stack
+    from drgn_pmem.analysis.fadump.stack import read_crashed_stack
 
     problems = Problems()
-    cpu, frames = problems.take(crashed_stack(prog))
+    cpu, frames = problems.take(read_crashed_stack(prog))
     return Answer(
         frames,
         problems=problems,

@@ -14,9 +14,9 @@ from drgn_pmem.spec import Answer, Argument, command
 
 def _code(args: argparse.Namespace) -> str:
     return (
-        "from drgn_pmem import one_page, parse_page\n\n"
+        "from drgn_pmem import read_pmem_page, parse_page\n\n"
         f"for text in {args.page!r}:\n"
-        "    answer = one_page(prog, parse_page(prog, text))\n"
+        "    answer = read_pmem_page(prog, parse_page(prog, text))\n"
         "    page, state = answer.value, answer.value.state\n"
         "    print(hex(state.pfn), page.namespace, state.state.value, state.reason,\n"
         "          state.flag_names, state.refcount, state.pins, page.owner, state.index)\n"

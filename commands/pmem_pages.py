@@ -61,8 +61,8 @@ def _code(args: argparse.Namespace) -> str:
     masks = "".join(
         f", {name}={function}({'prog, ' if name == 'flags' else ''}{value!r})"
         for name, function, value in (
-            ("flags", "flags_mask", args.flags),
-            ("refcount", "refcount_range", args.refcount),
+            ("flags", "parse_flags", args.flags),
+            ("refcount", "parse_refcount", args.refcount),
         )
         if value
     )
@@ -74,8 +74,9 @@ def _code(args: argparse.Namespace) -> str:
         else "entry.namespace, entry.status, entry.pages, entry.refcount, entry.owner"
     )
     return (
-        "from drgn_pmem import Filter, flags_mask, page_report, refcount_range\n\n"
-        f"answer = page_report(prog, {args.namespace!r}, Filter({filters}), ranges={args.ranges})\n"
+        "from drgn_pmem import Filter, parse_flags, parse_refcount, read_page_report\n\n"
+        f"chosen = Filter({filters})\n"
+        f"answer = read_page_report(prog, {args.namespace!r}, chosen, ranges={args.ranges})\n"
         f"for entry in answer.value.{what}:\n"
         f"    print({shown})\n"
         "print(*answer.problems)  # what the dump does not hold\n"
@@ -128,13 +129,13 @@ def _code(args: argparse.Namespace) -> str:
     modules={"dax": "owners of the pages of character devices"},
 )  # fmt: skip
 def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
-    from drgn_pmem.analysis.pages.states import page_report
+    from drgn_pmem.analysis.pages.states import read_page_report
     from drgn_pmem.output.progress import progress
     from drgn_pmem.partial import Problems
 
     problems = Problems()
     with progress("struct pages") as report:
-        partial = page_report(
+        partial = read_page_report(
             prog, args.namespace, _filter(prog, args), ranges=args.ranges, progress=report
         )
     found = problems.take(partial)
@@ -147,11 +148,11 @@ def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
 
 
 def _filter(prog: Program, args: argparse.Namespace) -> "Filter":
-    from drgn_pmem.analysis.pages.filter import Filter, flags_mask, refcount_range
+    from drgn_pmem.analysis.pages.filter import Filter, parse_flags, parse_refcount
 
     return Filter(
-        flags=flags_mask(prog, args.flags) if args.flags else 0,
-        refcount=refcount_range(args.refcount) if args.refcount else None,
+        flags=parse_flags(prog, args.flags) if args.flags else 0,
+        refcount=parse_refcount(args.refcount) if args.refcount else None,
         owner=args.owner,
         busy=args.busy,
         hwpoison=args.hwpoison,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from drgn_pmem.analysis.findings.crash import Crash
 
-__all__ = ("ReportSection", "read_report")
+__all__ = ("ReportSection", "for_each_report_section")
 
 _CONTENTS = (
     ("pmem-list -BDRNXi", None),
@@ -105,7 +105,7 @@ class ReportSection:
         }
 
 
-def read_report(prog: Program) -> Iterator[ReportSection]:
+def for_each_report_section(prog: Program) -> Iterator[ReportSection]:
     """Ask one command after the other. Ctrl-C ends it: what was found so far is kept, and the
     remaining sections are marked."""
     interrupted = False
@@ -145,7 +145,8 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
     long_description=(
         "The answers of the other commands about this dump, one after the other, with a summary\n"
         "at the start: for a ticket or an overview. A file is written as a whole\n"
-        "or not at all. Ctrl-C ends the report; what was found so far is kept and marked."
+        "or not at all. Ctrl-C ends the report; what was found so far is kept and marked.\n"
+        "Stacks are not in it: %crash bt shows one, read_backtraces() in Python those of all CPUs."
     ),
     arguments=(
         Argument("-o", "--output", kind="file", metavar="FILE",
@@ -160,8 +161,8 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
         ("pmem-report --json", "what every command prints with --json, and its notes"),
     ),
     code=(
-        "from drgn_pmem import read_report\n\n"
-        "for section in read_report(prog):\n"
+        "from drgn_pmem import for_each_report_section\n\n"
+        "for section in for_each_report_section(prog):\n"
         "    print(section.line, section.state, section.found, section.notes)\n"
         "    # section.answer.records: what the command returns\n"
     ),
@@ -174,7 +175,7 @@ def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
     kind = _kind(args)
     problems = Problems()
     crash = problems.take(read_crash(prog))
-    sections = list(read_report(prog))
+    sections = list(for_each_report_section(prog))
     value = text = None
     if kind == "json":
         value = {

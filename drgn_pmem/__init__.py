@@ -33,6 +33,7 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "kernel.devm_memmap": ("for_each_memmap_entry",),
         "analysis.inventory.listing": ("Selection", "read_inventory"),
         "analysis.inventory.infoblocks": ("read_infoblocks",),
+        "analysis.inventory.media": ("read_media",),
     },
     "What the dump holds of it": {
         "dumpfile": ("coverage_of", "dump_of"),
@@ -44,9 +45,9 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "Pages, files and processes": {
         "kernel.page": ("read_page",),
         "analysis.pages.words": ("parse_page", "resolve_page"),
-        "analysis.pages.one": ("one_page",),
-        "analysis.pages.filter": ("Filter", "flags_mask", "refcount_range"),
-        "analysis.pages.states": ("page_report",),
+        "analysis.pages.one": ("read_pmem_page",),
+        "analysis.pages.filter": ("Filter", "parse_flags", "parse_refcount"),
+        "analysis.pages.states": ("read_page_report",),
         "analysis.pages.scan": ("scan_pages",),
         "analysis.owners.search": ("owners_of",),
         "analysis.owners.files": ("list_files", "pages_of_file"),
@@ -56,10 +57,10 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "analysis.findings.backtraces": ("read_backtraces",),
         "analysis.findings.poison": ("find_poison",),
         "analysis.findings.pins": ("find_pins",),
-        "analysis.headers.compare": ("crash_headers",),
-        "analysis.fadump.examine": ("examine_fadump",),
-        "analysis.fadump.stack": ("crashed_stack",),
-        "commands.pmem_report": ("read_report",),
+        "analysis.headers.compare": ("read_crash_headers",),
+        "analysis.fadump.examine": ("read_fadump",),
+        "analysis.fadump.stack": ("read_crashed_stack",),
+        "commands.pmem_report": ("for_each_report_section",),
     },
     "What an answer may lack": {
         "partial": (

@@ -26,18 +26,13 @@ from drgn_pmem.kernel.device import (
     uuid_text,
 )
 from drgn_pmem.kernel.outline import NamespaceOutline, for_each_outline
+from drgn_pmem.kernel.page_layout import pfn_of
 from drgn_pmem.kernel.pgmap import Pgmap
 from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = (
-    "NIL_UUID",
-    "Namespace",
-    "for_each_namespace",
-    "namespace_of_pfn",
-    "pgmap_of",
-)
+__all__ = ("NIL_UUID", "Namespace", "for_each_namespace", "namespace_of_pfn", "pgmap_of")
 
 T = TypeVar("T")
 
@@ -326,13 +321,15 @@ def _claim_class(ndns: Object) -> str | None:
     return None
 
 
-def namespace_of_pfn(prog: Program, pfn: int) -> Partial[Namespace | None]:
+def namespace_of_pfn(prog: Program, page: "Object | int") -> Partial[Namespace | None]:
     """
     The namespace that a page is in, metadata included. None if it lies in none of those that
     could be read: in none at all if that is complete.
+
+    :param page: PFN, or ``struct page *``.
     """
     problems = Problems()
-    address = pfn << prog["PAGE_SHIFT"].value_()
+    address = pfn_of(prog, page) << prog["PAGE_SHIFT"].value_()
     for partial in problems.take(_each_namespace(prog)):
         own = Problems()
         namespace = own.take(partial)

@@ -18,7 +18,7 @@ from drgn.helpers.linux.mm import decode_page_flags_value
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_type, has_variable
-from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout
+from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout, pfn_of
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.pagetable import read_saved, translate
 from drgn_pmem.kernel.pgmap import FS_DAX, Pgmap, for_each_pgmap
@@ -95,15 +95,15 @@ def flag_names(prog: Program, flags: int) -> tuple[str, ...]:
     return tuple(name for name in text.split("|") if name.startswith("PG_"))
 
 
-def read_page(prog: Program, pfn: int) -> Partial[PageState]:
+def read_page(prog: Program, page: "Object | int") -> Partial[PageState]:
     """
     Decode the struct page of a PFN. Never guesses: if its bytes are not in the dump, ``state``
     and ``reason`` of the record say so, and so does a problem.
 
-    :param pfn: PFN
+    :param page: PFN, or ``struct page *``.
     :raises MissingDebugInfo: if the layout of struct page is not known at all
     """
-    return _Reader(prog, pfn).read()
+    return _Reader(prog, pfn_of(prog, page)).read()
 
 
 class _Reader:

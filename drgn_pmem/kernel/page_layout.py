@@ -24,17 +24,18 @@ before 6.15 (``MAPPING``)      ``struct folio`` without   ``mapping == 1``  inde
 
 import enum
 
-from drgn import Program, Type
+from drgn import Object, Program, Type, TypeKind
 
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
-from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.errors import MissingDebugInfo, UsageError
 from drgn_pmem.kernel.kmod import symbol_address
+from drgn_pmem.kernel.memory import address_of
 from drgn_pmem.kernel.mmu import is_little_endian
 from drgn_pmem.kernel.pagetable import read_saved
 from drgn_pmem.partial import Problems
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("DaxGeneration", "PageLayout", "page_layout")
+__all__ = ("DaxGeneration", "PageLayout", "page_layout", "pfn_of")
 
 _MAX_ROOTS = 1 << 17
 
@@ -93,6 +94,24 @@ class PageLayout(Record):
         """PFN of a struct page by its virtual address; None if it cannot be one."""
         index, rest = divmod(address - self.vmemmap, self.size)
         return index if rest == 0 and 0 <= index < 1 << (64 - self.page_shift) else None
+
+
+def pfn_of(prog: Program, page: "Object | int") -> int:
+    """
+    PFN of a page.
+
+    :param page: PFN, as an int or an integer object, ``struct page *`` or ``struct page``.
+    :raises UsageError: for the address of anything else
+    """
+    if not isinstance(page, Object):
+        return page
+    if page.type_.unaliased_kind() == TypeKind.INT:
+        return int(page)
+    address = address_of(page)
+    pfn = page_layout(prog).pfn(address)
+    if pfn is None:
+        raise UsageError(f"{address:#x} is not the address of a struct page")
+    return pfn
 
 
 def page_layout(prog: Program) -> PageLayout:

@@ -22,6 +22,7 @@ from drgn_pmem.kernel.debuginfo import (
     optional_member,
 )
 from drgn_pmem.kernel.mmu import physical_range
+from drgn_pmem.kernel.page_layout import pfn_of
 from drgn_pmem.kernel.xarray import for_each_xarray_entry
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
@@ -244,12 +245,13 @@ def for_each_pgmap(prog: Program) -> Partial[list[Pgmap]]:
     return problems.partial(found)
 
 
-def find_pgmap(prog: Program, pfn: int) -> Pgmap | None:
+def find_pgmap(prog: Program, page: "Object | int") -> Pgmap | None:
     """
     The page map that a page belongs to; None if it is not a ZONE_DEVICE page.
 
+    :param page: PFN, or ``struct page *``.
     :raises FaultError: if the dump does not hold it
     :raises MissingDebugInfo: without debug info of vmlinux
     """
-    entry = xa_load(_root(prog), pfn)
+    entry = xa_load(_root(prog), pfn_of(prog, page))
     return read_pgmap(cast("struct dev_pagemap *", entry)) if entry else None

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import drgn_pmem
-from drgn_pmem.analysis.headers.compare import CrashHeaders, crash_headers
+from drgn_pmem.analysis.headers.compare import CrashHeaders, read_crash_headers
 from drgn_pmem.analysis.headers.differences import DifferenceCause, explain
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import PmemError
@@ -33,7 +33,7 @@ def headers(case: Case) -> CrashHeaders:
     """The crash headers of a case, computed once."""
     key = str(case)
     if key not in _CACHE:
-        _CACHE[key] = crash_headers(case.prog).value
+        _CACHE[key] = read_crash_headers(case.prog).value
     return _CACHE[key]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import drgn_pmem
 from drgn_pmem.analysis.fadump import elf, notes
-from drgn_pmem.analysis.fadump.examine import Fadump, examine_fadump, scan_for_headers
+from drgn_pmem.analysis.fadump.examine import Fadump, read_fadump, scan_for_headers
 from drgn_pmem.analysis.fadump.header import FadumpSource
 from drgn_pmem.analysis.fadump.notes import crashing_registers
 from drgn_pmem.errors import PmemError
@@ -44,7 +44,7 @@ def examined(case: Case) -> Fadump:
     """What fadump says of a case, computed once."""
     key = str(case)
     if key not in _CACHE:
-        _CACHE[key] = examine_fadump(case.prog).value
+        _CACHE[key] = read_fadump(case.prog).value
     return _CACHE[key]
 
 
@@ -246,7 +246,7 @@ def test_text_draws_the_reserve_area(fadump: Case) -> None:
 def test_scan_finds_the_header_without_debug_info(registered: Case) -> None:
     """By its magic, in all memory that the dump holds."""
     prog = drgn_pmem.open(registered.dump)
-    found = examine_fadump(prog).value
+    found = read_fadump(prog).value
     conf = examined(registered).conf
     assert conf is not None
     assert found.address == conf.fadumphdr_addr
@@ -301,7 +301,7 @@ def test_damage_gets_the_verdict_of_the_new_kernel(change: Any, reason: str) -> 
     data = bytearray(read_physical(prog, address, fadump_layout(prog).size))
     change(data)
     poke(prog, address, bytes(data))
-    found = examine_fadump(prog).value
+    found = read_fadump(prog).value
     assert not found.verdict.compatible
     assert found.verdict.reason.value == reason
     assert run_json(prog, "fadump")["verdict"] == found.verdict.words
@@ -323,7 +323,7 @@ def test_damage_that_the_kernel_takes_is_named(change: Any, words: str) -> None:
     data = bytearray(read_physical(prog, address, fadump_layout(prog).size))
     change(data)
     poke(prog, address, bytes(data))
-    found = examine_fadump(prog).value
+    found = read_fadump(prog).value
     assert found.verdict.compatible
     assert any(problem.startswith(words) for problem in found.wrong)
 
@@ -345,7 +345,7 @@ def test_damage_gets_the_verdict_of_the_old_kernel(
     data = bytearray(read_physical(prog, address, fadump_layout(prog).size))
     change(data)
     poke(prog, address, bytes(data))
-    found = examine_fadump(prog).value
+    found = read_fadump(prog).value
     assert (found.verdict.compatible, found.verdict.reason.value) == (compatible, reason)
 
 
@@ -368,7 +368,7 @@ def test_damage_of_the_kernels_own_record_is_named(member: str, value: int, word
         return struct.pack("<Q", value)[offset : offset + count]
 
     prog.add_memory_segment(place, 8, read, False)
-    assert any(words in problem for problem in examine_fadump(prog).value.wrong)
+    assert any(words in problem for problem in read_fadump(prog).value.wrong)
 
 
 def not_saved(prog: Program, address: int, size: int) -> None:
@@ -386,14 +386,14 @@ def test_header_of_another_kernel_is_not_reconstructed_from_the_capture_kernel()
     prog = reopened(case)
     not_saved(prog, fw_dump(prog).fadumphdr_addr, fadump_layout(prog).size)
     with pytest.raises(NotSaved, match="the dump is of the capture kernel"):
-        examine_fadump(prog)
+        read_fadump(prog)
 
 
 def test_damaged_header_of_another_kernel_leaves_its_fields_unknown() -> None:
     (case, *_) = [case for case in FADUMP if case.format == "qemu-capture"]
     prog = reopened(case)
     poke(prog, fw_dump(prog).fadumphdr_addr, b"damaged!" * (fadump_layout(prog).size // 8))
-    partial = examine_fadump(prog)
+    partial = read_fadump(prog)
     assert not partial.complete
     found = partial.value
     known = {field.name for field in found.fields if field.value is not None}
@@ -406,7 +406,7 @@ def test_damaged_header_of_another_kernel_leaves_its_fields_unknown() -> None:
 def test_reconstructed_header_has_the_fields_of_the_one_in_memory(case: Case) -> None:
     prog = reopened(case)
     not_saved(prog, fw_dump(prog).fadumphdr_addr, fadump_layout(prog).size)
-    partial = examine_fadump(prog)
+    partial = read_fadump(prog)
     assert not partial.complete
     assert partial.value.source is FadumpSource.RECONSTRUCTED
     mine = {field.name: field.value for field in partial.value.fields}
@@ -420,7 +420,7 @@ def test_absurd_region_count_is_one_clear_error() -> None:
     assert place is not None
     prog.add_memory_segment(place, 8, lambda a, n, o, p: (b"\xff" * 8)[o : o + n], False)
     with pytest.raises(PmemError, match="more boot regions than fit"):
-        examine_fadump(prog)
+        read_fadump(prog)
 
 
 def test_ten_thousand_mutations_are_answered_or_refused(registered: Case) -> None:
@@ -444,7 +444,7 @@ def test_ten_thousand_mutations_are_answered_or_refused(registered: Case) -> Non
             current[generator.randrange(0x28)] = generator.randrange(256)
         start = time.process_time()
         try:
-            examine_fadump(prog).value.to_json()
+            read_fadump(prog).value.to_json()
             answered += 1
         except PmemError as error:
             messages.add(str(error))
@@ -549,6 +549,6 @@ def test_memblock_that_cannot_be_read_leaves_the_elfcorehdr_unknown(
 ) -> None:
     problem = Problem(cause=Cause.NOT_SAVED, why="left out", what="memblock.memory")
     monkeypatch.setattr(elf, "for_each_mem_range", lambda prog: Partial([], (problem,)))
-    answer = examine_fadump(registered.prog)
+    answer = read_fadump(registered.prog)
     assert answer.value.elf is None
     assert not answer.complete

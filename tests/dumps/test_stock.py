@@ -11,9 +11,11 @@ from pathlib import Path
 import subprocess
 import sys
 
+import drgn
 import pytest
 
 import drgn_pmem
+from drgn_pmem.kernel.page_layout import page_layout
 from tests.samples import CASES, Case, open_crash
 
 FORMATS = ("elf", "raw", "zlib", "lzo", "zstd", "snappy")
@@ -64,18 +66,30 @@ ARGUMENTS = {
     "namespace_of_pfn": (0x144E00,),
     "find_pgmap": (0x144E00,),
     "read_page": (0x144E00,),
-    "one_page": (0x144E00,),
+    "read_pmem_page": (0x144E00,),
     "owners_of": (0x144E00,),
     "pages_of_file": ("/mnt/ext4/file",),
     "parse_page": ("0x144e00",),
     "resolve_page": ("pmem0:0",),
 }
 READ_NO_MEMORY = {
-    "open", "coverage_of", "dump_of", "flags_mask", "refcount_range", "crashed_stack",
-    "examine_fadump",  # POWER only
+    "open", "coverage_of", "dump_of", "parse_flags", "parse_refcount", "read_crashed_stack",
+    "read_fadump",  # POWER only
     "scan_pages",  # takes what others found
     "parse_page",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["namespace_of_pfn", "find_pgmap", "read_page", "read_pmem_page", "owners_of"]
+)
+def test_public_functions_take_a_struct_page_or_its_pfn(name: str) -> None:
+    prog = open_crash(FIRST, FIRST.dump("elf"))
+    page = drgn.Object(prog, "struct page *", page_layout(prog).address(0x144E00))
+    function = getattr(drgn_pmem, name)
+    by_pfn = function(prog, 0x144E00)
+    assert function(prog, page) == by_pfn
+    assert function(prog, drgn.Object(prog, "unsigned long", 0x144E00)) == by_pfn
 
 
 def test_every_public_function_guards_what_it_reads() -> None:

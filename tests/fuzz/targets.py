@@ -220,14 +220,14 @@ def _delta_seeds() -> Iterator[bytes]:
 def _run_words(data: bytes) -> None:
     """A command line, as it is typed: parsed, not run."""
     from drgn_pmem.analysis.owners.files import split_offset
-    from drgn_pmem.analysis.pages.filter import refcount_range
+    from drgn_pmem.analysis.pages.filter import parse_refcount
     from drgn_pmem.commands import load_commands
     from drgn_pmem.shell.words import words_before
     from drgn_pmem.spec import parse_arguments
 
     text = data.decode("utf-8", "surrogateescape")
     words = list(words_before(text))
-    _each(lambda _: refcount_range(text), lambda _: split_offset(text))(data)
+    _each(lambda _: parse_refcount(text), lambda _: split_offset(text))(data)
     commands = load_commands()
     with contextlib.suppress(PmemError), contextlib.redirect_stdout(io.StringIO()):
         parse_arguments(commands[len(data) % len(commands)], words[:8])

@@ -49,7 +49,7 @@ from drgn_pmem.kernel.physical import read_physical
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("Fadump", "examine_fadump", "scan_for_headers")
+__all__ = ("Fadump", "read_fadump", "scan_for_headers")
 
 
 class Fadump(Record):
@@ -95,7 +95,7 @@ class Fadump(Record):
         }
 
 
-def examine_fadump(prog: Program) -> Partial[Fadump]:
+def read_fadump(prog: Program) -> Partial[Fadump]:
     """
     Examine the firmware-assisted dump that was saved, or that the kernel in the dump prepared.
 

@@ -17,7 +17,7 @@ from drgn_pmem.kernel.debuginfo import find_type
 from drgn_pmem.kernel.fadump import fadump_layout, fw_dump
 from drgn_pmem.partial import NotSaved, Partial, Problems
 
-__all__ = ("crashed_stack", "parsed_registers")
+__all__ = ("parsed_registers", "read_crashed_stack")
 
 
 def parsed_registers(prog: Program, header: FadumpHeader) -> Object | None:
@@ -27,7 +27,7 @@ def parsed_registers(prog: Program, header: FadumpHeader) -> Object | None:
     return Object.from_bytes_(prog, find_type(prog, "struct pt_regs", "vmlinux"), header.regs)
 
 
-def crashed_stack(prog: Program) -> Partial[tuple[int, list[str]]]:
+def read_crashed_stack(prog: Program) -> Partial[tuple[int, list[str]]]:
     """
     The stack of the thread that crashed, from the header if the dump holds it, else from the
     PRSTATUS note.

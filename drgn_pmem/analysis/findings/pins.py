@@ -19,7 +19,7 @@ from drgn_pmem.analysis.findings.stacks import Lead, StackFinding, search_stacks
 from drgn_pmem.analysis.owners.daxfiles import dax_files_of
 from drgn_pmem.analysis.owners.search import PageOwners, owners_of
 from drgn_pmem.analysis.pages.filter import Filter
-from drgn_pmem.analysis.pages.states import page_report
+from drgn_pmem.analysis.pages.states import read_page_report
 from drgn_pmem.kernel.holders import Hold, PinningDevice, for_each_held, for_each_pinning_device
 from drgn_pmem.kernel.page import read_page
 from drgn_pmem.kernel.pgmap import for_each_pgmap
@@ -170,7 +170,7 @@ class _Search:
 
     def _busy(self) -> Iterator[int]:
         """Pages whose struct page counts more references than idle and mappings explain."""
-        found = page_report(self.prog, chosen=Filter(busy=True), ranges=True, keep=_MAX_PAGES)
+        found = read_page_report(self.prog, chosen=Filter(busy=True), ranges=True, keep=_MAX_PAGES)
         report = self.problems.take(found)
         self.notes += report.notes
         if not found.complete:

@@ -18,7 +18,7 @@ from drgn import Program
 
 from drgn_pmem.analysis.owners.search import PageOwners, namespaces_of, owners_of
 from drgn_pmem.analysis.pages.filter import Filter
-from drgn_pmem.analysis.pages.states import page_report
+from drgn_pmem.analysis.pages.states import read_page_report
 from drgn_pmem.kernel.badblocks import SECTOR, BadRange, read_bad_ranges
 from drgn_pmem.kernel.debuginfo import has_variable
 from drgn_pmem.kernel.failurelog import FailureEvent, FailureLine, for_each_failure_line, history_of
@@ -272,7 +272,9 @@ class _Search:
 
     def _hwpoison(self) -> Iterator[int]:
         """PFNs whose struct page is marked."""
-        found = page_report(self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES)
+        found = read_page_report(
+            self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES
+        )
         report = self.problems.take(found)
         self.notes += report.notes
         for marked in report.ranges:

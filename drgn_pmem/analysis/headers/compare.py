@@ -30,7 +30,7 @@ from drgn_pmem.kernel.kexec import CrashImage, LoadedBy, NamedRange, crash_image
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
 from drgn_pmem.record import Record
 
-__all__ = ("CrashHeaders", "crash_headers")
+__all__ = ("CrashHeaders", "read_crash_headers")
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class CrashHeaders(Record):
         return {"loader": None if loader is None else loader.value, **super().to_json()}
 
 
-def crash_headers(prog: Program) -> Partial[CrashHeaders]:
+def read_crash_headers(prog: Program) -> Partial[CrashHeaders]:
     """
     Find, rebuild and imply the crash header of a dump, and explain what differs.
 

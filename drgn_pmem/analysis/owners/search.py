@@ -19,15 +19,15 @@ from drgn_pmem.analysis.owners.explain import explain
 from drgn_pmem.analysis.owners.rampages import is_hole, ram_pages_of
 from drgn_pmem.analysis.owners.records import Owner, PageOwners
 from drgn_pmem.analysis.owners.shared import describe_mapping, shared_of
-from drgn_pmem.errors import UsageError
 from drgn_pmem.kernel.badblocks import SECTOR
 from drgn_pmem.kernel.daxchar import DaxChar
 from drgn_pmem.kernel.daxentry import DaxEntry
 from drgn_pmem.kernel.daxfs import device_number
 from drgn_pmem.kernel.dm import sectors_above
-from drgn_pmem.kernel.memory import address_of, cached
+from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
-from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
+from drgn_pmem.kernel.page import pages_pgmap, read_page
+from drgn_pmem.kernel.page_layout import pfn_of
 from drgn_pmem.kernel.paths import paths_of_inode
 from drgn_pmem.kernel.pgmap import FS_DAX
 from drgn_pmem.kernel.ramuse import ram_use_of
@@ -297,14 +297,4 @@ def owners_of(prog: Program, page: "Object | int") -> Partial[PageOwners]:
     :param page: PFN, or ``struct page *``.
     :raises MissingDebugInfo: without debug info of vmlinux
     """
-    return _Question(prog, _pfn(prog, page)).answer()
-
-
-def _pfn(prog: Program, page: "Object | int") -> int:
-    if not isinstance(page, Object):
-        return page
-    address = address_of(page)
-    pfn = page_layout(prog).pfn(address)
-    if pfn is None:
-        raise UsageError(f"{address:#x} is not the address of a struct page")
-    return pfn
+    return _Question(prog, pfn_of(prog, page)).answer()

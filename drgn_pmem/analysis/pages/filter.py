@@ -4,8 +4,8 @@
 Choosing pages
 --------------
 
-:class:`Filter` says which pages of a scan a user wants; :func:`flags_mask` and
-:func:`refcount_range` read what users type.
+:class:`Filter` says which pages of a scan a user wants; :func:`parse_flags` and
+:func:`parse_refcount` read what users type.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from drgn import Program
 
 from drgn_pmem.errors import UsageError
 
-__all__ = ("Filter", "flags_mask", "refcount_range")
+__all__ = ("Filter", "parse_flags", "parse_refcount")
 
 _REFCOUNT = re.compile(r"(?P<low>\d{1,9})(?P<to>-(?P<high>\d{1,9})?)?")
 _MASK = re.compile(r"0[xX][0-9a-fA-F]{1,16}")
@@ -43,7 +43,7 @@ class Filter:
         return self != Filter()
 
 
-def flags_mask(prog: Program, text: str) -> int:
+def parse_flags(prog: Program, text: str) -> int:
     """
     Mask of page flags.
 
@@ -70,7 +70,7 @@ def flags_mask(prog: Program, text: str) -> int:
     return mask
 
 
-def refcount_range(text: str) -> tuple[int, int]:
+def parse_refcount(text: str) -> tuple[int, int]:
     """
     Least and greatest reference count.
 

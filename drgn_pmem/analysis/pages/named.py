@@ -17,7 +17,7 @@ from drgn import Program
 
 from drgn_pmem.analysis.owners.records import PageOwners
 from drgn_pmem.analysis.owners.search import owners_of
-from drgn_pmem.analysis.pages.one import OnePage, one_page
+from drgn_pmem.analysis.pages.one import PmemPage, read_pmem_page
 from drgn_pmem.analysis.pages.words import PageAddress, Reading, resolve_page
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
@@ -60,7 +60,7 @@ def _answers(
             yield word, where, answer
 
 
-def named_pages(prog: Program, words: Iterable[str]) -> Partial[list[OnePage]]:
+def named_pages(prog: Program, words: Iterable[str]) -> Partial[list[PmemPage]]:
     """
     The pages that a user named.
 
@@ -69,7 +69,7 @@ def named_pages(prog: Program, words: Iterable[str]) -> Partial[list[OnePage]]:
     """
     problems = Problems()
     pages = []
-    for word, where, answer in _answers(prog, list(words), problems, one_page):
+    for word, where, answer in _answers(prog, list(words), problems, read_pmem_page):
         page = problems.take(answer)
         notes = (where.note, *page.notes) if where.note else page.notes
         pages.append(replace(page, query=word, notes=notes))

@@ -9,23 +9,24 @@ A page with the namespace it belongs to, the offset in it, and the owner that it
 
 from typing import Any
 
-from drgn import Program
+from drgn import Object, Program
 
 from drgn_pmem.analysis.owners.shared import describe_mapping, shared_of
 from drgn_pmem.dumpfile import State
 from drgn_pmem.kernel.namespace import namespace_of_pfn
 from drgn_pmem.kernel.page import pages_pgmap, read_page
+from drgn_pmem.kernel.page_layout import pfn_of
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.paths import paths_of_inode
 from drgn_pmem.kernel.ramuse import RamPage, ram_use_of
 from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.record import Record
 
-__all__ = ("OnePage", "one_page")
+__all__ = ("PmemPage", "read_pmem_page")
 """Problems of one kind that are named each."""
 
 
-class OnePage(Record):
+class PmemPage(Record):
     """A page and where it is."""
 
     state: PageState
@@ -84,15 +85,18 @@ class OnePage(Record):
         }
 
 
-def one_page(prog: Program, pfn: int, query: str | None = None) -> Partial[OnePage]:
+def read_pmem_page(
+    prog: Program, page: "Object | int", query: str | None = None
+) -> Partial[PmemPage]:
     """
     Decode a page and find its namespace and offset.
 
-    :param pfn: PFN
+    :param page: PFN, or ``struct page *``.
     :param query: What the user typed for it, to keep with the answer.
     :raises MissingDebugInfo: if the layout of struct page is not known at all
     """
     problems = Problems()
+    pfn = pfn_of(prog, page)
     state = problems.take(read_page(prog, pfn))
     namespace = problems.take(namespace_of_pfn(prog, pfn), f"namespace of PFN {pfn:#x}")
     offset = None
@@ -111,7 +115,7 @@ def one_page(prog: Program, pfn: int, query: str | None = None) -> Partial[OnePa
     if state.type is None and pages_pgmap(prog).complete:
         ram = problems.take(ram_use_of(prog, state))
         owner = _owner_of_ram(prog, ram, problems)
-    page = OnePage(
+    record = PmemPage(
         state=state,
         namespace=namespace.dev if namespace else None,
         offset=offset,
@@ -121,7 +125,7 @@ def one_page(prog: Program, pfn: int, query: str | None = None) -> Partial[OnePa
         query=query,
         notes=tuple(notes),
     )
-    return problems.partial(page)
+    return problems.partial(record)
 
 
 def _owner_of_ram(prog: Program, ram: RamPage, problems: Problems) -> str | None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Runs = NDArray[np.void]
     Mask = NDArray[np.bool_]
 
-__all__ = ("PageReport", "namespaces_to_scan", "page_report")
+__all__ = ("PageReport", "namespaces_to_scan", "read_page_report")
 
 _KEPT = 1 << 15
 """Runs that the scan keeps which several commands share."""
@@ -48,7 +48,7 @@ _TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC")
 
 
 class PageReport(Record):
-    """Answer of :func:`page_report`."""
+    """Answer of :func:`read_page_report`."""
 
     groups: tuple[PageGroup, ...]
     ranges: tuple[PageRange, ...]
@@ -96,7 +96,7 @@ def _why_none(namespace: Namespace) -> str:
     return f"is in {namespace.mode or 'sector or raw'} mode: it has no struct pages"
 
 
-def page_report(
+def read_page_report(
     prog: Program,
     name: str | None = None,
     chosen: Filter | None = None,

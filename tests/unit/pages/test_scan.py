@@ -17,7 +17,7 @@ from drgn_pmem.analysis.pages.decode import Decoder
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.runs import EMPTY, KEY, Kind, hold_back, join
 from drgn_pmem.analysis.pages.scan import for_each_runs, scan_pages, scan_ranges
-from drgn_pmem.analysis.pages.states import PageReport, page_report
+from drgn_pmem.analysis.pages.states import PageReport, read_page_report
 from drgn_pmem.dumpfile import Coverage, State, open_dump, set_coverage, set_dump
 from drgn_pmem.kernel import page_layout as layouts
 from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
@@ -431,12 +431,12 @@ def test_every_page_different_is_not_slow_and_not_large() -> None:
 
 
 def report_of(prog: Program, **more: Any) -> Partial[PageReport]:
-    """page_report() of the one page map, without namespaces around it."""
+    """read_page_report() of the one page map, without namespaces around it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(states, "need_kernel_debug_info", lambda *_: None)
         patch.setattr(states, "for_each_namespace", lambda _: Partial([]))
         patch.setattr(states, "describe_mapping", lambda _, mapping: Partial(f"{mapping:#x}"))
-        return page_report(prog, **more)
+        return read_page_report(prog, **more)
 
 
 def test_an_unknown_mapcount_makes_no_page_pinned() -> None:
