@@ -16,6 +16,7 @@ import time
 from tabulate import tabulate
 
 from bench.dump import ROOT, find_dump, find_vmlinux
+from bench.headers import COUNT, header_seconds
 from bench.rates import MEASURES, Rate
 from bench.subject import Subject, open_subject
 
@@ -47,6 +48,9 @@ def main() -> int:
     numbers: dict[str, object] = {"pages": subject.pages, "rates": rates(subject, args.rounds)}
     if subject.vmlinux is not None:
         numbers["commands"] = commands(subject, args.rounds)
+    numbers["headers"] = seconds = header_seconds(args.rounds)
+    print(f"\nan elfcorehdr of {COUNT} program headers, CPU ms:")
+    print(", ".join(f"{name} {value * 1000:,.0f}" for name, value in seconds.items()))
     if args.json:
         args.json.write_text(json.dumps(numbers, indent=2))
     return 0
