@@ -16,7 +16,7 @@ from drgn_pmem.spec import Answer, command
 class _Row:
     """One line of the table: a block, an arena or a label."""
 
-    kind: str
+    kind: str | None
     address: str | None
     namespace: str | None
     version: str | None = None
@@ -41,7 +41,8 @@ class _Row:
     ),
     fields=(
         Field("KIND", lambda r: r.kind,
-              "fsdax, devdax, btt (the mode that it claims), label, index; none: no block there"),
+              "fsdax, devdax, btt (the mode that it claims), label, index; none: no block there; "
+              "-: not saved"),
         Field("ADDRESS", lambda r: r.address, "physical address of the block", right=True),
         Field("NAMESPACE", lambda r: r.namespace, "namespace (or DIMM) that it belongs to"),
         Field("VERSION", lambda r: r.version, "of its format"),
@@ -116,7 +117,9 @@ def _block_rows(found: Any) -> list[_Row]:
                  valid=found.valid, state=found.state.value, notes=found.notes)
         ]  # fmt: skip
     if block is None:
-        return [_Row("none", address, found.namespace, state=found.state.value, notes=found.notes)]
+        return [
+            _Row(found.kind, address, found.namespace, state=found.state.value, notes=found.notes)
+        ]
     start, end = found.data or (0, 0)
     detail = None
     if found.data:

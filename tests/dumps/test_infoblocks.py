@@ -73,7 +73,7 @@ def test_a_block_that_the_dump_does_not_hold_is_shown_as_such(case: Case) -> Non
     shown = {
         int(item["start"], 16): item
         for item in case.json("pmem-infoblocks")
-        if item["kind"] == "none"
+        if item["kind"] is None
     }
     for start, (name, _) in missing.items():
         assert shown[start]["namespace"] == name

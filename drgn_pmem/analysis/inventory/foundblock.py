@@ -58,11 +58,11 @@ class FoundBlock(Record):
         )
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> str | None:
         """The mode that it claims: ``"fsdax"``, ``"devdax"``, ``"btt"``; ``"none"`` where there is
-        no block."""
+        no block, None where its bytes were not saved."""
         if self.block is None:
-            return "none"
+            return "none" if self.state is State.SAVED else None
         if isinstance(self.block, BttArena):
             return "btt"
         return "fsdax" if self.block.signature == "NVDIMM_PFN_INFO" else "devdax"
