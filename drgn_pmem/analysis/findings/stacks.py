@@ -197,6 +197,9 @@ class _Searcher:
         not use: makedumpfile leaves out pages of zeroes.
         """
         values = self.task.read(task.address)
+        if not values["stack"]:
+            # A dead task that its parent has not waited for: release_task_stack() gave it back.
+            return 0, np.zeros(0, np.uint64)
         size = _DEFAULT_STACK
         if self.area is not None and values["area"]:
             size = self.area.read(values["area"])["pages"] << self.layout.page_shift

@@ -113,7 +113,7 @@ boot() {
 		-drive "file=out.img,if=virtio,format=raw,cache=unsafe" \
 		-drive "file=debug-$(cat "$kernel/release").img,if=virtio,format=raw,readonly=on" \
 		-kernel "$(find_kernel "$kernel")" -initrd initrd \
-		-append "console=ttyS0 panic=10 iomem=relaxed memmap=384M!4G memmap=256M%0x118000000-1+0xefffffff ${APPEND:-}" \
+		-append "console=ttyS0 panic=10 iomem=relaxed memhp_default_state=offline memmap=384M!4G memmap=256M%0x118000000-1+0xefffffff ${APPEND:-}" \
 		-qmp unix:qmp.sock,server,nowait -monitor unix:monitor.sock,server,nowait \
 		-display none -serial file:serial.log -no-reboot -net none) &
 	guest=$!
