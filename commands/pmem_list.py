@@ -155,6 +155,7 @@ def _code(args: argparse.Namespace) -> str:
     modules={
         "libnvdimm": "buses, DIMMs, regions, and of namespaces all but place and mode",
         "nfit": "handles and flags of DIMMs",
+        "papr_scm": "flags of DIMMs (POWER)",
         "nd_pmem": "block devices of fsdax and raw namespaces",
         "dax": "DAX regions and devices",
     },

@@ -92,7 +92,12 @@ class DaxDevice(Record):
         return {
             "chardev": self.chardev,
             "size": self.size,
-            **({} if self.target_node is None else {"target_node": self.target_node}),
+            # daxctl leaves out "no node", -1
+            **(
+                {}
+                if self.target_node is None or self.target_node < 0
+                else {"target_node": self.target_node}
+            ),
             **({"align": self.align} if self.own_align else {}),
             # As daxctl: whatever is not bound to kmem is device DAX.
             "mode": self.mode or "devdax",

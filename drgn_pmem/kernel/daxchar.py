@@ -73,6 +73,9 @@ def _nodes(prog: Program, dax_device: int, problems: Problems) -> list[DaxInode]
     head = dax_device + Layout(memory, "struct dax_device", "dax").offset("cdev.list")
     link = Layout(memory, "struct inode").offset("i_devices")
     found: dict[int, DaxInode] = {}
+    if not any(memory.read(head, 2 * memory.word_size)):
+        # No driver was ever bound (dev_dax_probe() calls cdev_init()), so no node was ever opened.
+        return []
     for node in problems.collect(list_nodes(memory, head, "cdev.list", _MAX_NODES)):
         with problems.trying(f"device node {node - link:#x}"):
             found[node] = read_inode(prog, node - link)

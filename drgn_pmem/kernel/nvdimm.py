@@ -6,7 +6,8 @@ NVDIMM buses and DIMMs
 
 The machine's NVDIMM buses and DIMMs, as ``ndctl list -BD`` shows them. Regions are in
 :mod:`drgn_pmem.kernel.region`, namespaces in :mod:`drgn_pmem.kernel.namespace`. Sources:
-drivers/nvdimm/nd-core.h, include/linux/libnvdimm.h, drivers/acpi/nfit/nfit.h.
+drivers/nvdimm/nd-core.h, include/linux/libnvdimm.h, drivers/acpi/nfit/nfit.h,
+arch/powerpc/platforms/pseries/papr_scm.c.
 """
 
 from collections.abc import Iterator
@@ -33,8 +34,17 @@ _MEMDEV_FLAGS = (
 )
 """``ACPI_NFIT_MEM_*`` (include/acpi/actbl2.h) -> ndctl's key, in ndctl's order."""
 
-
 _FLUSH_FAILED = 1 << 2
+
+_PAPR = "ibm,persistent-memory"
+_PAPR_FLAGS = (
+    (1 << 63 | 1 << 57, "flag_failed_arm"),
+    (1 << 60, "flag_failed_restore"),
+    (1 << 62, "flag_failed_flush"),
+    (1 << 59 | 1 << 58 | 1 << 57, "flag_smart_event"),
+)
+"""Masks of ``health_bitmap`` (``PAPR_PMEM_*`` of arch/powerpc/platforms/pseries/papr_scm.c) -> the
+key that ndctl makes of what ``flags_show()`` prints for it, in ndctl's order."""
 
 
 class Bus(Record):
@@ -157,7 +167,10 @@ def _read_firmware(nvdimm: Object) -> dict[str, Any]:
         "shutdown_count": None,
     }
     bus = container_of(nvdimm.dev.parent, "struct nvdimm_bus", "dev")
-    if kernel_string(bus.nd_desc.provider_name) != "ACPI.NFIT":
+    provider = kernel_string(bus.nd_desc.provider_name)
+    if provider.startswith(_PAPR):
+        return values | {"flags": _papr_flags(nvdimm)}
+    if provider != "ACPI.NFIT":
         return values
     if not has_type(nvdimm.prog_, "struct nfit_mem"):  # named by pmem-list
         return values | {"flags": None}
@@ -178,6 +191,20 @@ def _read_firmware(nvdimm: Object) -> dict[str, Any]:
         "shutdown_state": state,
         "shutdown_count": count,
     }
+
+
+def _papr_flags(nvdimm: Object) -> tuple[str, ...] | None:
+    """Of a DIMM of a POWER hypervisor; None without debug info of papr_scm."""
+    if not has_type(nvdimm.prog_, "struct papr_scm_priv"):  # named by pmem-list
+        return None
+    priv = cast("struct papr_scm_priv *", nvdimm.provider_data)
+    if priv.nvdimm != nvdimm:
+        raise WalkError("provider_data leads to no struct papr_scm_priv of this DIMM")
+    # Since Linux kernel commit b5f38f09e12c ("powerpc/papr_scm: Fetch nvdimm health information
+    # from PHYP") (in v5.9).
+    health = optional_member(priv, "health_bitmap")
+    bits = 0 if health is None else health.value_()
+    return tuple(key for mask, key in _PAPR_FLAGS if bits & mask)
 
 
 def _shutdowns(nfit_mem: Object) -> tuple[str | None, int | None]:

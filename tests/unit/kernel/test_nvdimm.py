@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from drgn_pmem.kernel import daxchar
 from drgn_pmem.kernel.dax import DaxDevice, _available
-from drgn_pmem.kernel.nvdimm import Dimm, _shutdowns
+from drgn_pmem.kernel.nvdimm import Dimm, _read_firmware, _shutdowns
 from drgn_pmem.kernel.region import _has_labels, _interleave_set
 from drgn_pmem.output.memmap import media_text
+from drgn_pmem.partial import Problems
 
 DIRTY, COUNTED = 2, 3
 """Bits of ``enum nfit_mem_flags``."""
@@ -126,3 +128,55 @@ def test_free_bytes_of_a_partly_used_dynamic_dax_region(
     assert _available(region) == available
     before: Any = SimpleNamespace(res=whole)  # v5.10: the device is the region
     assert _available(before) is None
+
+
+@pytest.mark.parametrize(
+    ("health", "flags"),
+    [
+        (0, ()),
+        (1 << 63, ("flag_failed_arm",)),
+        (1 << 62, ("flag_failed_flush",)),
+        (1 << 60 | 1 << 58, ("flag_failed_restore", "flag_smart_event")),
+        (1 << 57, ("flag_failed_arm", "flag_smart_event")),
+    ],
+)
+def test_flags_of_a_papr_dimm_are_those_of_its_health(
+    health: int, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "drgn_pmem.kernel.nvdimm"
+    nvdimm: Any = SimpleNamespace(prog_=None, dev=SimpleNamespace(parent=None))
+    priv = SimpleNamespace(nvdimm=nvdimm, health_bitmap=value(health))
+    nvdimm.provider_data = priv
+    provider = "ibm,persistent-memory:ibm,pmemory@90000001"
+    bus = SimpleNamespace(nd_desc=SimpleNamespace(provider_name=provider))
+    monkeypatch.setattr(f"{module}.container_of", lambda *_: bus)
+    monkeypatch.setattr(f"{module}.kernel_string", lambda text: text)
+    monkeypatch.setattr(f"{module}.has_type", lambda prog, name: name == "struct papr_scm_priv")
+    monkeypatch.setattr(f"{module}.cast", lambda type_, pointer: pointer)
+    monkeypatch.setattr(f"{module}.optional_member", lambda obj, name: getattr(obj, name, None))
+    assert _read_firmware(nvdimm)["flags"] == flags
+    monkeypatch.setattr(f"{module}.has_type", lambda prog, name: False)
+    assert _read_firmware(nvdimm)["flags"] is None
+
+
+def test_a_dax_device_without_numa_node_has_none_for_daxctl() -> None:
+    values: dict[str, Any] = dict.fromkeys(("memory_blocks", "object", "mode"))
+    values |= {"chardev": "dax0.0", "size": 0, "align": 1, "ranges": (), "region": 0, "pgmap": 0}
+    assert "target_node" not in DaxDevice(target_node=-1, **values).to_json()
+    assert DaxDevice(target_node=0, **values).to_json()["target_node"] == 0
+
+
+@pytest.mark.parametrize("words", [(0, 0), (0x1000, 0x1000)])
+def test_a_dax_device_that_was_never_bound_has_no_node(
+    words: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its list of nodes is all zero, which is no list that was cut; else it is empty or damaged."""
+    memory: Any = SimpleNamespace(
+        word_size=8, read=lambda *_: b"".join(w.to_bytes(8, "little") for w in words),
+        word=lambda address: 0x1000,
+    )  # fmt: skip
+    monkeypatch.setattr(daxchar, "memory_of", lambda prog: memory)
+    monkeypatch.setattr(daxchar, "Layout", lambda *_: SimpleNamespace(offset=lambda *_: 0))
+    problems = Problems()
+    assert daxchar._nodes(None, 0x1000, problems) == []  # type: ignore[arg-type]
+    assert not problems
