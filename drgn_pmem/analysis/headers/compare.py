@@ -19,6 +19,7 @@ from drgn_pmem.analysis.headers.hotplug import CrashHotplug, crash_hotplug
 from drgn_pmem.analysis.headers.rebuild import RebuiltHeader, architecture, rebuild_elfcorehdr
 from drgn_pmem.analysis.headers.sources import find_elfcorehdr, implied_elfcorehdr
 from drgn_pmem.analysis.headers.subject import DumpSubject, Subject, subject_of
+from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.dumpfile import DumpFile, DumpFormat, State, dump_of
 from drgn_pmem.errors import NotFound, PmemError
 from drgn_pmem.formats.architecture import PPC64
@@ -28,6 +29,7 @@ from drgn_pmem.kernel.fadump import fw_dump
 from drgn_pmem.kernel.iomem import for_each_persistent_memory
 from drgn_pmem.kernel.kexec import CrashImage, LoadedBy, NamedRange, crash_image, crash_reservations
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
+from drgn_pmem.ranges import RangeSet
 from drgn_pmem.record import Record
 
 __all__ = ("CrashHeaders", "read_crash_headers")
@@ -268,11 +270,12 @@ def _pmem_left_out(
     """Persistent memory that no header of this loader has."""
     if rebuilt is None:
         return []
-    end = missing = 0
-    for region in problems.take(for_each_persistent_memory(prog), "persistent memory"):
-        if region.start >= end:  # else a namespace in it, which is marked too
-            end = region.end + 1
-            missing += region.size - memory_covered(rebuilt, region.start, end)
+    marked = problems.take(for_each_persistent_memory(prog), "persistent memory")
+    # What iomem does not mark (virtio-pmem, papr) is known from the regions and page maps; what
+    # these lack is a problem of what else is asked of them.
+    machine = Problems().take(read_machine(prog))
+    pmem = RangeSet([*(item.range for item in marked), *machine.pmem])
+    missing = sum(r.size - memory_covered(rebuilt, r.start, r.end) for r in pmem)
     if not missing:
         return []
     tools = image is not None and not image.file_mode

@@ -18,19 +18,20 @@ from drgn import Program
 
 from drgn_pmem.analysis.headers.hotplug import CrashHotplug
 from drgn_pmem.analysis.headers.memory import CrashMemory
+from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.formats.elfcompare import DifferenceKind, HeaderDifference, compare_elfcorehdr
 from drgn_pmem.formats.elfcorehdr import CrashHeader, HeaderSource, Role
 from drgn_pmem.kernel.crash_core import CrashNote
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.iomem import (
     IORESOURCE_SYSTEM_RAM,
-    PERSISTENT_MEMORY,
     Resource,
     for_each_iomem,
     iomem_at,
 )
 from drgn_pmem.kernel.kexec import NamedRange
 from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.ranges import RangeSet
 from drgn_pmem.record import Record
 
 __all__ = ("ADDED_AFTER_LOAD", "DifferenceCause", "ExplainedDifference", "explain")
@@ -83,6 +84,9 @@ class ExplainedDifference(Record):
 class _Situation(Record):
     resources: Sequence[Resource]
     iomem_complete: bool
+    pmem: RangeSet
+    """Persistent memory by every source: iomem does not mark that of virtio-pmem and papr."""
+    pmem_complete: bool
     reservations: Sequence[NamedRange]
     reservations_complete: bool
     memory: CrashMemory | None
@@ -119,10 +123,14 @@ def explain(
         return problems.partial([])
     iomem = for_each_iomem(prog)
     resources = problems.take(iomem, "memory map")
+    machine = read_machine(prog)
     reserved = problems.take(reservations)
     situation = _Situation(
         resources=resources,
         iomem_complete=iomem.complete,
+        # Evidence for a cause only: what the machine's map lacks makes a cause unknown.
+        pmem=Problems().take(machine).pmem,
+        pmem_complete=machine.complete,
         reservations=reserved,
         reservations_complete=reservations.complete,
         memory=memory,
@@ -256,7 +264,7 @@ def _at(difference: HeaderDifference, situation: _Situation) -> tuple[bool, bool
     start, end = difference.start or 0, difference.end or 0
     there = iomem_at(list(situation.resources), start, end)
     return (
-        any(r.desc in PERSISTENT_MEMORY for r in there),
+        bool(situation.pmem.overlap(start, end)),
         any(r.flags & IORESOURCE_SYSTEM_RAM == IORESOURCE_SYSTEM_RAM for r in there),
     )
 
@@ -317,6 +325,8 @@ def _explain_surplus(difference: HeaderDifference, situation: _Situation) -> _Ex
         )
     if not situation.iomem_complete:
         return DifferenceCause.NOT_KNOWN, _NO_MAP
+    if not situation.pmem_complete:
+        return DifferenceCause.NOT_KNOWN, "cause unknown: it may be persistent memory"
     return (
         DifferenceCause.REMOVED,
         "no longer RAM: it was removed after the crash kernel was loaded",

@@ -27,6 +27,7 @@ from drgn_pmem.kernel.kexec import (
     elfcorehdr_segment,
 )
 from drgn_pmem.partial import Cause, Incomplete, NotSaved, Partial, Problem, State
+from drgn_pmem.ranges import Range, RangeSet
 
 MIB = 1 << 20
 RAM = IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY
@@ -71,13 +72,34 @@ def causes(
     monkeypatch: pytest.MonkeyPatch,
     iomem: Partial[list[Resource]],
     reservations: Partial[list[NamedRange]],
+    pmem: Partial[RangeSet] = Partial(RangeSet()),  # noqa: B008
     **headers: CrashHeader,
 ) -> list[DifferenceCause]:
     monkeypatch.setattr(differences, "for_each_iomem", lambda prog: iomem)
+    machine = pmem.map(lambda ranges: SimpleNamespace(pmem=ranges))
+    monkeypatch.setattr(differences, "read_machine", lambda prog: machine)
     given: dict[str, Any] = {"found": None, "rebuilt": None, "implied": None, **headers}
     answer = explain(Program(), **given, memory=None, reservations=reservations, hotplug=None)
     assert answer.complete == (iomem.complete and reservations.complete)
     return [item.cause for item in answer.value]
+
+
+@pytest.mark.parametrize(
+    ("pmem", "cause"),
+    [
+        (Partial(RangeSet([Range(16 * MIB, 32 * MIB)])), DifferenceCause.PMEM_THERE),
+        (Partial(RangeSet()), DifferenceCause.REMOVED),
+        (Partial(RangeSet(), (LOST,)), DifferenceCause.NOT_KNOWN),
+    ],
+)
+def test_persistent_memory_that_iomem_does_not_mark_was_not_removed(
+    monkeypatch: pytest.MonkeyPatch, pmem: Partial[RangeSet], cause: DifferenceCause
+) -> None:
+    """That of virtio-pmem and papr has no descriptor; regions and page maps have it."""
+    iomem = Partial([resource("System RAM", MIB, 8 * MIB)])
+    found = header(HeaderSource.FOUND, (MIB, 8 * MIB), (16 * MIB, 32 * MIB))
+    rebuilt = header(HeaderSource.REBUILT, (MIB, 8 * MIB))
+    assert causes(monkeypatch, iomem, Partial([]), pmem, found=found, rebuilt=rebuilt) == [cause]
 
 
 @pytest.mark.parametrize("complete", [True, False])
