@@ -98,9 +98,16 @@ class Namespace(Record):
         return self.enabled is False
 
     @property
+    def is_persistent(self) -> bool:
+        """Whether it is a namespace, of persistent memory; else a DAX device without one."""
+        return self.dev.startswith("namespace")
+
+    @property
     def has_no_claim(self) -> bool:
         """Whether nothing claims it for sure: a raw namespace, which needs no info block, although
-        its region may map its pages (e820, virtio-pmem)."""
+        its region may map its pages (e820, virtio-pmem); or a DAX device without a namespace."""
+        if not self.is_persistent:
+            return True
         return self.claim is None and self.mode is not None and self.object is not None
 
     @property

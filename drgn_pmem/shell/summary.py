@@ -75,8 +75,9 @@ class Summary:
             self.namespaces = 0
             return
         self.incomplete = bool(problems)
-        if answer.memmaps or not self.incomplete:
-            self.namespaces = len(answer.memmaps)
+        namespaces = [m for m in answer.memmaps if m.namespace.is_persistent]
+        if namespaces or not self.incomplete:
+            self.namespaces = len(namespaces)
         self._memmaps = list(answer.memmaps)
         self.metadata = _metadata(answer)
         for problem in problems:

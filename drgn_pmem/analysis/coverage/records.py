@@ -69,6 +69,12 @@ class NamespaceCoverage(Record):
                 yield item.kind, part.size, part.state
 
     @property
+    def is_persistent(self) -> bool:
+        """Whether it is a namespace; else a DAX device without one, of memory that is not
+        persistent."""
+        return self.namespace is None or self.namespace.startswith("namespace")
+
+    @property
     def placed(self) -> bool:
         """Whether it is known where all its struct pages are."""
         return self.pages is not None and not self.pages.unknown and self.kmem == 0

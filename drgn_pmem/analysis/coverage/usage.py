@@ -208,7 +208,7 @@ def _pmem(
         except NotFound as error:
             notes.append(str(error))
     for item in namespaces:
-        if item.end is None:
+        if item.end is None or not item.is_persistent:
             continue
         everything.append(Range(item.start, item.end))
         if item.map == "dev":

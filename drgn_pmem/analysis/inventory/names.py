@@ -10,6 +10,7 @@ What a user may call a namespace: its device (``namespace2.0``), its block or ch
 
 from drgn import Program
 
+from drgn_pmem.analysis.inventory.daxonly import dax_without_namespace
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.partial import Problems, WalkError
@@ -39,7 +40,8 @@ def namespace_called(namespaces: list[Namespace], name: str) -> Namespace | None
 
 def find_namespace(prog: Program, name: str) -> Namespace:
     """
-    Namespace by its device name, its block or character device, its given name or its uuid.
+    Namespace by its device name, its block or character device, its given name or its uuid; or a
+    DAX device without namespace, by its name.
 
     :raises NotFound: if there is none, naming those that there are
     :raises WalkError: if none of those that could be read has the name, and there may be more
@@ -47,6 +49,8 @@ def find_namespace(prog: Program, name: str) -> Namespace:
     """
     problems = Problems()
     namespaces = problems.take(for_each_namespace(prog))
+    if namespace_called(namespaces, name) is None:
+        namespaces = [*namespaces, *problems.take(dax_without_namespace(prog))]
     found = namespace_called(namespaces, name)
     if found is not None:
         return found

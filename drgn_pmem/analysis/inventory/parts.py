@@ -16,7 +16,12 @@ from drgn_pmem.analysis.inventory.blockcheck import physical_reader
 from drgn_pmem.analysis.inventory.foundblock import FoundBlock
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import BttChain, walk_btt
-from drgn_pmem.formats.infoblock import INFO_BLOCK_OFFSET, INFO_BLOCK_SIZE
+from drgn_pmem.formats.infoblock import (
+    INFO_BLOCK_OFFSET,
+    INFO_BLOCK_SIZE,
+    PFN_MODE_PMEM,
+    InfoBlock,
+)
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.partial import Cause, NotSaved, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
@@ -78,7 +83,7 @@ def stretches_of_namespace(
         yield Stretch(kind=UNKNOWN, start=start, end=end)
         return
     data = min(start + namespace.data_offset, end)
-    yield from _front(start, data)
+    yield from _front(start, data, padded=namespace.map == "mem")
     data_end = end if namespace.size is None else min(end, data + namespace.size)
     yield Stretch(kind=USERDATA, start=data, end=data_end)
     if data_end < end:
@@ -88,23 +93,31 @@ def stretches_of_namespace(
 def stretches_of_block(found: FoundBlock) -> Iterator[Stretch]:
     """Parts of a namespace of which only an info block is known."""
     if found.data is not None:
-        yield from _front(found.start, found.data[0])
+        block = found.block
+        padded = isinstance(block, InfoBlock) and block.mode != PFN_MODE_PMEM
+        yield from _front(found.start, found.data[0], padded=padded)
         yield Stretch(kind=USERDATA, start=found.data[0], end=found.data[1])
     elif found.chain is not None and found.chain.arenas and not found.refused:
         last = found.chain.arenas[-1]
         yield from _arenas(found.chain, found.start, found.start + last.offset + last.arena.size)
 
 
-def _front(start: int, data: int) -> Iterator[Stretch]:
-    """Everything before the data: reserve, info block, struct pages and padding."""
+def _front(start: int, data: int, *, padded: bool) -> Iterator[Stretch]:
+    """
+    Everything before the data: reserve, info block, struct pages and padding.
+
+    :param padded: Whether nothing but alignment is after the info block: struct pages in RAM.
+    """
     block = start + INFO_BLOCK_OFFSET
-    if data < block + INFO_BLOCK_SIZE:
+    after = block + INFO_BLOCK_SIZE
+    if data < after:
         if start < data:
             yield Stretch(kind=METADATA, start=start, end=data)
         return
     yield Stretch(kind=METADATA, start=start, end=block)
-    yield Stretch(kind=INFOBLOCK, start=block, end=block + INFO_BLOCK_SIZE)
-    yield Stretch(kind=METADATA, start=block + INFO_BLOCK_SIZE, end=data)
+    yield Stretch(kind=INFOBLOCK, start=block, end=after)
+    if after < data:
+        yield Stretch(kind=PADDING if padded else METADATA, start=after, end=data)
 
 
 def _arenas(chain: BttChain, start: int, end: int) -> Iterator[Stretch]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from drgn import FaultError, Program
 
+from drgn_pmem.analysis.inventory.daxonly import dax_without_namespace
 from drgn_pmem.analysis.inventory.listing import read_inventory
 from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.analysis.inventory.names import find_namespace
@@ -157,7 +158,8 @@ def read_memmap_sources(prog: Program, name: str | None = None) -> Partial[Memma
     problems = Problems()
     answer = problems.take(read_memmaps(prog)).only(prog, name)
     for memmap in answer.memmaps:
-        if memmap.namespace.map is not None and memmap.media_state is not State.SAVED:
+        needed = memmap.namespace.map is not None and memmap.namespace.is_persistent
+        if needed and memmap.media_state is not State.SAVED:
             state = memmap.media_state
             why = f"its info block on the media is {state.value} in the dump"
             what = memmap.namespace.dev
@@ -181,7 +183,8 @@ def read_memmaps_in_steps(prog: Program) -> Generator[None, None, Partial[Memmap
     pgmaps = problems.take(pages_pgmap(prog))
     pmem = problems.take(read_machine(prog)).pmem
     memmaps = []
-    for namespace in inventory.namespaces:
+    others = problems.take(dax_without_namespace(prog))
+    for namespace in (*inventory.namespaces, *others):
         # Whether it is enabled may be unknown: then it is read as if it were.
         if not namespace.idle and namespace.raw_size > 0:
             yield
@@ -211,7 +214,7 @@ class _Reader:
         self.namespace = namespace
         self.shift = prog["PAGE_SHIFT"].value_()
         # The range of the namespace is persistent memory, whatever the other sources say.
-        self.pmem = pmem.union([namespace.range])
+        self.pmem = pmem.union([namespace.range]) if namespace.is_persistent else pmem
         self.entry = next((e for e in entries if e.namespace == namespace.dev), None)
         self.pgmap = pgmap_of(namespace, pgmaps)
         self.iomem = next(

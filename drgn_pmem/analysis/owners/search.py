@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 from drgn import Object, Program
 
+from drgn_pmem.analysis.inventory.daxonly import dax_without_namespace
+from drgn_pmem.analysis.inventory.pgmapnames import pgmap_name
 from drgn_pmem.analysis.owners.daxfiles import DaxFile, dax_chars_of, dax_files_of, identity_of_char
 from drgn_pmem.analysis.owners.explain import explain
 from drgn_pmem.analysis.owners.rampages import is_hole, ram_pages_of
@@ -39,10 +41,15 @@ __all__ = ("Owner", "PageOwners", "namespaces_of", "owners_of")
 
 
 def namespaces_of(prog: Program) -> Partial[list[Namespace]]:
-    """The namespaces of a program, read once."""
-    namespaces: Partial[list[Namespace]] = cached(
-        prog, "namespaces", lambda: for_each_namespace(prog)
-    )
+    """The namespaces of a program, and DAX devices without one, read once."""
+
+    def read() -> Partial[list[Namespace]]:
+        problems = Problems()
+        namespaces = problems.take(for_each_namespace(prog))
+        others = problems.take(dax_without_namespace(prog))
+        return problems.partial([*namespaces, *others])
+
+    namespaces: Partial[list[Namespace]] = cached(prog, "namespaces", read)
     return namespaces
 
 
@@ -63,13 +70,15 @@ class _Question:
         owners = tuple(self._owners())
         shared = self.problems.take(shared_of(self.prog, self.page))
         self.notes += explain(self.prog, self.page, namespace, owners, self.problems)
-        device = None
+        name = device = None
         if namespace is not None:
-            device = namespace.blockdev or namespace.chardev
+            name, device = namespace.dev, namespace.blockdev or namespace.chardev
+        elif self._is_pmem:
+            name = self.problems.take(pgmap_name(self.prog, self.pfn))
         record = PageOwners(
             pfn=self.pfn,
             physical=self.pfn << self.page_shift,
-            namespace=namespace.dev if namespace else None,
+            namespace=name,
             device=device,
             page=self.page,
             shared=shared,

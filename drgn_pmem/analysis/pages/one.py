@@ -11,6 +11,7 @@ from typing import Any
 
 from drgn import Object, Program
 
+from drgn_pmem.analysis.inventory.pgmapnames import pgmap_name
 from drgn_pmem.analysis.owners.shared import describe_mapping, shared_of
 from drgn_pmem.dumpfile import State
 from drgn_pmem.kernel.namespace import namespace_of_pfn
@@ -31,7 +32,7 @@ class PmemPage(Record):
 
     state: PageState
     namespace: str | None
-    """None if it is in none, or that is unknown."""
+    """Or what else its page map belongs to; None if it is in none, or that is unknown."""
     offset: int | None
     """Bytes into the data of the namespace; None for its own metadata."""
     owner: str | None
@@ -115,9 +116,10 @@ def read_pmem_page(
     if state.type is None and pages_pgmap(prog).complete:
         ram = problems.take(ram_use_of(prog, state))
         owner = _owner_of_ram(prog, ram, problems)
+    name = namespace.dev if namespace is not None else problems.take(pgmap_name(prog, pfn))
     record = PmemPage(
         state=state,
-        namespace=namespace.dev if namespace else None,
+        namespace=name,
         offset=offset,
         owner=owner,
         ram=ram,

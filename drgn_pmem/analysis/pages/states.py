@@ -17,6 +17,7 @@ from drgn import Program, ProgramFlags
 import numpy as np
 
 from drgn_pmem.analysis.inventory.names import find_namespace
+from drgn_pmem.analysis.inventory.pgmapnames import pgmap_names
 from drgn_pmem.analysis.owners.daxfiles import dax_files_of
 from drgn_pmem.analysis.owners.shared import describe_mapping
 from drgn_pmem.analysis.pages.blocks import reader_of
@@ -27,7 +28,7 @@ from drgn_pmem.analysis.pages.scan import Progress, Scan, scan_pages, scan_range
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.memory import cached
-from drgn_pmem.kernel.namespace import Namespace, for_each_namespace, pgmap_of
+from drgn_pmem.kernel.namespace import Namespace, pgmap_of
 from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.pgmap import Pgmap
 from drgn_pmem.partial import Cause, Incomplete, Partial, Problem, Problems
@@ -76,14 +77,9 @@ def namespaces_to_scan(prog: Program, name: str | None) -> Partial[list[tuple[st
             raise Incomplete(p.about(f"page map of {namespace.dev}") for p in problems)
         raise NotFound(f"{name} {_why_none(namespace)}")
     # Without debug info of libnvdimm only the names of the page maps are missing.
-    namespaces = problems.take(for_each_namespace(prog), "names of namespaces")
-    names = {
-        pgmap.address: namespace.dev
-        for namespace in namespaces
-        if (pgmap := pgmap_of(namespace, pgmaps)) is not None
-    }
+    names = problems.take(pgmap_names(prog, pgmaps))
     chosen = [g for g in pgmaps if g.type in _TYPES]
-    return problems.partial([(names.get(g.address, f"pgmap {g.address:#x}"), g) for g in chosen])
+    return problems.partial([(names[g.address], g) for g in chosen])
 
 
 def _why_none(namespace: Namespace) -> str:

@@ -1,0 +1,86 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Names of page maps
+------------------
+
+Whose ``struct dev_pagemap`` it is: of a namespace, a DAX device, or something else that has device
+memory with struct pages: virtiofs' DAX window, PCI peer-to-peer memory, device-private and
+-coherent memory, famfs. Those have no name of their own in common; their iomem resource and their
+operations name them.
+
+Sources: include/linux/memremap.h; fs/fuse/virtio_fs.c, drivers/pci/p2pdma.c, lib/test_hmm.c.
+"""
+
+from collections.abc import Iterable
+
+from drgn import Program
+
+from drgn_pmem.analysis.inventory.daxonly import dax_without_namespace
+from drgn_pmem.kernel.iomem import Resource, for_each_iomem
+from drgn_pmem.kernel.namespace import for_each_namespace, pgmap_of
+from drgn_pmem.kernel.page import pages_pgmap
+from drgn_pmem.kernel.pgmap import Pgmap
+from drgn_pmem.partial import Partial, Problems
+
+__all__ = ("pgmap_name", "pgmap_names")
+
+
+def pgmap_names(prog: Program, pgmaps: Iterable[Pgmap]) -> Partial[dict[int, str]]:
+    """
+    A name of each page map, by its address.
+
+    :param pgmaps: All of ``pgmap_array``.
+    """
+    problems = Problems()
+    pgmaps = list(pgmaps)
+    what = "names of namespaces"
+    named = [
+        *problems.take(for_each_namespace(prog), what),
+        *problems.take(dax_without_namespace(prog), what),
+    ]
+    names = {}
+    for namespace in named:
+        pgmap = pgmap_of(namespace, pgmaps)
+        if pgmap is not None:
+            names.setdefault(pgmap.address, namespace.dev)
+    others = [pgmap for pgmap in pgmaps if pgmap.address not in names]
+    resources = problems.take(for_each_iomem(prog)) if others else []
+    for pgmap in others:
+        names[pgmap.address] = (
+            _by_resource(pgmap, resources)
+            or _by_operations(prog, pgmap, problems)
+            or f"pgmap {pgmap.address:#x}"
+        )
+    return problems.partial(names)
+
+
+def pgmap_name(prog: Program, pfn: int) -> Partial[str | None]:
+    """What the page map of a page belongs to; None if it has none that could be read."""
+    problems = Problems()
+    # That there may be more page maps is a problem of the page's state.
+    pgmaps = Problems().take(pages_pgmap(prog))
+    own = next((pgmap for pgmap in pgmaps if pgmap.has_pfn(pfn)), None)
+    if own is None:
+        return problems.partial(None)
+    return problems.partial(problems.take(pgmap_names(prog, pgmaps))[own.address])
+
+
+def _by_resource(pgmap: Pgmap, resources: Iterable[Resource]) -> str | None:
+    """The innermost resource around it: a PCI device's address, the name of a driver."""
+    start, end = pgmap.ranges[0].start, pgmap.ranges[0].end
+    around = [r for r in resources if r.name and r.start <= start and end <= r.end + 1]
+    return max(around, key=lambda r: r.depth).name if around else None
+
+
+def _by_operations(prog: Program, pgmap: Pgmap, problems: Problems) -> str | None:
+    """The symbol of its ``struct dev_pagemap_ops``."""
+    with problems.trying(f"operations of the page map at {pgmap.address:#x}"):
+        operations = pgmap.object.ops.value_()
+        if operations:
+            try:
+                return prog.symbol(operations).name
+            except LookupError:
+                # not a problem: a module's, whose symbols are not loaded
+                return None
+    return None

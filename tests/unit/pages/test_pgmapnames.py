@@ -1,0 +1,112 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Device memory that is in no namespace has the name of its DAX device, resource or driver."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from drgn_pmem.analysis.inventory import daxonly, pgmapnames
+from drgn_pmem.kernel.dax import DaxDevice, DaxRegion
+from drgn_pmem.kernel.iomem import Resource
+from drgn_pmem.partial import Partial
+from drgn_pmem.ranges import Range
+
+NOTHING: Any = None
+HMEM = Range(0x100000000, 0x110000000)
+
+
+def address(number: int) -> Any:
+    return SimpleNamespace(value_=lambda: number)
+
+
+def dax_device(*ranges: Range, pgmap: int = 0x1000) -> DaxDevice:
+    return DaxDevice(
+        chardev="dax2.0",
+        size=sum(r.size for r in ranges),
+        target_node=0,
+        align=1 << 21,
+        mode="devdax",
+        ranges=ranges,
+        region=0x500,
+        pgmap=pgmap,
+        memory_blocks=None,
+        object=NOTHING,
+    )
+
+
+def region(*devices: DaxDevice) -> DaxRegion:
+    return DaxRegion(
+        id=2,
+        path="/platform/hmem.0",
+        range=HMEM,
+        align=1 << 21,
+        available_size=None,
+        devices=devices,
+        object=address(0x500),
+    )
+
+
+def resource(name: str, part: Range, depth: int) -> Resource:
+    return Resource(
+        name=name,
+        start=part.start,
+        end=part.end - 1,
+        flags=0,
+        desc="IORES_DESC_NONE",
+        depth=depth,
+        object=NOTHING,
+    )
+
+
+def pgmap(number: int, part: Range, operations: int = 0) -> Any:
+    ops = SimpleNamespace(ops=address(operations))
+    return SimpleNamespace(address=number, ranges=(part,), object=ops)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Any:
+    found = SimpleNamespace(namespaces=[], regions=[], iomem=[])
+    for module in (daxonly, pgmapnames):
+        monkeypatch.setattr(module, "for_each_namespace", lambda prog: Partial(found.namespaces))
+    monkeypatch.setattr(daxonly, "for_each_dax_region", lambda prog: Partial(found.regions))
+    monkeypatch.setattr(pgmapnames, "for_each_iomem", lambda prog: Partial(found.iomem))
+    return found
+
+
+def test_a_dax_device_without_a_namespace_is_shown_by_its_name(kernel: Any) -> None:
+    kernel.regions = [region(dax_device(HMEM))]
+    (item,) = daxonly.dax_without_namespace(NOTHING).whole()
+    assert (item.dev, item.mode, item.range) == ("dax2.0", "devdax", HMEM)
+    assert not item.is_persistent
+    assert item.has_no_claim, "it has no info block"
+    mapped = [pgmap(0x1000, HMEM), pgmap(0x2000, Range(0, 0x1000))]
+    assert pgmapnames.pgmap_names(NOTHING, mapped).value[0x1000] == "dax2.0"
+
+
+def test_a_device_of_two_ranges_is_one_for_each(kernel: Any) -> None:
+    low, high = Range(HMEM.start, HMEM.start + 0x1000), Range(HMEM.end - 0x1000, HMEM.end)
+    kernel.regions = [region(dax_device(low, high))]
+    items = daxonly.dax_without_namespace(NOTHING).whole()
+    assert [(i.dev, i.range) for i in items] == [("dax2.0", low), ("dax2.0[1]", high)]
+
+
+def test_the_dax_device_of_a_namespace_is_the_namespaces(kernel: Any) -> None:
+    own = region(dax_device(HMEM))
+    kernel.regions = [own]
+    kernel.namespaces = [
+        SimpleNamespace(dev="namespace0.0", daxregion=own, range=Range(0, 1), pgmap=0x1000)
+    ]
+    assert daxonly.dax_without_namespace(NOTHING).whole() == []
+
+
+def test_other_device_memory_is_named_by_its_resource_or_its_driver(kernel: Any) -> None:
+    bar, private = Range(0x200000000, 0x200100000), Range(0x300000000, 0x300100000)
+    kernel.iomem = [
+        resource("PCI Bus 0000:00", Range(0x200000000, 0x280000000), 0),
+        resource("0000:00:04.0", bar, 1),
+    ]
+    prog: Any = SimpleNamespace(symbol=lambda at: SimpleNamespace(name="dmirror_devmem_ops"))
+    names = pgmapnames.pgmap_names(prog, [pgmap(1, bar), pgmap(2, private, 0xFFFF)]).whole()
+    assert names == {1: "0000:00:04.0", 2: "dmirror_devmem_ops"}
