@@ -39,7 +39,7 @@ def pgmap_names(prog: Program, pgmaps: Iterable[Pgmap]) -> Partial[dict[int, str
         *problems.take(for_each_namespace(prog), what),
         *problems.take(dax_without_namespace(prog), what),
     ]
-    names = {}
+    names: dict[int, str] = {}
     for namespace in named:
         pgmap = pgmap_of(namespace, pgmaps)
         if pgmap is not None:
