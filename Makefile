@@ -18,7 +18,7 @@ $(SUITES):
 endif
 SUITES := $(or $(SUITES),bullseye bookworm trixie trixie-backports)
 
-.PHONY: demo test test-distro test-live lint typecheck layers bench bench-dump fuzz docs matrix vmcores clean
+.PHONY: demo test test-distro test-live test-trim lint typecheck layers bench bench-dump fuzz docs matrix vmcores clean
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -51,6 +51,10 @@ LIVE := build/live
 test-live: $(VENV)/.installed
 	vmcores/lab/live/make.sh $(LIVE) $(LIVE_SUITE)
 	DRGN_PMEM_LIVE=$(CURDIR)/$(LIVE)/result $(BIN)/python -m pytest -n 0 tests/live
+
+# Every sample in every format, trimmed to every format. Takes an hour of one core.
+test-trim: $(VENV)/.installed
+	DRGN_PMEM_TRIM=all $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests/dumps/test_trim.py
 
 lint: $(VENV)/.installed typecheck layers
 	$(BIN)/ruff check .

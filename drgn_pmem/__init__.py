@@ -62,6 +62,10 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "analysis.fadump.stack": ("read_crashed_stack",),
         "commands.pmem_report": ("for_each_report_section",),
     },
+    "A dump to hand on": {
+        "analysis.trim.plan": ("TrimPlan", "plan_trim"),
+        "commands.pmem_trim": ("trim",),
+    },
     "What an answer may lack": {
         "partial": (
             "Cause",

@@ -28,6 +28,7 @@ __all__ = (
     "find_architecture",
     "load_debug_info",
     "open",
+    "open_again",
     "open_core",
     "open_corrected",
     "read_vmcoreinfo_file",
@@ -115,6 +116,24 @@ def open(
             _logger.warning("%s", note)
     drgn.set_default_prog(prog)
     return prog
+
+
+def open_again(prog: drgn.Program, path: str) -> drgn.Program:
+    """
+    Open another dump of the same crash with the debug info that a program has loaded.
+
+    :param path: Path of the dump.
+    :raises DumpFileError: if it cannot be opened
+    """
+    files = {
+        file
+        for module in prog.modules()
+        for file in (module.debug_file_path, module.loaded_file_path)
+        if file is not None and os.path.exists(file)
+    }
+    other, _ = open_core(path)
+    load_debug_info(other, sorted(files))
+    return other
 
 
 def open_corrected(open_with: Callable[[bytes | None], Target], text: bytes | None) -> Target:

@@ -18,7 +18,9 @@ def question(spec: Spec, case: Case) -> str:
     processes had mapped and a file of theirs. Machines without any have RAM and a root directory.
     """
     needed = [a.names[0] for a in spec.arguments if not a.is_option and "nargs" not in a.options]
-    needed += [a.names[0] for a in spec.arguments if a.options.get("nargs") == "+"]
+    needed += [
+        a.names[0] for a in spec.arguments if not a.is_option and a.options.get("nargs") == "+"
+    ]
     values = {"page": recorded_pages(case), "path": [recorded_path(case)]}
     return " ".join([spec.name, *(value for name in needed for value in values[name])])
 

@@ -37,7 +37,7 @@ from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.dumpfile.vmcoreinfo import printable
 from drgn_pmem.errors import DumpFileError
 
-__all__ = ("MAGICS", "open_kdump", "page_compression")
+__all__ = ("MAGICS", "layout_of", "open_kdump", "page_compression")
 
 MAGICS = (b"KDUMP   ", b"DISKDUMP")
 
@@ -92,7 +92,7 @@ _SUB_HEADER = """
 
 
 @functools.cache
-def _layout(bits: int, byteorder: str, packed: bool = False) -> cstruct:
+def layout_of(bits: int, byteorder: str, packed: bool = False) -> cstruct:
     """Layouts of one machine; ``packed``: 64-bit members aligned to 4 bytes."""
     layout = cstruct(endian="<" if byteorder == "little" else ">")
     layout.load(f"typedef uint{bits} ulong_t;")
@@ -180,7 +180,7 @@ def _bitmaps(source: ByteSource, header: KdumpHeader) -> Bitmaps:
 def _parse(source: ByteSource) -> KdumpHeader:
     raw = source.read(0, 512)
     for bits, byteorder in ((32, "little"), (32, "big"), (64, "little"), (64, "big")):
-        layout = _layout(bits, byteorder)
+        layout = layout_of(bits, byteorder)
         if len(raw) < len(layout.disk_dump_header):
             raise DumpFileError(
                 f"{source.path}: the file ends inside the kdump header; the dump was cut short"
@@ -250,7 +250,7 @@ def _sub_header(source: ByteSource, layout: cstruct, bits: int, byteorder: str, 
     if bits == 64:
         return layout.kdump_sub_header(raw)
     # i386 or arm? Only one of the two places vmcoreinfo between the sub header and the bitmaps.
-    packed = _layout(bits, byteorder, packed=True).kdump_sub_header(raw)
+    packed = layout_of(bits, byteorder, packed=True).kdump_sub_header(raw)
     start, end = common.block_size, (1 + common.sub_hdr_size) * common.block_size
     place, size = packed.offset_vmcoreinfo, packed.size_vmcoreinfo
     if common.header_version < 3 or (not place and not size):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "ERASED",
+    "EXCLUDED_VMEMMAP",
     "PF_DEV",
     "DumpFile",
     "DumpFormat",
@@ -40,7 +41,7 @@ never merged. A low bit that ELF leaves unassigned."""
 
 _INCOMPLETE = 0x8
 """Status flag: makedumpfile could not finish (``DUMP_DH_COMPRESSED_INCOMPLETE``)."""
-_EXCLUDED_VMEMMAP = 0x10
+EXCLUDED_VMEMMAP = 0x10
 """Status flag: ``makedumpfile -e`` left out parts of the struct page array
 (``DUMP_DH_EXCLUDED_VMEMMAP``)."""
 
@@ -187,7 +188,7 @@ class KdumpHeader(Record):
     @property
     def excluded_vmemmap(self) -> bool:
         """Whether ``makedumpfile -e`` was used: parts of the struct page array are left out."""
-        return bool(self.status & _EXCLUDED_VMEMMAP)
+        return bool(self.status & EXCLUDED_VMEMMAP)
 
     def to_json(self) -> dict[str, Any]:
         """All members; PFNs, sizes and offsets as integers, ``phys_base`` as ``"0x..."``."""

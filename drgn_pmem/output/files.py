@@ -35,13 +35,20 @@ def write_file(path: str | os.PathLike[str], data: bytes | str, *, mode: int | N
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str], *, mode: int | None = None) -> Iterator[IO[bytes]]:
+def replacing(
+    path: str | os.PathLike[str], *, mode: int | None = None, overwrite: bool = True
+) -> Iterator[IO[bytes]]:
     """
-    A file that takes the place of another when the block ends without an error.
+    A file that takes the place of another when the block ends without an error. Until then it can
+    be read, too, as ``/proc/self/fd/N``.
 
     :param mode: As for :func:`write_file`.
+    :param overwrite: Whether there may be a file; without, one that appears meanwhile is kept, too.
+    :raises FileExistsError: if there is one and must not be
     :raises OSError: if it cannot be written; what was there is as before
     """
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path))
     try:
         before = os.stat(path).st_mode
     except FileNotFoundError:
@@ -60,7 +67,10 @@ def replacing(path: str | os.PathLike[str], *, mode: int | None = None) -> Itera
             if wanted is not None:
                 os.fchmod(number, stat.S_IMODE(wanted))
             os.fsync(number)
-            os.replace(temporary, target)
+            if overwrite:
+                os.replace(temporary, target)
+            else:
+                _move_to_new(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -68,10 +78,25 @@ def replacing(path: str | os.PathLike[str], *, mode: int | None = None) -> Itera
     _sync_folder(os.path.dirname(target))
 
 
+def _move_to_new(temporary: str, target: str) -> None:
+    """Rename a file to a name that must be free."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without hard links.
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+        os.replace(temporary, target)
+        return
+    os.unlink(temporary)
+
+
 def _create_beside(target: str, mode: int) -> tuple[int, str]:
     """A new file in the folder of another: never one that is there, never through a link."""
     folder, name = os.path.split(target)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     for _ in range(_TRIES):
         temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}.part")
         with contextlib.suppress(FileExistsError):

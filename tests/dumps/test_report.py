@@ -30,8 +30,8 @@ EACH = [case for case in ALL if case.format == next(iter(case.sample.formats))]
 
 default = EACH[0]
 
-NEEDS_A_SUBJECT = {"pmem-page", "pmem-rmap", "pmem-file"}
-"""Commands that answer about a page or a file that the user names."""
+NEEDS_A_SUBJECT = {"pmem-page", "pmem-rmap", "pmem-file", "pmem-trim"}
+"""Commands that answer about a page or a file that the user names, or write one."""
 
 
 def sections(case: Case) -> Iterator[tuple[str, dict[str, object]]]:

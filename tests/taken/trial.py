@@ -217,6 +217,8 @@ def verdict(
         return []
     if command == "pmem-report":
         return _sections(page, full, part, paths)
+    if command == "pmem-trim":
+        return _kept(page, full, part)
     expected = full.json
     if command == "pmem-segments" and not part.whole:
         expected = joined_rows(full.json, part.json)
@@ -295,6 +297,18 @@ def _sections(page: int, full: Outcome, part: Outcome, paths: Paths | None) -> l
         if part.whole and not new.whole and old.whole:
             found.append(f"{command}: not complete, and the report is")
     found += [f"{command} is new" for command in sections]
+    return found
+
+
+def _kept(page: int, full: Outcome, part: Outcome) -> list[str]:
+    """Never is more kept of a dump that holds less; a complete answer has all but the page."""
+    kept, dropped = (
+        [sum(outcome.json[key].values()) for outcome in (full, part)] for key in ("kept", "dropped")
+    )
+    found = [f"kept: {kept[0]} bytes became {kept[1]}"] if kept[1] > kept[0] else []
+    lost = sum(kept[::2]) + dropped[0] - kept[1] - dropped[1]
+    if not 0 <= lost <= page:
+        found.append(f"{lost} bytes are neither kept nor dropped")
     return found
 
 

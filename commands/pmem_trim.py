@@ -1,0 +1,325 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``pmem-trim``: a dump that can be handed on, without the user data of persistent memory."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import os
+import shlex
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from drgn_pmem.errors import NotFound, PmemError, UsageError
+from drgn_pmem.partial import Partial, Problem, Problems
+from drgn_pmem.record import Record
+from drgn_pmem.spec import Answer, Argument, Field, ask, command, json_value
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+    from drgn_pmem.analysis.trim.compare import Said
+    from drgn_pmem.analysis.trim.plan import TrimPlan
+
+__all__ = ("Trimmed", "trim")
+
+_QUESTIONS = (
+    "pmem-list -BDRNXi",
+    "pmem-namespaces",
+    "pmem-coverage",
+    "pmem-memmap",
+    "pmem-poison",
+    "pmem-pins",
+    "pmem-files",
+    "pmem-pages",
+    "pmem-segments",
+    "pmem-usage",
+    "pmem-infoblocks",
+    "elfcorehdr",
+    "fadump",
+)
+"""What is asked of both dumps; to these come a file and some pages."""
+
+_FIELDS = (
+    Field("WHAT", lambda p: p.what, "kind of memory"),
+    Field("KEPT", lambda p: p.kept, "bytes that are kept", right=True),
+    Field("DROPPED", lambda p: p.dropped, "bytes that are dropped", right=True),
+)
+
+_PAGES = 8
+"""Pages that are asked for."""
+
+_RAM = (
+    "RAM is as it was in the crashed machine: copies of user data can be in it (page cache, "
+    "anonymous memory, buffers of programs and of block devices); pmem-trim does not filter RAM"
+)
+
+
+class Trimmed(Record):
+    """A dump that was written."""
+
+    input: str
+    output: str
+    format: str
+    compression: str
+    size: int
+    """bytes of the file"""
+    kept: dict[str, int]
+    """bytes of memory by what they are"""
+    dropped: dict[str, int]
+    sha256: str
+    verified: tuple[str, ...]
+    """Command lines whose answers were compared."""
+
+
+def trim(
+    prog: Program,
+    path: str | os.PathLike[str],
+    plan: TrimPlan,
+    *,
+    format: str = "kdump",
+    compression: str = "zlib",
+    verify: bool = True,
+) -> Partial[Trimmed]:
+    """
+    Write a dump that can be handed on. The file appears when it is complete and verified.
+
+    :param path: A file that does not exist.
+    :param plan: What of the dump is kept, by :func:`~drgn_pmem.analysis.trim.plan.plan_trim` for
+        the same format.
+    :param format: ``"kdump"`` or ``"elf"``.
+    :param compression: ``"zlib"``, ``"zstd"``, ``"lzo"`` or ``"none"``; of a kdump-compressed dump.
+    :param verify: Whether the file is opened anew and asked what the dump is asked.
+    :raises UsageError: if there is such a file, or it cannot be written
+    :raises DumpFileError: if the written dump does not answer the same
+    """
+    from drgn_pmem.analysis.trim.write import check_memory, estimate, sha256_of, write_trimmed
+    from drgn_pmem.dumpfile import dump_of
+    from drgn_pmem.output.files import replacing
+    from drgn_pmem.output.progress import progress
+
+    name = os.fspath(path)
+    problems = Problems()
+    compression = compression if format == "kdump" else "none"
+    verified: list[str] = []
+    try:
+        if os.path.lexists(name):
+            raise FileExistsError
+        _check_space(name, estimate(prog, plan, format, compression))
+        with replacing(name, mode=0o600, overwrite=False) as file:
+            number = file.fileno()
+            with progress(f"writing {os.path.basename(name)}", plan.keep.total) as report:
+                size = problems.take(write_trimmed(prog, plan, number, format, compression, report))
+            if verify:
+                written = f"/proc/self/fd/{number}"
+                check_memory(prog, plan, written)
+                verified = _compare(prog, written)
+            with progress("checksum", size) as report:
+                sha256 = sha256_of(number, report)
+    except PmemError:
+        raise
+    except FileExistsError:
+        raise UsageError(f"pmem-trim: {name} exists; give the name of a new file") from None
+    except OSError as error:
+        raise UsageError(f"pmem-trim: {name}: {error.strerror or error}") from error
+    return problems.partial(
+        Trimmed(
+            input=dump_of(prog).path,
+            output=name,
+            format=format,
+            compression=compression,
+            size=size,
+            kept=plan.kept,
+            dropped=plan.dropped,
+            sha256=sha256,
+            verified=tuple(verified),
+        )
+    )
+
+
+def _check_space(name: str, needed: int) -> None:
+    free = shutil.disk_usage(os.path.dirname(os.path.realpath(name))).free
+    if free < needed:
+        raise UsageError(
+            f"pmem-trim: {name}: about {needed} bytes are needed, and {free} are free there"
+        )
+
+
+def _compare(prog: Program, path: str) -> list[str]:
+    """
+    Ask the written file what the dump is asked.
+
+    :return: Command lines that were asked.
+    :raises DumpFileError: if it answers otherwise
+    """
+    from drgn_pmem.analysis.trim.compare import differences
+    from drgn_pmem.dumpfile import DumpFormat, dump_of
+    from drgn_pmem.errors import DumpFileError
+    from drgn_pmem.output.progress import progress
+    from drgn_pmem.session import open_again
+
+    other = open_again(prog, path)
+    formats = [dump_of(item).contained is DumpFormat.ELF for item in (prog, other)]
+    lines = [*_QUESTIONS, *_subjects(prog)]
+    with progress("comparing the answers of all commands", len(lines)) as report:
+        for number, line in enumerate(lines):
+            before, after = _said(prog, line), _said(other, line)
+            found = list(
+                differences(line.split()[0], before, after, same_format=formats[0] == formats[1])
+            )
+            if found:
+                raise DumpFileError(
+                    f"the written dump does not answer as this one, so it was removed (--no-verify "
+                    f"keeps it): {line}: {'; '.join(found)}"
+                )
+            report(number + 1, len(lines))
+    return lines
+
+
+def _said(prog: Program, line: str) -> Said:
+    from drgn_pmem.analysis.trim.compare import Said
+    from drgn_pmem.commands import load_command
+
+    name, *words = shlex.split(line)
+    spec = load_command(name)
+    args = spec.parser().parse_args([*words, "--json"])
+    try:
+        answer = ask(spec, prog, args)
+    except NotFound as error:
+        return Said(error=str(error))
+    except PmemError as error:
+        return Said(error=str(error), problems=(Problem.of(error),))
+    return Said(json=json_value(args, answer), problems=tuple(answer.problems))
+
+
+def _subjects(prog: Program) -> Sequence[str]:
+    """Questions about the first file and the first pages of namespaces."""
+    from drgn_pmem.analysis.inventory.machine import read_machine
+    from drgn_pmem.dumpfile import vmcoreinfo_of
+
+    lines = []
+    files = _said(prog, "pmem-files").json
+    if files:
+        lines.append(shlex.join(["pmem-file", files[0]["path"]]))
+    size = vmcoreinfo_of(prog).page_size or 4096
+    problems = Problems()  # every command names them
+    found = problems.take(read_machine(prog)).namespaces
+    pages = [f"pfn:{(n.resource + (n.data_offset or 0)) // size:#x}" for n in found[:_PAGES]]
+    if pages:
+        lines += [f"{name} {' '.join(pages)}" for name in ("pmem-page", "pmem-rmap")]
+    return lines
+
+
+def _code(args: argparse.Namespace) -> str:
+    options = [] if args.format == "kdump" else [f"format={args.format!r}"]
+    more = list(options)
+    if args.drop_metadata:
+        options.append("metadata=False")
+    if args.keep_userdata:
+        options.append(f"userdata={args.keep_userdata!r}")
+    if args.keep:
+        options.append(f"pages={args.keep!r}")
+    lines = [
+        "from drgn_pmem import plan_trim",
+        "",
+        f"plan = plan_trim({', '.join(['prog', *options])})",
+        "for part in plan.value.parts:",
+        "    print(part.what, part.kept, part.dropped)",
+        "print(*plan.problems)  # why something is dropped that may be metadata",
+    ]
+    if args.output is not None:
+        lines[0] += ", trim"
+        if args.compress != "zlib":
+            more.append(f"compression={args.compress!r}")
+        if args.no_verify:
+            more.append("verify=False")
+        lines.append(f"print(trim({', '.join(['prog', repr(args.output), 'plan.value', *more])}))")
+    return "\n".join(lines)
+
+
+@command(
+    name="pmem-trim",
+    description="write a dump that can be handed on: no user data of pmem, all metadata",
+    long_description=(
+        "Write a dump that can be handed on: RAM as it is in this dump, and of persistent memory\n"
+        "only what is known to be metadata: info blocks, struct pages, maps and logs of BTT\n"
+        "arenas. User data, and what may be user data, is left out as excluded memory, which no\n"
+        "reader takes for zeroes. The file is written beside its name, opened anew, asked what\n"
+        "this dump is asked, and renamed if it answers the same. Without -o, only shows what\n"
+        "would be kept and dropped. RAM is not filtered: copies of user data may be in it."
+    ),
+    arguments=(
+        Argument("-o", "--output", kind="file", metavar="FILE", help="the new file"),
+        Argument("--format", choices=("kdump", "elf"), default="kdump",
+                 help="kdump-compressed (the default) or an ELF core, which keeps PF_DEV"),
+        Argument("--compress", choices=("zstd", "zlib", "lzo", "none"), default="zlib",
+                 help="compression of a kdump-compressed dump; zlib, which all tools read, if not "
+                 "given"),
+        Argument("--keep-userdata", kind="namespace", metavar="NAMESPACE", action="append",
+                 default=[], help="keep all of this namespace; may be given several times"),
+        Argument("--drop-metadata", action="store_true",
+                 help="drop the metadata of persistent memory too"),
+        Argument("--keep", kind="page", metavar="PAGE", nargs="+", default=[],
+                 help="keep these pages"),
+        Argument("--no-verify", action="store_true",
+                 help="do not compare the answers of the new dump with those of this one"),
+    ),
+    examples=(
+        ("pmem-trim", "what would be kept and dropped"),
+        ("pmem-trim -o trimmed.vmcore", "write it"),
+        ("pmem-trim -o trimmed.vmcore --compress zstd", "the same with zstd, for newer tools"),
+    ),
+    code=_code,
+    modules={"libnvdimm": "which parts of persistent memory are metadata"},
+)  # fmt: skip
+def pmem_trim(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.trim.plan import plan_trim
+    from drgn_pmem.dumpfile import dump_of
+    from drgn_pmem.output.table import table
+
+    problems = Problems()
+    plan = problems.take(
+        plan_trim(
+            prog,
+            format=args.format,
+            metadata=not args.drop_metadata,
+            userdata=args.keep_userdata,
+            pages=args.keep,
+        )
+    )
+    value: dict[str, Any] = {
+        "input": dump_of(prog).path,
+        "output": None,
+        "format": args.format,
+        "compression": args.compress if args.format == "kdump" else "none",
+        "size": None,
+        **plan.to_json(),
+        "sha256": None,
+        "verified": [],
+    }
+    notes = []
+    if args.output is not None:
+        written = problems.take(
+            trim(
+                prog,
+                args.output,
+                plan,
+                format=args.format,
+                compression=args.compress,
+                verify=not args.no_verify,
+            )
+        )
+        value |= written.to_json()
+        checked = (
+            f"opened anew, {len(written.verified)} questions were answered as by this dump"
+            if written.verified
+            else "not verified"
+        )
+        notes.append(f"{written.output}: {written.size} bytes, {checked}")
+        notes.append(f"SHA-256 {written.sha256}")
+    if plan.blank:
+        notes.append(f"{plan.blank} bytes that share a page with what is kept are written as X")
+    notes.append(_RAM)
+    parts = list(plan.parts)
+    return Answer(parts, notes=notes, problems=problems, json=value, text=table(parts, _FIELDS))

@@ -1,0 +1,269 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+What of a dump can be handed on
+-------------------------------
+
+Two things are kept: RAM, which is what iomem says is System RAM, and what is known to be metadata
+of persistent memory. All else is dropped, whatever it may be: user data, and what cannot be told.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from drgn import Program
+import numpy as np
+
+from drgn_pmem.analysis.inventory.machine import MachineMap, read_machine
+from drgn_pmem.analysis.inventory.names import find_namespace
+from drgn_pmem.analysis.pages.words import resolve_page
+from drgn_pmem.analysis.trim.metadata import (
+    Layout,
+    known_metadata,
+    layout_of,
+    may_be_zero,
+    parts_of,
+)
+from drgn_pmem.dumpfile import State, dump_of, vmcoreinfo_of
+from drgn_pmem.dumpfile.coverage import ADDRESS_SPACE
+from drgn_pmem.dumpfile.records import DumpFile
+from drgn_pmem.dumpfile.writing.contents import Runs
+from drgn_pmem.errors import DumpFileError, MissingDebugInfo
+from drgn_pmem.formats.architecture import X86_64, find_architecture
+from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.ranges import Range, RangeSet
+from drgn_pmem.record import Record, Show, shown
+
+__all__ = ("TrimPart", "TrimPlan", "plan_trim")
+
+_LOW = 1 << 20
+"""Below this, x86 has firmware and the BIOS, never persistent memory."""
+_BLOCK = 4096
+"""What ELF files are cut to; a namespace and its info blocks are aligned to it."""
+_CHUNK = 1 << 20
+_ZEROES = bytes(_BLOCK)
+
+_ZERO = "zeroes beside metadata"
+_OUTSIDE = "persistent memory outside of namespaces"
+_OTHER = "neither RAM nor persistent memory"
+
+
+class TrimPart(Record):
+    """One kind of memory, and what becomes of it."""
+
+    what: str
+    kept: int = shown(Show.SIZE)
+    """bytes"""
+    dropped: int = shown(Show.SIZE)
+    """bytes"""
+
+
+class TrimPlan(Record):
+    """What of a dump is kept."""
+
+    unit: int
+    """bytes: what is kept or dropped as a whole; a page in a kdump-compressed dump"""
+    parts: tuple[TrimPart, ...]
+    blank: int
+    """Bytes that are overwritten with X, because they share a page with what is kept."""
+    keep: Runs = shown(Show.HIDDEN)
+    """Physical memory that is kept."""
+    blank_ranges: RangeSet = shown(Show.HIDDEN)
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """Bytes by what they are."""
+        return {part.what: part.kept for part in self.parts if part.kept}
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Bytes by what they are."""
+        return {part.what: part.dropped for part in self.parts if part.dropped}
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kept": self.kept, "dropped": self.dropped}
+
+
+def plan_trim(
+    prog: Program,
+    *,
+    format: str = "kdump",
+    metadata: bool = True,
+    userdata: Sequence[str] = (),
+    pages: Sequence[str] = (),
+) -> Partial[TrimPlan]:
+    """
+    What ``pmem-trim`` keeps of a dump.
+
+    :param format: ``"kdump"`` or ``"elf"``: what a byte shares its fate with.
+    :param metadata: Whether metadata of persistent memory is kept.
+    :param userdata: Namespaces of which everything is kept.
+    :param pages: Pages that are kept, named as for ``pmem-page``.
+    :return: What is kept; the problems are why something that may be metadata is dropped.
+    :raises MissingDebugInfo: without the kernel's debug info: what is RAM is not known
+    :raises DumpFileError: if the program has no dump file
+    """
+    dump = dump_of(prog)
+    if dump.memory is None:
+        raise DumpFileError("a running kernel is no dump: there is no file to trim")
+    if not has_kernel_debug_info(prog):
+        raise MissingDebugInfo(
+            "what is RAM and what is persistent memory is unknown without debug info of the kernel "
+            f"({how_to_get_kernel(prog)})",
+            "vmlinux",
+        )
+    problems = Problems()
+    machine = problems.take(read_machine(prog))
+    if not machine.system_ram:
+        raise DumpFileError(
+            f"{dump.path}: no System RAM in iomem: nothing can be told from user data"
+        )
+    planner = _Planner(prog, dump, machine, problems)
+    return problems.partial(planner.plan(format == "kdump", metadata, userdata, pages))
+
+
+class _Planner:
+    def __init__(
+        self, prog: Program, dump: DumpFile, machine: MachineMap, problems: Problems
+    ) -> None:
+        self.prog = prog
+        self.dump = dump
+        self.machine = machine
+        self.problems = problems
+        self.page_size = (
+            dump.kdump.block_size if dump.kdump else vmcoreinfo_of(prog).page_size or _BLOCK
+        )
+        self.saved = Runs.in_state(dump.coverage, State.SAVED)
+
+    def plan(
+        self, paged: bool, metadata: bool, userdata: Sequence[str], pages: Sequence[str]
+    ) -> TrimPlan:
+        unit = self.page_size if paged else min(self.page_size, _BLOCK)
+        layout = layout_of(self.prog, self.machine.namespaces, self.problems)
+        wanted = list(self._ram(layout))
+        wanted += self._asked_for(userdata, pages)
+        if metadata:
+            wanted += self.problems.take(known_metadata(self.prog, self.machine.namespaces))
+            wanted.append((_ZERO, RangeSet(self._zeroes(layout, _union(wanted)))))
+        every = _union(wanted)
+        whole, blank = self._blank(every, unit)
+        wanted.append((_ZERO, whole.subtract(every).subtract(blank)))
+        keep = self.saved.intersect(whole)
+        if paged:
+            blank = blank.union(_rest(keep, unit)).contiguous()
+            keep = keep.touched(unit)
+        return TrimPlan(
+            unit=unit,
+            parts=tuple(self._parts(wanted, layout, keep, blank)),
+            blank=blank.total,
+            keep=keep,
+            blank_ranges=blank,
+        )
+
+    def _ram(self, layout: Layout) -> Iterator[tuple[str, RangeSet]]:
+        ram = self.machine.system_ram
+        if find_architecture(self.dump.machine) == X86_64 or self._is_x86():
+            ram = ram.union([Range(0, _LOW)])
+        # A namespace with a disk is not RAM, whatever a damaged iomem says.
+        disks = RangeSet(n.range for n, _ in layout if n.mode in ("fsdax", "sector", "raw"))
+        if ram.intersect(disks):
+            why = "iomem has RAM in a namespace that is a disk: taken for user data"
+            self.problems.add(Problem(cause=Cause.DAMAGED, why=why))
+        ram = ram.subtract(disks)
+        yield "RAM", ram.subtract(self.machine.pmem)
+        yield "RAM on pmem (System RAM (kmem))", ram.intersect(self.machine.pmem)
+
+    def _is_x86(self) -> bool:
+        platform = self.prog.platform
+        return platform is not None and find_architecture(platform.arch.name) == X86_64
+
+    def _asked_for(
+        self, userdata: Sequence[str], pages: Sequence[str]
+    ) -> Iterator[tuple[str, RangeSet]]:
+        for name in userdata:
+            namespace = find_namespace(self.prog, name)
+            yield f"{namespace.dev}: user data, as asked for", RangeSet([namespace.range])
+        size = self.page_size
+        pfns = [self.problems.take(resolve_page(self.prog, text)).pfn for text in pages]
+        if pfns:
+            ranges = RangeSet(Range(pfn * size, pfn * size + size) for pfn in pfns)
+            yield "pages that were asked for", ranges
+
+    def _zeroes(self, layout: Layout, known: RangeSet) -> Iterator[Range]:
+        """Pages of zeroes where metadata may be."""
+        memory = self.dump.memory
+        assert memory is not None
+        candidates = RangeSet(may_be_zero(layout)).subtract(known)
+        for run in self.saved.intersect(candidates).whole(_BLOCK):
+            for start in range(run.start, run.end, _CHUNK):
+                size = min(_CHUNK, run.end - start)
+                data = None
+                with self.problems.trying(f"memory at {start:#x}"):
+                    data = memory.read(start, size)
+                for at in range(0, size if data else 0, _BLOCK):
+                    if data is not None and data[at : at + _BLOCK] == _ZEROES:
+                        yield Range(start + at, start + at + _BLOCK)
+
+    def _blank(self, keep: RangeSet, unit: int) -> tuple[RangeSet, RangeSet]:
+        """What is kept in whole units, and what of it has to be made blank."""
+        memory = self.dump.memory
+        assert memory is not None
+        ram = [item for item in keep if item.start % unit == 0 and item.end % unit == 0]
+        cut = [item for item in keep if item.start % unit or item.end % unit]
+        whole = RangeSet(
+            [*ram, *(Range(i.start // unit * unit, -(-i.end // unit) * unit) for i in cut)]
+        ).contiguous()
+        blank = []
+        # Of RAM, bytes that are not saved are what is missing: there is nothing to be made blank.
+        for item in self.saved.intersect(whole.subtract(keep)):
+            data = None
+            with self.problems.trying(f"memory at {item.start:#x}"):
+                data = memory.read(item.start, item.size)
+            if data is None or any(data):
+                blank.append(item)
+        return whole, RangeSet(blank)
+
+    def _parts(
+        self,
+        wanted: Sequence[tuple[str, RangeSet]],
+        layout: Layout,
+        keep: Runs,
+        blank: RangeSet,
+    ) -> Iterator[TrimPart]:
+        """Each saved byte under the first name that has it; first what is kept."""
+        named: list[tuple[str, RangeSet]] = list(wanted)
+        of_namespaces: dict[str, list[Range]] = {}
+        for name, item in parts_of(layout):
+            of_namespaces.setdefault(name, []).append(item)
+        named += [(name, RangeSet(ranges)) for name, ranges in of_namespaces.items()]
+        named.append((_OUTSIDE, self.machine.pmem))
+        named.append((_OTHER, RangeSet([Range(0, ADDRESS_SPACE)])))
+        taken = RangeSet()
+        sums: dict[str, tuple[int, int]] = {}
+        kept = keep.subtract(blank)
+        for name, ranges in named:
+            own = ranges.contiguous().subtract(taken)
+            taken = taken.union(own).contiguous()
+            saved = self.saved.intersect(own).total
+            left = kept.intersect(own).total
+            before = sums.get(name, (0, 0))
+            sums[name] = before[0] + left, before[1] + saved - left
+        for name, (left, lost) in sums.items():
+            if left or lost:
+                yield TrimPart(what=name, kept=left, dropped=lost)
+
+
+def _rest(runs: Runs, unit: int) -> RangeSet:
+    """What pages have beside the runs that touch them; only runs that end within a page count."""
+    step = np.uint64(unit)
+    cut = np.concatenate([runs.starts[runs.starts % step != 0], runs.ends[runs.ends % step != 0]])
+    found = []
+    for page in np.unique(cut // step * step).tolist():
+        own = RangeSet(runs.within(page, page + unit))
+        found += own.gaps(page, page + unit)
+    return RangeSet(found)
+
+
+def _union(named: Iterable[tuple[str, RangeSet]]) -> RangeSet:
+    return RangeSet(item for _, ranges in named for item in ranges).contiguous()

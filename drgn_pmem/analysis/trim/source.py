@@ -1,0 +1,194 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Headers and notes of a trimmed dump
+-----------------------------------
+
+Those of the dump that is read, and what it lacks from the kernel's memory: a VMCOREINFO note that
+was found there because the file has none or a wrong one, ``init_uts_ns``, addresses of the direct
+map.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import struct
+
+from drgn import FaultError, Program
+
+from drgn_pmem.analysis.headers.compare import read_crash_headers
+from drgn_pmem.analysis.headers.rebuild import architecture, linear_map
+from drgn_pmem.analysis.trim.plan import TrimPlan
+from drgn_pmem.dumpfile import DumpFormat, dump_of, vmcoreinfo_of
+from drgn_pmem.dumpfile.records import EXCLUDED_VMEMMAP, DumpFile, PhysicalMemory, Segment
+from drgn_pmem.dumpfile.writing.contents import Contents, NoteData, Runs
+from drgn_pmem.errors import DumpFileError, NotFound
+from drgn_pmem.formats.architecture import PPC64, Architecture
+from drgn_pmem.formats.elfcorehdr import ProgramHeader
+from drgn_pmem.partial import Problems
+from drgn_pmem.ranges import Range, RangeSet
+
+__all__ = ("contents_of",)
+
+_NAMES = ("sysname", "nodename", "release", "version", "machine", "domainname")
+_NT_PRSTATUS = 1
+_RWX = 7
+_ELFV2 = 2
+"""``e_flags`` of little-endian 64-bit POWER."""
+_INCOMPLETE = 1
+"""``DUMP_ELF_INCOMPLETE``, see :mod:`drgn_pmem.dumpfile.elf`."""
+_MAX_NOTE = 1 << 27
+_ERASED = b"erase user data of persistent memory in pages with metadata: pmem-trim\n"
+
+
+def contents_of(
+    prog: Program, plan: TrimPlan, problems: Problems, format: str = "kdump"
+) -> Contents:
+    """
+    What is written by a plan.
+
+    :param format: ``"elf"`` for program headers, too.
+    :param problems: What could not be read is added here.
+    :raises DumpFileError: if the architecture has no name in ELF
+    """
+    dump = dump_of(prog)
+    machine = architecture(prog)
+    if machine is None or dump.memory_builder is None:
+        raise DumpFileError(f"{dump.path}: a dump of this architecture cannot be written")
+    info = vmcoreinfo_of(prog)
+    header = dump.kdump
+    notes = list(_notes(prog, dump, plan))
+    builder = dump.memory_builder
+    coverage = dump.coverage
+    covered = Runs.of(coverage.covered())
+
+    def reader() -> PhysicalMemory:
+        return builder(coverage)
+
+    return Contents(
+        bits=dump.bits,
+        byteorder=dump.byteorder,
+        e_machine=machine.e_machine,
+        e_flags=_e_flags(dump, machine),
+        page_size=header.block_size if header else info.page_size or 4096,
+        utsname=_utsname(prog, dump, machine, problems),
+        timestamp=header.timestamp if header else _crash_time(info.values.get("CRASHTIME")),
+        cpus=header.cpus
+        if header
+        else sum(note.name == b"CORE" and note.type == _NT_PRSTATUS for note in notes),
+        phys_base=header.phys_base if header else info.numbers.get("phys_base", 0),
+        dump_level=(header.dump_level or 0) if header else 0,
+        status=header.status & EXCLUDED_VMEMMAP if header else 0,
+        notes=notes,
+        segments=_segments(prog, dump, covered, problems) if format == "elf" else (),
+        covered=covered,
+        kept=plan.keep,
+        blank=plan.blank_ranges,
+        reader=reader,
+    )
+
+
+def _notes(prog: Program, dump: DumpFile, plan: TrimPlan) -> Iterator[NoteData]:
+    """The notes of the file, VMCOREINFO as drgn was given it."""
+    text = prog["VMCOREINFO"].string_()
+    known = False
+    for note in dump.notes:
+        data = dump.note_data(note, _MAX_NOTE)
+        if len(data) < note.size:
+            continue  # the file ends in it, which opening the dump says
+        if note.name == b"ERASEINFO":
+            continue
+        if note.name == b"VMCOREINFO":
+            data = data if data.rstrip(b"\0") == text else text
+            known = True
+        yield NoteData(note.name, note.type, data)
+    if not known:
+        yield NoteData(b"VMCOREINFO", 0, text)
+    erased = "".join(f"{line}\n" for line in dump.erased).encode()
+    if plan.blank_ranges:
+        erased += _ERASED
+    if erased:
+        yield NoteData(b"ERASEINFO", 0, erased)
+
+
+def _e_flags(dump: DumpFile, machine: Architecture) -> int:
+    if dump.contained is DumpFormat.ELF:
+        order = "<" if dump.byteorder == "little" else ">"
+        raw = dump.read(0x30 if dump.bits == 64 else 0x24, 4)
+        (flags,) = struct.unpack(f"{order}I", raw)
+        # What could not be finished is excluded now.
+        return int(flags) if machine == PPC64 else int(flags) & ~_INCOMPLETE
+    return _ELFV2 if machine == PPC64 and dump.byteorder == "little" else 0
+
+
+def _crash_time(text: str | None) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else 0
+
+
+def _utsname(
+    prog: Program, dump: DumpFile, machine: Architecture, problems: Problems
+) -> dict[str, bytes]:
+    names: dict[str, bytes] = {}
+    with problems.trying("name of the kernel (init_uts_ns)"):
+        uts = prog["init_uts_ns"].name
+        names = {name: uts.member_(name).string_() for name in _NAMES}
+    if not names and dump.kdump is not None:
+        names = {name: text.encode() for name, text in dump.kdump.utsname.items()}
+    if not names.get("machine"):
+        release = vmcoreinfo_of(prog).osrelease or ""
+        names = {
+            "sysname": b"Linux",
+            "release": release.encode(),
+            "machine": (machine.others[0] if machine == PPC64 else machine.name).encode(),
+        }
+    return {name: names.get(name, b"") for name in _NAMES}
+
+
+def _segments(
+    prog: Program, dump: DumpFile, covered: Runs, problems: Problems
+) -> Iterable[Segment]:
+    """
+    Program headers: those of the file; of a file without any, those that the crash header had, as
+    far as they are of memory that the file covers, and all other memory that it covers.
+    """
+    if dump.contained is DumpFormat.ELF:
+        return dump.segments
+    segments: list[Segment] = []
+    for load in _loads(prog, problems):
+        for part in covered.within(load.physical, load.end):
+            virtual = load.virtual + part.start - load.physical
+            segments.append(_segment(len(segments), part, virtual, load.flags))
+    direct = _direct_map(prog, problems)
+    named = RangeSet(
+        Range(s.physical, s.physical + s.memory_size) for s in segments if s.physical is not None
+    )
+    for part in covered.subtract(named):
+        segments.append(_segment(len(segments), part, direct(part.start), _RWX))
+    return segments
+
+
+def _segment(index: int, part: Range, virtual: int, flags: int) -> Segment:
+    return Segment(
+        index=index,
+        type="PT_LOAD",
+        physical=part.start,
+        virtual=virtual,
+        file_offset=0,
+        file_size=0,
+        memory_size=part.size,
+        flags=flags,
+    )
+
+
+def _loads(prog: Program, problems: Problems) -> Sequence[ProgramHeader]:
+    try:
+        headers = problems.take(read_crash_headers(prog))
+    except (NotFound, FaultError) as error:
+        problems.add(error, "crash header")
+        return ()
+    header = headers.found or headers.rebuilt
+    return () if header is None else header.loads
+
+
+def _direct_map(prog: Program, problems: Problems) -> Callable[[int], int]:
+    with problems.trying("direct map"):
+        return linear_map(prog)
+    return lambda physical: 0

@@ -1,0 +1,136 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Writing a trimmed dump
+----------------------
+
+Into an open file, by a plan; then the file is read once more, for its SHA-256 and to see that what
+is in it is what was planned.
+"""
+
+from collections.abc import Callable, Iterator
+import hashlib
+import os
+
+from drgn import Program
+
+from drgn_pmem.analysis.trim.plan import TrimPlan
+from drgn_pmem.analysis.trim.source import contents_of
+from drgn_pmem.dumpfile import State, dump_of, open_dump
+from drgn_pmem.dumpfile.writing.compress import compressor
+from drgn_pmem.dumpfile.writing.contents import Contents, Runs
+from drgn_pmem.dumpfile.writing.elffile import write_elf
+from drgn_pmem.dumpfile.writing.kdumpfile import write_kdump
+from drgn_pmem.dumpfile.writing.pump import read_pages
+from drgn_pmem.errors import DumpFileError
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.ranges import Range, RangeSet
+
+__all__ = ("check_memory", "estimate", "sha256_of", "write_trimmed")
+
+Report = Callable[[int, int], None]
+
+_SAMPLES = 256
+"""Pages whose compressed size is that of all, for the estimate, and pages that are compared."""
+_MARGIN = 1.25
+_CHUNK = 1 << 20
+
+
+def write_trimmed(
+    prog: Program, plan: TrimPlan, number: int, format: str, compression: str, report: Report
+) -> Partial[int]:
+    """
+    Write what a plan keeps.
+
+    :param number: File descriptor of an empty file, open for reading too.
+    :param format: ``"kdump"`` or ``"elf"``.
+    :param compression: Of a kdump-compressed dump.
+    :param report: Called with bytes of memory done and in all.
+    :return: Bytes of the file.
+    """
+    problems = Problems()
+    contents = contents_of(prog, plan, problems, format)
+    damaged = _write(number, contents, format, compression, report)
+    if damaged:
+        pages = RangeSet(damaged)
+        why = f"{len(pages)} pages that cannot be decompressed are left out, the first at "
+        why += f"{pages.ranges[0].start:#x}"
+        problems.add(Problem(cause=Cause.DAMAGED, why=why))
+        os.ftruncate(number, 0)
+        _write(number, contents.without(pages), format, compression, report)
+    return problems.partial(os.fstat(number).st_size)
+
+
+def _write(
+    number: int, contents: Contents, format: str, compression: str, report: Report
+) -> list[Range]:
+    if format == "elf":
+        return write_elf(number, contents, report)
+    return write_kdump(number, contents, compression, report)
+
+
+def estimate(prog: Program, plan: TrimPlan, format: str, compression: str) -> int:
+    """Bytes that the file may take, from a sample of the pages."""
+    problems = Problems()
+    contents = contents_of(prog, plan, problems)
+    compress = None if format == "elf" else compressor(compression, contents.page_size)
+    memory, damaged, sizes = contents.reader(), list[Range](), []
+    for page in _sample(plan.keep, contents.page_size):
+        data = read_pages(contents, memory, page, damaged)
+        if not any(data):
+            sizes.append(0)
+        else:
+            sizes.append(page.size if compress is None else min(page.size, len(compress(data))))
+    if not sizes:
+        return 0
+    share = sum(sizes) / (len(sizes) * contents.page_size)
+    return int(plan.keep.total * min(share * _MARGIN, 1.0)) + plan.keep.total // 100
+
+
+def _sample(runs: Runs, size: int) -> Iterator[Range]:
+    """Pages all over what is kept."""
+    step = max(size, runs.total // _SAMPLES // size * size)
+    passed = 0
+    for run in runs:
+        first = run.start + -passed % step
+        passed += run.size
+        for start in range(first, run.end, step):
+            if start + size <= run.end:
+                yield Range(start, start + size)
+
+
+def check_memory(prog: Program, plan: TrimPlan, path: str) -> None:
+    """
+    Check that a written file has what a plan keeps and nothing else.
+
+    :param path: The file.
+    :raises DumpFileError: if it has not
+    """
+    dump, written = dump_of(prog), open_dump(path)
+    problems = Problems()
+    contents = contents_of(prog, plan, problems)
+    got = Runs.in_state(written.coverage, State.SAVED)
+    extra = got.subtract(RangeSet(plan.keep)).total
+    if extra:
+        raise DumpFileError(f"{extra} bytes are in the file that were to be dropped")
+    lost = plan.keep.total - got.total
+    if lost:
+        raise DumpFileError(f"{lost} bytes that were to be kept are not in the file")
+    if written.truncated or written.vmcoreinfo != prog["VMCOREINFO"].string_().rstrip(b"\0"):
+        raise DumpFileError("the headers of the file are not those that were written")
+    memory = written.memory
+    assert memory is not None
+    own = contents.reader()
+    for page in _sample(plan.keep, contents.page_size):
+        if memory.read(page.start, page.size) != read_pages(contents, own, page, []):
+            raise DumpFileError(f"{page} of the file is not what {dump.path} has")
+
+
+def sha256_of(number: int, report: Report) -> str:
+    """SHA-256 of a file, from its beginning."""
+    digest, place, total = hashlib.sha256(), 0, os.fstat(number).st_size
+    while data := os.pread(number, _CHUNK, place):
+        digest.update(data)
+        place += len(data)
+        report(place, total)
+    return digest.hexdigest()

@@ -1,0 +1,287 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+A trimmed dump has no user data of persistent memory, and answers what the dump answers.
+
+A secret is written into every page of user data that a dump holds, by what the machine recorded of
+its namespaces; it must be nowhere in the trimmed dump, compressed or not. ``make test`` takes two
+dumps, ``make test-trim`` every sample in every format to every format.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+import re
+import secrets
+import shutil
+
+import drgn
+import pytest
+
+from drgn_pmem.analysis.trim import plan as plan_module, write
+from drgn_pmem.analysis.trim.metadata import known_metadata
+from drgn_pmem.analysis.trim.plan import plan_trim
+from drgn_pmem.commands import pmem_trim
+from drgn_pmem.dumpfile import DumpFormat, State, dump_of, open_dump
+from drgn_pmem.dumpfile.records import DumpFile
+from drgn_pmem.errors import DumpFileError, MissingDebugInfo, UsageError
+from drgn_pmem.ranges import Range, RangeSet
+
+from ..samples import (
+    CASES,
+    CUT_SHORT,
+    Case,
+    open_crash,
+    run_answer,
+    run_json,
+    samples,
+    without_debug_info,
+)
+
+EVERYTHING = bool(os.environ.get("DRGN_PMEM_TRIM"))
+"""Set by ``make test-trim``."""
+
+TO = ("zlib", "zstd", "lzo", "none", "elf")
+PAGE = 4096
+
+
+def case_of(name: str) -> Case:
+    return next(case for case in CASES if str(case) == name)
+
+
+default = case_of("6.1-fileload:elf")
+
+PRODUCT = [
+    (case, to)
+    for case in ([Case(s, f) for s in samples().values() for f in s.formats] + [CASES[-1]])
+    for to in TO
+    if EVERYTHING
+] or [(default, "zlib"), (case_of("6.1-fileload:zlib"), "elf")]
+
+SECRET = [
+    (case, to)
+    for case in (c for c in CASES if "elf" in c.format or c.format == "raw")
+    for to in TO
+    if EVERYTHING and CUT_SHORT not in case.format
+] or [(default, "elf"), (case_of("6.1-hotadd:elf"), "zstd")]
+
+
+def options(to: str) -> str:
+    return "--format elf" if to == "elf" else f"--compress {to}"
+
+
+def user_data(case: Case) -> RangeSet:
+    """What is user data by the info blocks that were read in the guest, and by its iomem: not even
+    the first page of a namespace, which is left from what was there before, is metadata."""
+    iomem = case.truth("iomem")
+    pmem, ram = (
+        RangeSet(
+            Range(int(start, 16), int(end, 16) + 1)
+            for start, end in re.findall(rf"(\w+)-(\w+) : {name}", iomem)
+        )
+        for name in ("Persistent Memory", "System RAM")
+    )
+    metadata = []
+    for text, name in re.findall(r"(\w+)-\w+ : (namespace\d+\.\d+)", iomem):
+        start = int(text, 16)
+        for block in json.loads(case.truth(f"infoblock.{name}.json") or "[]"):
+            if block["signature"] != "BTT_ARENA_INFO":
+                metadata.append(Range(start + PAGE, start + block["dataoff"]))
+                continue
+            base = start + PAGE
+            metadata.append(Range(base, base + block["dataoff"]))
+            metadata.append(Range(base + block["mapoff"], base + block["info2off"] + PAGE))
+    return pmem.subtract(RangeSet(metadata)).subtract(ram)
+
+
+def planted(case: Case, path: Path) -> tuple[bytes, RangeSet]:
+    """Write a secret into every page of user data of a copy of an ELF dump."""
+    secret = secrets.token_bytes(16)
+    shutil.copyfile(case.dump, path)
+    dump = open_dump(path)
+    saved = [r for r in dump.coverage.extent() if r.state is State.SAVED]
+    user = user_data(case).intersect(RangeSet(saved))
+    with path.open("r+b") as file:
+        for segment in dump.segments:
+            assert segment.physical is not None
+            for part in user.overlap(segment.physical, segment.physical + segment.file_size):
+                for address in range(part.start, part.end, PAGE):
+                    file.seek(segment.file_offset + address - segment.physical)
+                    file.write(secret)
+    return secret, user
+
+
+def holds(dump: DumpFile, secret: bytes) -> list[int]:
+    """Where memory has it, decompressed."""
+    assert dump.memory is not None
+    return [
+        address + match.start()
+        for address, data in dump.memory.chunks()
+        for match in re.finditer(re.escape(secret), data)
+    ]
+
+
+@pytest.mark.holds("pmem-trim")
+@pytest.mark.parametrize(("case", "to"), SECRET, ids=str)
+def test_a_secret_in_every_user_page_is_nowhere_in_the_new_dump(
+    case: Case, to: str, tmp_path: Path
+) -> None:
+    path, new = tmp_path / "planted", tmp_path / "new"
+    secret, user = planted(case, path)
+    prog = open_crash(case.sample, path)
+    assert len(holds(dump_of(prog), secret)) == user.total // PAGE > 0
+    answer, _, _ = run_answer(prog, f"pmem-trim -o {new} --no-verify {options(to)}")
+    assert answer is not None
+    dump = open_dump(new)
+    assert holds(dump, secret) == []
+    assert secret not in new.read_bytes()
+    for part in user:
+        assert set(dump.coverage.count(part.start, part.end)) == {State.EXCLUDED}
+
+
+@pytest.mark.holds("pmem-trim")
+@pytest.mark.parametrize(("case", "to"), PRODUCT, ids=str)
+def test_every_answer_is_kept(case: Case, to: str, tmp_path: Path) -> None:
+    """The command compares them itself; a file that drgn alone opens is what it leaves."""
+    new = tmp_path / "new"
+    plan = plan_trim(case.prog, format="elf" if to == "elf" else "kdump").value
+    said = run_json(case.prog, f"pmem-trim -o {new} {options(to)}")
+    assert said["output"] == str(new)
+    assert said["size"] == new.stat().st_size
+    assert said["kept"] == plan.kept
+    assert said["dropped"] == plan.dropped
+    assert {line.split()[0] for line in said["verified"]} >= {"pmem-pages", "pmem-files"}
+    assert list(tmp_path.iterdir()) == [new]
+    assert new.stat().st_mode & 0o777 == 0o600
+    dump, before = open_dump(new), dump_of(case.prog)
+    assert dump.contained is (DumpFormat.ELF if to == "elf" else DumpFormat.KDUMP)
+    assert not dump.truncated
+    assert [r.to_json() for r in dump.coverage.covered()] == [
+        r.to_json() for r in before.coverage.covered()
+    ] or dump.contained is not before.contained
+    prog = drgn.Program()
+    prog.set_core_dump(new)
+    assert prog["VMCOREINFO"].string_() == case.prog["VMCOREINFO"].string_()
+
+
+def test_a_dump_that_answers_otherwise_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one without the struct pages would."""
+
+    def without_struct_pages(prog, namespaces):
+        found = known_metadata(prog, namespaces)
+        kept = [(name, ranges) for name, ranges in found.value if "struct" not in name]
+        return type(found)(kept, found.problems)
+
+    monkeypatch.setattr(plan_module, "known_metadata", without_struct_pages)
+    monkeypatch.setattr(plan_module, "may_be_zero", lambda layout: [])
+    monkeypatch.setattr(pmem_trim, "_QUESTIONS", ("pmem-memmap", "pmem-pages"))
+    with pytest.raises(DumpFileError, match=r"does not answer as this one.*pmem-memmap"):
+        run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_was_not_planned_is_found(tmp_path: Path) -> None:
+    prog = default.prog
+    plan, more = plan_trim(prog).value, plan_trim(prog, userdata=["namespace2.0"]).value
+    paths = []
+    for number, each in enumerate((plan, more)):
+        paths.append(str(tmp_path / str(number)))
+        pmem_trim.trim(prog, paths[-1], each, verify=False)
+        write.check_memory(prog, each, paths[-1])
+    with pytest.raises(DumpFileError, match="were to be dropped"):
+        write.check_memory(prog, plan, paths[1])
+    with pytest.raises(DumpFileError, match="were to be kept"):
+        write.check_memory(prog, more, paths[0])
+
+
+def test_a_file_that_exists_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "there"
+    path.write_text("before")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere")
+    for name in (path, link):
+        with pytest.raises(UsageError, match="exists"):
+            run_answer(default.prog, f"pmem-trim -o {name}")
+    assert path.read_text() == "before"
+    assert link.is_symlink()
+
+
+def test_a_full_disk_is_one_line_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        pmem_trim.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 4096)
+    )
+    with pytest.raises(UsageError, match=r"about \d+ bytes are needed, and 4096 are free"):
+        run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_what_ends_it_early_leaves_nothing(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report(done: int, total: int) -> None:
+        raise error
+
+    monkeypatch.setattr("drgn_pmem.output.progress._ignore", report)
+    with pytest.raises((KeyboardInterrupt, UsageError)):
+        run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_asked_for_is_kept(tmp_path: Path) -> None:
+    def kept(words: str) -> dict[str, int]:
+        return run_json(default.prog, f"pmem-trim {words}")["kept"]
+
+    plain = kept("")
+    whole = kept("--keep-userdata namespace2.0")
+    saved = default.json("pmem-coverage namespace2.0")[0]["userdata"]["saved"]
+    assert sum(whole.values()) - sum(plain.values()) == saved
+    held = next(
+        r.start
+        for r in dump_of(default.prog).coverage.ranges(0x128000000 + 6291456)
+        if r.state is State.SAVED
+    )
+    one = kept(f"--keep {held:#x}")
+    assert one["pages that were asked for"] == PAGE
+    assert sum(one.values()) - sum(plain.values()) == PAGE
+    assert {name for name in kept("--drop-metadata") if not name.startswith("RAM")} == set()
+
+
+def test_without_debug_info_it_says_what_is_missing() -> None:
+    with pytest.raises(MissingDebugInfo, match="what is RAM"):
+        run_answer(without_debug_info(default), "pmem-trim")
+
+
+def test_what_is_not_known_to_be_metadata_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a namespace of which the mode is not known, and of a BTT whose map cannot be read."""
+    plan = plan_trim(default.prog).value
+    monkeypatch.setattr(
+        "drgn_pmem.analysis.trim.metadata.physical_reader",
+        lambda prog, problems: lambda address, size: None,
+    )
+    without = plan_trim(default.prog)
+    assert "BTT maps and logs" in plan.kept
+    assert "BTT maps and logs" not in without.value.kept
+    assert any("BTT" in problem.what for problem in without.problems)
+    lost = sum(plan.kept.values()) - sum(without.value.kept.values())
+    assert 0 < lost <= plan.kept["BTT maps and logs"]
+
+
+def test_the_code_of_it_writes_the_same_file(tmp_path: Path) -> None:
+    words = "--no-verify --compress lzo --keep-userdata namespace2.0"
+    said = run_json(default.prog, f"pmem-trim -o {tmp_path / 'one'} {words}")
+    _, code, _ = run_answer(default.prog, f"pmem-trim -o {tmp_path / 'two'} {words} --drgn")
+    exec(compile(code, "--drgn", "exec"), {"prog": default.prog})
+    two = (tmp_path / "two").read_bytes()
+    assert (tmp_path / "one").read_bytes() == two
+    assert hashlib.sha256(two).hexdigest() == said["sha256"]
+
+
+def test_the_copies_in_ram_are_named(tmp_path: Path) -> None:
+    _, _, notes = run_answer(default.prog, "pmem-trim")
+    assert "copies of user data can be in it" in notes
