@@ -12,7 +12,7 @@ from drgn_pmem.formats import btt, fadump_rtas, infoblock, label as label_format
 from drgn_pmem.formats.btt import BTT_SIGNATURE, BttArena
 from drgn_pmem.formats.checksum import nd_fletcher64, nd_sb_checksum
 from drgn_pmem.formats.clayout import CLayout
-from drgn_pmem.formats.fadump_rtas import RegSaveArea, RtasFadumpMem
+from drgn_pmem.formats.fadump_rtas import RtasFadumpMem
 from drgn_pmem.formats.infoblock import DAX_SIGNATURE, PFN_SIGNATURE, InfoBlock
 from drgn_pmem.formats.label import CxlNamespaceLabel, EfiLabel, Label
 from drgn_pmem.formats.superblock import _UUIDS
@@ -22,7 +22,6 @@ __all__ = (
     "build_infoblock",
     "build_label",
     "build_label_area",
-    "build_reg_save_area",
     "build_rtas_fadump_mem",
 )
 
@@ -176,29 +175,3 @@ def build_rtas_fadump_mem(mem: RtasFadumpMem) -> bytes:
         fadump_rtas._LAYOUT.pack("rtas_fadump_section", dataclasses.asdict(section), "big")
         for section in mem.sections
     )
-
-
-def build_reg_save_area(area: RegSaveArea) -> bytes:
-    """
-    The bytes of a register save area.
-
-    :raises FormatError: if a field does not fit.
-    """
-    header = fadump_rtas._LAYOUT.pack(
-        "rtas_fadump_reg_save_area_header",
-        {
-            "magic_number": b"REGSAVE",
-            "version": area.version,
-            "num_cpu_offset": area.num_cpu_offset,
-        },
-        "big",
-    )
-    if not len(header) <= area.num_cpu_offset <= 4096:
-        raise FormatError(f"the number of CPUs cannot be at offset {area.num_cpu_offset}")
-    data = header.ljust(area.num_cpu_offset, b"\0") + len(area.cpus).to_bytes(4, "big")
-    for cpu in area.cpus:
-        for name, value in (("CPUSTRT", cpu.cpu), *cpu.registers, ("CPUEND", cpu.cpu)):
-            if len(name) > 8 or not 0 <= value < 1 << 64:
-                raise FormatError(f"register {name!r} = {value:#x} does not fit an entry")
-            data += name.encode("ascii").ljust(8, b"\0") + value.to_bytes(8, "big")
-    return data

@@ -21,14 +21,7 @@ from drgn_pmem.dumpfile.coverage import U64, Coverage, State
 from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.errors import DumpFileError
 
-__all__ = (
-    "COMPRESSION",
-    "MAX_RUNS",
-    "Bitmaps",
-    "bitmap_coverage",
-    "descriptor_flags",
-    "read_descriptors",
-)
+__all__ = ("COMPRESSION", "MAX_RUNS", "Bitmaps", "bitmap_coverage", "read_descriptors")
 
 COMPRESSION = {0x1: "zlib", 0x2: "lzo", 0x4: "snappy", 0x20: "zstd"}
 """Compression by flag (``DUMP_DH_COMPRESSED_*``), of the header's status and of each page."""
@@ -303,15 +296,3 @@ def read_descriptors(bitmaps: Bitmaps, first: int, count: int) -> npt.NDArray[np
         ]
     )
     return np.frombuffer(raw, layout, count=len(raw) // _DESCRIPTOR_SIZE)
-
-
-def descriptor_flags(bitmaps: Bitmaps, pages: int) -> dict[int, int]:
-    """Count the first ``pages`` dumped pages by the flags of their descriptors."""
-    counts: dict[int, int] = {}
-    for first in range(0, pages, DESCRIPTORS):
-        count = min(DESCRIPTORS, pages - first)
-        table = read_descriptors(bitmaps, first, count)
-        held = table["flags"][table["size"] != 0]
-        for flags, number in zip(*np.unique(held, return_counts=True), strict=True):
-            counts[int(flags)] = counts.get(int(flags), 0) + int(number)
-    return counts

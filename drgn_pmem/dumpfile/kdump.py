@@ -21,8 +21,7 @@ from dissect.cstruct import cstruct
 from elftools.elf.structs import ELFStructs
 import numpy as np
 
-from drgn_pmem.dumpfile.bitmap import COMPRESSION, Bitmaps, bitmap_coverage, descriptor_flags
-from drgn_pmem.dumpfile.coverage import State
+from drgn_pmem.dumpfile.bitmap import Bitmaps, bitmap_coverage
 from drgn_pmem.dumpfile.elf import (
     MAX_ERASEINFO,
     MAX_NOTE_BYTES,
@@ -37,7 +36,7 @@ from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.dumpfile.vmcoreinfo import printable
 from drgn_pmem.errors import DumpFileError
 
-__all__ = ("MAGICS", "layout_of", "open_kdump", "page_compression")
+__all__ = ("MAGICS", "layout_of", "open_kdump")
 
 MAGICS = (b"KDUMP   ", b"DISKDUMP")
 
@@ -143,26 +142,6 @@ def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> Dump
         kdump=header,
         erased=erase_commands(source.read(header.offset_eraseinfo, header.size_eraseinfo)),
     )
-
-
-def page_compression(dump: DumpFile, limit: int = 1 << 20) -> dict[str, int]:
-    """
-    Count the pages of a kdump-compressed dump by how each is stored.
-
-    :param dump: An opened dump.
-    :param limit: Look at no more than this many pages.
-    :return: ``{"zlib": pages, "stored": pages, ...}``; empty for other formats.
-    """
-    header, source = dump.kdump, dump.source
-    if header is None or source is None:
-        return {}
-    held = dump.coverage.count()
-    pages = (held.get(State.SAVED, 0) + held.get(State.TRUNCATED, 0)) // header.block_size
-    counts: dict[str, int] = {}
-    for flags, number in descriptor_flags(_bitmaps(source, header), min(pages, limit)).items():
-        name = next((name for flag, name in COMPRESSION.items() if flags & flag), "stored")
-        counts[name] = counts.get(name, 0) + number
-    return counts
 
 
 def _bitmaps(source: ByteSource, header: KdumpHeader) -> Bitmaps:

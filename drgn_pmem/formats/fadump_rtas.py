@@ -4,13 +4,12 @@
 Firmware-assisted dump on pseries (RTAS)
 ----------------------------------------
 
-The dump sections that the kernel registers with firmware, and the register save area that firmware
-writes (:linux:`arch/powerpc/platforms/pseries/rtas-fadump.h`). All big-endian.
+The dump sections that the kernel registers with firmware
+(:linux:`arch/powerpc/platforms/pseries/rtas-fadump.h`). All big-endian.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import enum
 from typing import Any
 
@@ -19,14 +18,10 @@ from drgn_pmem.formats.clayout import CLayout
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
-    "MAX_CPUS",
-    "CpuRegisters",
-    "RegSaveArea",
     "RtasFadumpMem",
     "RtasSection",
     "SectionType",
     "check_rtas_fadump_mem",
-    "parse_reg_save_area",
     "parse_rtas_fadump_mem",
 )
 
@@ -52,17 +47,10 @@ struct rtas_fadump_section {
     uint64_t bytes_dumped;
     uint64_t destination_address;
 };
-
-struct rtas_fadump_reg_save_area_header {
-    char     magic_number[8];
-    uint32_t version;
-    uint32_t num_cpu_offset;
-};
 """)
 
 _ERROR_FLAG = 0x2000
 _MAX_SECTIONS = 10
-MAX_CPUS = 8192
 
 
 class SectionType(enum.IntEnum):
@@ -169,74 +157,3 @@ def check_rtas_fadump_mem(mem: RtasFadumpMem) -> list[str]:
                 f" at {section.source_address:#x} were dumped"
             )
     return problems
-
-
-class CpuRegisters(Record):
-    """Registers of a CPU as firmware saved them."""
-
-    cpu: int
-    """Logical CPU."""
-    registers: tuple[tuple[str, int], ...] = shown(
-        json=lambda pairs: {name: f"{value:#x}" for name, value in pairs}
-    )
-    """Name and value, in firmware's order."""
-
-
-class RegSaveArea(Record):
-    """Register save area of RTAS firmware; as many CPUs as could be read."""
-
-    version: int
-    num_cpu_offset: int
-    cpus: tuple[CpuRegisters, ...]
-    problems: tuple[str, ...] = ()
-
-
-def parse_reg_save_area(data: bytes) -> RegSaveArea:
-    """
-    Decode the CPU state data: for each CPU, entries of an 8-byte name and a value from ``CPUSTRT``
-    to ``CPUEND``.
-
-    :raises FormatError: without the magic ``REGSAVE``, or if the number of CPUs is not in *data*.
-    """
-    header = _LAYOUT.unpack("rtas_fadump_reg_save_area_header", data, 0, "big")
-    if header["magic_number"] != b"REGSAVE\0":
-        raise FormatError(f"not a register save area: {header['magic_number']!r} is not REGSAVE")
-    offset = header["num_cpu_offset"]
-    if offset + 4 > len(data):
-        raise FormatError(f"the number of CPUs at {offset:#x} is beyond {len(data)} bytes")
-    count = int.from_bytes(data[offset : offset + 4], "big")
-    cpus: list[CpuRegisters] = []
-    problems = []
-    entries = _entries(data, offset + 4)
-    while len(cpus) < min(count, MAX_CPUS):
-        name, cpu = next(entries, ("", 0))
-        if name != "CPUSTRT":
-            problems.append(
-                f"CPU entry {len(cpus)} of {count} begins with {name!r}, not CPUSTRT"
-                if name
-                else f"the data end before CPU entry {len(cpus)} of {count}"
-            )
-            break
-        registers = []
-        for name, value in entries:
-            if name == "CPUEND":
-                break
-            registers.append((name, value))
-        else:
-            problems.append(f"CPU {cpu & 0xFFFFFFFF} has no CPUEND")
-        cpus.append(CpuRegisters(cpu=cpu & 0xFFFFFFFF, registers=tuple(registers)))
-    else:
-        if count > MAX_CPUS:
-            problems.append(f"{count} CPUs; the kernel has at most {MAX_CPUS}")
-    return RegSaveArea(
-        version=header["version"],
-        num_cpu_offset=offset,
-        cpus=tuple(cpus),
-        problems=tuple(problems),
-    )
-
-
-def _entries(data: bytes, offset: int) -> Iterator[tuple[str, int]]:
-    for at in range(offset, len(data) - 15, 16):
-        name = bytes(data[at : at + 8]).rstrip(b"\0").decode("ascii", "backslashreplace")
-        yield name, int.from_bytes(data[at + 8 : at + 16], "big")

@@ -34,7 +34,6 @@ __all__ = (
     "effective_align",
     "fill_in_defaults",
     "find_infoblocks",
-    "memmap_range",
     "memmap_size",
     "metadata_range",
     "parse_infoblock",
@@ -46,9 +45,6 @@ INFO_BLOCK_OFFSET = 0x1000
 INFO_BLOCK_SIZE = SB_SIZE
 PFN_MODE_RAM = 1
 PFN_MODE_PMEM = 2
-
-# nd_info_block_reserve(): the first page of the namespace and the info block.
-_INFO_BLOCK_RESERVE = 0x2000
 
 _LAYOUT = CLayout("""
 struct nd_pfn_sb {
@@ -186,19 +182,6 @@ def metadata_range(block: InfoBlock, namespace_start: int) -> tuple[int, int]:
     """
     start_pad = fill_in_defaults(block).start_pad
     return namespace_start, namespace_start + start_pad + block.dataoff
-
-
-def memmap_range(block: InfoBlock, namespace_start: int) -> tuple[int, int] | None:
-    """
-    Physical range, end exclusive, that the block leaves for struct pages on the persistent memory.
-
-    :return: ``None`` if they are in RAM.
-    """
-    if block.mode != PFN_MODE_PMEM:
-        return None
-    start, end = metadata_range(block, namespace_start)
-    start += fill_in_defaults(block).start_pad + _INFO_BLOCK_RESERVE
-    return min(start, end), end
 
 
 def data_range(block: InfoBlock, namespace_start: int, page_size: int = 4096) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 import unicodedata
 
-__all__ = ("cell", "escape", "escape_lines", "hexadecimal", "human_size", "plural")
+__all__ = ("cell", "escape", "escape_lines", "human_size", "plural")
 
 _KIB = 1024
 _MIB = 1024 * _KIB
@@ -52,11 +52,6 @@ def _escape_character(c: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def hexadecimal(value: int) -> str:
-    """Address as JSON and tables show it: ``"0x1f"``."""
-    return f"{value:#x}"
 
 
 def human_size(size: int) -> str:

@@ -51,7 +51,6 @@ def _run_blocks(data: bytes) -> None:
     def block(data: bytes) -> None:
         found = infoblock.parse_infoblock(data, verify=False)
         list(map(str, refusal.check_infoblock(found, 1 << 32, 1 << 30)))
-        infoblock.memmap_range(found, 1 << 32)
         infoblock.memmap_size(found)
         infoblock.data_range(found, 1 << 32)
         found.to_json()
@@ -129,20 +128,18 @@ def _run_fadump(data: bytes) -> None:
     def memory(data: bytes) -> None:
         fadump_rtas.check_rtas_fadump_mem(fadump_rtas.parse_rtas_fadump_mem(data))
 
-    _each(header, memory, fadump_rtas.parse_reg_save_area)(data)
+    _each(header, memory)(data)
     list(fadump.find_fadump_headers(lambda a, n: _piece(data, a, n), 0, len(data)))
 
 
 def _fadump_seeds() -> Iterator[bytes]:
     yield struct.pack("<QQII", 0x4641444D50494E46, 0x1000, 0, 0) + bytes(3000)
     yield struct.pack(">QQII", 0x4641444D50534947, 0x1000, 0, 0) + bytes(3000)
-    yield b"REGSAVE\0" + struct.pack(">II", 1, 16) + bytes(512)
     yield struct.pack(">IHHI", 1, 3, 0, 0) + bytes(500)
 
 
 def _run_dump(data: bytes) -> None:
     from drgn_pmem.dumpfile import open_dump
-    from drgn_pmem.dumpfile.kdump import page_compression
     from drgn_pmem.dumpfile.locate import find_vmcoreinfo
 
     number = os.memfd_create("dump")
@@ -159,7 +156,6 @@ def _run_dump(data: bytes) -> None:
                     if dump.memory is not None:
                         dump.memory.read(part.start, 16)
                         dump.memory.read(part.start, min(part.size, 1 << 18))
-            page_compression(dump)
             find_vmcoreinfo(dump)
             dump.to_json()
     finally:

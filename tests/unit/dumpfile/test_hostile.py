@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 import pytest
 
 from drgn_pmem.dumpfile import State, open_dump
-from drgn_pmem.dumpfile.kdump import page_compression
 from drgn_pmem.dumpfile.locate import find_vmcoreinfo
 from drgn_pmem.errors import DumpFileError
 from tests.unit.dumpfile.writers import (
@@ -60,7 +59,6 @@ def ask(path) -> None:
     coverage = dump.coverage
     assert sum(coverage.count().values()) == 1 << 64
     assert dump.to_json()["truncated"] == dump.truncated
-    page_compression(dump)
     for item in coverage.extent()[:50]:
         if item.state is State.SAVED:
             said = refused(dump.memory.read, item.start, 1)

@@ -15,15 +15,12 @@ import pytest
 
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.fadump_rtas import (
-    CpuRegisters,
-    RegSaveArea,
     RtasFadumpMem,
     RtasSection,
     check_rtas_fadump_mem,
-    parse_reg_save_area,
     parse_rtas_fadump_mem,
 )
-from tests.builders import build_reg_save_area, build_rtas_fadump_mem
+from tests.builders import build_rtas_fadump_mem
 
 MIB = 1 << 20
 
@@ -123,98 +120,12 @@ def test_dump_sections_that_cannot_be():
         build_rtas_fadump_mem(RtasFadumpMem(sections=(CPU,), offset_first_dump_section=8))
 
 
-def entry(name, value):
-    return struct.pack(">8sQ", name, value)
-
-
-def save_area(*entries, cpus=2):
-    head = struct.pack(">8sII", b"REGSAVE", 1, 32)
-    return head + bytes(16) + struct.pack(">I", cpus) + b"".join(entries)
-
-
-CPU_0 = [entry(b"CPUSTRT", 0), entry(b"GPR00", 5), entry(b"NIA", 6), entry(b"CPUEND", 0)]
-CPU_1 = [entry(b"CPUSTRT", 0x700000001), entry(b"MSR", 7), entry(b"CPUEND", 1)]
-
-
-def test_registers_of_two_cpus():
-    area = parse_reg_save_area(save_area(*CPU_0, *CPU_1) + bytes(100))
-    assert area == RegSaveArea(
-        version=1,
-        num_cpu_offset=32,
-        cpus=(
-            CpuRegisters(cpu=0, registers=(("GPR00", 5), ("NIA", 6))),
-            # The CPU is the low half of the value.
-            CpuRegisters(cpu=1, registers=(("MSR", 7),)),
-        ),
-    )
-    assert area.to_json()["cpus"][0]["registers"] == {"GPR00": "0x5", "NIA": "0x6"}
-
-
-@pytest.mark.parametrize(
-    ("data", "cpus", "text"),
-    [
-        (save_area(*CPU_0), 1, "the data end before CPU entry 1 of 2"),
-        (save_area(*CPU_0, *CPU_1[:-1]), 2, "CPU 1 has no CPUEND"),
-        (save_area(*CPU_0, *CPU_0[1:]), 1, "CPU entry 1 of 2 begins with 'GPR00', not CPUSTRT"),
-        (save_area(*CPU_0, cpus=0xFFFFFFFF), 1, "before CPU entry 1 of 4294967295"),
-    ],
-)
-def test_a_broken_save_area_keeps_what_could_be_read(data, cpus, text):
-    area = parse_reg_save_area(data)
-    assert len(area.cpus) == cpus
-    assert text in area.problems[0]
-
-
-def test_more_cpus_than_a_kernel_has_are_not_read():
-    area = parse_reg_save_area(save_area(*CPU_0[::3] * 8200, cpus=8200))
-    assert len(area.cpus) == 8192
-    assert area.problems == ("8200 CPUs; the kernel has at most 8192",)
-
-
-def test_no_save_area_is_an_error():
-    with pytest.raises(FormatError, match="not a register save area"):
-        parse_reg_save_area(bytes(100))
-    with pytest.raises(FormatError, match="beyond 16 bytes"):
-        parse_reg_save_area(save_area()[:16])
-
-
-names = st.sampled_from(["GPR00", "GPR31", "NIA", "MSR", "CR", "XER", "LR", "CTR", "DAR", "DSISR"])
-
-
-@given(
-    st.builds(
-        RegSaveArea,
-        version=u(32),
-        num_cpu_offset=st.integers(16, 64),
-        cpus=st.lists(
-            st.builds(
-                CpuRegisters,
-                cpu=u(32),
-                registers=st.lists(st.tuples(names, u(64)), max_size=5).map(tuple),
-            ),
-            max_size=5,
-        ).map(tuple),
-    )
-)
-def test_save_areas_round_trip(area):
-    assert parse_reg_save_area(build_reg_save_area(area)) == area
-
-
-def test_a_save_area_that_does_not_fit_is_an_error():
-    with pytest.raises(FormatError, match="cannot be at offset 3"):
-        build_reg_save_area(RegSaveArea(version=1, num_cpu_offset=3, cpus=()))
-    cpu = CpuRegisters(cpu=0, registers=(("TOOLONGNAME", 1),))
-    with pytest.raises(FormatError, match="does not fit an entry"):
-        build_reg_save_area(RegSaveArea(version=1, num_cpu_offset=32, cpus=(cpu,)))
-
-
 @settings(max_examples=300)
 @given(
     st.binary(max_size=200),
-    st.sampled_from([b"", b"REGSAVE\0", struct.pack(">IHHI", 1, 3, 0, 40)]),
+    st.sampled_from([b"", struct.pack(">IHHI", 1, 3, 0, 40)]),
 )
 def test_any_bytes_give_a_record_or_a_format_error(data, prefix):
     data = prefix + data
-    for parse in (parse_rtas_fadump_mem, parse_reg_save_area):
-        with contextlib.suppress(FormatError):
-            json.dumps(parse(data).to_json())
+    with contextlib.suppress(FormatError):
+        json.dumps(parse_rtas_fadump_mem(data).to_json())

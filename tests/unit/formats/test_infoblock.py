@@ -24,7 +24,6 @@ from drgn_pmem.formats.infoblock import (
     effective_align,
     fill_in_defaults,
     find_infoblocks,
-    memmap_range,
     memmap_size,
     metadata_range,
     parse_infoblock,
@@ -197,7 +196,6 @@ def test_ranges_of_a_namespace_with_its_memmap_on_pmem():
     # 1 GiB: 262142 pages need 16 MiB of struct pages behind 8 KiB, aligned to 2 MiB.
     start = 0x240000000
     assert metadata_range(fsdax(), start) == (start, start + 18 * MIB)
-    assert memmap_range(fsdax(), start) == (start + 8192, start + 18 * MIB)
     assert data_range(fsdax(), start) == (start + 18 * MIB, start + 1024 * MIB)
     assert memmap_size(fsdax()) == 16 * MIB
     assert memmap_size(fsdax(), page_struct_size=128) == 32 * MIB
@@ -214,7 +212,6 @@ def test_ranges_of_a_padded_namespace():
 
 def test_struct_pages_in_ram_take_no_pmem():
     block = parse_infoblock((DATA / "devdax-ram-1.4.infoblock").read_bytes())
-    assert memmap_range(block, 0) is None
     assert data_range(block, 0) == (2 * MIB, 1024 * MIB)
 
 
