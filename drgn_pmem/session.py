@@ -75,6 +75,7 @@ def open(
     kernel_directories: "Sequence[str | os.PathLike[str]]" = (),
     vmcoreinfo: "str | os.PathLike[str] | None" = None,
     architecture: "str | None" = None,
+    crashed: bool = False,
 ) -> drgn.Program:
     """
     Open a crash dump with its debug info, as ``drgn-pmem -c PATH -s SYMBOLS`` does.
@@ -89,6 +90,8 @@ def open(
     :param kernel_directories: The same for the kernel and its modules, as ``--kernel-directory``.
     :param vmcoreinfo: File with vmcoreinfo text to use instead of the dump's.
     :param architecture: Name in :class:`drgn.Architecture`, if the file does not say.
+    :param crashed: Whether to open the crashed kernel in a dump of its capture kernel, as
+        ``--crashed``.
     :return: The program; also drgn's default one from now on.
     :raises PmemError: if the file is no dump, or debug info is of another build
     """
@@ -98,7 +101,7 @@ def open(
     names = _paths([path] if isinstance(path, (str, os.PathLike)) else path)
 
     def with_debug_info(text: bytes | None) -> Target:
-        prog, notes = open_core(names, text, find_architecture(architecture))
+        prog, notes = open_core(names, text, find_architecture(architecture), crashed=crashed)
         options = prog.debug_info_options
         options.directories = (*_paths(debug_directories), *options.directories)
         options.kernel_directories = (*_paths(kernel_directories), *options.kernel_directories)
@@ -173,12 +176,15 @@ def open_core(
     path: str | Sequence[str],
     vmcoreinfo: bytes | None = None,
     architecture: "drgn.Architecture | None" = None,
+    *,
+    crashed: bool = False,
 ) -> tuple[drgn.Program, list[str]]:
     """
     Open a dump without debug info.
 
     :param path: Path of the dump, or ``FILE@ADDRESS`` of each raw image of memory.
     :param vmcoreinfo: Text to use instead of the dump's own.
+    :param crashed: Whether to open the crashed kernel in a dump of its capture kernel.
     :return: The program, and what is unusual about the file, a line each.
     :raises DumpFileError: saying what is wrong with the file and what would help
     """
@@ -186,14 +192,17 @@ def open_core(
     images = any("@" in name and not os.path.exists(name) for name in paths) or len(paths) > 1
     if not images:
         check_readable(paths[0])
-        if vmcoreinfo is None and architecture is None and is_whole_elf(paths[0]):
+        plainly = vmcoreinfo is None and architecture is None and not crashed
+        if plainly and is_whole_elf(paths[0]):
             plain = _open_plainly(paths[0])
             if plain is not None and _fits(plain):
                 return plain, []
     from drgn_pmem.dumpfile.program import open_program
     from drgn_pmem.kernel.root import refuse_unfit
 
-    if images:
+    if crashed:
+        prog, lines = _open_crashed(paths, images, vmcoreinfo)
+    elif images:
         prog, lines = _open_images(paths, vmcoreinfo, architecture)
     else:
         prog, lines = open_program(paths[0], vmcoreinfo=vmcoreinfo, architecture=architecture)
@@ -217,10 +226,27 @@ def _fits(prog: drgn.Program) -> bool:
     return fit_of(vmcoreinfo_of(prog), read) is Fit.YES
 
 
+def _open_crashed(
+    paths: Sequence[str], images: bool, vmcoreinfo: bytes | None
+) -> tuple[drgn.Program, list[str]]:
+    from drgn_pmem.dumpfile import open_dump
+    from drgn_pmem.dumpfile.program import open_crashed_program
+    from drgn_pmem.dumpfile.rawimage import open_images
+
+    dump = open_images(_split_images(paths)) if images else open_dump(paths[0])
+    return open_crashed_program(dump, vmcoreinfo=vmcoreinfo)
+
+
 def _open_images(
     names: Sequence[str], vmcoreinfo: bytes | None, architecture: "drgn.Architecture | None"
 ) -> tuple[drgn.Program, list[str]]:
     from drgn_pmem.dumpfile.program import open_image_program
+
+    images = _split_images(names)
+    return open_image_program(images, vmcoreinfo=vmcoreinfo, architecture=architecture)
+
+
+def _split_images(names: Sequence[str]) -> list[tuple[str, int]]:
     from drgn_pmem.dumpfile.rawimage import split_image
 
     images = []
@@ -233,7 +259,7 @@ def _open_images(
             )
         check_readable(image[0])
         images.append(image)
-    return open_image_program(images, vmcoreinfo=vmcoreinfo, architecture=architecture)
+    return images
 
 
 def _open_plainly(path: str) -> drgn.Program | None:

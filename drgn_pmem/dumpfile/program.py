@@ -14,10 +14,12 @@ are read in place.
 
 from collections.abc import Iterator, Sequence
 import contextlib
+from dataclasses import replace
 import os
 
 import drgn
 
+from drgn_pmem.dumpfile.crashed import open_crashed, write_headers
 from drgn_pmem.dumpfile.faults import (
     NO_IDENTITY,
     PAGE_TABLE_READER,
@@ -33,7 +35,7 @@ from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.formats.architecture import ARCHITECTURES, find_architecture
 
-__all__ = ("open_image_program", "open_program")
+__all__ = ("open_crashed_program", "open_image_program", "open_program")
 
 _READER_KNOB = "DRGN_PREFER_PGTABLE_READER"
 _SHOWN = 5
@@ -61,6 +63,32 @@ def open_program(
     :raises DumpFileError: if the dump cannot be opened; the message says what would help.
     """
     return _open(open_dump(path), vmcoreinfo, architecture)
+
+
+def open_crashed_program(
+    dump: DumpFile, *, vmcoreinfo: bytes | None = None
+) -> tuple[drgn.Program, list[str]]:
+    """
+    Open a program on the crashed kernel in a dump of its capture kernel.
+
+    :param dump: The opened dump, of all memory of the machine.
+    :param vmcoreinfo: Text to use instead of the crashed kernel's own.
+    :raises DumpFileError: if no crashed kernel is in it
+    """
+    crashed, headers, lines = open_crashed(dump)
+    if vmcoreinfo is None:
+        vmcoreinfo = _note_that_fits(crashed, lines)
+    descriptor = write_headers(headers, crashed.size)
+    try:
+        path = f"/proc/self/fd/{descriptor}"
+        prog = _set_core_dump(replace(crashed, path=path), vmcoreinfo, None)
+    finally:
+        os.close(descriptor)
+    set_dump(prog, crashed)
+    add_memory(prog, crashed)
+    if prog.platform is not None and prog.platform.arch is drgn.Architecture.PPC64:
+        _map_directly(prog, crashed)
+    return prog, lines
 
 
 def open_image_program(

@@ -96,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="a QEMU guest over the QEMU Machine Protocol: path of a Unix socket, or host:port",
     )
+    parser.add_argument_group("with -c").add_argument(
+        "--crashed",
+        action="store_true",
+        help="the dump is of a capture kernel that hung, made from outside: open the crashed "
+        "kernel in it, as its /proc/vmcore would have been",
+    )
     parser.add_argument_group("with -k").add_argument(
         "--live-pmem",
         action="store_true",

@@ -55,8 +55,11 @@ def _open_with(
     if options.core is not None:
         if options.live_pmem:
             raise UsageError("--live-pmem goes with -k: a dump has no devices to read")
-        prog, notes = open_core(options.core, vmcoreinfo, architecture)
+        crashed = options.crashed
+        prog, notes = open_core(options.core, vmcoreinfo, architecture, crashed=crashed)
         name = " ".join(options.core)
+    elif options.crashed:
+        raise UsageError("--crashed goes with -c: it opens a dump of a capture kernel")
     else:
         prog, name, notes = _open_live(options, vmcoreinfo, architecture)
     unknown = apply_debug_info_options(prog, options)

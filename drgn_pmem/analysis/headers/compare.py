@@ -83,7 +83,7 @@ def read_crash_headers(prog: Program) -> Partial[CrashHeaders]:
     if subject.subject is Subject.CAPTURE_KERNEL:
         notes.append(
             f"the dump is of a capture kernel ({subject.evidence[0]}): this answer is about that "
-            "kernel, not the one that crashed"
+            "kernel, not the one that crashed (--crashed opens that one)"
         )
     unread = Problems()
     image = unread.attempt("how the crash kernel was loaded", lambda: crash_image(prog))

@@ -6,7 +6,8 @@ Answer the guest's requests: control.py GUEST_SOCKET MONITOR_SOCKET DUMP_DIRECTO
 
 The guest writes one line to its second serial port and waits for one line.  Requests:
 ``mce ADDRESS`` (a memory error in the page at that physical address), ``add-memory MIB`` (plug a
-DIMM), ``dump FORMAT`` (QEMU's dump-guest-memory: elf, zlib, lzo or snappy).
+DIMM), ``dump FORMAT`` (QEMU's dump-guest-memory: elf, zlib, lzo or snappy; ``capture`` is
+elf, asked for by the capture kernel).
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import time
 # An uncorrected memory error, found by the scrubber, of the page at ADDRESS (Intel SDM 3B, machine
 # check): status VAL UC EN MISCV ADDRV S and 0xc0, mcg_status RIPV MCIP, misc "physical, 4 KiB".
 MACHINE_CHECK = "mce -b 1 9 0xbd000000000000c0 0x5 {address:#x} 0x8c"
-DUMP_OPTIONS = {"elf": "", "zlib": "-z ", "lzo": "-l ", "snappy": "-s "}
+DUMP_OPTIONS = {"elf": "", "capture": "", "zlib": "-z ", "lzo": "-l ", "snappy": "-s "}
 
 
 def connect(path: str) -> socket.socket:

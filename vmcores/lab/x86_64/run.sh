@@ -16,7 +16,7 @@ output=$(cd "$3" && pwd)
 . "$here/../guest.sh"
 
 # what a scenario may set
-KERNEL=6.1 LOADER=file SETUP=full CAPTURE_PMEM=0 HOTADD=0 QEMU_DUMPS="" VMCOREINFO_DEVICE=0
+KERNEL=6.1 LOADER=file SETUP=full CAPTURE_PMEM=0 QEMU_CAPTURE=0 HOTADD=0 QEMU_DUMPS="" VMCOREINFO_DEVICE=0
 CRASHKERNEL=96M MEMORY="256 64" TIMEOUT=900 APPEND=""
 FORMATS="" DESCRIPTION="" DIMMS="384 256 256 256 128 128 256"
 case $1 in
@@ -26,7 +26,7 @@ esac
 # shellcheck source=/dev/null
 . "$scenario"
 
-make_disks "$work" "KERNEL=bzImage-$KERNEL LOADER=$LOADER SETUP=$SETUP CAPTURE_PMEM=$CAPTURE_PMEM HOTADD=$HOTADD QEMU_DUMPS=\"$QEMU_DUMPS\"" \
+make_disks "$work" "KERNEL=bzImage-$KERNEL LOADER=$LOADER SETUP=$SETUP CAPTURE_PMEM=$CAPTURE_PMEM QEMU_CAPTURE=$QEMU_CAPTURE HOTADD=$HOTADD QEMU_DUMPS=\"$QEMU_DUMPS\"" \
 	"$here"/guest/*.sh "$work/bzImage-$KERNEL" "$work/initrd"
 add_memory "$MEMORY" "$DIMMS"
 start_control
