@@ -204,8 +204,8 @@ def _bit_runs(exists: U64, dumped: U64) -> tuple[U64, Codes]:
 
 def _mark_lost(bitmaps: Bitmaps, starts: U64, codes: Codes) -> tuple[U64, Codes]:
     """Split the saved runs where the file does not hold the page after all."""
-    # After each run, the number of pages dumped so far; page number n is in the first run behind
-    # which there are more than n. Runs may be many: what can be done in place, is.
+    # After each run, the number of pages dumped so far; page number n is in the first run after
+    # which there are more than n. There may be many runs, so this works in place.
     behind = np.empty_like(starts)
     np.subtract(starts[1:], starts[:-1], out=behind[:-1])
     behind[-1] = 0

@@ -259,7 +259,7 @@ class CompressedPages:
 
 
 def _name(flags: int) -> str:
-    """How a page is compressed; of several flags the first counts, as libkdumpfile has it."""
+    """How a page is compressed; of several flags the first counts, as in libkdumpfile."""
     return next((name for flag, name in COMPRESSION.items() if flags & flag), "")
 
 

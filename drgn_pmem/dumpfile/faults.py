@@ -8,7 +8,7 @@ drgn reads zeroes for what an ELF dump left out (``p_filesz < p_memsz``). A list
 pointer of zeroes is a wrong answer, so :func:`guard_reads` makes such reads fault, as those of a
 kdump-compressed dump do. Only ours: a read that comes from a function of this package, through
 drgn's helpers or not, faults; one of the user's own code or of drgn's own commands gets the zeroes
-that it gets without this package, since a search, or ``%crash ps -a``, goes on over them.
+that it gets without this package, because a search, or ``%crash ps -a``, continues past them.
 
 QEMU's ELF dumps give each segment its physical address as virtual address, too, so that drgn reads
 physical memory through a NULL or small pointer. Such reads fault as well: no kernel has memory of
@@ -16,8 +16,8 @@ its own there. In a program that :mod:`drgn_pmem.dumpfile.program` opened, they 
 
 A truncated kdump-compressed dump is different. libkdumpfile maps the file, and a page
 that goes on after the file's end kills the process (SIGBUS); its first read of any memory walks the
-page tables and may touch such a page. Of these dumps all memory is read without libkdumpfile,
-whoever asks.
+page tables and may touch such a page. All memory of these dumps is read without libkdumpfile,
+whoever reads it.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ _PASS_ON = ("drgn_pmem.shell.", "drgn_pmem.plugin", "drgn_pmem.__main__")
 
 def guard_reads(prog: drgn.Program) -> Partial[bool]:
     """
-    Let our reads of memory that the dump does not hold raise :class:`drgn.FaultError`.
+    Make our reads of memory that the dump does not hold raise :class:`drgn.FaultError`.
 
     Does nothing for live targets and where drgn faults anyway, and nothing the second time.
 
@@ -109,7 +109,7 @@ def reading_for_us() -> bool:
 
 
 def _guard_identity(prog: drgn.Program, dump: DumpFile) -> bool:
-    """Let reads through the virtual addresses of a hypervisor's ELF dump fault."""
+    """Make reads through the virtual addresses of a hypervisor's ELF dump fault."""
 
     def read(address: int, count: int, offset: int, physical: bool) -> bytes:
         if prog.cache.get(NO_IDENTITY) or reading_for_us():

@@ -115,7 +115,7 @@ def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> Dump
     notes = _notes(source, header)
     vmcoreinfo = _vmcoreinfo(source, header, notes)
     bitmaps = _bitmaps(source, header)
-    # Both the flag and the file have their say: cp may cut a complete dump short, too.
+    # The flag shows it, or the length of the file: cp may cut a complete dump short.
     incomplete = header.incomplete or not source.complete or bitmaps.cut_short()
     machine = header.utsname["machine"] or None
     kind = "kdump-compressed" if outer is DumpFormat.KDUMP else "flattened kdump-compressed"

@@ -79,7 +79,7 @@ def kcore_dump(path: str = KCORE) -> DumpFile:
 
 
 def live_dump(path: str = "(live)") -> DumpFile:
-    """A live target of which it is not known what can be read: every read is tried."""
+    """A live target whose readable memory is unknown: every read is tried."""
     return _live(path, "live memory", Coverage.everywhere(State.SAVED), hypervisor=False)
 
 

@@ -98,7 +98,7 @@ def _number(path: Path) -> int | None:
     try:
         return int(path.read_text(), 0)
     except (OSError, ValueError):
-        # not a problem: a device without such a file is none that is read
+        # not a problem: a device without such a file is not read
         return None
 
 

@@ -158,8 +158,8 @@ def dump_of(prog: drgn.Program) -> DumpFile:
 
 
 def has_dump(prog: drgn.Program) -> bool:
-    """Whether :func:`dump_of` has a dump to give: not for a program whose memory was added segment
-    by segment."""
+    """Whether :func:`dump_of` knows the dump: not for a program whose memory was added segment by
+    segment."""
     return (
         _DUMP_KEY in prog.cache
         or prog.core_dump_path is not None
@@ -173,7 +173,7 @@ def is_erased(prog: drgn.Program, data: bytes) -> bool:
 
 
 def set_dump(prog: drgn.Program, dump: DumpFile) -> None:
-    """Tell which dump a program reads, where drgn does not know: its memory was given to it segment
+    """Set the dump that a program reads, where drgn does not know it: its memory was added segment
     by segment."""
     prog.cache[_DUMP_KEY] = dump
     prog.cache.pop(_COVERAGE_KEY, None)

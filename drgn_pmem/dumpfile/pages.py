@@ -4,8 +4,8 @@
 Pages of a kdump-compressed dump
 --------------------------------
 
-Reads pages from the file, without libkdumpfile: that one maps the file, and reading a page that
-the file does not hold in full ends the process (SIGBUS).
+Reads pages from the file, without libkdumpfile, which maps the file: there, reading a page that the
+file does not hold in full ends the process (SIGBUS).
 """
 
 from collections.abc import Iterator

@@ -147,8 +147,8 @@ def _note_that_fits(dump: DumpFile, lines: list[str]) -> bytes | None:
 
 def _text_that_fits(dump: DumpFile, text: bytes, what: str, lines: list[str]) -> bytes:
     """
-    A text of VMCOREINFO, or the one in memory in its place if it does not fit the memory and that
-    one does; says so in ``lines``.
+    A VMCOREINFO text; if it does not fit the memory, the one in memory that does, with a line about
+    it in ``lines``.
 
     :param what: What the text is, for the line.
     """
@@ -304,7 +304,7 @@ def _platform(
 
 
 def _located(dump: DumpFile, lines: list[str]) -> bytes:
-    """VMCOREINFO from memory; says so in ``lines``."""
+    """VMCOREINFO from memory, with a line about it in ``lines``."""
     found = find_vmcoreinfo(dump)
     if found is None:
         raise DumpFileError(
@@ -350,9 +350,9 @@ def _add_physical_memory(prog: drgn.Program, dump: DumpFile, lines: list[str]) -
     """
     Give drgn the physical memory of a dump whose only ``p_paddr`` is 0.
 
-    Without a VMCOREINFO note of the file's own, drgn believes in physical addresses only if one of
-    them is not 0. POWER's linear mapping is given in any case: these headers do not have it, and
-    drgn does not translate it with the hash MMU.
+    Without a VMCOREINFO note of the file's own, drgn uses physical addresses only if one of them is
+    not 0. POWER's linear mapping is given in any case: these headers do not have it, and drgn does
+    not translate it with the hash MMU.
     """
     if prog.platform is not None and prog.platform.arch is drgn.Architecture.PPC64:
         _map_directly(prog, dump)

@@ -5,8 +5,8 @@ Raw images of memory
 --------------------
 
 Files that hold nothing but memory, as hypervisors, cloud providers and phones write them: the byte
-at offset N of ``FILE@ADDRESS`` is that at physical address ADDRESS + N. No file says so; the user
-does. Several images are one dump, as several ``PT_LOAD`` headers are.
+at offset N of ``FILE@ADDRESS`` is that at physical address ADDRESS + N. The files do not say so;
+the user does. Several images are one dump, as several ``PT_LOAD`` headers are.
 """
 
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ _ROW = np.dtype(
 
 
 def split_image(name: str) -> tuple[str, int] | None:
-    """Path and physical address (bytes) of ``FILE@ADDRESS``; None for any other name, and for that
-    of a file."""
+    """Path and physical address (bytes) of ``FILE@ADDRESS``; None for any other name, and for one
+    that is a file."""
     found = _NAME.fullmatch(name)
     if found is None or os.path.exists(name):
         return None

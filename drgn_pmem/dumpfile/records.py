@@ -70,8 +70,8 @@ class DumpFormat(enum.Enum):
     KDUMP = "kdump-compressed"
     """makedumpfile's compressed format."""
     FLATTENED = "flattened"
-    """``makedumpfile -F``: one of the others, cut up for a pipe; :attr:`DumpFile.contained` says
-    which."""
+    """``makedumpfile -F``: one of the others, split into records for a pipe;
+    :attr:`DumpFile.contained` says which."""
     IMAGE = "raw"
     """Memory and nothing else; the user says at which address."""
     LIVE = "live"
@@ -247,7 +247,7 @@ class DumpFile:
 
     @functools.cached_property
     def truncated(self) -> bool:
-        """Whether the file ends before what its headers promise, or its writer marked it
+        """Whether the file ends before the data that its headers describe, or its writer marked it
         incomplete."""
         return self.incomplete or self.coverage.has(State.TRUNCATED)
 
@@ -276,7 +276,7 @@ class DumpFile:
         return self.source.size if self.source is not None else 0
 
     def is_erased(self, data: bytes) -> bool:
-        """Whether bytes of memory are what is left where makedumpfile erased."""
+        """Whether bytes of memory are all those that makedumpfile writes where it erases."""
         return bool(self.erased) and len(data) > 0 and data == ERASED * len(data)
 
     def note_data(self, note: Note, limit: int = 1 << 20) -> bytes:

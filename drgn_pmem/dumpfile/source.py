@@ -5,8 +5,9 @@ Bytes of a dump file
 --------------------
 
 :class:`FileSource` reads a file by offset; a flattened dump offers the same methods for the file
-that it would be after reassembly, so that the ELF and kdump-compressed readers do not care. Nothing
-is mapped: a file that another process cuts short gives short reads, not a signal.
+that it would be after reassembly, so that the readers of ELF and kdump-compressed dumps need not
+distinguish them. Nothing is mapped: a file that another process cuts short gives short reads, not a
+signal.
 """
 
 import errno

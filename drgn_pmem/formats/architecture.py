@@ -4,8 +4,8 @@
 Architectures
 -------------
 
-The one table of processor architectures: the names and numbers by which ELF, ``uname -m``, drgn and
-our answers call each of them.
+All processor architectures, with the names and numbers that ELF, ``uname -m``, drgn and our answers
+use for them.
 """
 
 from drgn_pmem.record import Record

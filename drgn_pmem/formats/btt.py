@@ -171,7 +171,7 @@ def check_btt(arena: BttArena, available: int) -> list[str]:
     offsets = [SB_SIZE - 1, *(getattr(arena, name) for name in places)]
     for name, before, offset in zip(places, offsets, offsets[1:], strict=False):
         if offset <= before:
-            problems.append(f"{name} {offset:#x} overlaps what is before it")
+            problems.append(f"{name} {offset:#x} overlaps the part before it")
     if arena.info2off + SB_SIZE > available:
         problems.append(f"info2off {arena.info2off:#x} is beyond the namespace's end")
     if arena.nextoff and arena.nextoff < arena.info2off + SB_SIZE:

@@ -22,7 +22,7 @@ __all__ = ("DifferenceKind", "HeaderDifference", "compare_elfcorehdr", "memory_c
 
 
 class DifferenceKind(enum.Enum):
-    """In what two headers differ."""
+    """The kinds of differences between two headers."""
 
     MACHINE = "machine"
     BYTEORDER = "byteorder"

@@ -58,7 +58,7 @@ def is_whole_elf(path: str) -> bool:
         if type_ != _ET_CORE or size != _PHDR_SIZE or not 0 < count < _PN_XNUM:
             return False
         length = os.fstat(file.fileno()).st_size
-        # Not only the table's end: an offset beyond 2^63 is none that a file can be read at.
+        # The offset by itself, too: no file can be read beyond 2^63.
         if offset > length:
             return False
         file.seek(offset)

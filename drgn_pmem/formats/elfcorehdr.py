@@ -110,7 +110,7 @@ class ProgramHeader(Record):
     align: int = shown(json=False, default=0)
     role: Role = dataclasses.field(default=Role.OTHER, compare=False)
     number: int | None = dataclasses.field(default=None, compare=False)
-    """Of CPU notes, which in their order."""
+    """For CPU notes, their position among them."""
 
     @property
     def what(self) -> str:
@@ -282,7 +282,7 @@ def build_elfcorehdr(header: CrashHeader, size: int | None = None) -> bytes:
 
     From 65,535 program headers on, their count is in a section header after them (``PN_XNUM``).
 
-    :param size: Bytes in all; default: up to the next multiple of 4096.
+    :param size: Total bytes; by default the next multiple of 4096.
     :raises FormatError: if a field does not fit, *size* is too small, or the machine is not known.
     """
     if header.machine is None:

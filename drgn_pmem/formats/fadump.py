@@ -68,7 +68,7 @@ struct FADMPSIG_v7 {
 """)
 
 LAYOUTS = {"FADMPINF": "FADMPINF", "FADMPSIG": "FADMPSIG", "FADMPSIG-v7": "FADMPSIG_v7"}
-"""Layouts, with the name of the structure."""
+"""Layout -> name of its structure."""
 
 
 class FadumpHeader(Record):

@@ -37,7 +37,7 @@ class VerdictReason(enum.Enum):
 
 
 class FadumpVerdict(Record):
-    """Whether a capture kernel makes a dump of a header."""
+    """Whether a capture kernel accepts a header, and why."""
 
     reason: VerdictReason
     words: str

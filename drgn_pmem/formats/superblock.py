@@ -35,7 +35,7 @@ def unpack_sb(
     :param struct: Which C structure of the layout.
     :param data: 4096 bytes or more.
     :param signatures: Those that may be there, 16 bytes each.
-    :param wrong: What to say of another one: a format with ``{}`` for it.
+    :param wrong: Message for any other signature: a format string with ``{}`` for it.
     :raises FormatError: if the signature is wrong or there are too few bytes
     """
     members = layout.unpack(struct, data)
