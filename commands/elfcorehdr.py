@@ -26,14 +26,14 @@ _FIELDS = (
     Field(
         "FOUND",
         lambda row: row["found"],
-        "is it in the header found in memory: yes, or its memory is covered by other program "
+        "whether it is in the header found in memory; or its memory is covered by other program "
         "headers, partly, or no",
     ),
-    Field("REBUILT", lambda row: row["rebuilt"], "is it in the rebuilt header"),
+    Field("REBUILT", lambda row: row["rebuilt"], "whether it is in the rebuilt header"),
     Field(
         "IMPLIED",
         lambda row: row["implied"],
-        "is it in the dump's own headers; /proc/vmcore merges the notes",
+        "whether it is in the dump's own headers; /proc/vmcore merges the notes",
     ),
     Field("VIRTUAL", lambda row: row["virtual"], "kernel virtual address", right=True, shown=False),
     Field("OFFSET", lambda row: row["offset"], "where the bytes are read", right=True, shown=False),
@@ -55,7 +55,7 @@ _DIFFERENCE_FIELDS = (
     name="elfcorehdr",
     description="the crash header: found in memory, rebuilt, implied by the dump; compared",
     long_description=(
-        "Which memory should have been in the dump, and is it. The crash header (elfcorehdr) is\n"
+        "Which memory should have been in the dump, and whether it is. The crash header is\n"
         "looked for in the memory reserved for the crash kernel, rebuilt from the state of the\n"
         "crashed kernel, and derived from the dump's own program headers; what differs is\n"
         "explained: memory or CPUs added after the crash kernel was loaded, persistent memory\n"

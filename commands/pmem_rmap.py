@@ -74,7 +74,7 @@ def _code(args: argparse.Namespace) -> str:
     description="show the files that a page belongs to and the processes that map it",
     long_description=(
         "From a page of persistent memory to every file that has it (its struct page and the DAX\n"
-        "entries of all DAX files are asked, and compared) and to the processes that map it, each\n"
+        "entries of all DAX files are read and compared) and to the processes that map it, each\n"
         "proven from its page tables: pte (they map exactly this page), vma (mapped by the\n"
         "process, nothing in its page tables), cow (it has a private copy), unreadable.\n"
         "Sectors in the kernel log and of ndctl list -M for a namespace are DEVICE:SECTOR; its\n"

@@ -21,12 +21,7 @@ from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = (
-    "SECTOR",
-    "BadRange",
-    "read_bad_ranges",
-    "read_badblocks",
-)
+__all__ = ("SECTOR", "BadRange", "read_bad_ranges", "read_badblocks")
 
 SECTOR = 512
 """bytes"""
@@ -86,7 +81,7 @@ def read_badblocks(badblocks: Object) -> list[tuple[int, int, bool]]:
     """
     count, shift = badblocks.count.value_(), badblocks.shift.value_()
     page = badblocks.page.value_()
-    # A negative shift says that it is switched off.
+    # A negative shift means that the list is disabled.
     if shift < 0 or count == 0 or not page:
         return []
     prog = badblocks.prog_
@@ -176,7 +171,7 @@ def _of_namespace(prog: Program, namespace: Namespace, problems: Problems) -> li
     if source is None:
         problems.add(Problem(cause=Cause.NOT_SAVED, why="its name is not known"), what)
     if namespace.data_offset is None:
-        problems.add(WalkError("where the data of the namespace begins is not known"), what)
+        problems.add(WalkError("the start of the namespace's data is unknown"), what)
         return []
     base = namespace.resource + namespace.data_offset
     return _of_badblocks(source, pmem.bb, base, namespace.range.end, problems, what)

@@ -21,13 +21,7 @@ from drgn.helpers.linux.mm import (
 from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.sysfs import kobject_path
 
-from drgn_pmem.kernel.debuginfo import (
-    find_type,
-    has_member,
-    has_variable,
-    member,
-    optional_member,
-)
+from drgn_pmem.kernel.debuginfo import find_type, has_member, has_variable, member, optional_member
 from drgn_pmem.kernel.device import device_name, driver_name, for_each_device
 from drgn_pmem.kernel.mmu import physical_range
 from drgn_pmem.kernel.walk import bounded
@@ -70,7 +64,7 @@ class DaxDevice(Record):
     size: int = shown(Show.SIZE)
     """bytes"""
     target_node: int | None
-    """NUMA node that its memory is when it is online as RAM. None: kernels before v5.1."""
+    """NUMA node of its memory once that is online as RAM. None: kernels before v5.1."""
     align: int
     """Of its mappings, bytes."""
     own_align: bool = shown(Show.HIDDEN, default=True)
@@ -164,7 +158,7 @@ def _sound(number: Object) -> int:
 
 
 def _pgmap(dev_dax: Object) -> int:
-    """Address of the page map; 0 if the device does not say: then it is found by its place."""
+    """Address of the page map; 0 if the device does not have it: it is then found by its range."""
     # Before v5.3 the driver of its region keeps it (struct dax_pmem).
     pgmap = optional_member(dev_dax, "pgmap")
     if pgmap is None:

@@ -36,7 +36,7 @@ class DaxChar(Record):
     nodes: tuple[DaxInode, ...] = shown(Show.HIDDEN)
     """All device nodes that were ever opened, also those of other mounts."""
     inode: DaxInode
-    """Of the device itself: what its mappings hang on."""
+    """Inode of the device itself, whose address space its mappings are in."""
     device: DaxDevice
     page_shift: int = shown(Show.HIDDEN)
 

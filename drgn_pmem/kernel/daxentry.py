@@ -216,13 +216,13 @@ class _Walk:
 
     def _check(self, node: Any, parent: int, offset: int, shift: int | None) -> None:
         if int(node["parent"]) != parent or (parent and int(node["offset"]) != offset):
-            raise WalkError("it is not the child that its place in the tree says")
+            raise WalkError("its parent and offset are not those of its place in the tree")
         own = int(node["shift"])
         if shift is None:
             if own % self.layout.chunk_shift or own >= 8 * self.memory.word_size:
                 raise WalkError(f"shift {own} is implausible")
         elif own != shift:
-            raise WalkError(f"shift {own} where {shift} belongs")
+            raise WalkError(f"shift {own}, not {shift}")
 
     def values(
         self, nodes: "npt.NDArray[np.void]", where: "list[tuple[int, int]]", shift: int

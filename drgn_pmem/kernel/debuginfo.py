@@ -33,7 +33,6 @@ __all__ = (
     "optional_member",
 )
 
-
 _EXPORTED = {
     "libnvdimm": ("libnvdimm", "nvdimm_bus_register"),
     "dax": ("dax", "alloc_dax"),
@@ -66,7 +65,7 @@ def _missing(prog: Program, what: str, module: str) -> MissingDebugInfo:
         return MissingDebugInfo(f"{what} is not known: this kernel does not have it")
     if not modules_known(prog):
         return MissingDebugInfo(
-            f"{what} is not known: the list of modules could not be read to its end, so that the "
+            f"{what} is not known: the list of modules could not be read to its end, so the "
             f"kernel module {module} may have been loaded",
             module,
         )
@@ -78,9 +77,9 @@ def _missing(prog: Program, what: str, module: str) -> MissingDebugInfo:
 
 def need_kernel_debug_info(prog: Program, what: str) -> None:
     """
-    For what would be empty without debug info of the kernel, and must not be taken for nothing.
+    Require debug info of the kernel for an answer that would be empty without it.
 
-    :param what: What cannot be known without.
+    :param what: What is unknown without it.
     :raises MissingDebugInfo: without it
     """
     if not has_kernel_debug_info(prog):
@@ -119,7 +118,7 @@ def find_variable(prog: Program, name: str, module: str) -> Object:
     """
     from drgn_pmem.dumpfile.faults import guard_reads  # on use: it needs numpy
 
-    guard_reads(prog)  # every walk begins at a variable: what it reads from there on is ours
+    guard_reads(prog)  # every walk begins at a variable: its reads are guarded from there on
     found = _variable(prog, name)
     if found is None:
         raise _missing(prog, name, module)
@@ -127,8 +126,7 @@ def find_variable(prog: Program, name: str, module: str) -> Object:
 
 
 def _variable(prog: Program, name: str) -> Object | None:
-    """A variable; None if there is none, or only a declaration of it: a header keeps that of one
-    that this kernel's configuration or age does not define."""
+    """A variable; None if this kernel does not have it, or only declares it in a header."""
     try:
         found: Object = prog[name]
     except (KeyError, ObjectNotFoundError):

@@ -211,7 +211,7 @@ def _judge(
 ) -> MemmapEntry:
     entry = entries[index]
     others = [other for i, other in enumerate(entries) if i != index]
-    # not a problem: of an entry whose namespace is not found the verdict says so
+    # not a problem: the verdict says that the namespace was not found
     namespace = _namespace_of(entry, Problems().take(namespaces), page_shift)
     name = namespace.dev if namespace else None
 

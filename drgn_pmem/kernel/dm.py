@@ -4,10 +4,10 @@
 Device mapper
 -------------
 
-dm-linear (LVM's plain volumes) on top of persistent memory: where each piece of a dm disk is on
-the disks below; of other targets, of which type they are. DAX entries hold the physical page
-already; the table is what turns it into the sector that the file system on the dm disk counts.
-Sources: drivers/md/dm-core.h, dm-linear.c, include/linux/device-mapper.h.
+dm-linear (LVM's plain volumes) on top of persistent memory: where each piece of a dm disk is on the
+disks below; for other targets, their type. DAX entries hold the physical page; the table turns it
+into a sector of the dm disk, which the file system counts. Sources: drivers/md/dm-core.h,
+dm-linear.c, include/linux/device-mapper.h.
 """
 
 from collections.abc import Iterator

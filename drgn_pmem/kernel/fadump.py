@@ -285,7 +285,7 @@ def firmware_structure(prog: Program) -> RtasFadumpMem | None:
         return None
     variable = find_variable(prog, "fdm", "vmlinux")
     try:
-        # The capture kernel's own structure is empty: what counts is the one it was given.
+        # The capture kernel's own structure is empty: the one that it was given counts.
         active = find_variable(prog, "fdm_active", "vmlinux").read_()
         data = (active[0] if active else variable).to_bytes_()
     except FaultError as error:

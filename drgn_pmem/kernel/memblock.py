@@ -83,7 +83,7 @@ def for_each_memblock_region(prog: Program) -> Partial[list[MemblockRegion]]:
     with problems.trying("memblock.memory"):
         table = find_variable(prog, "memblock", "vmlinux").memory
         count = table.cnt.value_()
-        # cnt is checked against max too: one of the two may be what is damaged
+        # cnt is checked against max too: either of the two may be damaged
         if count > min(table.max.value_(), _MAX_REGIONS):
             raise WalkError(f"implausible count {count}: more regions than fit")
         for index in range(count):

@@ -79,7 +79,7 @@ class Namespace(Record):
     """uuid of the namespace by its label, which info blocks in it have as parent_uuid;
     :data:`NIL_UUID` without a label; None if not known."""
     claim_class: str | None = shown(json=False)
-    """What its label says that it is for: ``"none"``, ``"btt"``, ``"btt2"``, ``"pfn"``, ``"dax"``,
+    """Its purpose by its label: ``"none"``, ``"btt"``, ``"btt2"``, ``"pfn"``, ``"dax"``,
     ``"unknown"``. None if not known."""
     force_raw: bool | None = shown(json=False)
     """Whether it was forced to be raw, whatever info block it has; None if not known."""
@@ -104,8 +104,9 @@ class Namespace(Record):
 
     @property
     def has_no_claim(self) -> bool:
-        """Whether nothing claims it for sure: a raw namespace, which needs no info block, although
-        its region may map its pages (e820, virtio-pmem); or a DAX device without a namespace."""
+        """Whether it is certain that nothing claims it: a raw namespace, which needs no info block,
+        although its region may map its pages (e820, virtio-pmem); or a DAX device without a
+        namespace."""
         if not self.is_persistent:
             return True
         return self.claim is None and self.mode is not None and self.object is not None

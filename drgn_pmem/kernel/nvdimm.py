@@ -157,8 +157,7 @@ def _read_dimm(device: Object, problems: Problems) -> Dimm:
 
 
 def _read_firmware(nvdimm: Object) -> dict[str, Any]:
-    """What the NFIT and the firmware say of a DIMM; nothing but empty flags of one of another
-    kind."""
+    """What the NFIT and the firmware say of a DIMM; only empty flags for a DIMM of another kind."""
     values: dict[str, Any] = {
         "handle": None,
         "phys_id": None,
@@ -176,7 +175,7 @@ def _read_firmware(nvdimm: Object) -> dict[str, Any]:
         return values | {"flags": None}
     nfit_mem = cast("struct nfit_mem *", nvdimm.provider_data)
     if nfit_mem.nvdimm != nvdimm:
-        raise WalkError("provider_data leads to no struct nfit_mem of this DIMM")
+        raise WalkError("provider_data points to no struct nfit_mem of this DIMM")
     memdev = nfit_mem.memdev_dcr or nfit_mem.memdev_pmem
     if not memdev:
         return values
@@ -199,7 +198,7 @@ def _papr_flags(nvdimm: Object) -> tuple[str, ...] | None:
         return None
     priv = cast("struct papr_scm_priv *", nvdimm.provider_data)
     if priv.nvdimm != nvdimm:
-        raise WalkError("provider_data leads to no struct papr_scm_priv of this DIMM")
+        raise WalkError("provider_data points to no struct papr_scm_priv of this DIMM")
     # Since Linux kernel commit b5f38f09e12c ("powerpc/papr_scm: Fetch nvdimm health information
     # from PHYP") (in v5.9).
     health = optional_member(priv, "health_bitmap")

@@ -339,7 +339,7 @@ class _Reader:
         """Whether the struct page's memory is mapped for its neighbours too."""
         pgmap = self._pgmap
         if pgmap is None and self._lost_pgmaps:
-            self._unknown("whether its neighbours share its memory is not known", Cause.NOT_SAVED)
+            self._unknown("whether its neighbours share its memory is unknown", Cause.NOT_SAVED)
             return None
         if pgmap is None or pgmap.vmemmap_shift == 0 or pgmap.altmap is not None:
             return False

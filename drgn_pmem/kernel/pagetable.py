@@ -26,20 +26,14 @@ from drgn_pmem.kernel.root import walk_verified
 from drgn_pmem.kernel.tablewalk import Extent
 from drgn_pmem.partial import NotSaved, WalkError
 
-__all__ = (
-    "Extent",
-    "for_each_extent",
-    "kernel_coverage",
-    "read_saved",
-    "translate",
-)
+__all__ = ("Extent", "for_each_extent", "kernel_coverage", "read_saved", "translate")
 
 
 def for_each_extent(prog: Program, virtual_start: int, virtual_end: int) -> Iterator[Extent]:
     """
     Where a range of kernel virtual addresses is in physical memory.
 
-    The extents are a partition of the range, in order, merged as far as they go. What is not
+    The extents are a partition of the range, in order; adjacent ones are merged. What is not
     mapped, and what is not known because the dump lacks something, has no physical address but a
     state and a reason.
 

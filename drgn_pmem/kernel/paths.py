@@ -41,13 +41,13 @@ _NAME_MAX = 255
 
 
 class InodePaths(Record):
-    """Where a file is to be found."""
+    """The paths of a file."""
 
     paths: tuple[str, ...]
     """As every mount shows every hard link of it; the plain mount of the initial mount namespace
     first. Not escaped."""
     deleted: bool | None
-    """No name leads to it any more: it lives because it is open or mapped. None if the dentries
+    """It has no name any more and exists only because it is open or mapped. None if the dentries
     that show it could not be read."""
     path: str | None
     """The first path, ``" (deleted)"`` after it as the kernel shows it. None if it has none in
@@ -198,7 +198,7 @@ def _mount_prefix(layouts: _Layouts, mount: _Mount) -> bytes:
             components = _ascend(layouts, above.mountpoint, parent.root) + components
             above = parent
         else:
-            raise WalkError(f"mount {mount.address:#x}: its parents never end")
+            raise WalkError(f"mount {mount.address:#x}: its chain of parents does not end")
         layouts.prefixes[mount.address] = b"".join(b"/" + c for c in components)
     return layouts.prefixes[mount.address]
 
@@ -218,7 +218,7 @@ def _ascend(layouts: _Layouts, dentry: int, root: int) -> list[bytes]:
             raise _NotBelow(f"dentry {dentry:#x} is not below the mount")
         components.append(_name(layouts, values))
         dentry = values["parent"]
-    raise WalkError(f"dentry {dentry:#x}: its parents never end")
+    raise WalkError(f"dentry {dentry:#x}: its chain of parents does not end")
 
 
 class _NotBelow(WalkError):

@@ -5,8 +5,9 @@ Use of RAM pages
 ----------------
 
 What a page of RAM is used for, by its struct page: persistent memory that is used as RAM
-(system-ram, kmem) has no other owner. What is not understood has no use here, never "free".
-Sources: include/linux/page-flags.h, include/linux/mm_types.h, include/linux/rmap.h, mm/rmap.c.
+(system-ram, kmem) has no other owner. A page that is not understood has no use here; it is never
+called free. Sources: include/linux/page-flags.h, include/linux/mm_types.h, include/linux/rmap.h,
+mm/rmap.c.
 """
 
 from collections.abc import Iterator
@@ -106,7 +107,8 @@ def _blocks_offline(page: PageState, use: RamUse | None) -> bool | None:
         return True
     if use is RamUse.FREE:
         return False
-    # What is on the LRU lists can be moved, unless somebody holds it: counts do not show that.
+    # Pages on the LRU lists can be moved, unless something holds a reference that the counts do not
+    # show.
     return None
 
 

@@ -137,8 +137,8 @@ def _layouts(prog: Program) -> _Layouts:
 
 
 def _walk_tree(layouts: _Layouts, root: int, problems: Problems) -> Iterator[Vma]:
-    # A node is accepted only below the parent that it names itself: so each comes up once, and a
-    # tree with cycles ends.
+    # A node is accepted only below the parent that it names, so that each occurs once and a cyclic
+    # tree ends.
     stack = [(root, 0)]
     count = 0
     while stack:
@@ -147,7 +147,7 @@ def _walk_tree(layouts: _Layouts, root: int, problems: Problems) -> Iterator[Vma
         with problems.trying(f"vm_area_struct {address:#x}"):
             values = layouts.vma.read(address)
             if values["parent"] & ~3 != parent:
-                raise WalkError("it is not the child that its place in i_mmap says")
+                raise WalkError("its parent is not that of its place in i_mmap")
             if count >= _MAX_VMAS:
                 why = f"i_mmap: stopped after {_MAX_VMAS} VMAs"
                 problems.add(Problem(cause=Cause.LIMIT, why=why))

@@ -22,14 +22,7 @@ from drgn_pmem.dumpfile import State, Vmcoreinfo, coverage_of, vmcoreinfo_of
 from drgn_pmem.dumpfile.fit import Fit, fit_of, name_offsets, release_at, symbol_shift
 from drgn_pmem.errors import DumpFileError, PmemError
 from drgn_pmem.kernel.mmu import Mmu, find_mmu, is_little_endian
-from drgn_pmem.kernel.tablewalk import (
-    Extent,
-    mapped,
-    merge,
-    not_known,
-    walk_tables,
-    walk_with_drgn,
-)
+from drgn_pmem.kernel.tablewalk import Extent, mapped, merge, not_known, walk_tables, walk_with_drgn
 from drgn_pmem.kernel.vmemmap_list import PPC64_PAGE_OFFSET, linear_end, read_linear, walk_hash
 from drgn_pmem.record import Record
 
@@ -82,7 +75,7 @@ def root_of(prog: Program) -> Root:
 
 def refuse_unfit(prog: Program) -> str | None:
     """
-    Where vmcoreinfo does not fit the memory, let every read of a virtual address fault: drgn would
+    Where vmcoreinfo does not fit the memory, make every read of a virtual address fault: drgn would
     translate it by that vmcoreinfo, too.
 
     :return: Why nothing is translated; None if vmcoreinfo fits, or that cannot be determined (also

@@ -3,7 +3,7 @@
 """
 The command line ``drgn-pmem``: one command, a script, lines from standard input, or the shell. The
 exit status follows one rule: 0 every answer is complete, 1 one is not or something failed, 2 wrong
-usage, 130 stopped by Ctrl-C; what drgn's own commands and scripts exit with is theirs.
+usage, 130 stopped by Ctrl-C; the statuses of drgn's own commands and of scripts are passed on.
 """
 
 import argparse

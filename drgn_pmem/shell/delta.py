@@ -6,7 +6,7 @@ Dumps as what differs from others
 
 The formats of a sample hold the same memory, and crashes of one guest share the kernel and the
 programs in its page cache. So a sample's file may be a *delta* against other samples' files, its
-*bases*: :data:`MAGIC`, the SHA-256 of the file that comes out, and records until the end. A record
+*bases*: :data:`MAGIC`, the SHA-256 of the resulting file, and records until the end. A record
 is :data:`RECORD`: its :class:`Kind`, the number of the base, the bytes it makes, and the offset in
 the base; LITERAL and XOR are followed by that many bytes. ``vmcores/lab/delta.py`` writes it.
 """
@@ -58,7 +58,7 @@ def read_delta(stream: Stream, bases: Sequence[IO[bytes]], size: int) -> Iterato
 
     :param size: Bytes that are to come out.
     :raises FormatError: if the stream is no delta, asks for what its bases do not have, or makes
-        anything but the promised file; what was yielded until then is worth nothing
+        anything but the promised file; what was yielded until then must be discarded
     """
     head = _take(stream, len(MAGIC) + hashlib.sha256().digest_size)
     if not head.startswith(MAGIC):

@@ -15,8 +15,8 @@ Sample dumps
         "truth": "NAME/truth"}}}
 
 ``file`` is relative to ``vmcores/``, ``size`` is that of the unpacked file, ``sha256`` is of the
-file as it lies there. A format with ``"base": ["raw", "OTHER:elf"]`` is a delta against formats
-that stand before it, of its own sample or another. :mod:`drgn_pmem.shell.unpack` unpacks them.
+packed file. A format with ``"base": ["raw", "OTHER:elf"]`` is a delta against formats that stand
+before it, of its own sample or another. :mod:`drgn_pmem.shell.unpack` unpacks them.
 
 A file that is not packed (no ``.xz``, no ``sha256``) is read where it is. Instead of ``vmlinux``,
 an entry may say where debug info is to be searched, as on a user's machine: ``debug_directories``

@@ -5,7 +5,7 @@ Checks of index.json
 --------------------
 
 An index may come from anyone (DRGN_PMEM_SAMPLES). Its names become names of files in the cache, so
-each is checked for what a name is; its paths stay below the folder that it is in.
+each is checked to be a valid name; its paths stay below the folder that it is in.
 """
 
 import json

@@ -172,7 +172,7 @@ def _begun(coverage: Coverage, state: State, size: int) -> int:
 
 
 def _cut_through(coverage: Coverage, size: int) -> int:
-    """Pages that are saved in front and truncated behind: they count as truncated."""
+    """Pages whose beginning is saved and whose end is truncated: they count as truncated."""
     step = np.uint64(size)
     first, _ = coverage.runs(State.TRUNCATED)
     pages = distinct(first[first % step != 0] // step * step)

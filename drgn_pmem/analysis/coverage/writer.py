@@ -128,8 +128,8 @@ def guess_loader(
 
     Both put the kernel image first. kexec_file_load then has RAM (on x86_64 without the first MiB,
     since 5.5) and appends persistent memory after all of it (``walk_pmem_res()`` runs last);
-    kexec-tools follows ``/proc/iomem``, so persistent memory is between RAM, and it has the
-    first MiB.
+    kexec-tools follows ``/proc/iomem``, so persistent memory is between RAM ranges, and the first
+    MiB is included.
 
     :param by_kernel: The loader by the crashed kernel, to include in the answer.
     :param segments: Those of the dump, where they have been read.

@@ -1,7 +1,7 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-A firmware-assisted dump, examined
+Examining a firmware-assisted dump
 ----------------------------------
 
 The crash info header *found* in memory, or *reconstructed* where the dump leaves it out (a real

@@ -4,7 +4,7 @@
 The crash itself
 ----------------
 
-Which kernel died of what and when, and the file that it left.
+Which kernel crashed, why and when, and its dump file.
 """
 
 import os
@@ -40,7 +40,7 @@ class Crash(Record):
 
 
 def read_crash(prog: Program) -> Partial[Crash]:
-    """Which kernel died of what and when, and the file that it left."""
+    """Which kernel crashed, why and when, and its dump file."""
     # Imported here: the shell's first prompt shows the panic, and waits for no numpy.
     from drgn_pmem.dumpfile import dump_of, vmcoreinfo_of
     from drgn_pmem.dumpfile.faults import guard_reads

@@ -41,10 +41,10 @@ class Holder(Record):
     task: Task
     kind: Hold
     pfn: int
-    """The very page (of a large folio)."""
+    """The exact page, within a large folio."""
     evidence: str
     certain: bool
-    """False if it only could."""
+    """Whether it holds the page for certain; False if it only may."""
 
     def to_json(self) -> dict[str, Any]:
         return {

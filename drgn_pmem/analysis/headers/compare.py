@@ -4,8 +4,8 @@
 Crash headers compared
 ----------------------
 
-Which memory should have been in the dump, and is it: the elfcorehdr *found* in memory, *rebuilt*
-from the state of the crashed kernel, and *implied* by the dump's own program headers.
+Which memory should have been in the dump, and whether it is: the elfcorehdr *found* in memory,
+*rebuilt* from the state of the crashed kernel, and *implied* by the dump's own program headers.
 """
 
 from collections.abc import Callable, Sequence
@@ -272,7 +272,7 @@ def _pmem_left_out(
         return []
     marked = problems.take(for_each_persistent_memory(prog), "persistent memory")
     # What iomem does not mark (virtio-pmem, papr) is known from the regions and page maps; what
-    # these lack is a problem of what else is asked of them.
+    # could not be read of these is a problem elsewhere in the answer.
     machine = Problems().take(read_machine(prog))
     pmem = RangeSet([*(item.range for item in marked), *machine.pmem])
     missing = sum(r.size - memory_covered(rebuilt, r.start, r.end) for r in pmem)

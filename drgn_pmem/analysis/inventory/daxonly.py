@@ -5,8 +5,8 @@ DAX devices without a namespace
 -------------------------------
 
 Soft-reserved memory (hmem) and volatile CXL memory have DAX devices (``dax2.0``) and no namespace.
-What is asked of namespaces, their struct pages and what the dump holds of them, is asked of these
-as well: they are shown as namespaces of their own name, without info block.
+Answers about namespaces, their struct pages and their coverage include them: they are shown as
+namespaces of their own name, without info block.
 
 Sources: drivers/dax/hmem/hmem.c, drivers/dax/cxl.c.
 """
@@ -56,7 +56,7 @@ def _as_namespace(name: str, part: Range, device: DaxDevice, region: DaxRegion) 
         bus=None,
         region=region.path,
         mode="devdax",
-        map="mem",  # no altmap: nothing but RAM has room for its struct pages
+        map="mem",  # no altmap: its struct pages can only be in RAM
         size=part.size,
         raw_size=part.size,
         resource=part.start,

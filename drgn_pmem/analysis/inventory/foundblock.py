@@ -97,7 +97,7 @@ class FoundBlocks(Record):
     blocks: list[FoundBlock]
     """By address."""
     searched: str
-    """In words: where."""
+    """Where, in words."""
 
 
 class InfoBlocksAnswer(FoundBlocks):

@@ -148,7 +148,7 @@ def _read_all(prog: Program) -> Partial[Inventory]:
         dax_regions=sorted(problems.take(for_each_dax_region(prog)), key=_natural),
     )
     if not has_kernel_debug_info(prog):
-        # Each walk says the same.
+        # Each walk has the same problem.
         kernel = [p for p in problems if p.cause is Cause.NO_DEBUG_INFO and p.module == "vmlinux"]
         return Partial(inventory, tuple(kernel[:1]))
     if not problems and not inventory.buses and not inventory.dax_regions:

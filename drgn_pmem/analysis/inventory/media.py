@@ -1,8 +1,8 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-What namespaces hold, and why they are as they are
---------------------------------------------------
+What namespaces hold, and why they are raw or disabled
+------------------------------------------------------
 
 Of each namespace with a block device, what its first bytes hold (a file system, a partition table)
 beside what is mounted from it; of one that is raw or disabled, why. Sources: drivers/nvdimm/pmem.c
@@ -50,7 +50,7 @@ class Mount(Record):
 
 
 class Media(Record):
-    """What a namespace holds, and why it is as it is."""
+    """What a namespace holds, and why it is raw or disabled."""
 
     content: Content | None
     """By its first bytes; None if it has no block device, or they were not saved."""
@@ -102,8 +102,8 @@ def read_media(prog: Program) -> Partial[dict[str, Media]]:
 
 
 def _blocks(prog: Program, problems: Problems) -> list[FoundBlock]:
-    """Info blocks of the namespaces. One that was not saved is no problem here: only of a raw
-    namespace it is needed (:func:`_name_lost_block`)."""
+    """Info blocks of the namespaces. One that was not saved is no problem here: only a raw
+    namespace needs it (:func:`_name_lost_block`)."""
     found = find_blocks(prog, of_namespaces=True)
     own = Problems()
     blocks = own.take(found).blocks

@@ -4,7 +4,7 @@
 Are saved struct pages what the crashed kernel left?
 ----------------------------------------------------
 
-Two ways in which struct pages that a dump holds are not:
+Two ways in which they may not be:
 
 * ``makedumpfile -E`` writes fewer than 256 excluded pages between saved ones as zeroes. The kernel
   never leaves an initialised ``ZONE_DEVICE`` struct page all zero (its flags carry the zone), so

@@ -100,7 +100,7 @@ def _reflinks(prog: Program, device: str, problems: Problems) -> bool:
 def _of_ram(
     prog: Program, namespace: Namespace | None, owners: tuple[Owner, ...], problems: Problems
 ) -> list[str]:
-    """Why a page that no page map covers is none of persistent memory."""
+    """What a page is that no page map covers."""
     pgmaps = pages_pgmap(prog)
     if not pgmaps.complete:
         problems.take(pgmaps, "whether it is persistent memory")

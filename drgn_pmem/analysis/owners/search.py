@@ -176,9 +176,7 @@ class _Question:
         if sector is not None:
             return sector - super_.start_sector
         if partial.complete:
-            why = (
-                f"its place on {namespace.blockdev} follows from no linear target of device mapper"
-            )
+            why = f"no linear target of device mapper has its place on {namespace.blockdev}"
             self.problems.add(Problem(cause=Cause.UNSUPPORTED, why=why), what)
         return None
 

@@ -44,9 +44,10 @@ BLOCK_SIZE = 4 << 20
 """bytes; larger ones fall out of the cache between reading and counting."""
 
 _COMPRESSED = 8
-"""Blocks of a compressed dump are larger by this: most of them is never made."""
+"""Factor by which blocks of a compressed dump are larger: most of their bytes are never
+produced."""
 _REPEATED = 8
-"""From so many equal pages on they are not copied into one piece with their neighbours."""
+"""From this many equal pages on, they are not copied into one piece with their neighbours."""
 
 _PROBE = 4096
 """Bytes compared to check that the path still names the same file."""

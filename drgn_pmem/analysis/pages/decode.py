@@ -160,7 +160,8 @@ class Decoder:
         size = self._layout.size
         if _memcmp(address, address + size, (len(pages) - 1) * size) != 0:
             return False
-        # Pages of a file would count on, and where the head of a tail is depends on its address.
+        # Pages of a file have increasing indexes, and where the head of a tail is depends on its
+        # address.
         first = pages[0]
         return len(pages) == 1 or not (
             first["mapping"] > 3 or int(first["word"]) & 1 or int(first["flags"]) & self._head_bit
@@ -214,7 +215,7 @@ class Decoder:
         """Where runs start in a block."""
         mapping, index, word = pages["mapping"], pages["index"], pages["word"]
         tails = word & 1 != 0
-        # A file's pages count on, all others have one index.
+        # The index increases from page to page of a file; all other pages have one index.
         in_file = (mapping[1:] > 3) & ~tails[1:] & self._keeps_index
         changed = index[1:] - index[:-1] != in_file
         for name in ("flags", "word", "mapping", "mapcount", "refcount"):
@@ -275,7 +276,7 @@ class Decoder:
         elif self._layout.generation is DaxGeneration.FOLIO:
             runs["shared"] = counts & (runs["mapping"] == 0)
         if not self._keeps_index:
-            # Pages of a file count on, whatever they count: see PageRange.index.
+            # The index of a file's pages increases, whatever it starts from: see PageRange.index.
             runs["index"] = np.where(runs["mapping"] > 3, runs["pfn"], np.uint64(0))
         runs["kind"][runs["flags"] & np.uint64(self._head_bit) != 0] = Kind.HEAD
         tails = runs["word"] & np.uint64(1) != 0

@@ -7,8 +7,8 @@ Runs of equal pages
 Runs of equal struct pages, which :class:`~drgn_pmem.analysis.pages.decode.Decoder` makes of blocks,
 and how those of neighbouring blocks are joined.
 
-A run's index counts on from page to page where the page belongs to a file (``mapping`` is a
-pointer), and is equal in all of its pages otherwise.
+A run's index increases by one from page to page where the page belongs to a file (``mapping`` is a
+pointer), and is the same in all of its pages otherwise.
 """
 
 import enum
@@ -203,7 +203,7 @@ def cut_tails(runs: "Runs", gap_end: int) -> int:
     gaps = runs["kind"] == Kind.GAP
     ends = np.where(gaps, runs["pfn"] + runs["count"], np.uint64(0))
     ends = np.maximum(np.maximum.accumulate(ends), np.uint64(gap_end))
-    # A poisoned one says so itself.
+    # A poisoned tail stays one, so that its flag is kept.
     cut = (runs["kind"] == Kind.TAIL) & (runs["flags"] == 0) & (ends > runs["mapping"])
     runs["kind"][cut] = Kind.CUT
     runs["index"][cut] = runs["mapping"][cut]

@@ -190,7 +190,7 @@ def _usual_scan(
     A scan of all struct pages of a page map that keeps poisoned pages and those with extra
     references, up to a limit: made once for pmem-pages, pmem-poison and pmem-pins.
 
-    :param known: Addresses of all page maps: on them depends which pages were overwritten.
+    :param known: Addresses of all page maps: which pages were overwritten depends on them.
     """
     filters = (Filter(hwpoison=True), Filter(busy=True))
 
@@ -206,7 +206,7 @@ def _usual_scan(
         progress(total, total)
         return partial
     partial = scan_some(prog, scan_ranges([pgmap]), where=where, keep=_KEPT, progress=progress)
-    # A live kernel goes on.
+    # The memory of a live kernel changes.
     if not _interrupted(partial) and not prog.flags & ProgramFlags.IS_LIVE:
         scans[key] = partial
     return partial

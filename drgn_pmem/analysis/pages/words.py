@@ -186,7 +186,7 @@ def _number(prog: Program, text: str, value: int) -> Partial[PageAddress]:
 
 def _refuse_no_memory(prog: Program, text: str, physical: int) -> None:
     """
-    An address that is known to be no memory has no page.
+    Refuse an address that is known to be no memory.
 
     :raises NotFound: saying what it is
     """
@@ -251,8 +251,8 @@ def _in_device(prog: Program, text: str, device: str, how: str, number: int) -> 
 
 
 def _below(prog: Program, text: str, device: str, offset: int) -> tuple[str, int, str]:
-    """Device under a partition or dm disk, offset there, and the way in words; the same for all
-    others."""
+    """Device under a partition or dm disk, the offset on it, and how it was found; other devices
+    unchanged."""
     problems = Problems()
     way = ""
     partitions = problems.take(partitions_of(prog))

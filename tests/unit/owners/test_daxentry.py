@@ -178,7 +178,7 @@ def test_a_node_that_is_its_own_child_is_read_once() -> None:
     fake.word(slots + 8, NODES | 2)
     answer, problems = part(fake)
     assert len(answer) == 0
-    assert "not the child" in problems[0]
+    assert "its parent and offset are not" in problems[0]
 
 
 def test_a_tree_whose_slots_all_lead_to_one_node_is_no_explosion() -> None:
