@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ("ReportSection", "for_each_report_section")
 
 _CONTENTS = (
+    ("pmem-diagnose", "finding"),
     ("pmem-list -BDRNXi", None),
     ("pmem-namespaces", "namespace"),
     ("pmem-coverage", "namespace"),

@@ -53,6 +53,7 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "analysis.owners.files": ("list_files", "pages_of_file"),
     },
     "What is wrong": {
+        "analysis.findings.diagnose": ("diagnose", "findings"),
         "analysis.findings.crash": ("read_crash",),
         "analysis.findings.backtraces": ("read_backtraces",),
         "analysis.findings.poison": ("find_poison",),

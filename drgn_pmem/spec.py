@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from drgn_pmem.arguments import Argument, Parser, join_descending
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.output.records import Records, Table
+from drgn_pmem.output.stream import streaming
 from drgn_pmem.output.table import Field
 from drgn_pmem.output.terminal import layout, paragraph
 from drgn_pmem.output.text import escape, escape_lines
@@ -68,6 +69,8 @@ class Answer:
     """Warnings and limits of the answer, one line each; printed to standard error after it."""
     text: str | None = None
     """Rendered text, for answers that are not a table (a report, a drawing)."""
+    streamed: bool = False
+    """Whether :attr:`text` was printed while it was made (:mod:`drgn_pmem.output.stream`)."""
     fields: Sequence[Field] | None = None
     """Fields instead of the spec's, when options change what a row is."""
     json: Any = None
@@ -240,7 +243,8 @@ def run(spec: Spec, prog: Program, words: Sequence[str]) -> Answer | None:
     if args.drgn:
         print(spec.drgn_code(args))
         return None
-    answer = ask(spec, prog, args)
+    with streaming(not args.json):
+        answer = ask(spec, prog, args)
     print_answer(spec, args, answer)
     return answer
 
@@ -318,7 +322,7 @@ def _name_lacking_modules(spec: Spec, prog: Program, answer: Answer) -> None:
 def print_answer(spec: Spec, args: argparse.Namespace, answer: Answer) -> None:
     """Render an answer as the options ask: JSON, tables or text."""
     text, notes = render(spec, args, answer)
-    if text:
+    if text and not answer.streamed:
         # one write: a reader such as head may leave between two
         sys.stdout.write(text + "\n")
     for note in notes:

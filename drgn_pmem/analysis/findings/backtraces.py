@@ -18,7 +18,7 @@ from drgn_pmem.kernel.mmu import is_kernel_address
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("Backtrace", "Frame", "read_backtraces")
+__all__ = ("Backtrace", "Frame", "crashed_task", "read_backtraces")
 
 _MAX_FRAMES = 256
 _MAX_CPUS = 1 << 13
@@ -80,18 +80,19 @@ def _frames(prog: Program, task: Object, what: str, problems: Problems) -> tuple
     return tuple(found)
 
 
-def _crashed(prog: Program, problems: Problems) -> Object | None:
+def crashed_task(prog: Program) -> Partial[Object | None]:
     """``struct task_struct *`` of the task that panicked, if there was a panic."""
+    problems = Problems()
+    task: Object | None = None
     with problems.trying("the task that panicked"):
         try:
-            task = prog.crashed_thread().object
+            found = prog.crashed_thread().object
         except ValueError as error:
             problems.add(Problem(cause=Cause.UNSUPPORTED, why=str(error)), "the task that panicked")
         else:
             # drgn gives the structure or a pointer to it, by version.
-            address = task.address_ if task.address_ is not None else None
-            return task if address is None else task.address_of_()
-    return None
+            task = found if found.address_ is None else found.address_of_()
+    return problems.partial(task)
 
 
 def read_backtraces(prog: Program) -> Partial[tuple[Backtrace, ...]]:
@@ -103,7 +104,7 @@ def read_backtraces(prog: Program) -> Partial[tuple[Backtrace, ...]]:
     need_kernel_debug_info(prog, "the stacks")
     guard_reads(prog)
     problems = Problems()
-    crashed = _crashed(prog, problems)
+    crashed = problems.take(crashed_task(prog))
     tasks: dict[int, tuple[int | None, Object]] = {}
     if crashed is not None:
         tasks[crashed.value_()] = (None, crashed)

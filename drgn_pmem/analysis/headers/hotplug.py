@@ -134,6 +134,9 @@ def _node(
     it reads 1."""
     path = f"/sys/devices/system/{subsystem}/crash_hotplug"
     table = f"{subsystem}_root_attrs"
+    if subsystem == "memory" and _has_no_memory_blocks(prog):
+        why = "no such file: the kernel is built without CONFIG_MEMORY_HOTPLUG"
+        return SysfsValue(path=path, exists=False, value=None, why=why)
     names = problems.attempt(path, lambda: _attributes(prog, table))
     if names is None:
         return SysfsValue(path=path, exists=None, value=None, why=f"{table} cannot be read")
@@ -142,6 +145,13 @@ def _node(
         why = f"no such file: {missing}"
         return SysfsValue(path=path, exists=False, value=None, why=why)
     return SysfsValue(path=path, exists=True, value=int(permitted), why=_as_loaded(image))
+
+
+def _has_no_memory_blocks(prog: Program) -> bool:
+    """Whether it is certain that the kernel has no drivers/base/memory.c."""
+    functions = ("panic", "register_memory_notifier")
+    panic, of_memory = (symbol_address(prog, name) for name in functions)
+    return panic is not None and of_memory is None
 
 
 def _attributes(prog: Program, table: str) -> list[str]:

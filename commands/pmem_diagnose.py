@@ -1,0 +1,130 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``pmem-diagnose``: what is wrong, worst first."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from drgn_pmem.commands.common import OWNER_MODULES
+from drgn_pmem.output.table import Field
+from drgn_pmem.partial import Problem, Problems
+from drgn_pmem.spec import Answer, Argument, command
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+    from drgn_pmem.analysis.findings.model import Ruling
+    from drgn_pmem.analysis.findings.screen import Line
+
+_PROBLEMS = 3
+"""Problems that are named after the findings."""
+
+
+@command(
+    name="pmem-diagnose",
+    description="what is wrong, worst first, with the evidence and the command that shows more",
+    long_description=(
+        "What is wrong with the persistent memory of the machine, and with the dump. First a\n"
+        "screen of at most ten lines: the dump (DUMP), the machine (PMEM), bad pages (POISON),\n"
+        "pages that are held and who waits for them (PINNED), tasks that are stuck (TASKS), what\n"
+        "the kernel reported (KERNEL), devices that are not as they should be (ODD), what the\n"
+        "struct pages are worth (TRUST), what is not in the dump (LACKS), what to do (DO). Lines\n"
+        "where nothing is wrong are left out. Then every finding, worst first, each with the\n"
+        "command that shows more. A rule whose evidence was not saved is unknown, never fine."
+    ),
+    arguments=(
+        Argument("-v", "--verbose", action="store_true",
+                 help="show the evidence of each finding and what to do about it"),
+    ),
+    fields=(
+        Field("SEVERITY", lambda f: f.severity.value, "critical, warning, info"),
+        Field("ID", lambda f: f.id, "the rule that found it"),
+        Field("SUBJECT", lambda f: f.subject, "file, namespace, task, part of the dump"),
+        Field("FINDING", lambda f: f.finding, "what is wrong with it"),
+        Field("MORE", lambda f: f.more, "command that shows more"),
+        Field("HEADING", lambda f: f.heading.name, "its line of the first screen", shown=False),
+        Field("EVIDENCE", lambda f: list(f.evidence), "what shows it", shown=False),
+        Field("DO", lambda f: f.do, "what to do about it", shown=False),
+    ),
+    examples=(
+        ("pmem-diagnose", "the first screen, then every finding"),
+        ("pmem-diagnose -v", "with the evidence"),
+        ("pmem-diagnose -o severity,subject,finding", "the findings as a table"),
+        ("pmem-diagnose --json", "the findings, and what could not be decided"),
+    ),
+    code=(
+        "from drgn_pmem import diagnose\n\n"
+        "answer = diagnose(prog)  # answer.problems: what it lacks\n"
+        "for line in answer.value.lines:\n"
+        "    print(line.label, line.text)\n"
+        "for finding in answer.value.findings:\n"
+        "    print(finding.severity.value, finding.text, finding.more)\n"
+        "for ruling in answer.value.undecided:\n"
+        "    print('unknown', ruling.about, ruling.why)\n"
+    ),
+    modules=OWNER_MODULES | {"libnvdimm": "DIMMs, regions, namespaces, bad ranges and badblocks",
+                             "nfit": "flags of DIMMs"},
+)  # fmt: skip
+def pmem_diagnose(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.findings.diagnose import Diagnosis, diagnose_in_steps
+    from drgn_pmem.output.screen import finding_text, line_text, text_width, undecided_text
+    from drgn_pmem.output.stream import is_streaming, say
+
+    problems = Problems()
+    table = args.fields is not None or args.no_header or args.sort is not None
+    width = text_width()
+    text: list[str] = []
+
+    def add(part: str) -> None:
+        text.append(part)
+        if not table:
+            say(part)
+
+    lines: list[Line] = []
+    rulings: list[Ruling] = []
+    steps = diagnose_in_steps(prog, rulings, problems)
+    try:
+        for line in steps:
+            if line is not None:
+                lines.append(line)
+                add(line_text(line, width))
+    except KeyboardInterrupt as error:
+        problems.add(error, "the diagnosis")
+    diagnosis = Diagnosis(lines=tuple(lines), rulings=tuple(rulings))
+    for ruling in rulings:
+        problems.extend(ruling.problems)
+    found = diagnosis.findings
+    shown = found[: args.limit]
+    if shown or diagnosis.undecided:
+        add("")
+    for item in shown:
+        for part in finding_text(item, width, args.verbose):
+            add(part)
+    for part in undecided_text(diagnosis.undecided, width):
+        add(part)
+    notes = [] if found else ["nothing that these rules look for was found"]
+    if len(shown) < len(found) and not table:
+        notes.append(f"{len(shown)} of {len(found)} findings shown (--limit)")
+    lacking = list(problems)
+    if is_streaming() and not args.verbose and not table:
+        lacking = _few(lacking)
+    return Answer(
+        found,
+        notes=notes,
+        problems=lacking,
+        text=None if table else "\n".join(text),
+        streamed=not table and is_streaming(),
+        json=diagnosis.to_json(),
+    )
+
+
+def _few(problems: list[Problem]) -> list[Problem]:
+    """The first problems that make the answer incomplete; the lines say which rules lack what."""
+    degrading = [problem for problem in problems if problem.degrades]
+    if len(degrading) <= _PROBLEMS:
+        return degrading
+    rest = degrading[_PROBLEMS:]
+    more = Problem(cause=rest[0].cause, why=f"and {len(rest)} more problems: pmem-diagnose -v")
+    return [*degrading[:_PROBLEMS], more]

@@ -1,0 +1,165 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Rules about the panic and the kernel log: does what they report touch persistent memory?"""
+
+from collections.abc import Iterator
+import re
+
+from drgn_pmem.analysis.findings.case import Case, rule
+from drgn_pmem.analysis.findings.functions import is_of_pmem
+from drgn_pmem.analysis.findings.model import Heading, Severity
+from drgn_pmem.analysis.findings.splats import Splat, panic_functions, parse_splats
+from drgn_pmem.analysis.findings.words import few
+from drgn_pmem.analysis.owners.search import owners_of
+from drgn_pmem.kernel.page_layout import page_layout
+from drgn_pmem.kernel.pagetable import translate
+from drgn_pmem.kernel.pgmap import for_each_pgmap
+from drgn_pmem.partial import NotSaved, Problems, State
+
+__all__ = ()
+
+_WARNING = re.compile(
+    r"WARNING: (?:CPU: [0-9]+ PID: [0-9]+ at )?(?P<file>\S+):(?P<line>[0-9]+)(?: at)? "
+    r"(?P<function>[\w.]+)\+"
+)
+_SOURCE = re.compile(
+    r"(?:^|/)((?:arch|block|crypto|drivers|fs|include|init|io_uring|ipc|kernel|lib|mm|net|security"
+    r"|sound|tools|virt)/.*)"
+)
+"""A path in the kernel's own tree."""
+
+_PERSISTENCE = re.compile(r"(?P<dev>\S+): unable to guarantee persistence of writes")
+
+_DEVICE = r"(?P<dev>(?:pmem|dax|dm-)[\w.]*)"
+_IO_ERRORS = (
+    re.compile(rf"EXT[24]-fs (?:error|warning) \(device {_DEVICE}\): (?P<what>.*)"),
+    re.compile(rf"XFS \({_DEVICE}\): (?P<what>.*(?:error|orrupt|[Ss]hutting down|[Ss]hutdown).*)"),
+    re.compile(rf"(?P<what>.*I/O error),? (?:on )?dev {_DEVICE}"),
+    re.compile(r"nd_\w+ (?P<dev>\S+): (?P<what>.*(?:[Ff]ail|[Ee]rror|[Uu]nable to (?!guar)).*)"),
+)
+
+
+def _log(case: Case) -> str:
+    return case.take(case.facts.log).decode("utf-8", "backslashreplace")
+
+
+def _lines(case: Case) -> Iterator[str]:
+    return iter(_log(case).splitlines())
+
+
+@rule("panic-in-pmem", Heading.KERNEL, "the panic in functions of pmem", "pmem-report")
+def panic_in_pmem(case: Case) -> None:
+    """The task that panicked was in a function of persistent memory."""
+    if case.take(case.facts.crash).panic is None:
+        return
+    names = panic_functions(_log(case))
+    # not a problem: panic() printed its calls, so a stack that cannot be unwound lacks nothing
+    problems = Problems() if names else case.problems
+    for trace in problems.take(case.facts.backtraces()):
+        if trace.crashed:
+            names += [frame.function for frame in trace.frames if frame.function]
+    of_pmem = [name for name in dict.fromkeys(names) if is_of_pmem(name)]
+    if of_pmem:
+        case.found(
+            Severity.CRITICAL,
+            "the panic",
+            f"its stack is in {few(of_pmem)}",
+            evidence=[" <- ".join(dict.fromkeys(names))],
+            more="%crash bt",
+            place="panic",
+        )
+
+
+@rule("kernel-report", Heading.KERNEL, "warnings and errors about pmem in the log", "%crash log")
+def kernel_report(case: Case) -> None:
+    """Warnings, bugs, page faults, bad pages and hung tasks of the log that touch pmem: by the
+    functions that they name, or by an address in them."""
+    for splat in parse_splats(_log(case)):
+        of_pmem = [name for name in splat.functions if is_of_pmem(name)]
+        touched = list(dict.fromkeys(_touched(case, splat)))
+        if not of_pmem and not touched:
+            continue
+        when = "" if splat.time is None else f"at {splat.time:.2f} s"
+        who = "" if splat.pid is None else f"{splat.pid}/{splat.comm}"
+        what = f"touches {few(touched, 2)}" if touched else f"in {few(of_pmem, 2)}"
+        warning = splat.title.startswith("WARNING")
+        case.found(
+            Severity.WARNING if warning else Severity.CRITICAL,
+            _title(splat),
+            ", ".join(part for part in (when, who, what) if part),
+            evidence=splat.lines[:40],
+            place="report",
+        )
+
+
+def _title(splat: Splat) -> str:
+    """``"WARNING fs/dax.c:380 dax_insert_entry"``"""
+    match = _WARNING.match(splat.title)
+    if match is None:
+        return splat.title[:120]
+    source = _SOURCE.search(match["file"])
+    file = source[1] if source else match["file"]
+    return f"WARNING {file}:{match['line']} {match['function']}"
+
+
+def _touched(case: Case, splat: Splat) -> Iterator[str]:
+    """Pages of pmem that a report has an address of, with their files."""
+    pgmaps = case.take(lambda: for_each_pgmap(case.prog))
+    if splat.pfn is not None and any(pgmap.has_pfn(splat.pfn) for pgmap in pgmaps):
+        yield _named(case, splat.pfn)
+    layout = page_layout(case.prog)
+    for address in splat.addresses:
+        pfn = (address - layout.vmemmap) // layout.size if address >= layout.vmemmap else None
+        if pfn is not None and any(pgmap.has_pfn(pfn) for pgmap in pgmaps):
+            yield f"the struct page of {_named(case, pfn)}"
+            continue
+        try:
+            physical = translate(case.prog, address)
+        except NotSaved as error:
+            if error.state is not State.UNMAPPED:
+                case.problems.add(error, "an address in the log")
+            continue
+        if any(pgmap.has_pfn(physical >> layout.page_shift) for pgmap in pgmaps):
+            yield _named(case, physical >> layout.page_shift)
+
+
+def _named(case: Case, pfn: int) -> str:
+    owners = case.take(lambda: owners_of(case.prog, pfn))
+    files = few(f"{owner.name or owner.inode} offset {owner.offset:#x}" for owner in owners.owners)
+    where = owners.namespace or "pmem"
+    return f"{files} (PFN {pfn:#x} of {where})" if files else f"PFN {pfn:#x} of {where}"
+
+
+@rule("persistence-not-guaranteed", Heading.KERNEL, "writes without a flush", "pmem-list -R")
+def persistence_not_guaranteed(case: Case) -> None:
+    """Namespaces whose platform has no way to flush: after a power loss, writes may be lost."""
+    devices = [m["dev"] for m in map(_PERSISTENCE.search, _lines(case)) if m]
+    if devices:
+        case.found(
+            Severity.WARNING,
+            few(devices),
+            '"unable to guarantee persistence of writes"',
+            evidence=[f"log: {line}" for line in _lines(case) if _PERSISTENCE.search(line)],
+            place="persistence",
+        )
+
+
+@rule("io-error", Heading.KERNEL, "I/O errors of pmem in the log", "%crash log")
+def io_error(case: Case) -> None:
+    """Errors that file systems and drivers logged about a device on pmem."""
+    errors: dict[str, list[str]] = {}
+    for line in _lines(case):
+        for pattern in _IO_ERRORS:
+            match = pattern.search(line)
+            if match:
+                errors.setdefault(match["dev"], []).append(line)
+                break
+    for dev, lines in errors.items():
+        count = f" ({len(lines)} such lines)" if len(lines) > 1 else ""
+        case.found(
+            Severity.WARNING,
+            dev,
+            f"error in the log: {lines[0].partition('] ')[2] or lines[0]}{count}",
+            evidence=[f"log: {line}" for line in lines[:20]],
+            place="error",
+        )

@@ -1,0 +1,125 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Rules about the struct pages of persistent memory: are they there, are they the crashed
+kernel's, do the sources agree?"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from drgn_pmem.analysis.coverage.records import NamespaceCoverage
+from drgn_pmem.analysis.findings.case import Case, rule
+from drgn_pmem.analysis.findings.model import Heading, Severity
+from drgn_pmem.analysis.findings.words import few
+from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry
+from drgn_pmem.partial import Cause, Partial, Problems, State
+
+__all__ = ()
+
+T = TypeVar("T")
+
+_STATES = {
+    State.EXCLUDED: "left out of the dump or zero",
+    State.ABSENT: "not in the dump",
+    State.TRUNCATED: "cut off with the end of the file",
+    State.UNMAPPED: "not mapped by the kernel",
+    State.UNKNOWN: "at a place that is not known",
+}
+
+
+def _take(case: Case, ask: Callable[[], Partial[T]]) -> T:
+    """An answer about namespaces; what it lacks of those without struct pages does not matter."""
+    answer = ask()
+    without = {
+        namespace.dev
+        for namespace in case.take(case.facts.inventory).namespaces
+        if namespace.mode in ("sector", "raw") and namespace.map is None and not namespace.pgmap
+    }
+    for problem in answer.problems:
+        if problem.what.partition(":")[0] not in without:
+            case.problems.add(problem)
+    # not a problem: they were noted above, but for those that do not matter
+    return Problems().take(answer)
+
+
+def _with_memmap(case: Case) -> list[NamespaceCoverage]:
+    """Namespaces that have struct pages."""
+    return [item for item in _take(case, case.facts.coverage).namespaces if item.has_memmap]
+
+
+@rule("memmap-overwritten", Heading.TRUST, "struct pages written after the crash", "pmem-coverage")
+def memmap_overwritten(case: Case) -> None:
+    """Struct pages that the capture kernel initialised again before they were saved."""
+    for item in _with_memmap(case):
+        if item.destroyed and item.check is not None:
+            case.found(
+                Severity.CRITICAL,
+                str(item.namespace),
+                "its struct pages were overwritten by the capture kernel before they were saved",
+                evidence=[item.check.evidence],
+                more=f"pmem-coverage {item.namespace}",
+                do="next time keep nd_pmem and nfit out of the capture kernel: pmem-coverage",
+                place="overwritten",
+            )
+
+
+@rule("memmap-not-saved", Heading.TRUST, "struct pages that were not saved", "pmem-coverage")
+def memmap_not_saved(case: Case) -> None:
+    """Struct pages of which the dump lacks bytes, and in which way."""
+    for item in _with_memmap(case):
+        states = item.struct_pages.items()
+        lost = {state: size for state, size in states if state in _STATES and size}
+        if not lost:
+            continue
+        total = item.memmap_size
+        parts = [f"{_share(size, total)} {_STATES[state]}".strip() for state, size in lost.items()]
+        whole = sum(lost.values()) == total
+        case.found(
+            Severity.CRITICAL if whole else Severity.WARNING,
+            str(item.namespace),
+            f"its struct pages are {few(parts)}" if whole else f"of its struct pages {few(parts)}",
+            evidence=[item.verdict],
+            more=f"pmem-coverage {item.namespace}",
+            do="to save the struct pages next time: pmem-coverage shows what to change",
+        )
+
+
+def _share(size: int, total: int) -> str:
+    if size == total:
+        return ""
+    share = size * 100 / total
+    return f"{share:.0f}%" if 1 <= share <= 99 else "<1%" if share < 1 else ">99%"
+
+
+@rule("memmap-sources-disagree", Heading.TRUST, "sources that disagree", "pmem-memmap")
+def memmap_sources_disagree(case: Case) -> None:
+    """List, altmap, info block in RAM and on the media, iomem: where a namespace's struct pages
+    are."""
+    for memmap in _take(case, case.facts.memmaps).memmaps:
+        if memmap.agree is False:
+            case.found(
+                Severity.CRITICAL,
+                memmap.namespace.dev,
+                memmap.notes[0] if memmap.notes else "the sources disagree",
+                evidence=memmap.notes,
+                more=f"pmem-memmap {memmap.namespace.dev}",
+                place=memmap.namespace.dev,
+            )
+
+
+@rule("memmap-list", Heading.ODD, "entries of devm_memmap_vmcore", "pmem-memmap")
+def memmap_list(case: Case) -> None:
+    """Stale, duplicate, overlapping entries; a list that is cyclic or leads astray."""
+    for problem in for_each_memmap_entry(case.prog).problems:
+        if problem.cause is Cause.DAMAGED:
+            case.found(Severity.CRITICAL, "devm_memmap_vmcore", str(problem), place="damaged")
+    for entry in _take(case, case.facts.memmaps).strays:
+        if entry.state == "unknown":
+            continue
+        case.found(
+            Severity.WARNING,
+            f"devm_memmap_vmcore entry PFN {entry.start_pfn:#x}-{entry.end_pfn:#x}",
+            f"{entry.state}: {entry.reason}" if entry.reason else entry.state,
+            evidence=[f"struct devm_memmap_vmcore at {entry.address:#x}"],
+            do="a dump tool that goes by the list saves or drops the wrong pages there",
+            place=entry.state,
+        )

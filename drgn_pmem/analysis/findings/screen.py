@@ -1,0 +1,326 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+The first screen
+----------------
+
+A dump in ten labelled lines at most: what it is (DUMP, PMEM), what is wrong (POISON, PINNED, TASKS,
+KERNEL, ODD), what its answers are worth (TRUST, LACKS), what to do (DO). A line where nothing is
+wrong is left out; a line that could not be decided says so.
+"""
+
+from collections.abc import Iterable, Iterator
+import contextlib
+
+from drgn.helpers.linux.sched import task_cpu
+
+from drgn_pmem.analysis.coverage.segments import SegmentsAnswer
+from drgn_pmem.analysis.findings.backtraces import crashed_task
+from drgn_pmem.analysis.findings.case import Facts
+from drgn_pmem.analysis.findings.model import Finding, Heading, Outcome, Ruling
+from drgn_pmem.analysis.findings.rules.devices import namespace_counts
+from drgn_pmem.analysis.findings.rules.poison import pages_by_place
+from drgn_pmem.analysis.findings.words import few, plural, short_size
+from drgn_pmem.analysis.headers.subject import Subject
+from drgn_pmem.analysis.inventory.machine import MachineMap, read_machine
+from drgn_pmem.dumpfile import DumpFormat, State, coverage_of, dump_of
+from drgn_pmem.errors import NotFound
+from drgn_pmem.kernel.fadump import fw_dump
+from drgn_pmem.partial import Problems
+from drgn_pmem.record import Record
+
+__all__ = ("Line", "Screen")
+
+_GROUPS = 6
+"""Groups of findings that a line names."""
+_DO = 3
+
+_LOW = 1 << 20
+
+
+class Line(Record):
+    """A line of the first screen."""
+
+    label: str
+    """``"POISON"``"""
+    text: str
+    """As in the dump: not escaped."""
+
+
+class Screen:
+    """Makes the lines from what the rules found out."""
+
+    def __init__(self, facts: Facts, problems: Problems) -> None:
+        self.facts = facts
+        self.prog = facts.prog
+        self.problems = problems
+        """Get what the lines lack that is not of a rule."""
+        self._media: tuple[Ruling, ...] = ()
+        self._rulings: dict[Heading, list[Ruling]] = {heading: [] for heading in Heading}
+
+    def add(self, ruling: Ruling) -> None:
+        """Take what a rule found out into account."""
+        self._rulings[ruling.heading].append(ruling)
+
+    def line(self, heading: Heading) -> Line | None:
+        """The line of a heading, when its rules are decided; None if there is nothing to say."""
+        rulings = self._rulings[heading]
+        found = [item for ruling in rulings for item in ruling.findings]
+        found.sort(key=lambda item: item.severity.rank)
+        with self.problems.trying(heading.value):
+            said = _WORDS[heading](self, found)
+            parts = [part for part in (*said, _undecided(rulings)) if part]
+            return Line(label=heading.name, text="; ".join(parts)) if parts else None
+        return None
+
+    def head(self, media: Iterable[Ruling]) -> Iterator[Line | None]:
+        """
+        The lines that say what the dump and the machine are.
+
+        :param media: What the rules about info blocks, BTT and labels found out.
+        """
+        self._media = tuple(media)
+        for label, make in (("DUMP", self._dump), ("PMEM", self._pmem)):
+            with self.problems.trying(label):
+                yield Line(label=label, text=make())
+
+    def advice(self) -> Line | None:
+        """What to do, the worst first."""
+        found = [i for rulings in self._rulings.values() for r in rulings for i in r.findings]
+        found.sort(key=lambda item: item.severity.rank)
+        lost = [item for item in found if item.id == "poison-in-file"]
+        todo = dict.fromkeys(item.do for item in found if item.do)
+        if len(lost) > 1:
+            for item in lost:
+                todo.pop(str(item.do), None)
+            files = few((item.brief.partition(",")[0] for item in lost), _GROUPS)
+            todo = {f"restore {files} from a backup: a write clears the poison": None} | todo
+        if not todo:
+            return None
+        more = f"; and {len(todo) - _DO} more: pmem-diagnose -v" if len(todo) > _DO else ""
+        return Line(label="DO", text="; ".join(str(do) for do in list(todo)[:_DO]) + more)
+
+    def _dump(self) -> str:
+        take = self.problems.take
+        dump, crash = dump_of(self.prog), take(self.facts.crash())
+        subject = take(self.facts.subject())
+        live = dump.contained is DumpFormat.LIVE
+        parts = [crash.file or "live memory"]
+        if not live:
+            whole = "truncated" if dump.truncated else "complete"
+            parts = [f"{crash.file}, {whole} ({self._writer(take(self.facts.segments()))})"]
+        release = f"Linux {crash.release or 'of unknown release'} {crash.architecture or ''}"
+        parts.append(release.rstrip())
+        if subject.subject is Subject.CAPTURE_KERNEL:
+            parts.append(f"memory of the CAPTURE kernel: {subject.evidence[0]}")
+        elif subject.subject is Subject.RUNNING_GUEST:
+            parts.append(f"snapshot of a RUNNING guest: no panic, {self._crash_kernel()}")
+        elif crash.panic is not None:
+            message = crash.panic.removeprefix("Kernel panic - not syncing: ")
+            parts.append(f'panic "{message}"{self._who()}')
+        elif subject.subject is None or (crash.panic is None and not live):
+            parts.append("no panic message was found")
+        return "; ".join(parts)
+
+    def _writer(self, segments: SegmentsAnswer) -> str:
+        """Format, and who made the dump."""
+        dump = dump_of(self.prog)
+        formats = {DumpFormat.KDUMP: "kdump-compressed", DumpFormat.IMAGE: "raw images"}
+        kind = formats.get(dump.contained, "ELF")
+        if dump.format is DumpFormat.FLATTENED:
+            kind += ", flattened"
+        writer = segments.loader.by_order or segments.loader.by_kernel
+        return kind if writer is None else f"{kind}, {writer.value}"
+
+    def _crash_kernel(self) -> str:
+        with self.problems.trying("whether a crash kernel is loaded"):
+            image = self.problems.take(self.facts.headers()).image
+            if image is not None:
+                return f"a crash kernel is loaded ({image.loader.value})"
+            with contextlib.suppress(NotFound):
+                if fw_dump(self.prog).registered:
+                    return "firmware-assisted dump is registered"
+            return "no crash kernel loaded: a panic would leave no vmcore"
+        return "whether a crash kernel is loaded is not known"
+
+    def _who(self) -> str:
+        """``", PID 1 init on CPU 0"``: the task that panicked."""
+        with self.problems.trying("the task that panicked"):
+            task = self.problems.take(crashed_task(self.prog))
+            if task is not None:
+                comm = task.comm.string_().decode("utf-8", "backslashreplace")
+                return f", PID {task.pid.value_()} {comm} on CPU {task_cpu(task)}"
+        return ""
+
+    def _pmem(self) -> str:
+        try:
+            found = self.facts.inventory()
+        except NotFound:
+            # not a problem: the machine had none
+            return "no persistent memory in this machine"
+        inventory = self.problems.take(found)
+        least = "" if found.complete else "at least "
+        size = sum(r.size for r in inventory.regions if r.type == "pmem")
+        if not size:
+            machine = self.problems.take(read_machine(self.prog))
+            size = sum(part.size for part in machine.pmem.ranges)
+        buses = few(bus.provider or bus.dev for bus in inventory.buses)
+        parts = [least + short_size(size)]
+        if inventory.dimms:
+            parts[0] += f" on {plural(len(inventory.dimms), 'NVDIMM')}"
+        parts[0] += f" ({buses})" if buses else ""
+        enabled = [n for n in inventory.namespaces if n.enabled and n.raw_size > 0]
+        count = plural(len(enabled), "namespace") if enabled or found.complete else ""
+        modes = f" ({namespace_counts(enabled)})" if enabled else ""
+        parts.append(f"{least}{count} enabled{modes}" if count else "namespaces are not known")
+        devices = [d for r in inventory.dax_regions for d in r.devices if d.mode == "system-ram"]
+        if devices:
+            total = short_size(sum(device.size for device in devices))
+            parts.append(f"{few(d.chardev for d in devices)} used as RAM ({total})")
+        return ", ".join(parts) + self._of_media()
+
+    def _of_media(self) -> str:
+        """What is known of info blocks, BTT and labels."""
+        if all(ruling.outcome is Outcome.NOT_FOUND for ruling in self._media):
+            return "; info blocks, BTT and labels are valid"
+        return ""
+
+    def _poison(self, found: list[Finding]) -> Iterator[str]:
+        if not found:
+            return
+        pages = self.problems.take(self.facts.poison()).pages
+        counts = pages_by_place(pages)
+        parts = []
+        for place, count in counts.items():
+            briefs = [item.brief for item in found if item.place == place]
+            parts.append(f"{count} {place} ({_join(briefs)})")
+        yield f"{plural(len(pages), 'page')}: {', '.join(parts)}"
+        unhandled = [item.brief for item in found if item.id == "machine-check-not-handled"]
+        if unhandled:
+            yield f"not handled by the kernel: {few(unhandled)}"
+
+    def _pinned(self, found: list[Finding]) -> Iterator[str]:
+        if not found:
+            return
+        pages = self.problems.take(self.facts.pins()).pages
+        places: dict[str, list[str]] = {}
+        # What holds a page comes before what waits for it.
+        for item in sorted(found, key=lambda item: item.id != "pinned-page"):
+            places.setdefault(item.place, []).append(item.brief)
+        yield f"{plural(len(pages), 'page')}: {_join([', '.join(b) for b in places.values()])}"
+
+    def _tasks(self, found: list[Finding]) -> Iterator[str]:
+        tasks = len(self.problems.take(self.facts.tasks()))
+        pins = self._rulings[Heading.PINNED]
+        waiting = [i for r in pins for i in r.findings if i.id == "layout-break"]
+        if not found and not waiting:
+            return
+        parts = []
+        if waiting:
+            parts.append(f"{len(waiting)} in a DAX layout break")
+        parts += [f"{item.subject} {item.finding}" for item in found[:_GROUPS]]
+        if len(found) > _GROUPS:
+            parts.append(f"and {len(found) - _GROUPS} more")
+        yield f"{len(waiting) + len(found)} of {tasks} stuck on pmem: {', '.join(parts)}"
+
+    def _plain(self, found: list[Finding]) -> Iterator[str]:
+        yield from _grouped(found)
+
+    def _trust(self, found: list[Finding]) -> Iterator[str]:
+        yield from _grouped(found)
+        if found or any(r.outcome is Outcome.UNDECIDED for r in self._rulings[Heading.TRUST]):
+            return
+        try:
+            answer = self.facts.coverage()
+        except NotFound:
+            # not a problem: the machine had no persistent memory
+            return
+        known = [n for n in self.problems.take(answer).namespaces if n.has_memmap]
+        on_pmem = sum(1 for n in known if n.pages is not None and n.pages.on_pmem)
+        if known:
+            yield (
+                f"all struct pages are in the dump ({plural(on_pmem, 'namespace')} on pmem, "
+                f"{len(known) - on_pmem} in RAM); all sources agree"
+            )
+
+    def _lacks(self, found: list[Finding]) -> Iterator[str]:
+        yield from _grouped(found)
+        dump = dump_of(self.prog)
+        if dump.contained is DumpFormat.LIVE:
+            return
+        machine = self.problems.take(read_machine(self.prog))
+        if not dump.hypervisor:
+            yield from self._never_there(machine)
+        yield from self._user_data()
+
+    def _never_there(self, machine: MachineMap) -> Iterator[str]:
+        """Memory that no dump of this kind has."""
+        coverage = coverage_of(self.prog)
+        for item in machine.reservations:
+            if coverage.count(item.start, item.end).get(State.ABSENT):
+                yield f"crash kernel {item.start:#x}-{item.end:#x} (never in /proc/vmcore)"
+        low = sum(
+            coverage.count(part.start, part.end).get(State.ABSENT, 0)
+            for part in machine.system_ram.overlap(0, _LOW)
+        )
+        if low:
+            yield f"{short_size(low)} of RAM below 1 MiB"
+
+    def _user_data(self) -> Iterator[str]:
+        try:
+            answer = self.facts.coverage()
+        except NotFound:
+            # not a problem: the machine had no persistent memory
+            return
+        saved = total = 0
+        for item in self.problems.take(answer).namespaces:
+            saved += item.userdata.get(State.SAVED, 0)
+            total += sum(item.userdata.values())
+        if saved:
+            yield f"it holds {short_size(saved)} of {short_size(total)} of user data"
+        elif total:
+            yield f"no user data of pmem ({short_size(total)})"
+
+
+def _join(briefs: list[str]) -> str:
+    more = f"; and {len(briefs) - _GROUPS} more" if len(briefs) > _GROUPS else ""
+    return "; ".join(briefs[:_GROUPS]) + more
+
+
+def _grouped(found: Iterable[Finding]) -> Iterator[str]:
+    """Findings as text; those that say the same of several subjects together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for item in found:
+        groups.setdefault((item.id, item.finding), []).append(item.subject)
+    for (_, text), subjects in list(groups.items())[:_GROUPS]:
+        yield f"{few(subjects)}: {text}"
+    if len(groups) > _GROUPS:
+        yield f"and {len(groups) - _GROUPS} more"
+
+
+def _undecided(rulings: Iterable[Ruling]) -> str:
+    """What could not be decided, and why; that there may be more than what was found."""
+    rulings = list(rulings)
+    lacking = [ruling for ruling in rulings if not ruling.complete]
+    if not lacking:
+        return ""
+    problems = [str(p) for r in lacking for p in r.problems if p.degrades]
+    whys = list(dict.fromkeys(problems))
+    why = whys[0] + (f"; and {len(whys) - 1} more problems" if len(whys) > 1 else "")
+    undecided = [ruling.about for ruling in lacking if ruling.outcome is Outcome.UNDECIDED]
+    if len(undecided) == len(rulings):
+        return f"not known whether there is any ({why})"
+    if len(lacking) == len(rulings) or not undecided:
+        return f"there may be more ({why})"
+    return f"not known: {few(undecided, _GROUPS)} ({why})"
+
+
+_WORDS = {
+    Heading.POISON: Screen._poison,
+    Heading.PINNED: Screen._pinned,
+    Heading.TASKS: Screen._tasks,
+    Heading.KERNEL: Screen._plain,
+    Heading.ODD: Screen._plain,
+    Heading.TRUST: Screen._trust,
+    Heading.LACKS: Screen._lacks,
+}

@@ -1,0 +1,35 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Short English for findings: lists that end, plurals, sizes."""
+
+from collections.abc import Iterable
+
+__all__ = ("few", "plural", "short_size")
+
+_SHOWN = 4
+
+
+def few(items: Iterable[str], shown: int = _SHOWN) -> str:
+    """The first items, each once, and how many more there are."""
+    known = list(dict.fromkeys(items))
+    more = f" and {len(known) - shown} more" if len(known) > shown else ""
+    return ", ".join(known[:shown]) + more
+
+
+def plural(count: int, noun: str) -> str:
+    """``plural(2, "page")`` is ``"2 pages"``."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+
+
+def short_size(size: int) -> str:
+    """
+    A size with its unit, exact below 1 MiB: ``"650240 bytes"``, ``"128 MiB"``, ``"1.5 GiB"``.
+
+    :param size: bytes
+    """
+    for shift, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB")):
+        if size >> shift:
+            return f"{size / (1 << shift):.1f}".removesuffix(".0") + f" {unit}"
+    return plural(size, "byte")

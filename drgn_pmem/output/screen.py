@@ -1,0 +1,71 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+The first screen and the list of findings, as text of at most 120 columns: labels and severities
+stand out at the left, long lines break between words and go on below their text.
+"""
+
+from collections.abc import Iterable, Iterator
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+from drgn_pmem.output.terminal import terminal_width
+from drgn_pmem.output.text import escape
+
+if TYPE_CHECKING:
+    from drgn_pmem.analysis.findings.model import Finding, Ruling
+    from drgn_pmem.analysis.findings.screen import Line
+
+__all__ = ("finding_text", "line_text", "text_width", "undecided_text")
+
+_MOST = 120
+_LEAST = 40
+_LABEL = 8
+_SEVERITY = 10
+
+
+def text_width() -> int:
+    """Columns of the terminal; 120 at most, and where there is none."""
+    return max(_LEAST, min(_MOST, terminal_width(sys.stdout) or _MOST))
+
+
+def line_text(line: "Line", width: int) -> str:
+    """A line of the first screen: ``"POISON  5 pages: ..."``."""
+    return _hanging(line.label, line.text, _LABEL, width)
+
+
+def finding_text(item: "Finding", width: int, verbose: bool = False) -> Iterator[str]:
+    """
+    A finding and the command that shows more.
+
+    :param verbose: With the evidence and what to do.
+    """
+    text = f"{escape(item.text)}  [{item.more}]"
+    yield _hanging(item.severity.value, text, _SEVERITY, width)
+    if not verbose:
+        return
+    for fact in item.evidence:
+        yield _hanging("", fact, _SEVERITY + 2, width)
+    if item.do:
+        yield _hanging("", f"do: {item.do}", _SEVERITY + 2, width)
+
+
+def undecided_text(rulings: "Iterable[Ruling]", width: int) -> Iterator[str]:
+    """What could not be decided, together for the same reason."""
+    whys: dict[str, list[str]] = {}
+    for ruling in rulings:
+        whys.setdefault(str(ruling.why), []).append(ruling.about)
+    for why, abouts in whys.items():
+        yield _hanging("unknown", f"{', '.join(abouts)}: {why}", _SEVERITY, width)
+
+
+def _hanging(label: str, text: str, indent: int, width: int) -> str:
+    return textwrap.fill(
+        f"{label:<{indent}}{escape(text)}",
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )

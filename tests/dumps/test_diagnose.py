@@ -1,0 +1,336 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Every fault that the lab made is on the first screen of pmem-diagnose, no other is, and a rule whose
+evidence was not saved is not decided.
+"""
+
+import re
+from typing import Any
+
+import pytest
+
+from drgn_pmem.analysis.findings.case import RULES
+from drgn_pmem.analysis.findings.diagnose import Diagnosis, diagnose
+
+from ..samples import ASKED, CASES, CUT_SHORT, Case, run_json, run_text, without_debug_info
+from .test_every_command import ALL
+from .test_pins import held
+from .test_poison import expected as poisoned
+from .truth_owners import PAGE, events, iomem
+
+pytestmark = pytest.mark.holds("pmem-diagnose")
+
+_DIAGNOSES: dict[str, Diagnosis] = {}
+
+
+def diagnosis(case: Case) -> Diagnosis:
+    """Made once: several tests look at each. It keeps text, no program."""
+    name = str(case)
+    ASKED.add((case.sample.name, case.format, "pmem-diagnose"))
+    if name not in _DIAGNOSES:
+        _DIAGNOSES[name] = diagnose(case.prog).value
+    return _DIAGNOSES[name]
+
+
+def screen(case: Case) -> dict[str, str]:
+    """The first screen."""
+    return {line.label: line.text for line in diagnosis(case).lines}
+
+
+def found(case: Case, *rules: str) -> list[Any]:
+    return [item for item in diagnosis(case).findings if item.id in rules]
+
+
+def is_known(case: Case, rule: str) -> bool:
+    """Whether a rule could read all that it looks at."""
+    (ruling,) = (ruling for ruling in diagnosis(case).rulings if ruling.rule == rule)
+    return ruling.complete
+
+
+def test_poison_is_named_with_file_offset_and_victims(case: Case) -> None:
+    line = screen(case).get("POISON", "")
+    truth = [event for event in poisoned(case).values() if event["path"]]
+    for event in truth:
+        assert f"{event['path']} at {event['offset']:#x}" in line
+    wanted = {(event["path"], event["offset"]) for event in truth}
+    assert {
+        (item.subject, int(offset, 16))
+        for item in found(case, "poison-in-file")
+        for offset in re.findall(r"at offsets? (0x\w+)", item.finding)
+    } == wanted
+
+
+def test_poison_in_struct_pages_names_those_of_their_namespace(case: Case) -> None:
+    pages = {pfn for pfn, event in poisoned(case).items() if not event["path"]}
+    hit = found(case, "poison-in-struct-pages")
+    physical = {int(re.findall(r"physical (0x\w+)", item.finding)[0], 16) for item in hit}
+    assert {address // PAGE for address in physical} == pages
+    for item in hit:
+        assert f"struct pages ({item.brief})" in screen(case)["POISON"]
+        assert item.brief.startswith(item.subject.split()[-1])
+
+
+def test_error_that_the_kernel_failed_to_handle_is_said(case: Case) -> None:
+    """By the log that the machine kept."""
+    failed = {
+        int(pfn, 16)
+        for pfn in re.findall(
+            r"Memory failure: (0x\w+): recovery action for .*: (?:Failed|Ignored)",
+            case.truth("dmesg"),
+        )
+    }
+    assert failed <= {
+        int(item.subject.split()[1], 16) for item in found(case, "machine-check-not-handled")
+    }
+
+
+def test_who_waits_for_whom_is_one_chain(case: Case) -> None:
+    chains = {item.subject: item for item in found(case, "layout-break")}
+    stuck = events(case, "PUNCH", "TRUNCATE")
+    assert set(chains) == {f"{e.values['pid']}/{e.values['comm']}" for e in stuck}
+    pinned = {e.values["path"]: e for e in held(case)}
+    for event in stuck:
+        item = chains[f"{event.values['pid']}/{event.values['comm']}"]
+        holder = pinned[event.values["path"]]
+        assert f"for {event.values['path']} offset" in item.finding
+        assert f"held by {holder.values['pid']}/" in item.finding
+        assert re.search(r" for \d+\.\d s; ", item.finding)
+        assert item.subject in screen(case)["PINNED"]
+        assert "in a DAX layout break" in screen(case)["TASKS"]
+
+
+def test_every_pinned_file_is_named_with_its_holder(case: Case) -> None:
+    line = screen(case).get("PINNED", "")
+    for event in held(case):
+        assert f"{event.values['path']} offset" in line
+        assert f"by {event.values['pid']}/" in line
+    assert {item.subject for item in found(case, "pinned-page")} == {
+        event.values["path"] for event in held(case)
+    }
+
+
+def test_task_in_state_d_is_named(case: Case) -> None:
+    """By ps of the machine, without those that wait in a layout break."""
+    blocked = set(re.findall(r"^ *(\d+) +\d+ D\w* +(lab-\w+)", case.truth("ps"), re.MULTILINE))
+    named = {item.subject for item in found(case, "task-stuck-on-pmem", "layout-break")}
+    assert {f"{pid}/{comm}" for pid, comm in blocked} <= named
+
+
+def test_warning_of_dax_in_the_log_is_decoded(case: Case) -> None:
+    """The kernel names source and function; the file is that of the process that it names."""
+    recorded = re.findall(
+        r"WARNING: .*PID: (\d+) at \S*/(fs/dax\.c:\d+) (\w+)", case.truth("dmesg")
+    )
+    reports = found(case, "kernel-report")
+    assert {item.subject for item in reports} == {
+        f"WARNING {place} {function}" for _, place, function in recorded
+    }
+    for item, (pid, _, _) in zip(reports, recorded, strict=True):
+        assert f" s, {pid}/" in item.finding
+        assert "/mnt/" in item.finding
+        assert item.subject in screen(case)["KERNEL"]
+
+
+def disabled(case: Case) -> set[str]:
+    """Namespaces with capacity that were disabled, by ndctl."""
+    return {
+        namespace["dev"]
+        for bus in case.truth_json("ndctl.all.json")
+        for region in bus["regions"]
+        for namespace in region.get("namespaces", [])
+        if namespace.get("state") == "disabled" and namespace.get("size")
+    }
+
+
+def test_disabled_namespace_is_odd_and_its_list_entry_stale(case: Case) -> None:
+    wanted = disabled(case)
+    named = {item.subject.split()[0] for item in found(case, "namespace-disabled")}
+    assert named == wanted
+    for dev in wanted:
+        assert dev in screen(case)["ODD"]
+    stale = found(case, "memmap-list")
+    assert all(item.finding.startswith("stale: ") for item in stale)
+    assert len(stale) <= len(wanted)
+
+
+def added(case: Case) -> set[tuple[int, int]]:
+    """RAM that was added after the crash kernel was loaded, by /proc/iomem before and after."""
+    truth = case.sample.truth
+    if not (truth / "iomem.before").exists():
+        return set()
+    before, after = (set(iomem(truth, name)) for name in ("System RAM", "System RAM"))
+    old = {
+        (int(start, 16), int(end, 16) + 1)
+        for start, end in re.findall(
+            r"^ *(\w+)-(\w+) : System RAM$", (truth / "iomem.before").read_text(), re.MULTILINE
+        )
+    }
+    assert before == after
+    return after - old
+
+
+def test_ram_added_after_the_crash_kernel_is_missing(case: Case) -> None:
+    """Of a kernel with crash hotplug the header was updated, by kexec_file_load at least."""
+    updates = "7.2-fileload" in str(case)
+    lacking = found(case, "header-outdated", "ram-missing")
+    if updates or not added(case):
+        assert not lacking
+        return
+    for start, end in added(case):
+        (item,) = lacking
+        assert f"{start:#x}-{end:#x}" in item.finding
+        assert f"{start:#x}-{end:#x}" in screen(case)["LACKS"]
+
+
+def test_struct_pages_that_a_capture_kernel_wrote_are_not_trusted(case: Case) -> None:
+    overwritten = {item.subject for item in found(case, "memmap-overwritten")}
+    assert overwritten == ({"namespace0.0"} if case.sample.name == "6.1-clobbered" else set())
+    if overwritten:
+        assert "overwritten" in screen(case)["TRUST"]
+
+
+def test_struct_pages_are_lost_where_the_dump_has_no_pmem(case: Case) -> None:
+    """pmem is in a dump if the kernel put it into the header or a hypervisor saved everything."""
+    lost = found(case, "memmap-not-saved")
+    if case.format.endswith(CUT_SHORT):
+        return
+    has_pmem = case.format.startswith("qemu") or case.sample.name in (
+        "6.1-fileload",
+        "6.1-clobbered",
+        "6.1-hotadd",
+        "6.1-hotadd-load",
+        "arm64-6.12",
+    )
+    if "6.1-hotadd-load" in str(case) and not case.format.startswith("qemu"):
+        has_pmem = False
+    assert bool(lost) != has_pmem
+    if not lost and not found(case, "memmap-overwritten"):
+        assert screen(case)["TRUST"].startswith("all struct pages are in the dump")
+
+
+def test_a_file_that_was_cut_is_truncated(case: Case) -> None:
+    cut = case.format.endswith(CUT_SHORT)
+    assert bool(found(case, "dump-truncated")) == cut
+    assert ("truncated" in screen(case)["DUMP"]) == cut
+    if cut:
+        assert "truncated" in screen(case)["LACKS"]
+
+
+def test_nothing_else_is_found(case: Case) -> None:
+    """The lab made no other fault: a machine without any has no finding."""
+    made = {
+        "poison-in-file", "poison-in-struct-pages", "machine-check-not-handled", "layout-break",
+        "pinned-page", "task-stuck-on-pmem", "kernel-report", "namespace-disabled", "memmap-list",
+        "header-outdated", "memmap-overwritten", "memmap-not-saved", "dump-truncated",
+    }  # fmt: skip
+    assert {item.id for item in diagnosis(case).findings} <= made
+
+
+def test_a_machine_without_a_fault_has_no_finding(case: Case) -> None:
+    """Nobody hurt the machines of these samples, and only memory was added to some."""
+    if case.sample.name not in ("6.1-hotadd", "6.1-hotadd-load", "7.2-hotadd"):
+        pytest.skip("the lab made faults in it")
+    ids = {item.id for item in diagnosis(case).findings}
+    assert ids <= {"header-outdated", "memmap-not-saved"}
+    assert not {"POISON", "PINNED", "TASKS", "KERNEL"} & set(screen(case)) or not all(
+        is_known(case, rule) for rule in RULES
+    )
+
+
+def test_the_first_screen_says_what_the_dump_and_the_machine_are(case: Case) -> None:
+    line, pmem = screen(case)["DUMP"], screen(case)["PMEM"]
+    assert line.startswith(str(case.dump))
+    assert f"Linux {case.sample.release}" in line
+    if case.format.startswith("qemu"):
+        assert "snapshot of a RUNNING guest: no panic" in line
+        assert "a crash kernel is loaded" in line
+    else:
+        assert 'panic "sysrq triggered crash", PID ' in line
+    buses = case.truth_json("ndctl.all.json")
+    dimms = sum(len(bus.get("dimms", ())) for bus in buses)
+    enabled = [
+        namespace
+        for bus in buses
+        for region in bus["regions"]
+        for namespace in region.get("namespaces", [])
+        if namespace.get("state") != "disabled"
+    ]
+    if case.format.endswith(CUT_SHORT):
+        return
+    assert f"on {dimms} NVDIMMs (ACPI.NFIT), {len(enabled)} namespaces enabled" in pmem
+    for mode in {namespace["mode"] for namespace in enabled}:
+        count = sum(namespace["mode"] == mode for namespace in enabled)
+        assert f"{count} {mode}" in pmem
+
+
+EACH = [case for case in CASES if case.format == next(iter(case.sample.formats))]
+"""One dump of each machine."""
+
+of_each_machine = pytest.mark.parametrize("case", EACH, ids=str)
+
+
+@of_each_machine
+def test_the_text_fits_and_lines_are_in_order(case: Case) -> None:
+    out, _ = run_text(case.prog, "pmem-diagnose")
+    head = out.partition("\n\n")[0].splitlines()
+    assert max(map(len, out.splitlines())) <= 120
+    labels = [line.split()[0] for line in head if not line.startswith(" ")]
+    order = ["DUMP", "PMEM", "POISON", "PINNED", "TASKS", "KERNEL", "ODD", "TRUST", "LACKS", "DO"]
+    assert labels == [label for label in order if label in labels]
+    assert labels[:2] == ["DUMP", "PMEM"]
+    severities = [
+        line.split()[0] for line in out.partition("\n\n")[2].splitlines() if line[0] > " "
+    ]
+    ranks = ["critical", "warning", "info", "unknown"]
+    assert severities == sorted(severities, key=ranks.index)
+
+
+@of_each_machine
+def test_every_finding_names_a_command_that_answers(case: Case) -> None:
+    lines = {item.more.split()[0]: item.more for item in diagnosis(case).findings}
+    for line in lines.values():
+        if not line.startswith("%crash"):
+            run_text(case.prog, line)
+
+
+@of_each_machine
+def test_without_debug_info_no_rule_about_the_kernel_says_that_there_is_nothing(case: Case) -> None:
+    """Unknown is never nothing."""
+    rulings = diagnose(without_debug_info(case)).value.rulings
+    of_the_file = {"dump-truncated", "dump-erased", "vmcoreinfo-wrong", "debug-info-missing"}
+    of_the_file |= {"infoblock-refused", "btt-error", "label-damaged", "memmap-list"}
+    not_power = {"fadump-not-registered", "fadump-refused"}
+    for ruling in rulings:
+        if ruling.rule not in of_the_file | not_power:
+            assert not ruling.complete, ruling.rule
+
+
+@of_each_machine
+def test_json_is_as_documented(case: Case) -> None:
+    keys = {"id", "severity", "subject", "finding", "evidence", "more", "complete"}
+    rows = run_json(case.prog, "pmem-diagnose")
+    for row in rows:
+        assert keys <= set(row)
+        assert row["severity"] in ("critical", "warning", "info")
+        assert isinstance(row["evidence"], list)
+        assert row["complete"] or row["why"]
+    decided = [row["id"] for row in rows if row["finding"] != "cannot be decided"]
+    assert decided == [item.id for item in diagnosis(case).findings]
+
+
+OF_POWER = [case for case in ALL if case.sample.loader == "fadump"]
+
+
+@pytest.mark.parametrize("power", OF_POWER, ids=str)
+def test_machines_of_fadump_have_no_pmem_and_the_right_kernel(power: Case) -> None:
+    result = diagnosis(power)
+    lines = {line.label: line.text for line in result.lines}
+    assert lines["PMEM"] == "no persistent memory in this machine"
+    ids = {item.id for item in result.findings}
+    assert ("capture-kernel" in ids) == (power.format == "qemu-capture")
+    assert ("CAPTURE kernel" in lines["DUMP"]) == (power.format == "qemu-capture")
+    if power.format == "qemu-elf":
+        assert "snapshot of a RUNNING guest: no panic, firmware-assisted dump" in lines["DUMP"]
+    # SLOF puts its run-time services into the reserve area: what fadump says, too.
+    assert ids <= {"capture-kernel", "fadump-refused"}

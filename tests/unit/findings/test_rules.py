@@ -1,0 +1,141 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a rule can say: found, not found, cannot be decided; and how the first screen shows it."""
+
+from collections.abc import Callable
+
+from drgn import Program
+import pytest
+
+from drgn_pmem.analysis.findings.case import Case, Facts, Rule, judge
+from drgn_pmem.analysis.findings.model import Heading, Outcome, Ruling, Severity
+from drgn_pmem.analysis.findings.screen import Line, Screen
+from drgn_pmem.analysis.findings.words import few, short_size
+from drgn_pmem.errors import MissingDebugInfo, NotFound
+from drgn_pmem.output.screen import line_text
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, State
+
+
+def ruling(function: Callable[[Case], None], id: str = "test") -> Ruling:
+    rule = Rule(id, Heading.ODD, "odd things", "pmem-list", function)
+    return judge(rule, Facts(Program()))
+
+
+def not_saved(case: Case) -> None:
+    raise NotSaved("physical 0x1000 is absent", state=State.ABSENT)
+
+
+def missing(case: Case) -> None:
+    raise MissingDebugInfo("no debug info of the kernel", "vmlinux")
+
+
+def not_there(case: Case) -> None:
+    raise NotFound("this machine had no persistent memory")
+
+
+def fine(case: Case) -> None:
+    return
+
+
+def found(case: Case) -> None:
+    case.found(Severity.INFO, "nmem0", "smells", evidence=["nose"])
+    case.found(Severity.CRITICAL, "nmem1", "burns")
+
+
+def in_part(case: Case) -> None:
+    found(case)
+    not_saved(case)
+
+
+def never_there(case: Case) -> None:
+    case.problems.add(Problem(cause=Cause.FORMAT, why="never in /proc/vmcore"))
+
+
+@pytest.mark.parametrize(
+    ("function", "outcome", "complete"),
+    [
+        (fine, Outcome.NOT_FOUND, True),
+        (not_there, Outcome.NOT_FOUND, True),
+        (never_there, Outcome.NOT_FOUND, True),
+        (not_saved, Outcome.UNDECIDED, False),
+        (missing, Outcome.UNDECIDED, False),
+        (found, Outcome.FOUND, True),
+        (in_part, Outcome.FOUND, False),
+    ],
+)
+def test_a_rule_without_its_evidence_is_undecided(
+    function: Callable[[Case], None], outcome: Outcome, complete: bool
+) -> None:
+    answer = ruling(function)
+    assert (answer.outcome, answer.complete) == (outcome, complete)
+    assert (answer.why is None) == complete
+
+
+def test_a_mistake_of_our_own_is_not_an_undecided_rule() -> None:
+    def mistake(case: Case) -> None:
+        raise KeyError("typo")
+
+    with pytest.raises(KeyError):
+        ruling(mistake)
+
+
+def test_findings_come_worst_first_and_in_json() -> None:
+    rows = ruling(found).to_json()
+    assert [row["severity"] for row in rows] == ["critical", "info"]
+    assert rows[1]["evidence"] == ["nose"]
+    (undecided,) = ruling(not_saved).to_json()
+    assert undecided["finding"] == "cannot be decided"
+    assert undecided["complete"] is False
+    assert "absent" in undecided["why"]
+
+
+def line_of(*functions: Callable[[Case], None]) -> str | None:
+    screen = Screen(Facts(Program()), Problems())
+    for number, function in enumerate(functions):
+        screen.add(ruling(function, f"rule{number}"))
+    line = screen.line(Heading.ODD)
+    return None if line is None else line.text
+
+
+def test_a_line_where_nothing_is_wrong_is_left_out() -> None:
+    assert line_of(fine, not_there) is None
+
+
+def test_a_line_that_could_not_be_decided_says_so() -> None:
+    assert line_of(not_saved) == "not known whether there is any (physical 0x1000 is absent)"
+    assert line_of(fine, not_saved) == "not known: odd things (physical 0x1000 is absent)"
+
+
+def test_a_line_of_which_a_part_is_missing_says_that_there_may_be_more() -> None:
+    text = line_of(in_part)
+    assert text is not None
+    assert text.startswith("nmem1: burns; nmem0: smells; there may be more (")
+
+
+def test_answers_are_asked_once_and_their_errors_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def read(prog: Program) -> Partial[bytes]:
+        asked.append(prog)
+        raise NotFound("nothing")
+
+    facts = Facts(Program())
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            facts._ask("test", read)
+    assert len(asked) == 1
+
+
+def test_text_breaks_between_words_and_goes_on_below_itself() -> None:
+    line = Line(label="POISON", text="one two three four five six seven eight \x1b[31m")
+    assert line_text(line, 40).splitlines() == [
+        "POISON  one two three four five six",
+        "        seven eight \\x1b[31m",
+    ]
+
+
+def test_short_words() -> None:
+    assert few(["a", "b", "a", "c", "d", "e"]) == "a, b, c, d and 1 more"
+    assert short_size(650240) == "650240 bytes"
+    assert short_size(128 << 20) == "128 MiB"
+    assert short_size(3 << 29) == "1.5 GiB"
