@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from drgn_pmem.analysis.pages.runs import Kind
-from drgn_pmem.analysis.pages.scan import scan_pages, scan_ranges
+from drgn_pmem.analysis.pages.scan import scan_pages
+from drgn_pmem.analysis.pages.stream import scan_ranges
 from drgn_pmem.analysis.pages.words import parse_page, resolve_page
 from drgn_pmem.dumpfile import Coverage, State, coverage_of
 from drgn_pmem.errors import NotFound, UsageError

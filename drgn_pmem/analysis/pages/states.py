@@ -24,7 +24,8 @@ from drgn_pmem.analysis.pages.blocks import reader_of
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.groups import Describer, PageGroup, PageRange
 from drgn_pmem.analysis.pages.runs import Kind
-from drgn_pmem.analysis.pages.scan import Progress, Scan, scan_pages, scan_ranges, scan_some
+from drgn_pmem.analysis.pages.scan import Progress, Scan, scan_pages, scan_some
+from drgn_pmem.analysis.pages.stream import scan_ranges
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.memory import cached

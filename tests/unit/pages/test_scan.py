@@ -16,8 +16,9 @@ from drgn_pmem.analysis.pages import blocks, decode, states
 from drgn_pmem.analysis.pages.decode import Decoder
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.runs import EMPTY, KEY, Kind, hold_back, join
-from drgn_pmem.analysis.pages.scan import for_each_runs, scan_pages, scan_ranges
+from drgn_pmem.analysis.pages.scan import scan_pages
 from drgn_pmem.analysis.pages.states import PageReport, read_page_report
+from drgn_pmem.analysis.pages.stream import for_each_runs, scan_ranges
 from drgn_pmem.dumpfile import Coverage, State, open_dump, set_coverage, set_dump
 from drgn_pmem.kernel import page_layout as layouts
 from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
