@@ -42,7 +42,7 @@ LEGEND = (
     "- ◐ degraded: it answers, and says what the answer lacks; the numbers lead to the reasons "
     "below the table",
     "- ✗ impossible: it says in one line why there is no answer; the number leads to it",
-    "- ? behind a mark, unproven: no test holds this answer against what was recorded",
+    "- ? after a mark, unproven: no test holds this answer against what was recorded",
     "- FAILED: a test of it failed",
 )
 
@@ -57,42 +57,6 @@ BEYOND = (
     "from outside (`--qemu`), and compares the answers with ndctl, pagemap and /proc/iomem of the "
     "same minute. `-k` has RAM only: persistent memory is absent from /proc/kcore."
 )
-
-
-BY_HAND_COLUMNS = ("kernel", "loader", "formats", "checked", "result")
-
-COLUMNS = ("passed", "unproven", "degraded", "impossible", "failed")
-"""Of the summary."""
-
-INTRODUCTION = (
-    "Which command answers what, on which kernel, architecture and dump format. `make matrix` "
-    "writes this page from a run of the tests over the sample dumps in vmcores/ and, where they "
-    "were made, over those of distribution kernels (`make test-distro`); a kernel that was not at "
-    "hand keeps the rows of its last run. Each command was asked of each dump: where it cannot do "
-    "without a page or a file, of pages that processes had mapped and a file of theirs."
-)
-
-LEGEND = (
-    "- ✓ passed: the answer is complete, and tests hold it against what the machine itself "
-    "recorded before it crashed",
-    "- ◐ degraded: it answers, and says what the answer lacks; the numbers lead to the reasons "
-    "below the table",
-    "- ✗ impossible: it says in one line why there is no answer; the number leads to it",
-    "- ? behind a mark, unproven: no test holds this answer against what was recorded",
-    "- FAILED: a test of it failed",
-)
-
-REASONS = (
-    "Reasons, as the commands print them, without what was looked for. Those that differ in names "
-    "and numbers only are one: the first is shown."
-)
-
-BEYOND = (
-    "Live kernels have no row: no test can read the kernel that it runs on and know what is true. "
-    "`drgn-pmem -k` reads them as a raw dump that leaves nothing out; what is about a file "
-    "(`pmem-segments`, `pmem-usage`, the header that `elfcorehdr` implies) is not there."
-)
-
 
 BY_HAND = (
     "Dumps of kernels that were built for the purpose, of the same guest, compared with what the "

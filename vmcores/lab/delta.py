@@ -77,7 +77,7 @@ class Place(NamedTuple):
 
 
 class Bases:
-    """The dumps that the target is told apart from."""
+    """The dumps that the target is stored as a difference from."""
 
     def __init__(self, files: Sequence[mmap.mmap]) -> None:
         self._files = files

@@ -24,7 +24,7 @@ for version in 6.1 6.12; do
 	fi
 done
 
-# sample NAME VERSION CPU DESCRIPTION FORMAT...: behind = what a format is told apart from, see pack.py
+# sample NAME VERSION CPU DESCRIPTION FORMAT...: format=base: stored as a difference from that, see pack.py
 sample() {
 	local name=$1 version=$2 cpu=$3 description=$4 release
 	shift 4
