@@ -77,6 +77,7 @@ layers: $(VENV)/.installed $(TREE)/.made
 # Compared with the alternatives; bench-dump makes the large dump first.
 bench: $(VENV)/.installed
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.formats
 
 bench-dump:
 	vmcores/lab/x86_64/bench-dump.sh build/vmcores/x86_64 build/bench-dump

@@ -22,7 +22,7 @@ from drgn_pmem.analysis.pages.scan import Kind, scan_pages
 from drgn_pmem.dumpfile import DumpFormat, dump_of
 from drgn_pmem.kernel.page import page_layout
 
-__all__ = ("MEASURES", "Measure", "Rate")
+__all__ = ("MEASURES", "Measure", "Rate", "crash_rate")
 
 _LOOP_PAGES = 20_000
 """Pages that the slow loops look at."""
@@ -131,7 +131,7 @@ def _helper_loop(subject: Subject) -> Rate:
     return clock.rate(count)
 
 
-def _crash(subject: Subject) -> Rate | None:
+def crash_rate(subject: Subject) -> Rate | None:
     """``kmem -p`` of crash: lines per second, its own start not counted."""
     program = shutil.which("crash")
     if program is None or subject.crash_vmlinux is None:
@@ -232,7 +232,7 @@ MEASURES = (
     Measure("drgn loop", "(a) flags, refcount, mapping of each struct page in a Python loop",
             _drgn_loop),
     Measure("for_each_page", "(b) page.mapping of drgn's for_each_page()", _helper_loop),
-    Measure("crash kmem -p", "(c) crash on the same dump, without its start", _crash,
+    Measure("crash kmem -p", "(c) crash on the same dump, without its start", crash_rate,
             "crash is not installed, or cannot open this dump with this vmlinux", once=True),
     Measure("dd", "(d) dd of the same bytes to /dev/null", _dd, "not an uncompressed ELF dump"),
     Measure("prog.read", "(d) drgn reading the same bytes", _read_only),

@@ -130,7 +130,7 @@ class CompressedPages:
         :param numbers: of the pages, see :meth:`number`
         """
         for first in range(0, len(numbers), _BATCH):
-            offset, size, flags = self._descriptors(numbers[first : first + _BATCH])
+            offset, size, flags = self.descriptors(numbers[first : first + _BATCH])
             bad = self._impossible(offset, size, flags)
             size[bad] = 0
             ends = np.cumsum(size)
@@ -142,8 +142,9 @@ class CompressedPages:
                 yield from self._batch(offset[part], size[part], flags[part], bad[part])
                 start = part.stop
 
-    def _descriptors(self, numbers: Numbers) -> tuple[U64, Numbers, Numbers]:
-        """Offset, size and compression of pages; size 0 where the file has no descriptor."""
+    def descriptors(self, numbers: Numbers) -> tuple[U64, Numbers, Numbers]:
+        """Offset and size in the file, and compression flags, of pages by number; size 0 where the
+        file has no descriptor. As the file has them: nothing is checked."""
         offset = np.zeros(len(numbers), np.uint64)
         size, flags = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
         step = np.diff(numbers)
