@@ -13,8 +13,9 @@ import enum
 import shlex
 from typing import TYPE_CHECKING
 
-from drgn import Program
+from drgn import Architecture, Program
 
+from drgn_pmem.analysis.coverage.writer import fadump_area
 from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.dumpfile import DumpFile, DumpFormat, State, dump_of, vmcoreinfo_of
 from drgn_pmem.kernel.kexec import crash_image
@@ -32,6 +33,7 @@ _DRIVERS = {
     "ACPI.NFIT": "nfit",
     "CXL": "cxl_pmem",
     "e820": "nd_e820",
+    "ibm,persistent-memory": "papr_scm",
     "virtio-pmem": "virtio_pmem",
 }
 """Provider of a bus -> the module that registers it."""
@@ -55,6 +57,7 @@ class Advice(enum.Enum):
     CXL_FROM_OUTSIDE = "the hypervisor never dumps CXL memory"
     KEXEC_FILE_LOAD = "kexec-tools wrote the crash header, without pmem"
     CHECK_KEXEC_FILE_LOAD = "the kernel wrote the crash header, without pmem"
+    FADUMP = "a firmware-assisted dump never has pmem"
     OTHER_KERNEL = "no kernel like this one puts pmem into the crash header"
 
 
@@ -98,6 +101,8 @@ def _absent(prog: Program, item: "NamespaceCoverage", problems: Problems) -> Adv
         cxl = problems.take(read_machine(prog)).cxl
         behind = cxl.overlap(item.start, item.start + 1)
         return Advice.CXL_FROM_OUTSIDE if behind else Advice.DUMP_NVDIMMS
+    if _is_fadump(prog, problems):
+        return Advice.FADUMP
     if not _has_list(prog):
         return Advice.OTHER_KERNEL
     by_tools = _by_kernel(prog, problems) is False
@@ -149,6 +154,13 @@ def advise(prog: Program, item: "NamespaceCoverage", problems: Problems) -> str:
         return (
             "QEMU never dumps CXL memory, which is no RAM to it: read it from outside while the "
             "guest runs (drgn-pmem --qemu), or let the guest's own capture kernel save it"
+        )
+    if advice is Advice.FADUMP:
+        drivers = ", ".join(_drivers(prog, problems))
+        return (
+            "a firmware-assisted dump has RAM only, pmem never, and its capture kernel writes new "
+            f"struct pages over those on the pmem (keep {drivers} out of it): dump the partition "
+            f"from its hypervisor before it boots again; {_remake(item)}"
         )
     live = _LIVE if dump.contained is DumpFormat.LIVE else ""
     if advice in _PATCHED:
@@ -262,9 +274,24 @@ def _by_kernel(prog: Program, problems: Problems) -> bool | None:
     return None if image is None else image.file_mode
 
 
+def _is_fadump(prog: Program, problems: Problems) -> bool:
+    """Whether the firmware was to keep the dump, and no elfcorehdr of kexec made it."""
+    if prog.platform is None or prog.platform.arch is not Architecture.PPC64:
+        return False
+    area = problems.attempt("firmware-assisted dump", lambda: fadump_area(prog))
+    return area is not None
+
+
+def _drivers(prog: Program, problems: Problems) -> list[str]:
+    """Modules that bind the persistent memory of this machine."""
+    providers = {bus.provider or "" for bus in problems.take(for_each_bus(prog))}
+    # papr_scm has a bus for each DIMM: "ibm,persistent-memory:ibm,pmemory@44100000".
+    found = {_DRIVERS.get(provider.partition(":")[0], "libnvdimm") for provider in providers}
+    return sorted(found | {"nd_pmem"})
+
+
 def _keep_drivers_out(prog: Program, problems: Problems) -> str:
-    buses = problems.take(for_each_bus(prog))
-    modules = sorted({_DRIVERS.get(bus.provider or "", "libnvdimm") for bus in buses} | {"nd_pmem"})
+    modules = _drivers(prog, problems)
     listed = ",".join(modules)
     return (
         f"keep {', '.join(modules)} out of the capture kernel: add rd.driver.blacklist={listed} "

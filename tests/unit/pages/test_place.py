@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Where struct pages are, and what that lets one say."""
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from drgn_pmem.analysis.coverage import advice as advice_module
 from drgn_pmem.analysis.coverage.advice import Advice, advise, decide
 from drgn_pmem.analysis.coverage.records import NamespaceCoverage
 from drgn_pmem.analysis.memmap.place import StructPages, struct_pages_of
@@ -118,3 +121,32 @@ def test_advice_that_destroys_comes_last_and_says_so() -> None:
     set_dump(kernel.prog, live_dump())
     text = advise(kernel.prog, item, Problems())
     assert text.index("virsh dump") < text.index("DESTROYS THE DATA") < text.index("ndctl create")
+
+
+def test_advice_for_a_firmware_assisted_dump_is_not_that_for_kexec(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It never has pmem, whatever wrote a crash header; and its capture kernel writes over it."""
+    kernel = Kernel("6.1", {})
+    item = coverage(places(kernel).value, struct_pages={State.ABSENT: SIZE})
+    set_dump(kernel.prog, live_dump())
+    monkeypatch.setattr(advice_module, "_is_fadump", lambda prog, problems: True)
+    bus = SimpleNamespace(provider="ibm,persistent-memory:ibm,pmemory@90000001")
+    monkeypatch.setattr(advice_module, "for_each_bus", lambda prog: Partial([bus]))
+    text = advise(kernel.prog, item, Problems())
+    assert "kexec" not in text
+    assert "writes new struct pages over those on the pmem" in text
+    assert "keep nd_pmem, papr_scm out of it" in text
+
+
+@pytest.mark.parametrize("cxl", [True, False])
+def test_a_hypervisor_never_dumps_cxl_memory(cxl: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel("6.1", {})
+    item = coverage(places(kernel).value, struct_pages={State.ABSENT: SIZE})
+    set_dump(kernel.prog, replace(live_dump(), hypervisor=True))
+    behind = RangeSet([Range(item.start, item.start + PAGE)] if cxl else [])
+    machine = Partial(SimpleNamespace(cxl=behind))
+    monkeypatch.setattr(advice_module, "read_machine", lambda prog: machine)
+    text = advise(kernel.prog, item, Problems())
+    assert ("--qemu" in text) == cxl
+    assert ("virsh dump" in text) != cxl
