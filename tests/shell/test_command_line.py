@@ -312,3 +312,23 @@ def test_lines_of_several_e_run_one_after_the_other(drgn_pmem, dump: Dump) -> No
     lines = ["-e", "x = 1", "-e", "pmem-list -H | wc -l", "-e", "print(x, 'end')"]
     result = drgn_pmem("-c", dump[0], "-s", dump[1], *lines)
     assert (result.stdout, result.returncode) == ("10\n1 end\n", 0), result.stderr
+
+
+@pytest.mark.parametrize("words", [["pmem-list"], ["-e", "pmem-list"], ["pmem-usage"]])
+def test_a_processor_that_numpy_does_not_run_on_is_one_line(
+    drgn_pmem, dump: Dump, tmp_path: Path, words: list[str]
+) -> None:
+    """As its builds for x86-64-v2 fail on older processors; the list of samples needs none."""
+    package = tmp_path / "numpy"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "raise RuntimeError('NumPy was built with baseline optimizations: (X86_V2) but your "
+        "machine does not support: (X86_V2).')\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path)}
+    result = drgn_pmem("-c", dump[0], "-s", dump[1], *words, env=environment)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "numpy does not run on this machine" in result.stderr
+    assert "pip install 'numpy<2.3'" in result.stderr
+    assert drgn_pmem("--list-samples", env=environment).returncode == 0

@@ -54,7 +54,7 @@ describe() {
 	cat <<-END
 		DESCRIPTION="Debian's cloud kernel of $1 as it is: pmem drivers are modules, no pmem in /proc/vmcore"
 		KERNEL=$2 LOADER=file CRASHKERNEL=224M MEMORY="640 128" APPEND="memhp_default_state=offline"
-		FORMATS="raw elf zlib qemu-elf" QEMU_DUMPS="elf"
+		FORMATS="raw elf zlib qemu-elf" QEMU_DUMPS="elf" QEMU_CAPTURE=1
 		VMCOREINFO_DEVICE=1 LEVELS="$levels"
 	END
 }
@@ -74,6 +74,8 @@ for suite in "$@"; do
 	(
 		# shellcheck source=/dev/null
 		. "$work/$suite/scenario"
+		# QEMU's dump of the capture kernel: --crashed opens the crashed one in it
+		[ ! -f "$work/$name.part/vmcore.qemu-capture" ] || FORMATS="$FORMATS qemu-capture"
 		LEVELS=$LEVELS "$here/formats.sh" "$work/$name.part" elf zlib
 		mv "$work/$name.part" "$work/$name"
 		# shellcheck disable=SC2086
