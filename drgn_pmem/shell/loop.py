@@ -7,6 +7,7 @@ from pathlib import Path
 import sys
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.application.current import get_app
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.enums import EditingMode
@@ -28,7 +29,7 @@ from drgn_pmem.shell.output import Output
 from drgn_pmem.shell.pager import find_pager
 from drgn_pmem.shell.session import Session
 from drgn_pmem.shell.summary import Summary
-from drgn_pmem.shell.toolbar import toolbar
+from drgn_pmem.shell.toolbar import cut, toolbar
 
 __all__ = ("Shell", "interact")
 
@@ -36,6 +37,7 @@ _MODULES = (
     "numpy",
     "drgn_pmem.analysis.memmap.sources",
     "drgn_pmem.analysis.memmap.intact",
+    "drgn_pmem.analysis.findings.diagnose",
     "drgn_pmem.kernel.paths",
     "drgn_pmem.kernel.rmap",
 )
@@ -73,7 +75,7 @@ class Shell:
         self.idle = Idle(_MODULES)
         # The candidates that are needed first are read quickly.
         self.idle.add([*self.candidates.steps(), *self.summary.steps()])
-        self.idle.add([Step("names", self._names)])
+        self.idle.add([Step("names", self._names), Step("findings", self._findings)])
         self.session.symbols_listeners.append(self._learn_anew)
         self.toggles = Toggles(config.complete_while_typing)
         self.prompt = self._make_prompt()
@@ -108,9 +110,18 @@ class Shell:
         """More debug info was loaded: read what was unknown before."""
         self.summary = Summary(self.session.target)
         self.idle.add([*self.summary.steps(), *self.candidates.steps()])
+        self.idle.add([Step("findings", self._findings)])
 
     def _names(self) -> Iterator[None]:
         self.session.python.add_all()
+        yield
+
+    def _findings(self) -> Iterator[None]:
+        """Find out what is wrong, and show the worst above the prompt."""
+        yield from self.summary.diagnose()
+        lines = [cut(line, get_app().output.get_size().columns) for line in self.summary.worst()]
+        if lines and self.config.banner and get_app().is_running:
+            run_in_terminal(lambda: print("\n".join(lines)))
         yield
 
     def _toolbar(self) -> StyleAndTextTuples:

@@ -16,9 +16,13 @@ from drgn_pmem.session import Target, vmcoreinfo_value
 from drgn_pmem.shell.idle import Step
 
 if TYPE_CHECKING:
+    from drgn_pmem.analysis.findings.model import Finding, Ruling
     from drgn_pmem.analysis.memmap.sources import Memmap, MemmapAnswer
 
 __all__ = ("Summary",)
+
+_WORST = 3
+"""Findings that the shell shows by itself."""
 
 
 class Summary:
@@ -50,6 +54,8 @@ class Summary:
         if target.missing:
             self.warnings.append(target.missing.replace("with -s", "with \\symbols FILE"))
         self.warnings += [str(p) for p in problems if p.cause is not Cause.NO_DEBUG_INFO]
+        self.findings: list[Finding] = []
+        """What is wrong, worst first; empty until :meth:`diagnose` is done."""
         self.size: int | None = None
         self._read_size()
 
@@ -57,6 +63,29 @@ class Summary:
         """The remaining steps."""
         yield Step("namespaces", self._namespaces)
         yield Step("struct pages", self._struct_pages)
+
+    def diagnose(self) -> Iterator[None]:
+        """What is wrong, in pieces, to be done when nothing else is left to do."""
+        from drgn_pmem.analysis.findings.diagnose import Diagnosis, diagnose_in_steps
+
+        if self._target.prog.flags & drgn.ProgramFlags.IS_LIVE:
+            return
+        rulings: list[Ruling] = []
+        for _ in diagnose_in_steps(self._target.prog, rulings, Problems()):
+            yield
+        diagnosis = Diagnosis(lines=(), rulings=tuple(rulings))
+        self.findings = diagnosis.findings
+
+    def worst(self) -> list[str]:
+        """The worst findings, when they are known, a line each; then how many there are."""
+        lines = [
+            f"{item.severity.value:<9} {escape(item.text)}  [{escape(item.more)}]"
+            for item in self.findings[:_WORST]
+        ]
+        more = len(self.findings) - len(lines)
+        if more > 0:
+            lines.append(f"{'':<9} and {plural(more, 'more finding')}: pmem-diagnose")
+        return lines
 
     def _read_size(self) -> None:
         if not self._target.prog.flags & drgn.ProgramFlags.IS_LIVE:
@@ -131,7 +160,8 @@ class Summary:
             lines.append(f"panic   {self.panic}")
         if self.pmem:
             lines.append(f"pmem    {self.pmem}")
-        return lines + [f"warning {escape(warning)}" for warning in self.warnings]
+        lines += [f"warning {escape(warning)}" for warning in self.warnings]
+        return lines + self.worst()
 
 
 def _metadata(answer: "MemmapAnswer") -> str:

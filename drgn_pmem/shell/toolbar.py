@@ -7,11 +7,11 @@ from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.utils import get_cwidth
 
-from drgn_pmem.output.text import escape
+from drgn_pmem.output.text import escape, plural
 from drgn_pmem.shell.session import Session
 from drgn_pmem.shell.summary import Summary
 
-__all__ = ("toolbar",)
+__all__ = ("cut", "toolbar")
 
 
 def toolbar(session: Session, summary: Summary) -> StyleAndTextTuples:
@@ -41,13 +41,19 @@ def toolbar(session: Session, summary: Summary) -> StyleAndTextTuples:
 
 
 def _warning(summary: Summary, columns: int) -> str:
-    """The first warning, cut to fit; the banner has shown the whole."""
-    if not summary.warnings:
-        return ""
-    more = f" (+{len(summary.warnings) - 1})" if len(summary.warnings) > 1 else ""
-    text = escape(summary.warnings[0]).removeprefix(f"{summary.name}: ")
-    room = max(10, columns - len(more) - 2)
-    return f" {text if len(text) <= room else text[: room - 3] + '...'}{more} "
+    """The first warning, cut to fit, or how many findings; the banner has shown the whole."""
+    lines = summary.warnings
+    if not lines:
+        worst = [item for item in summary.findings if item.severity is summary.findings[0].severity]
+        return f" {plural(len(worst), f'{worst[0].severity.value} finding')} " if worst else ""
+    more = f" (+{len(lines) - 1})" if len(lines) > 1 else ""
+    text = escape(lines[0]).removeprefix(f"{summary.name}: ")
+    return f" {cut(text, max(10, columns - len(more) - 2))}{more} "
+
+
+def cut(text: str, columns: int) -> str:
+    """A text that fits, its end replaced by dots where it does not."""
+    return text if len(text) <= columns else text[: max(columns, 10) - 3] + "..."
 
 
 def _join(parts: "list[tuple[str, str]]") -> StyleAndTextTuples:

@@ -179,6 +179,23 @@ def test_banner_and_toolbar_say_what_the_dump_is(target, sample, capsys) -> None
     assert "metadata saved" in shown
 
 
+def test_the_worst_findings_come_when_nothing_is_typed(target, capsys) -> None:
+    """The first prompt waits for none of them; then they are those of pmem-diagnose."""
+    from drgn_pmem import findings
+
+    worst = findings(target.prog).value[:3]
+    with shell_with(target, CTRL_D, Config()) as shell:
+        assert shell.run() == 0
+        assert not any(item.finding in capsys.readouterr().out for item in worst)
+        shell.idle.run_all()
+        lines = shell.summary.worst()
+        shown = "".join(text for _, text, *_ in shell._toolbar())
+    for line, item in zip(lines, worst, strict=False):
+        assert line == f"{item.severity.value:<9} {item.text}  [{item.more}]"
+    assert lines[:3] == shell.summary.banner()[-len(lines) :][:3]
+    assert " critical findings " in shown
+
+
 def enabled_namespaces(target) -> list[object]:
     from drgn_pmem import for_each_namespace
 

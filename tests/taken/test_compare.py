@@ -234,6 +234,24 @@ def test_traceback_or_no_answer_is_a_fault() -> None:
     assert verdict("pmem-files", PAGE, FULL, Outcome(fault="Traceback")) == ["Traceback"]
 
 
+def finding(id: str, subject: str, text: str, complete: bool = True) -> dict[str, Any]:
+    return {"id": id, "subject": subject, "finding": text, "complete": complete}
+
+
+def test_diagnosis_is_compared_rule_by_rule() -> None:
+    dead = finding("poison-in-file", "/mnt/a", "poison at offset 0x0")
+    full = Outcome([dead], whole=True)
+    unknown = finding("poison-in-file", "poison in files", "cannot be decided", False)
+    assert not verdict("pmem-diagnose", PAGE, full, full)
+    assert not verdict("pmem-diagnose", PAGE, full, Outcome([unknown], whole=False))
+    assert verdict("pmem-diagnose", PAGE, full, Outcome([], whole=False))
+    assert verdict("pmem-diagnose", PAGE, full, Outcome([unknown], whole=True))
+    other = finding("poison-in-file", "/mnt/b", "poison at offset 0x0", False)
+    assert verdict("pmem-diagnose", PAGE, full, Outcome([other], whole=False))
+    lost = finding("memmap-not-saved", "namespace0.0", "<1% not in the dump")
+    assert not verdict("pmem-diagnose", PAGE, full, Outcome([dead, lost], whole=True))
+
+
 def report(state: str, answer: list[Any], whole: bool) -> Outcome:
     section = {"command": "pmem-files -u", "state": state, "error": None, "answer": answer}
     return Outcome({"crash": {"release": "6.1"}, "sections": [section]}, whole=whole)

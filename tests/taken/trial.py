@@ -16,6 +16,7 @@ import os
 import pickle
 import pkgutil
 import random
+import re
 import resource
 import shlex
 import signal
@@ -217,6 +218,8 @@ def verdict(
         return []
     if command == "pmem-report":
         return _sections(page, full, part, paths)
+    if command == "pmem-diagnose":
+        return diagnosis(full.json, part.json, part.whole)
     if command == "pmem-trim":
         return _kept(page, full, part)
     expected = full.json
@@ -281,6 +284,47 @@ def _rules(command: str, page: int, paths: Paths | None) -> Rules:
         frozenset({"folio_pages"} if command == "pmem-pages" else ()),
         paths or {},
     )
+
+
+_OF_THE_DUMP = frozenset({"memmap-not-saved", "memmap-overwritten", "ram-missing"})
+"""Rules about what the dump holds: their findings follow the page. (What is left of struct pages
+may be too little to show that they were overwritten.)"""
+
+_NAMELESS = re.compile(r"inode \d+|namespace\d+\.\d+|pmem|a file of \S+")
+"""Subjects that stand for a file whose name could not be read."""
+
+
+def diagnosis(full: list[Any], part: list[Any], whole: bool) -> list[str]:
+    """
+    A diagnosis with a page less: a rule says the same, or that it could not read everything; it
+    finds nothing new but what the missing page itself is, and of bad pages that their file is
+    not known.
+    """
+    found = []
+    old, new = (_by_rule(rows) for rows in (full, part))
+    lacking = {row["id"] for row in part if not row["complete"]}
+    for rule in sorted(old.keys() | new.keys()):
+        before, after = old.get(rule, {}), new.get(rule, {})
+        if before == after or rule in _OF_THE_DUMP:
+            continue
+        if whole or rule not in lacking:
+            found.append(f"SILENT {rule}: {before} became {after}")
+        elif rule != "poison-in-data":
+            fresh = [name for name in after.keys() - before.keys() if not _NAMELESS.fullmatch(name)]
+            found += [f"{rule}: {name} is new" for name in fresh]
+    if whole and lacking:
+        found.append(f"SILENT {sorted(lacking)} lack something, and the answer is whole")
+    return found
+
+
+def _by_rule(rows: list[Any]) -> dict[str, dict[str, list[str]]]:
+    """Rule -> subject -> what was found of it; what could not be decided is left out."""
+    rules: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        if row["finding"] != "cannot be decided":
+            subjects = rules.setdefault(row["id"], {})
+            subjects.setdefault(row["subject"], []).append(row["finding"])
+    return rules
 
 
 def _sections(page: int, full: Outcome, part: Outcome, paths: Paths | None) -> list[str]:

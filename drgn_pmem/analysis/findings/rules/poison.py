@@ -171,8 +171,8 @@ def machine_check_not_handled(case: Case) -> None:
         dev = "pmem" if page.namespace is None else page.namespace.dev
         case.found(
             Severity.CRITICAL,
-            f"PFN {page.pfn:#x} of {dev}",
-            "the kernel reported the memory error and "
+            f"PFN {page.pfn:#x}",
+            f"the kernel reported this memory error of {dev} and "
             + ("failed to handle it" if failed else "logged no recovery"),
             evidence=[f"log: {line.text}" for line in page.lines],
             more=f"pmem-page pfn:{page.pfn:#x}",
