@@ -36,6 +36,7 @@ SCAN_ALL = 1 << 22
 first."""
 
 _DESCRIPTOR_SIZE = 24
+_ONES, _ZEROES = b"\xff" * CHUNK, bytes(CHUNK)
 
 _ABSENT, _EXCLUDED = Coverage.code(State.ABSENT), Coverage.code(State.EXCLUDED)
 _SAVED, _TRUNCATED = Coverage.code(State.SAVED), Coverage.code(State.TRUNCATED)
@@ -161,7 +162,15 @@ def _pieces(bitmaps: Bitmaps) -> Iterator[tuple[int, U64, Codes]]:
             yield pfn, np.zeros(1, np.uint64), np.array([_TRUNCATED], np.uint8)
             return
         length = min(CHUNK, size - position, exists_room, dumped_room or exists_room)
-        exists = _words(source.read(bitmaps.exists_offset + position, length))
+        held = source.read(bitmaps.exists_offset + position, length)
+        if dumped_room and position + length < size:
+            kept = source.read(bitmaps.dumped_offset + position, length)
+            code = _uniform(held, kept) if len(kept) == length else None
+            if code is not None:
+                yield pfn, np.zeros(1, np.uint64), np.array([code], np.uint8)
+                position += length
+                continue
+        exists = _words(held)
         if dumped_room == 0:
             # What exists may or may not have been dumped; its bit is lost.
             starts, bits = _bit_runs(exists, exists)
@@ -172,6 +181,18 @@ def _pieces(bitmaps: Bitmaps) -> Iterator[tuple[int, U64, Codes]]:
             table = np.array([_ABSENT, _EXCLUDED, _SAVED, _SAVED], np.uint8)
             yield pfn, starts, table[bits]
         position += length
+
+
+def _uniform(exists: bytes, dumped: bytes) -> int | None:
+    """State of all pages of a piece, if it is one by its bytes."""
+    size = len(dumped)
+    if dumped == _ONES[:size]:
+        return _SAVED
+    if dumped != _ZEROES[:size] or len(exists) != size:
+        return None
+    if exists == _ONES[:size]:
+        return _EXCLUDED
+    return _ABSENT if exists == _ZEROES[:size] else None
 
 
 def _words(data: bytes) -> U64:

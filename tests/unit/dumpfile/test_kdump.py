@@ -10,7 +10,7 @@ import drgn
 from hypothesis import HealthCheck, given, settings, strategies as st
 import pytest
 
-from drgn_pmem.dumpfile import DumpFormat, State, open_dump
+from drgn_pmem.dumpfile import DumpFormat, State, bitmap, open_dump
 from drgn_pmem.errors import DumpFileError
 from tests.unit.dumpfile.writers import (
     PAGE,
@@ -244,6 +244,18 @@ def test_any_bitmaps(tmp_path_factory, exists, dumped, mapnr):
     held = dump.coverage.count()
     assert held.get(State.SAVED, 0) == len(dumped) * PAGE
     assert held.get(State.EXCLUDED, 0) == len(exists - dumped) * PAGE
+
+
+@pytest.mark.parametrize("size", [8, 64, 1 << 18])
+def test_pieces_of_the_bitmaps_that_are_all_ones_or_zeroes(tmp_path, size, monkeypatch):
+    """Looked at by their bytes, not bit by bit: the same states."""
+    monkeypatch.setattr(bitmap, "CHUNK", size)
+    exists = {*range(64, 640), *range(1000, 1024), *range(2048, 4096), 4200}
+    dumped = {*range(128, 256), 300, *range(1000, 1024), *range(3072, 3600), 4200, 4300}
+    kdump = Kdump(exists, dumped, 8192, stored=True)
+    dump = open_dump(kdump.write(tmp_path / "vmcore"))
+    for pfn in range(8300):
+        assert dump.coverage.state(pfn * PAGE) is expected_state(kdump, pfn), pfn
 
 
 @pytest.mark.parametrize("tail", [None, 3 * PAGE])
