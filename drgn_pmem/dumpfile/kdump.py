@@ -15,7 +15,7 @@ and ``time_t`` are 4 or 8 bytes, and 64-bit members of a 32-bit structure are al
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 from dissect.cstruct import cstruct
 from elftools.elf.structs import ELFStructs
@@ -89,6 +89,17 @@ _SUB_HEADER = """
     };
 """
 
+# Of the first header by the bits of the machine: its size, and where block_size is. Known without
+# the layouts, which take 8 ms each to parse: only that of the machine is.
+_HEADER_SIZE = {32: 452, 64: 464}
+_BLOCK_SIZE = {32: 416, 64: 428}
+_MACHINES: tuple[tuple[int, Literal["little", "big"]], ...] = (
+    (32, "little"),
+    (32, "big"),
+    (64, "little"),
+    (64, "big"),
+)
+
 
 @functools.cache
 def layout_of(bits: int, byteorder: str, packed: bool = False) -> cstruct:
@@ -158,17 +169,18 @@ def _bitmaps(source: ByteSource, header: KdumpHeader) -> Bitmaps:
 
 def _parse(source: ByteSource) -> KdumpHeader:
     raw = source.read(0, 512)
-    for bits, byteorder in ((32, "little"), (32, "big"), (64, "little"), (64, "big")):
-        layout = layout_of(bits, byteorder)
-        if len(raw) < len(layout.disk_dump_header):
+    for bits, byteorder in _MACHINES:
+        if len(raw) < _HEADER_SIZE[bits]:
             raise DumpFileError(
                 f"{source.path}: the file ends inside the kdump header; the dump was cut short"
             )
+        size = int.from_bytes(raw[_BLOCK_SIZE[bits] :][:4], byteorder)
+        if not 1024 <= size <= 1 << 20 or size & (size - 1):
+            continue
+        layout = layout_of(bits, byteorder)
         common = layout.disk_dump_header(raw)
-        size = common.block_size
         if (
-            1024 <= size <= 1 << 20
-            and size & (size - 1) == 0
+            common.block_size == size
             and 1 <= common.sub_hdr_size <= 1 << 16
             and 0 <= common.header_version <= 1 << 16
             and common.bitmap_blocks * size * 8 >= common.max_mapnr > 0

@@ -10,7 +10,8 @@ import drgn
 from hypothesis import HealthCheck, given, settings, strategies as st
 import pytest
 
-from drgn_pmem.dumpfile import DumpFormat, State, bitmap, open_dump
+from drgn_pmem.dumpfile import DumpFormat, State, bitmap, kdump as kdump_module, open_dump
+from drgn_pmem.dumpfile.kdump import layout_of
 from drgn_pmem.errors import DumpFileError
 from tests.unit.dumpfile.writers import (
     PAGE,
@@ -332,3 +333,10 @@ def test_a_flattened_elf_dump(tmp_path):
     assert dump.truncated
     assert dump.coverage.state(0x9FFF) is State.TRUNCATED
     assert dump.coverage.state(0x1000) is State.SAVED
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_places_in_the_first_header_are_those_of_its_layout(bits):
+    header = layout_of(bits, "little").disk_dump_header
+    assert len(header) == kdump_module._HEADER_SIZE[bits]
+    assert header.fields["block_size"].offset == kdump_module._BLOCK_SIZE[bits]
