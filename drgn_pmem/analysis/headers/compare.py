@@ -271,16 +271,18 @@ def _pmem_left_out(
     if rebuilt is None:
         return []
     marked = problems.take(for_each_persistent_memory(prog), "persistent memory")
-    # What iomem does not mark (virtio-pmem, papr) is known from the regions and page maps; what
-    # could not be read of these is a problem elsewhere in the answer.
-    machine = Problems().take(read_machine(prog))
-    pmem = RangeSet([*(item.range for item in marked), *machine.pmem])
+    # What iomem does not mark (virtio-pmem, papr) is known from the regions and page maps.
+    machine = read_machine(prog)
+    least = "" if machine.complete else "at least "
+    # not a problem: the sentence says "at least"
+    regions = Problems().take(machine).pmem
+    pmem = RangeSet([*(item.range for item in marked), *regions])
     missing = sum(r.size - memory_covered(rebuilt, r.start, r.end) for r in pmem)
     if not missing:
         return []
     tools = image is not None and not image.file_mode
     return [
-        f"{missing} bytes of persistent memory are not in the header: "
+        f"{least}{missing} bytes of persistent memory are not in the header: "
         f"{'kexec-tools puts' if tools else 'this kernel puts'} only RAM into it"
     ]
 

@@ -128,7 +128,7 @@ def explain(
     situation = _Situation(
         resources=resources,
         iomem_complete=iomem.complete,
-        # Evidence for a cause only: what the machine's map lacks makes a cause unknown.
+        # not a problem: evidence for a cause only, and what it lacks makes a cause unknown
         pmem=Problems().take(machine).pmem,
         pmem_complete=machine.complete,
         reservations=reserved,

@@ -58,7 +58,7 @@ def pgmap_names(prog: Program, pgmaps: Iterable[Pgmap]) -> Partial[dict[int, str
 def pgmap_name(prog: Program, pfn: int) -> Partial[str | None]:
     """What the page map of a page belongs to; None if it has none that could be read."""
     problems = Problems()
-    # That there may be more page maps is a problem of the page's state.
+    # not a problem: that there may be more page maps is one of the page's state
     pgmaps = Problems().take(pages_pgmap(prog))
     own = next((pgmap for pgmap in pgmaps if pgmap.has_pfn(pfn)), None)
     if own is None:
