@@ -58,9 +58,10 @@ class PageState(Record):
     head_pfn: int | None = None
     order: int | None = None
     """Of the compound page; 0 if it is none."""
-    aliased: bool | None = False
+    aliased: bool | None = None
     """The memory of the struct page is that of its neighbours too (optimised vmemmap of device
-    DAX), so it says nothing about this page alone. None if the page tables do not say."""
+    DAX), so it says nothing about this page alone. None if the struct page was not saved, or the
+    page tables do not say."""
     hwpoison: bool | None = None
     pgmap: int | None = shown(Show.ADDRESS, default=None)
     """Address of the ``struct dev_pagemap`` that the struct page points to."""

@@ -215,8 +215,8 @@ def test_nothing_is_said_of_a_struct_page_that_is_not_in_the_dump(
     page = page_of(prog, BUSY)
     assert page.state is state
     assert "not in the dump" in (page.reason or "")
-    known = (page.flags, page.refcount, page.mapping, page.pins, page.shared, page.hwpoison)
-    assert known == (None,) * 6
+    known = (page.flags, page.refcount, page.mapping, page.pins, page.shared, page.aliased)
+    assert (*known, page.hwpoison) == (None,) * 7
 
 
 def test_head_that_is_not_in_the_dump() -> None:
