@@ -435,7 +435,8 @@ def report_of(prog: Program, **more: Any) -> Partial[PageReport]:
     """read_page_report() of the one page map, without namespaces around it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(states, "need_kernel_debug_info", lambda *_: None)
-        patch.setattr(states, "for_each_namespace", lambda _: Partial([]))
+        names = {pgmap.address: "one" for pgmap in pages_pgmap(prog).value}
+        patch.setattr(states, "pgmap_names", lambda *_: Partial(names))
         patch.setattr(states, "describe_mapping", lambda _, mapping: Partial(f"{mapping:#x}"))
         return read_page_report(prog, **more)
 
