@@ -46,8 +46,10 @@ PN_XNUM = 0xFFFF
 DUMP_ELF_INCOMPLETE = 0x1
 """``e_flags`` of a file that makedumpfile could not finish (makedumpfile.h)."""
 
-MAX_PROGRAM_HEADERS = 1 << 20
-"""More than this are refused (a dump of 16 TiB has fewer, even with every range fragmented)."""
+MAX_PROGRAM_HEADERS = 1 << 18
+"""More than this are refused: each takes a kilobyte of memory by the time a command answers, 300
+bytes of it in drgn. A kernel writes at most 65535; makedumpfile begins a new one after 256 excluded
+pages (PFN_EXCLUDED), so that a dump of 512 GiB has fewer even with every other MiB left out."""
 MAX_NOTES = 1 << 17
 """Notes beyond this many are not listed (one per CPU and a few more are normal)."""
 MAX_NOTE_BYTES = 1 << 27

@@ -25,6 +25,7 @@ import importlib
 import sys
 
 import drgn
+import numpy as np
 
 from drgn_pmem.dumpfile.coverage import Coverage, State
 from drgn_pmem.dumpfile.opener import dump_of, has_dump
@@ -34,7 +35,18 @@ from drgn_pmem.dumpfile.vmcoreinfo import vmcoreinfo_of
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 
-__all__ = ("NO_IDENTITY", "PAGE_TABLE_READER", "add_memory", "guard_reads", "reading_for_us")
+__all__ = (
+    "NO_IDENTITY",
+    "PAGE_TABLE_READER",
+    "Reader",
+    "add_memory",
+    "add_over_all",
+    "guard_reads",
+    "reading_for_us",
+)
+
+Reader = Callable[[int, int, int, bool], bytes]
+"""What :meth:`drgn.Program.add_memory_segment` calls: address, count, offset, physical."""
 
 PAGE_TABLE_READER = "drgn_pmem.dumpfile.page_table_reader"
 """Set in ``prog.cache`` if drgn translates kernel addresses itself, not libkdumpfile."""
@@ -43,7 +55,9 @@ NO_IDENTITY = "drgn_pmem.dumpfile.no_identity"
 """Set in ``prog.cache`` if no one may read physical memory through small virtual addresses."""
 
 _KEY = "drgn_pmem.guard_reads"
-_WHOLE = (1 << 64) - 1
+_TOP = (1 << 64) - 1
+_STEP = 64
+"""Program headers whose memory is replaced at once."""
 
 # Not public. Without it, a truncated kdump-compressed dump that drgn itself opened cannot be read
 # at kernel addresses; one that open_program() opened can.
@@ -89,7 +103,7 @@ def _guard(prog: drgn.Program, problems: Problems) -> bool:
         if prog.core_dump_path is not None:
             add_memory(prog, dump)
         if not prog.cache.get(PAGE_TABLE_READER):
-            prog.add_memory_segment(0, _WHOLE, _translating_reader(prog, problems), False)
+            add_over_all(prog, dump, _translating_reader(prog, problems), False)
         return True
     return False
 
@@ -184,7 +198,7 @@ def add_memory(prog: drgn.Program, dump: DumpFile) -> None:
     """Have a program read its memory from the file without libkdumpfile, what is missing faulting:
     physical memory, and the kernel virtual addresses that ELF program headers give."""
     if dump.memory is not None:
-        prog.add_memory_segment(0, _WHOLE, _reader(dump.memory, dump.coverage), True)
+        add_over_all(prog, dump, _reader(dump.memory, dump.coverage), True)
     if isinstance(dump.segments, SegmentTable) and dump.source is not None:
         pieces = Pieces.virtual(dump.segments, dump.bits)
         coverage = elf_coverage(dump.source, pieces)
@@ -193,7 +207,28 @@ def add_memory(prog: drgn.Program, dump: DumpFile) -> None:
             prog.add_memory_segment(item.start, item.size, read, False)
 
 
-def _reader(memory: PhysicalMemory, coverage: Coverage) -> Callable[[int, int, int, bool], bytes]:
+def add_over_all(prog: drgn.Program, dump: DumpFile, read: Reader, physical: bool) -> None:
+    """
+    Have a program read all memory by a function, whatever it read it by before.
+
+    From the last address on and in steps: to replace all of a dump's segments at once takes drgn a
+    time that grows with the square of their number.
+
+    :param dump: What the program reads.
+    :param physical: Physical memory, or virtual.
+    """
+    end = _TOP
+    if isinstance(dump.segments, SegmentTable):
+        starts = dump.segments.physical if physical else dump.segments.virtual
+        for start in np.sort(starts)[::-_STEP].tolist():
+            if start < end:
+                prog.add_memory_segment(start, end - start, read, physical)
+                end = start
+    if end:
+        prog.add_memory_segment(0, end, read, physical)
+
+
+def _reader(memory: PhysicalMemory, coverage: Coverage) -> Reader:
     def read(address: int, count: int, offset: int, physical: bool) -> bytes:
         try:
             return memory.read(address, count)
@@ -206,9 +241,7 @@ def _reader(memory: PhysicalMemory, coverage: Coverage) -> Callable[[int, int, i
     return read
 
 
-def _translating_reader(
-    prog: drgn.Program, problems: Problems
-) -> Callable[[int, int, int, bool], bytes]:
+def _translating_reader(prog: drgn.Program, problems: Problems) -> Reader:
     """Have drgn translate kernel addresses, as DRGN_PREFER_PGTABLE_READER would have."""
     table = vmcoreinfo_of(prog).symbols.get("swapper_pg_dir")
     read_vm = _read_vm

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drgn_pmem.dumpfile.coverage import ADDRESS_SPACE, U64, Coverage, State
-from drgn_pmem.dumpfile.records import Segment
+from drgn_pmem.dumpfile.records import PF_DEV, Segment
 from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.ranges import paint
@@ -217,23 +217,17 @@ class ElfMemory:
     def chunks(self) -> Iterator[tuple[int, bytes]]:
         """All saved memory in pieces of at most :data:`CHUNK` bytes; device memory last, holes of a
         sparse file left out."""
-        firsts, lasts = self._coverage.runs(State.SAVED)
-        pmem: list[tuple[int, int]] = []
-        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            address = first
-            for place, count in self._map(first, last + 1 - first):
-                if self._is_pmem(address):
-                    pmem.append((address, count))
-                else:
-                    yield from self._chunks(address, place, count)
-                address += count
-        for address, count in pmem:
-            for place, part in self._map(address, count):
-                yield from self._chunks(address, place, part)
-
-    def _is_pmem(self, address: int) -> bool:
-        piece = int(np.searchsorted(self._pieces.first, np.uint64(address), side="right")) - 1
-        return self._pieces.loads[int(self._pieces.segment[piece])].pmem
+        pieces = self._pieces
+        loads, segment = pieces.loads, pieces.segment
+        there = np.minimum(bytes_there(self._source, loads), loads.memory_size)[segment]
+        begin = pieces.first - pieces.base
+        saved = begin < there
+        count = np.minimum(pieces.last - pieces.base + np.uint64(1), there) - begin
+        pmem = (loads.flags[segment] & PF_DEV) != 0
+        for chosen in (saved & ~pmem, saved & pmem):
+            columns = (pieces.first, loads.file_offset[segment] + begin, count)
+            for address, place, size in zip(*(c[chosen].tolist() for c in columns), strict=True):
+                yield from self._chunks(address, place, size)
 
     def _chunks(self, address: int, place: int, count: int) -> Iterator[tuple[int, bytes]]:
         position = 0

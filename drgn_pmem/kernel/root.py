@@ -18,7 +18,8 @@ import enum
 
 from drgn import Architecture, FaultError, Program
 
-from drgn_pmem.dumpfile import State, Vmcoreinfo, coverage_of, vmcoreinfo_of
+from drgn_pmem.dumpfile import State, Vmcoreinfo, coverage_of, dump_of, vmcoreinfo_of
+from drgn_pmem.dumpfile.faults import add_over_all
 from drgn_pmem.dumpfile.fit import Fit, fit_of, name_offsets, release_at, symbol_shift
 from drgn_pmem.errors import DumpFileError, PmemError
 from drgn_pmem.kernel.mmu import Mmu, find_mmu, is_little_endian
@@ -100,7 +101,7 @@ def refuse_unfit(prog: Program) -> str | None:
         def fault(address: int, count: int, offset: int, physical: bool) -> bytes:
             raise FaultError(reason, address)
 
-        prog.add_memory_segment(0, (1 << 64) - 1, fault, False)
+        add_over_all(prog, dump_of(prog), fault, False)
     return root.reason
 
 

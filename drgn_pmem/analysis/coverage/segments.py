@@ -40,7 +40,8 @@ _PAGE = 4096
 NO_CXL = "QEMU never dumps CXL memory; --qemu reads it while the guest runs"
 """CXL memory is I/O to QEMU, not RAM."""
 
-_MAX_ROWS = 1 << 17
+_MAX_ROWS = 80_000
+"""Rows of one answer: each takes five kilobytes of memory on its way to JSON."""
 
 
 class DumpSegment(Record):
@@ -152,12 +153,7 @@ class _Reader:
             yield self._segment(segment)
 
     def notes(self) -> list[str]:
-        notes = []
-        if self.cut:
-            notes.append(f"{self.cut} more segments are not shown: implausible number")
-        if self.outside:
-            notes.append(self._of_outside())
-        return notes
+        return [self._of_outside()] if self.outside else []
 
     def _of_outside(self) -> str:
         """What a dump taken from outside, or live memory, has of persistent memory."""
@@ -185,6 +181,9 @@ class _Reader:
         return f"{line} and leaves nothing out"
 
     def problems(self) -> Iterator[Problem]:
+        if self.cut:
+            why = f"{self.cut} more segments are not shown (at most {_MAX_ROWS} are)"
+            yield Problem(cause=Cause.LIMIT, why=why)
         if self.dump.contained is DumpFormat.KDUMP:
             sources = " and ".join(self.machine.pmem_sources)
             how = f"pmem is identified by {sources}" if sources else "pmem is not identified"

@@ -5,13 +5,18 @@
 import dataclasses
 import functools
 from pathlib import Path
+import struct
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 from drgn_pmem.analysis.coverage.segments import _Reader, read_segments
 from drgn_pmem.analysis.coverage.writer import Writer, guess_loader
 from drgn_pmem.analysis.inventory.machine import MachineMap
 from drgn_pmem.dumpfile import PF_DEV, DumpFile, open_dump
+from drgn_pmem.dumpfile.elf import MAX_PROGRAM_HEADERS
 from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.kernel.iomem import IORESOURCE_SYSTEM_RAM, Resource
 from drgn_pmem.kernel.kexec import NamedRange
@@ -273,3 +278,45 @@ def test_vmcoreinfo_tells_a_kernel_that_leaves_low_memory_out(tmp_path: Path, yo
     prog, _ = open_program(path)
     loader = read_segments(prog).value.loader
     assert (loader.by_order is Writer.TOOLS) == young
+
+
+_MOST = """
+import resource, sys
+from drgn_pmem.commands import load_command
+from drgn_pmem.dumpfile.program import open_program
+from drgn_pmem.spec import run
+prog, _ = open_program(sys.argv[1])
+answer = run(load_command("pmem-segments"), prog, ["--json", "--limit", "1"])
+assert not answer.whole
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, file=sys.stderr)
+"""
+
+
+def test_the_most_program_headers_take_500_mib_and_those_not_shown_are_named(
+    tmp_path: Path,
+) -> None:
+    count = MAX_PROGRAM_HEADERS
+    start = Elf([Load(MIB, 4096)], note(b"VMCOREINFO", 0, VMCOREINFO)).bytes()
+    table = np.zeros(count, "<u4,<u4,<u8,<u8,<u8,<u8,<u8,<u8")
+    notes = np.frombuffer(start, table.dtype, 1, 64)[0]
+    places = np.arange(count, dtype=np.uint64) << np.uint64(13)
+    # Half a page each is saved: drgn is given a segment for each of the other halves.
+    table["f0"], table["f1"], table["f5"], table["f6"] = 1, 7, 2048, 4096
+    table["f3"] = places + np.uint64(0xFFFF888000000000)
+    table["f4"] = places
+    end = 64 + table.nbytes
+    table["f2"] = end + 64
+    table[0] = notes
+    table["f2"][0] = end + 64
+    header = bytearray(start[:64])
+    struct.pack_into("<Q", header, 40, end)  # e_shoff
+    struct.pack_into("<HHHH", header, 56, 0xFFFF, 64, 1, 0)
+    section = struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, count, 0, 0)
+    body = start[64 + 2 * 56 :].ljust(4096, b"\0")
+    path = tmp_path / "vmcore"
+    path.write_bytes(bytes(header) + table.tobytes() + section + body)
+    done = subprocess.run(
+        [sys.executable, "-c", _MOST, path], capture_output=True, text=True, check=True
+    )
+    assert f"{count - 1 - 80_000} more segments are not shown" in done.stderr
+    assert int(done.stderr.splitlines()[-1]) < 500
