@@ -151,6 +151,18 @@ def test_pmem_that_can_be_read_is_whole(whole: str) -> None:
     assert {m["agree"] for m in memmaps} <= {True}, memmaps
 
 
+def test_dax_devices_without_a_namespace_have_rows(how: str) -> None:
+    """Soft-reserved memory: by the name of its device, and not as persistent memory."""
+    listed = json.loads((TRUTH / "daxctl.json").read_text())
+    devices = {d["chardev"]: r["path"] for r in listed for d in r["devices"]}
+    alone = {name for name, path in devices.items() if "/ndbus" not in path}
+    assert alone, "the guest has soft-reserved memory"
+    for question in ("memmap", "coverage"):
+        assert alone <= {item["namespace"] for item in answer(how, question)}, question
+    assert alone <= {item["namespace"] for item in answer(how, "pages")}
+    assert not [n for item in answer(how, "pages") if (n := item["namespace"]).startswith("pgmap")]
+
+
 def test_live_pmem_says_what_it_reads() -> None:
     notes = (RESULT / "live-pmem" / "notes").read_text()
     assert "of persistent memory are read through /dev/mem" in notes

@@ -64,7 +64,7 @@ start() {
 }
 # lab-hmem: soft-reserved memory, a device without a namespace
 hmem=$(daxctl list -D | jq -r '.[] | select(.mode == "system-ram") | .chardev' | head -n 1)
-[ -z "$hmem" ] || daxctl reconfigure-device -N --mode=devdax --force "$hmem"
+[ -z "$hmem" ] || daxctl reconfigure-device --mode=devdax "$hmem"
 start lab-alpha /mnt/ext4/alpha:0:0x10000:ws /mnt/ext4/alpha:0x200000:0x200000:wa
 start lab-beta /mnt/ext4/alpha:0x8000:0x10000:w "$dax:0x400000:0x200000:wa"
 start lab-xfs /mnt/xfs/plain:0:0x8000:ws /mnt/xfs/shared:0:0x4000:r /mnt/xfs/shared.clone:0:0x4000:r
