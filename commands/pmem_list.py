@@ -155,12 +155,14 @@ def _code(args: argparse.Namespace) -> str:
     modules={
         "libnvdimm": "buses, DIMMs, regions, and of namespaces all but place and mode",
         "nfit": "handles and flags of DIMMs",
+        "cxl_core": "what `cxl list` tells of memory devices and regions",
         "papr_scm": "flags of DIMMs (POWER)",
         "nd_pmem": "block devices of fsdax and raw namespaces",
         "dax": "DAX regions and devices",
     },
 )
 def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.inventory.cxl import cxl_facts
     from drgn_pmem.analysis.inventory.listing import Selection, read_inventory
     from drgn_pmem.analysis.inventory.media import lost_memory, read_media
     from drgn_pmem.output.ndctl import nest
@@ -192,6 +194,7 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
         (args.device_dax, dax_devices, _DAX),
     )
     shown = [(records, fields) for wanted, records, fields in kinds if wanted]
+    cxl = problems.take(cxl_facts(prog, inventory))
     nested = nest(
         inventory,
         buses=args.buses,
@@ -200,7 +203,7 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
         namespaces=args.namespaces,
         dax=args.device_dax,
         verbose=args.verbose > 0,
-        dump=None if args.ndctl else lambda record: _dump(record, media),
+        dump=None if args.ndctl else lambda record: _dump(record, media) | cxl(record),
         problems=problems,
     )
     return Answer(

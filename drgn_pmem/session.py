@@ -35,7 +35,7 @@ __all__ = (
     "vmcoreinfo_value",
 )
 
-MODULES = ("dax", "dm_mod", "ext4", "libnvdimm", "nd_pmem", "nfit", "papr_scm", "xfs")
+MODULES = ("cxl_core", "dax", "dm_mod", "ext4", "libnvdimm", "nd_pmem", "nfit", "papr_scm", "xfs")
 """Kernel modules whose debug info the full answers of all commands need, unless built in."""
 
 _MAX_VMCOREINFO = 1 << 20

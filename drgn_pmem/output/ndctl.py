@@ -13,6 +13,7 @@ from typing import Any
 
 from drgn_pmem.analysis.inventory.listing import Inventory
 from drgn_pmem.kernel.badblocks import read_badblocks
+from drgn_pmem.kernel.dax import DaxRegion
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.nvdimm import Dimm
 from drgn_pmem.kernel.region import Region
@@ -73,6 +74,12 @@ def nest(
             value["dump"] = dump(record)
         return value
 
+    def dax_region(record: DaxRegion) -> dict[str, Any]:
+        """daxctl's own keys, and what is known of the CXL region that it is."""
+        facts = {} if dump is None else dump(record)
+        more = {"dump": facts} if "cxl" in facts else {}
+        return record.to_json() | more
+
     def region(record: Any) -> dict[str, Any]:
         value = one(record)
         if not verbose:
@@ -109,7 +116,7 @@ def nest(
         kinds["namespaces"] = [one(n) for n in inventory.namespaces]
     if len(kinds) > 1:
         return kinds
-    return next(iter(kinds.values()), [d.to_json() for d in inventory.dax_regions])
+    return next(iter(kinds.values()), [dax_region(d) for d in inventory.dax_regions])
 
 
 def _bad_sectors(region: Region, problems: Problems) -> list[tuple[int, int]]:

@@ -1,0 +1,195 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+CXL memory devices and regions
+------------------------------
+
+What ``cxl list -M`` and ``cxl list -R`` show, as far as the kernel keeps it: a device's health,
+alerts and poison list are asked of the device each time. Sources: drivers/cxl/cxlmem.h,
+drivers/cxl/cxl.h, drivers/cxl/core/region.c.
+"""
+
+from typing import Any
+
+from drgn import Object, Program, container_of
+
+from drgn_pmem.kernel.debuginfo import find_type, member, optional_member
+from drgn_pmem.kernel.device import device_name, for_each_device, kernel_string, uuid_text
+from drgn_pmem.partial import Partial, Problems, WalkError
+from drgn_pmem.record import Record, Show, shown
+
+__all__ = ("CxlMapping", "CxlMemdev", "CxlRegion", "for_each_cxl_memdev", "for_each_cxl_region")
+
+_MAX_PARTITIONS = 16
+_CORE = "cxl_core"
+
+
+class CxlMemdev(Record):
+    """``struct cxl_memdev``. JSON: the keys of ``cxl list -M``."""
+
+    memdev: str
+    pmem_size: int = shown(Show.SIZE)
+    """bytes"""
+    ram_size: int = shown(Show.SIZE)
+    """bytes"""
+    serial: int
+    host: str
+    """Its PCI device."""
+    firmware_version: str | None = shown(optional=True)
+    """None for a device that is not of the memory class."""
+    object: Object = shown(Show.HIDDEN)
+    """``struct cxl_memdev *``"""
+
+
+class CxlMapping(Record):
+    """One device of a region's interleave set."""
+
+    position: int
+    memdev: str
+    decoder: str
+
+
+class CxlRegion(Record):
+    """``struct cxl_region``. JSON: the keys of ``cxl list -R``."""
+
+    region: str
+    resource: int | None
+    """Physical address; None if it has none yet."""
+    size: int = shown(Show.SIZE)
+    """bytes"""
+    type: str
+    """``"pmem"``, ``"ram"``, or another word of the kernel's."""
+    interleave_ways: int
+    interleave_granularity: int
+    """bytes"""
+    decode_state: str
+    """``"commit"`` if it is in use, else another word of ``enum cxl_config_state``."""
+    uuid: str | None = shown(optional=True)
+    mappings: tuple[CxlMapping, ...]
+    object: Object = shown(Show.HIDDEN)
+    """``struct cxl_region *``"""
+
+
+def for_each_cxl_memdev(prog: Program) -> Partial[list[CxlMemdev]]:
+    """Memory devices, by number."""
+    problems = Problems()
+    found = []
+    with problems.trying(""):
+        for device in _devices(prog, "mem", "struct cxl_memdev", problems):
+            with problems.trying(device_name(device)):
+                memdev = container_of(device, "struct cxl_memdev", "dev")
+                found.append(_read_memdev(memdev))
+    return problems.partial(found)
+
+
+def for_each_cxl_region(prog: Program) -> Partial[list[CxlRegion]]:
+    """Regions, by number."""
+    problems = Problems()
+    found = []
+    with problems.trying(""):
+        for device in _devices(prog, "region", "struct cxl_region", problems):
+            name = device_name(device)
+            with problems.trying(name):
+                found.append(_read_region(container_of(device, "struct cxl_region", "dev"), name))
+    return problems.partial(found)
+
+
+def _devices(prog: Program, prefix: str, type_: str, problems: Problems) -> list[Object]:
+    """Devices of the CXL bus of one kind: ``mem0`` is one of ``"mem"``."""
+    found = []
+    for device in problems.take(for_each_device(prog, "cxl_bus_type", _CORE)):
+        name = device_name(device)
+        if name.startswith(prefix) and name[len(prefix) :].isdigit():
+            found.append((int(name[len(prefix) :]), device))
+    if found:
+        find_type(prog, type_, _CORE)
+    return [device for _, device in sorted(found, key=lambda item: item[0])]
+
+
+def _size(resource: Object) -> int:
+    """``resource_size()``; 0 of one that was never set."""
+    start, end = resource.start.value_(), resource.end.value_()
+    return end + 1 - start if end > start else 0
+
+
+def _read_memdev(memdev: Object) -> CxlMemdev:
+    state = memdev.cxlds
+    sizes = _partitions(state)
+    return CxlMemdev(
+        memdev=device_name(memdev.dev.address_of_()),
+        pmem_size=sizes.get("pmem", 0),
+        ram_size=sizes.get("ram", 0),
+        serial=state.serial.value_(),
+        host=device_name(state.dev),
+        firmware_version=_firmware(state),
+        object=memdev,
+    )
+
+
+def _partitions(state: Object) -> dict[str, int]:
+    """bytes by kind"""
+    # Since Linux kernel commit be5cbd084027 ("cxl: Kill enum cxl_decoder_mode") and its series (in
+    # v6.15), a list of partitions.
+    number = optional_member(state, "nr_partitions")
+    if number is None:
+        return {"ram": _size(state.ram_res), "pmem": _size(state.pmem_res)}
+    count = number.value_()
+    if count > _MAX_PARTITIONS:
+        raise WalkError(f"implausible number of partitions {count}")
+    parts = [state.part[i] for i in range(count)]
+    return {_mode(part.mode): _size(part.res) for part in parts}
+
+
+def _mode(value: Object) -> str:
+    """``CXL_PARTMODE_PMEM`` (``CXL_DECODER_PMEM`` before 6.15) -> ``"pmem"``."""
+    return _word(value).rpartition("_")[2]
+
+
+def _word(value: Object) -> str:
+    """Enumerator in lower case, without what all of its type have in common."""
+    for enumerator in value.type_.enumerators or ():
+        if enumerator.value == value.value_():
+            return str(enumerator.name).lower()
+    return str(value.value_())
+
+
+def _firmware(state: Object) -> str | None:
+    if _word(state.type) != "cxl_devtype_classmem":
+        return None
+    return kernel_string(container_of(state, "struct cxl_memdev_state", "cxlds").firmware_version)
+
+
+def _read_region(region: Object, name: str) -> CxlRegion:
+    params = region.params
+    resource = params.res.read_()
+    most = len(params.targets)
+    count = params.nr_targets.value_()
+    if not 0 <= count <= most:
+        raise WalkError(f"implausible nr_targets {count}")
+    targets = [target for target in params.targets if target]
+    uuid = uuid_text(params.uuid.address_of_())
+    return CxlRegion(
+        region=name,
+        resource=resource.start.value_() if resource else None,
+        size=_size(resource) if resource else 0,
+        type=_mode(region.mode),
+        interleave_ways=params.interleave_ways.value_(),
+        interleave_granularity=params.interleave_granularity.value_(),
+        decode_state=_word(params.state).removeprefix("cxl_config_"),
+        uuid=uuid if uuid is not None and uuid.strip("0-") else None,
+        mappings=tuple(_read_mapping(target) for target in targets),
+        object=region,
+    )
+
+
+def _read_mapping(target: Object) -> CxlMapping:
+    """:param target: ``struct cxl_endpoint_decoder *``"""
+    device = target.cxld.dev
+    port = container_of(device.parent, "struct cxl_port", "dev")
+    # Since Linux kernel commit 7481653dee32 ("cxl: Rename 'uport' to 'uport_dev'") (in v6.5).
+    endpoint: Any = member(port, "uport_dev", "uport")
+    return CxlMapping(
+        position=target.pos.value_(),
+        memdev=device_name(endpoint),
+        decoder=device_name(device.address_of_()),
+    )
