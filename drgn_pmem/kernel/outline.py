@@ -7,8 +7,8 @@ Namespaces by vmlinux alone
 What ``iomem_resource`` and ``pgmap_array`` say of the namespaces where the debug info of libnvdimm
 is not loaded. Drivers request the memory of a namespace under its name (``devm_namespace_enable()``
 in drivers/nvdimm/claim.c; of devdax only what is before the data, drivers/dax/pmem.c, and the data
-under the name of the device, drivers/dax/device.c and kmem.c). Sector and raw mode look the same,
-and only an altmap or the DAX device says where data begins.
+under the name of the device, drivers/dax/device.c and kmem.c; before v5.1 all of it). Sector and raw
+mode look the same, and only an altmap or the DAX device says where data begins.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,8 @@ def _outline(
         end = max(end, *(d.end + 1 for d in inside))
         mode, data = "devdax", min(d.start for d in inside)
     elif pgmap is not None:
-        mode = "fsdax"
+        # Before v5.1, what device DAX requests is the namespace, and no device has its data.
+        mode = "fsdax" if pgmap.is_fsdax else "devdax" if pgmap.is_device_dax else None
         if pgmap.altmap is not None:
             data = pgmap.first_pfn << pgmap.page_shift
     return NamespaceOutline(

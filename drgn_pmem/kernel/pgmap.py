@@ -31,6 +31,15 @@ from drgn_pmem.record import Record, Show, shown
 __all__ = ("FS_DAX", "Altmap", "Pgmap", "find_pgmap", "for_each_pgmap", "is_mapped", "read_pgmap")
 
 _PGMAP_ALTMAP_VALID = 1 << 0
+_DEVICE_DAX = ("MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DEVDAX", "0")
+"""
+``enum memory_type`` of device DAX, newest first.
+
+Since Linux kernel commit 4533d3aed857 ("memremap: rename MEMORY_DEVICE_DEVDAX to
+MEMORY_DEVICE_GENERIC") (in v5.10); since commit 3ed2dcdf54d5 ("memremap: validate the pagemap type
+passed to devm_memremap_pages") (in v5.3); before, none: all other page maps have one.
+"""
+
 _MAX_RANGES = 1 << 12
 
 FS_DAX = "MEMORY_DEVICE_FS_DAX"
@@ -63,7 +72,8 @@ class Pgmap(Record):
 
     address: int = shown(Show.ADDRESS)
     type: str
-    """Enumerator of ``enum memory_type``: ``"MEMORY_DEVICE_FS_DAX"``."""
+    """Enumerator of ``enum memory_type``: ``"MEMORY_DEVICE_FS_DAX"``; ``"0"`` of device DAX before
+    v5.3, which set none."""
     ranges: tuple[Range, ...]
     altmap: Altmap | None
     vmemmap_shift: int
@@ -77,6 +87,16 @@ class Pgmap(Record):
     page_shift: int = shown(json=False)
     object: Object = shown(Show.HIDDEN)
     """``struct dev_pagemap *``"""
+
+    @property
+    def is_fsdax(self) -> bool:
+        """Whether its pages may be those of files of a DAX file system."""
+        return self.type == "MEMORY_DEVICE_FS_DAX"
+
+    @property
+    def is_device_dax(self) -> bool:
+        """Whether its pages are those of a DAX device, as far as the type of the page map shows."""
+        return self.type in _DEVICE_DAX
 
     @property
     def first_pfn(self) -> int:

@@ -14,6 +14,7 @@ import pytest
 from drgn_pmem.analysis.coverage.segments import read_segments
 from drgn_pmem.analysis.coverage.writer import Writer
 from drgn_pmem.dumpfile import PF_DEV, State, coverage_of
+from drgn_pmem.kernel.debuginfo import has_type
 
 from ..samples import CASES, CUT_SHORT, Case, open_crash, run_json, run_text, without_debug_info
 
@@ -124,8 +125,16 @@ def sysfs(case: Case, device: str) -> Any:
 def test_loader_is_told_by_the_order_of_the_headers(case: Case) -> None:
     recorded = {"kexec_file_load": Writer.FILE_LOAD, "kexec_load": Writer.TOOLS}
     loader = read_segments(case.prog).value.loader
-    assert loader.by_order == recorded[case.sample.loader]
-    assert loader.by_kernel == loader.by_order
+    assert loader.by_kernel == recorded[case.sample.loader]
+    assert loader.by_order == (None if has_backup_region(case) else loader.by_kernel)
+
+
+def has_backup_region(case: Case) -> bool:
+    """Before v5.5, kexec_file_load of x86_64 put the first 640 KiB into the headers, as kexec-tools
+    does: the order is the same."""
+    return has_type(case.prog, "struct kimage_arch") and case.prog.type(
+        "struct kimage_arch"
+    ).has_member("backup_src_start")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -154,7 +163,7 @@ def test_ram_that_is_not_in_the_dump_is_named(case: Case) -> None:
     assert page_set([(r.start, r.end) for r in answer.missing_ram]) == missing - low
     named = [note for note in answer.notes if re.match(r"RAM 0x", note)]
     assert len(named) == len(answer.missing_ram)
-    has_low = case.sample.architecture == "x86_64"
+    has_low = case.sample.architecture == "x86_64" and not has_backup_region(case)
     assert bool(low) == (has_low and case.sample.loader == "kexec_file_load")
     assert bool(low) == any("below 1 MiB" in note for note in answer.notes)
 

@@ -29,9 +29,6 @@ from drgn_pmem.record import Record, shown
 
 __all__ = ("Holder", "PinnedPage", "Pins", "Waiter", "find_pins")
 
-_DAX_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DEVDAX")
-"""``enum memory_type`` of persistent memory; DEVDAX became GENERIC in v5.7."""
-
 _MAX_PAGES = 1 << 14
 
 
@@ -127,7 +124,7 @@ class _Search:
         self.waiters: list[Waiter] = []
         self.heads: dict[int, int] = {}
         page_maps = self.problems.collect(for_each_pgmap(prog))
-        self.pgmaps = [g for g in page_maps if g.type in _DAX_TYPES]
+        self.pgmaps = [g for g in page_maps if g.is_fsdax or g.is_device_dax]
         self.devices: dict[int, list[PinningDevice]] = {}
         """Process -> the devices that pin user pages it has open."""
 

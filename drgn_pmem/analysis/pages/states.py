@@ -46,8 +46,6 @@ __all__ = ("PageReport", "namespaces_to_scan", "read_page_report")
 _KEPT = 1 << 15
 """Runs that the scan keeps which several commands share."""
 
-_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC")
-
 
 class PageReport(Record):
     """Answer of :func:`read_page_report`."""
@@ -79,7 +77,7 @@ def namespaces_to_scan(prog: Program, name: str | None) -> Partial[list[tuple[st
         raise NotFound(f"{name} {_why_none(namespace)}")
     # Without debug info of libnvdimm only the names of the page maps are missing.
     names = problems.take(pgmap_names(prog, pgmaps))
-    chosen = [g for g in pgmaps if g.type in _TYPES]
+    chosen = [g for g in pgmaps if g.is_fsdax or g.is_device_dax]
     return problems.partial([(names[g.address], g) for g in chosen])
 
 

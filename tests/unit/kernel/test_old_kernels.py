@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Structures as kernels from 4.18 on have them: each is asked for the members that it has."""
 
+import dataclasses
 from typing import Any
 
 from drgn import Object, Program, Type, TypeEnumerator, TypeKind, TypeMember, sizeof
@@ -18,6 +19,8 @@ from drgn_pmem.kernel.debuginfo import (
 )
 from drgn_pmem.kernel.dm import _fops
 from drgn_pmem.kernel.kexec import BackupRegion, LoadedBy, _image
+from drgn_pmem.kernel.iomem import Resource
+from drgn_pmem.kernel.outline import _outline
 from drgn_pmem.kernel.pgmap import _root, is_mapped, read_pgmap
 from drgn_pmem.partial import Cause, Problems, WalkError
 from drgn_pmem.ranges import Range
@@ -177,6 +180,51 @@ def test_the_struct_pages_of_the_reserve_are_the_only_ones_that_were_never_writt
     }
     found = read_pgmap(types.at(dev_pagemap(types, *SHAPES["4.18"]), values))
     assert found.memmap_pfn == first
+
+
+@pytest.mark.parametrize(
+    ("value", "fsdax", "device"),
+    [(0, False, True), (1, False, False), (2, False, False), (3, True, False)],
+)
+def test_before_5_3_the_page_map_of_device_dax_has_no_type(
+    types: Types, value: int, fsdax: bool, device: bool
+) -> None:
+    values = {"res.start": START, "res.end": END, "type": value}
+    found = read_pgmap(types.at(dev_pagemap(types, *SHAPES["4.18"]), values))
+    assert (found.is_fsdax, found.is_device_dax) == (fsdax, device)
+
+
+@pytest.mark.parametrize("name", ["MEMORY_DEVICE_DEVDAX", "MEMORY_DEVICE_GENERIC"])
+def test_device_dax_by_the_names_it_had_since(types: Types, name: str) -> None:
+    shape = SHAPES["5.4"]
+    pointer = types.at(dev_pagemap(types, *shape), {"res.start": START, "res.end": END})
+    found = dataclasses.replace(read_pgmap(pointer), type=name)
+    assert (found.is_fsdax, found.is_device_dax) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("type_", "mode"), [(0, "devdax"), (1, None), (3, "fsdax")], ids=["none", "private", "fsdax"]
+)
+def test_without_libnvdimm_the_page_map_says_the_mode_where_no_dax_device_has_the_data(
+    types: Types, type_: int, mode: str | None
+) -> None:
+    """As on 4.18: the resource of the namespace has all of it, whatever its mode."""
+    values = {
+        "res.start": START,
+        "res.end": END,
+        "type": type_,
+        "altmap_valid": 1,
+        "altmap.base_pfn": START >> 12,
+        "altmap.reserve": 2,
+        "altmap.free": 0x3FE,
+    }
+    pgmap = read_pgmap(types.at(dev_pagemap(types, *SHAPES["4.18"]), values))
+    pointer = types.at(types.struct("resource", "start", "end"), {})
+    resource = Resource(
+        start=START, end=END, name="namespace1.1", flags=0, desc="", depth=1, object=pointer
+    )
+    found = _outline(resource, "namespace1.1", "region1", [], [pgmap])
+    assert (found.mode, found.map, found.data) == (mode, "dev", START + 0x400000)
 
 
 def test_a_page_map_without_altmap_has_none(types: Types) -> None:

@@ -1,7 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# build-kernel.sh WORK: cross-build the lab's kernel from Debian's linux-source-6.12.
+# build-kernel.sh WORK [PAGES]: cross-build the lab's kernel from Debian's linux-source-6.12.
+#
+# PAGES is 4K (default), 16K or 64K: the size of the kernel's pages.  WORK/source is shared: link it
+# into another WORK to build other PAGES of the same source.
 #
 # It gets devm-memmap-vmcore-6.12.patch (our own: the RFC's list of memmap ranges, and PT_LOADs with
 # PF_DEV).  Makes WORK/Image, WORK/vmlinux (all debug info), WORK/config and WORK/source-6.12 (the
@@ -12,7 +15,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-version=6.12
+version=6.12 pages=${2:-4K}
 mkdir -p "$1"
 work=$(cd "$1" && pwd)
 source_dir=$work/source/linux-source-$version
@@ -35,8 +38,9 @@ make_kernel() {
 }
 
 mkdir -p "$build_dir"
-make_kernel KCONFIG_ALLCONFIG="$here/config.fragment" allnoconfig
-if grep '^CONFIG_[A-Z0-9_]*=[^n]' "$here/config.fragment" | grep -vxF -f "$build_dir/.config"; then
+sed "s/^CONFIG_ARM64_4K_PAGES=/CONFIG_ARM64_${pages}_PAGES=/" "$here/config.fragment" > "$work/config.fragment"
+make_kernel KCONFIG_ALLCONFIG="$work/config.fragment" allnoconfig
+if grep '^CONFIG_[A-Z0-9_]*=[^n]' "$work/config.fragment" | grep -vxF -f "$build_dir/.config"; then
 	echo "build-kernel.sh: the kernel does not have these" >&2
 	exit 1
 fi
