@@ -7,8 +7,8 @@ Namespaces by vmlinux alone
 What ``iomem_resource`` and ``pgmap_array`` say of the namespaces where the debug info of libnvdimm
 is not loaded. Drivers request the memory of a namespace under its name (``devm_namespace_enable()``
 in drivers/nvdimm/claim.c; of devdax only what is before the data, drivers/dax/pmem.c, and the data
-under the name of the device, drivers/dax/device.c and kmem.c; before v5.1 all of it). Sector and raw
-mode look the same, and only an altmap or the DAX device says where data begins.
+under the name of the device, drivers/dax/device.c and kmem.c; before v5.1 all of it). Sector and
+raw mode look the same, and only an altmap or the DAX device says where data begins.
 """
 
 from collections.abc import Sequence

@@ -35,9 +35,15 @@ from drgn_pmem.kernel.pagetable import read_saved
 from drgn_pmem.partial import Problems
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("DaxGeneration", "PageLayout", "page_layout", "pfn_of")
+__all__ = ("USE_NOT_SHOWN", "DaxGeneration", "PageLayout", "page_layout", "pfn_of")
 
 _MAX_ROOTS = 1 << 17
+
+USE_NOT_SHOWN = (
+    "this kernel (before Linux 4.19) sets no owner in struct pages of a DAX device: whether they "
+    "are mapped is unknown here; pmem-rmap PFN asks the page tables"
+)
+"""Of device DAX, where :attr:`PageLayout.keeps_index` is False."""
 
 
 class DaxGeneration(enum.Enum):
@@ -67,7 +73,7 @@ class PageLayout(Record):
     index: int
     """Also the share count."""
     keeps_index: bool
-    """Whether DAX sets the index of a file's pages."""
+    """Whether DAX sets the index of a file's pages, and the mapping of pages of a DAX device."""
     word: int
     """The word of ``lru.next``: pgmap, or the head of a tail page with bit 0 set."""
     generation: DaxGeneration | None
@@ -218,7 +224,8 @@ def _from_debug_info(prog: Program) -> PageLayout | None:
 def _keeps_index(prog: Program) -> bool:
     """
     Since Linux kernel commit 73449daf8f06 ("filesystem-dax: Set page->index") (in v4.19): before,
-    DAX sets the mapping of a file's pages, but not their index. The same series brought
+    DAX sets the mapping of a file's pages, but not their index, and device DAX sets neither
+    (commit 2232c6382a45, "device-dax: Enable page_mapping()"). The same series brought
     ``dax_lock_mapping_entry()``, which became ``dax_lock_page()`` and ``dax_lock_folio()``.
     """
     locks = ("dax_lock_folio", "dax_lock_page", "dax_lock_mapping_entry")

@@ -28,10 +28,20 @@ from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("FS_DAX", "Altmap", "Pgmap", "find_pgmap", "for_each_pgmap", "is_mapped", "read_pgmap")
+__all__ = (
+    "DEVICE_DAX",
+    "FS_DAX",
+    "Altmap",
+    "Pgmap",
+    "find_pgmap",
+    "for_each_pgmap",
+    "is_mapped",
+    "read_pgmap",
+)
 
 _PGMAP_ALTMAP_VALID = 1 << 0
-_DEVICE_DAX = ("MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DEVDAX", "0")
+
+DEVICE_DAX = ("MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DEVDAX", "0")
 """
 ``enum memory_type`` of device DAX, newest first.
 
@@ -91,12 +101,12 @@ class Pgmap(Record):
     @property
     def is_fsdax(self) -> bool:
         """Whether its pages may be those of files of a DAX file system."""
-        return self.type == "MEMORY_DEVICE_FS_DAX"
+        return self.type == FS_DAX
 
     @property
     def is_device_dax(self) -> bool:
         """Whether its pages are those of a DAX device, as far as the type of the page map shows."""
-        return self.type in _DEVICE_DAX
+        return self.type in DEVICE_DAX
 
     @property
     def first_pfn(self) -> int:

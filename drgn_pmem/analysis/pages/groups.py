@@ -20,7 +20,7 @@ from drgn_pmem.analysis.pages.runs import Kind
 from drgn_pmem.analysis.pages.scan import Scan
 from drgn_pmem.dumpfile import Coverage, State
 from drgn_pmem.kernel.page import flag_names, idle_refcount
-from drgn_pmem.kernel.page_layout import DaxGeneration, page_layout
+from drgn_pmem.kernel.page_layout import USE_NOT_SHOWN, DaxGeneration, page_layout
 from drgn_pmem.kernel.pgmap import Pgmap
 from drgn_pmem.partial import Cause, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
@@ -115,6 +115,8 @@ class Describer:
         self._layout = page_layout(prog)
         self._folios = self._layout.generation is DaxGeneration.FOLIO
         self._idle = problems.attempt("pins", lambda: idle_refcount(prog, pgmap.type))
+        self._shows_use = self._layout.keeps_index or not pgmap.is_device_dax
+        """Whether a page without a mapping is not in use."""
         self._names: dict[int, tuple[str, ...] | None] = {}
 
     def pins(self, runs: "Runs") -> "NDArray[np.int64]":
@@ -219,8 +221,7 @@ class Describer:
             pgmap_known=True,
         )
 
-    @staticmethod
-    def _status(hwpoison: bool | None, pins: int | None, shared: bool, mapping: int) -> str:
+    def _status(self, hwpoison: bool | None, pins: int | None, shared: bool, mapping: int) -> str:
         if hwpoison:
             return "poisoned"
         if pins:
@@ -229,7 +230,7 @@ class Describer:
             return "shared"
         if mapping > 3:
             return "file"
-        return "unknown" if pins is None else "idle"
+        return "unknown" if pins is None or not self._shows_use else "idle"
 
     def _flag_names(self, flags: int) -> tuple[str, ...] | None:
         if flags not in self._names:
@@ -279,6 +280,8 @@ class Describer:
                 "is unknown",
                 Cause.NOT_SAVED,
             )
+        if not self._shows_use and len(pages):
+            self._damaged(USE_NOT_SHOWN, Cause.FORMAT)
 
     def _damaged(self, why: str, cause: Cause = Cause.DAMAGED) -> None:
         self._problems.add(Problem(cause=cause, what=self._name, why=why))

@@ -16,15 +16,15 @@ from drgn_pmem.analysis.owners.shared import describe_mapping, shared_of
 from drgn_pmem.dumpfile import State
 from drgn_pmem.kernel.namespace import namespace_of_pfn
 from drgn_pmem.kernel.page import pages_pgmap, read_page
-from drgn_pmem.kernel.page_layout import pfn_of
+from drgn_pmem.kernel.page_layout import USE_NOT_SHOWN, page_layout, pfn_of
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.paths import paths_of_inode
+from drgn_pmem.kernel.pgmap import DEVICE_DAX
 from drgn_pmem.kernel.ramuse import RamPage, ram_use_of
-from drgn_pmem.partial import Partial, Problems
-from drgn_pmem.record import Record
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("PmemPage", "read_pmem_page")
-"""Problems of one kind that are named each."""
 
 
 class PmemPage(Record):
@@ -41,6 +41,8 @@ class PmemPage(Record):
     """What a page of RAM is used for; None for persistent memory, and if that is not known."""
     query: str | None = None
     """What the user typed."""
+    shows_use: bool = shown(Show.HIDDEN, default=True)
+    """Whether a page without an owner is not in use."""
     shared: bool | None = None
     """Belongs to several files (reflink), by its struct page or by their DAX entries."""
     notes: tuple[str, ...] = ()
@@ -71,7 +73,8 @@ class PmemPage(Record):
         )
         found = ",".join(word for word, is_so in words if is_so and word)
         # Idle: no count and no owner contradicts it, and all of them are known.
-        return found or ("unknown" if state.pinned is None else "idle")
+        known = state.pinned is not None and self.shows_use
+        return found or ("idle" if known else "unknown")
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -117,12 +120,16 @@ def read_pmem_page(
         ram = problems.take(ram_use_of(prog, state))
         owner = _owner_of_ram(prog, ram, problems)
     name = namespace.dev if namespace is not None else problems.take(pgmap_name(prog, pfn))
+    shows_use = page_layout(prog).keeps_index or state.type not in DEVICE_DAX
+    if not shows_use and state.refcount is not None:
+        problems.add(Problem(cause=Cause.FORMAT, what=f"PFN {pfn:#x}", why=USE_NOT_SHOWN))
     record = PmemPage(
         state=state,
         namespace=name,
         offset=offset,
         owner=owner,
         ram=ram,
+        shows_use=shows_use,
         shared=shared,
         query=query,
         notes=tuple(notes),

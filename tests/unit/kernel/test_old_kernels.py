@@ -18,8 +18,8 @@ from drgn_pmem.kernel.debuginfo import (
     optional_member,
 )
 from drgn_pmem.kernel.dm import _fops
-from drgn_pmem.kernel.kexec import BackupRegion, LoadedBy, _image
 from drgn_pmem.kernel.iomem import Resource
+from drgn_pmem.kernel.kexec import BackupRegion, LoadedBy, _image
 from drgn_pmem.kernel.outline import _outline
 from drgn_pmem.kernel.pgmap import _root, is_mapped, read_pgmap
 from drgn_pmem.partial import Cause, Problems, WalkError
