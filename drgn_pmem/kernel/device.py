@@ -16,9 +16,10 @@ from drgn.helpers.linux.device import bus_for_each_dev, dev_name
 
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.walk import bounded
-from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.partial import Partial, Problems, WalkError
 
 __all__ = (
+    "attribute_names",
     "device_name",
     "driver_name",
     "for_each_device",
@@ -26,6 +27,8 @@ __all__ = (
     "kernel_string",
     "uuid_text",
 )
+
+_MAX_ATTRIBUTES = 256
 
 
 def for_each_device(prog: Program, bus: str, module: str) -> Partial[list[Object]]:
@@ -88,6 +91,34 @@ def driver_name(device: Object) -> str | None:
     """
     driver = device.driver.read_()
     return kernel_string(driver.name) if driver else None
+
+
+def attribute_names(device: Object) -> set[str]:
+    """
+    Names of the attributes that sysfs may have for a device, by its own groups and those of its
+    type; each may hide some of them.
+
+    :param device: ``struct device *``
+    :raises WalkError: if one of the lists does not end
+    """
+    names: set[str] = set()
+    type_ = device.type.read_()
+    for groups in (device.groups, *([type_.groups] if type_ else [])):
+        for group in _until_null(groups, "groups of attributes"):
+            for attribute in _until_null(group.attrs, "attributes of a group"):
+                names.add(kernel_string(attribute.name))
+    return names
+
+
+def _until_null(pointers: Object, what: str) -> Iterator[Object]:
+    """Pointers of an array that ends with NULL; NULL is an empty one."""
+    for number in range(_MAX_ATTRIBUTES if pointers else 0):
+        pointer = pointers[number].read_()
+        if not pointer:
+            return
+        yield pointer
+    if pointers:
+        raise WalkError(f"{what}: more than {_MAX_ATTRIBUTES}")
 
 
 def uuid_text(pointer: Object) -> str | None:

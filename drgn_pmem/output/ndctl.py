@@ -14,6 +14,7 @@ from typing import Any
 from drgn_pmem.analysis.inventory.listing import Inventory
 from drgn_pmem.kernel.badblocks import read_badblocks
 from drgn_pmem.kernel.dax import DaxRegion
+from drgn_pmem.kernel.device import attribute_names
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.nvdimm import Dimm
 from drgn_pmem.kernel.region import Region
@@ -44,6 +45,7 @@ def nest(
     :param problems: Gets those of bad sectors that could not be read.
     """
 
+    hides_target_node = dump is None and not _exports_target_node(inventory, problems)
     bad = {region.dev: _bad_sectors(region, problems) for region in inventory.regions}
     by_name = {region.dev: region for region in inventory.regions}
 
@@ -64,6 +66,8 @@ def nest(
 
     def one(record: Any) -> dict[str, Any]:
         value = record.to_json() | badblocks(record)
+        if hides_target_node and isinstance(record, Region | Namespace):
+            value.pop("target_node", None)
         if not verbose:
             value = {k: v for k, v in value.items() if k not in _VERBOSE_KEYS}
         if not dax and "daxregion" in value:
@@ -117,6 +121,23 @@ def nest(
     if len(kinds) > 1:
         return kinds
     return next(iter(kinds.values()), [dax_region(d) for d in inventory.dax_regions])
+
+
+def _exports_target_node(inventory: Inventory, problems: Problems) -> bool:
+    """
+    Whether ndctl could print the target node of regions and namespaces on that kernel.
+
+    Since Linux kernel commit 06e8ccdab15f ("libnvdimm: Export the target_node attribute for regions
+    and namespaces") (in v5.5); the kernel knows it since v5.1.
+    """
+    objects = [region.object for region in inventory.regions]
+    objects += [n.object for n in inventory.namespaces if n.object is not None]
+    if not objects:
+        return True
+    names = problems.attempt(
+        "attributes in sysfs", lambda: attribute_names(objects[0].dev.address_of_())
+    )
+    return names is None or "target_node" in names
 
 
 def _bad_sectors(region: Region, problems: Problems) -> list[tuple[int, int]]:
