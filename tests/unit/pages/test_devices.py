@@ -45,6 +45,7 @@ def test_before_4_19_a_page_of_a_dax_device_without_mapping_is_not_idle(
         assert [("pmem-rmap" in note) for note in notes] == ([True] if type_ == "0" else [])
         statuses[type_] = {g.status: g.pages for g in report.value.groups}
         monkeypatch.setattr(one, "namespace_of_pfn", lambda *_: Partial(None))
+        monkeypatch.setattr(one, "pgmap_name", lambda *_: Partial(None))
         monkeypatch.setattr(one, "shared_of", lambda *_: Partial(False))
         singles = {pfn: read_pmem_page(kernel.prog, pfn).value.status for pfn in (FIRST, *pages)}
         assert singles == {
