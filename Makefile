@@ -78,9 +78,15 @@ layers: $(VENV)/.installed $(TREE)/.made
 bench: $(VENV)/.installed
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.formats
+	$(BIN)/python -m bench.scale
 
-bench-dump:
+# With SIZE (512G, 6T): one of a larger machine, made of the large dump's real structures.
+bench-dump: $(VENV)/.installed
+ifdef SIZE
+	$(BIN)/python -m bench.stretch $(SIZE)
+else
 	vmcores/lab/x86_64/bench-dump.sh build/vmcores/x86_64 build/bench-dump
+endif
 
 # Hostile bytes for MINUTES (tests/fuzz; what failed is kept in build/fuzz/failed). Then the property
 # tests with a hundred times the examples, and every page that an answer was read from taken away, up

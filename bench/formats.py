@@ -9,7 +9,7 @@ does other work, seconds of CPU compare better than seconds.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import json
 import os
@@ -40,11 +40,11 @@ _LINES = ("pmem-rmap", "pmem-page", "pmem-files", "pmem-report")
 _FASTER_THAN_DRGN = 20.0
 
 
-def make_formats(folder: Path) -> dict[str, Path]:
+def make_formats(folder: Path, wanted: Sequence[str] = _FORMATS[1:]) -> dict[str, Path]:
     """The files of the crash by format; makes those that are missing."""
     raw = folder / "vmcore"
     paths = {"raw": raw}
-    for how in _FORMATS[1:]:
+    for how in wanted:
         path = folder / f"vmcore.{how}"
         part = folder / f"vmcore.{how}.part"
         if not path.exists() and how in _MAKEDUMPFILE:

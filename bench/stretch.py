@@ -1,11 +1,12 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-``python -m bench.stretch DUMP VMLINUX NEW SIZE``: a dump of a machine with more persistent memory
-than any guest of ours can have, made of a real one's: ``make bench-dump SIZE=6T``.
+``python -m bench.stretch SIZE [FOLDER]``: a dump of a machine with more persistent memory than any
+guest of ours can have, made of a real one's: ``make bench-dump SIZE=6T``. Leaves
+FOLDER/vmcore.SIZE.
 
-DUMP is the kdump-compressed dump of the large guest (4-level page tables, one namespace whose
-struct pages are mapped by 2 MiB). Its structures stay as they are; of the namespace's page map, its
+It is made of FOLDER/vmcore.lzo, the large guest's (4-level page tables, one namespace whose struct
+pages are mapped by 2 MiB). Its structures stay as they are; of the namespace's page map, its
 resources and its region the size is changed wherever the kernel's memory has it. The struct pages
 of what was added are those of the real namespace's data over and over, compressed as they are, in
 memory of their own, mapped by page tables of their own. A quarter of SIZE is RAM, of which a
@@ -24,6 +25,8 @@ from drgn import Program
 import numpy as np
 import numpy.typing as npt
 
+from bench.dump import find_dump
+from bench.formats import make_formats
 import drgn_pmem
 from drgn_pmem.dumpfile import DumpFile, dump_of
 from drgn_pmem.dumpfile.compressed import CompressedPages
@@ -285,8 +288,14 @@ def _write_pages(
     assert place == data, (place, data)
 
 
+def main() -> None:
+    size = sys.argv[1]
+    folder = Path(sys.argv[2]) if len(sys.argv) > 2 else find_dump().parent
+    source = make_formats(folder, ("lzo",))["lzo"]
+    part = folder / f"vmcore.{size}.part"
+    stretch(source, folder / "vmlinux", part, parse_size(size))
+    os.replace(part, folder / f"vmcore.{size}")
+
+
 if __name__ == "__main__":
-    new = Path(sys.argv[3])
-    part = new.with_name(new.name + ".part")
-    stretch(Path(sys.argv[1]), Path(sys.argv[2]), part, parse_size(sys.argv[4]))
-    os.replace(part, new)
+    main()

@@ -84,7 +84,8 @@ def open(
     >>> for namespace in drgn_pmem.for_each_namespace(prog):
     ...     print(namespace.dev, namespace.mode, namespace.size)
 
-    :param path: Path of the dump, or ``FILE@ADDRESS`` of each raw image of memory (``"ram@0"``).
+    :param path: Path of the dump, of each file of a split one, or ``FILE@ADDRESS`` of each raw
+        image of memory (``"ram@0"``).
     :param symbols: vmlinux and files of modules; without, debug info is searched as drgn does.
     :param debug_directories: Searched before the standard ones, as with ``--debug-directory``.
     :param kernel_directories: The same for the kernel and its modules, as ``--kernel-directory``.
@@ -182,15 +183,16 @@ def open_core(
     """
     Open a dump without debug info.
 
-    :param path: Path of the dump, or ``FILE@ADDRESS`` of each raw image of memory.
+    :param path: Path of the dump, of each file of a split one, or ``FILE@ADDRESS`` of each raw
+        image of memory.
     :param vmcoreinfo: Text to use instead of the dump's own.
     :param crashed: Whether to open the crashed kernel in a dump of its capture kernel.
     :return: The program, and what is unusual about the file, a line each.
     :raises DumpFileError: saying what is wrong with the file and what would help
     """
     paths = [path] if isinstance(path, str) else list(path)
-    images = any("@" in name and not os.path.exists(name) for name in paths) or len(paths) > 1
-    if not images:
+    images = any("@" in name and not os.path.exists(name) for name in paths)
+    if len(paths) == 1 and not images:
         check_readable(paths[0])
         plainly = vmcoreinfo is None and architecture is None and not crashed
         if plainly and is_whole_elf(paths[0]):
@@ -204,6 +206,8 @@ def open_core(
         prog, lines = _open_crashed(paths, images, vmcoreinfo)
     elif images:
         prog, lines = _open_images(paths, vmcoreinfo, architecture)
+    elif len(paths) > 1:
+        prog, lines = _open_split(paths, vmcoreinfo, architecture)
     else:
         prog, lines = open_program(paths[0], vmcoreinfo=vmcoreinfo, architecture=architecture)
     reason = refuse_unfit(prog)
@@ -233,6 +237,8 @@ def _open_crashed(
     from drgn_pmem.dumpfile.program import open_crashed_program
     from drgn_pmem.dumpfile.rawimage import open_images
 
+    if len(paths) > 1 and not images:
+        raise UsageError("a split dump has no capture kernel in it")
     dump = open_images(_split_images(paths)) if images else open_dump(paths[0])
     return open_crashed_program(dump, vmcoreinfo=vmcoreinfo)
 
@@ -244,6 +250,16 @@ def _open_images(
 
     images = _split_images(names)
     return open_image_program(images, vmcoreinfo=vmcoreinfo, architecture=architecture)
+
+
+def _open_split(
+    paths: Sequence[str], vmcoreinfo: bytes | None, architecture: "drgn.Architecture | None"
+) -> tuple[drgn.Program, list[str]]:
+    from drgn_pmem.dumpfile.program import open_split_program
+
+    for path in paths:
+        check_readable(path)
+    return open_split_program(paths, vmcoreinfo=vmcoreinfo, architecture=architecture)
 
 
 def _split_images(names: Sequence[str]) -> list[tuple[str, int]]:

@@ -36,7 +36,15 @@ from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.dumpfile.vmcoreinfo import printable
 from drgn_pmem.errors import DumpFileError
 
-__all__ = ("MAGICS", "layout_of", "open_kdump")
+__all__ = (
+    "MAGICS",
+    "KdumpHeader",
+    "bitmaps_of",
+    "layout_of",
+    "open_kdump",
+    "parse_header",
+    "place_of_split",
+)
 
 MAGICS = (b"KDUMP   ", b"DISKDUMP")
 
@@ -120,12 +128,12 @@ def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> Dump
     :raises DumpFileError: if its headers make no sense or are not in the file, or if it is one file
         of a split dump.
     """
-    header = _parse(source)
+    header = parse_header(source)
     check_note_size(source.path, "notes", header.size_note, MAX_NOTE_BYTES)
     check_note_size(source.path, "erase commands", header.size_eraseinfo, MAX_ERASEINFO)
     notes = _notes(source, header)
     vmcoreinfo = _vmcoreinfo(source, header, notes)
-    bitmaps = _bitmaps(source, header)
+    bitmaps = bitmaps_of(source, header)
     # The flag shows it, or the length of the file: cp may cut a complete dump short.
     incomplete = header.incomplete or not source.complete or bitmaps.cut_short()
     machine = header.utsname["machine"] or None
@@ -155,7 +163,8 @@ def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> Dump
     )
 
 
-def _bitmaps(source: ByteSource, header: KdumpHeader) -> Bitmaps:
+def bitmaps_of(source: ByteSource, header: KdumpHeader) -> Bitmaps:
+    """Where the bitmaps of a dump are."""
     return Bitmaps(
         source=source,
         block_size=header.block_size,
@@ -167,7 +176,12 @@ def _bitmaps(source: ByteSource, header: KdumpHeader) -> Bitmaps:
     )
 
 
-def _parse(source: ByteSource) -> KdumpHeader:
+def parse_header(source: ByteSource, *, split: bool = False) -> KdumpHeader:
+    """
+    The headers of a dump.
+
+    :param split: Whether it may be one file of a split dump.
+    """
     raw = source.read(0, 512)
     for bits, byteorder in _MACHINES:
         if len(raw) < _HEADER_SIZE[bits]:
@@ -195,10 +209,11 @@ def _parse(source: ByteSource) -> KdumpHeader:
         raise DumpFileError(f"{source.path}: damaged kdump header: no valid page size in it")
     sub = _sub_header(source, layout, bits, byteorder, common)
     version = common.header_version
-    if version >= 2 and sub.split:
+    is_split = version >= 2 and bool(sub.split)
+    if is_split and not split:
         raise DumpFileError(
-            f"{source.path}: one file of a split dump; join them first with:"
-            " makedumpfile --reassemble FILE1 FILE2 ... NEWFILE"
+            f"{source.path}: one file of a split dump; give all of them (-c FILE1 -c FILE2 ...), or"
+            " join them with: makedumpfile --reassemble FILE1 FILE2 ... NEWFILE"
         )
     max_mapnr = sub.max_mapnr_64 if version >= 6 else common.max_mapnr
     if not 0 < max_mapnr <= MAX_PFN:
@@ -227,7 +242,15 @@ def _parse(source: ByteSource) -> KdumpHeader:
         size_note=sub.size_note if version >= 4 else 0,
         offset_eraseinfo=sub.offset_eraseinfo if version >= 5 else 0,
         size_eraseinfo=sub.size_eraseinfo if version >= 5 else 0,
+        split=is_split,
+        start_pfn=(sub.start_pfn_64 if version >= 6 else sub.start_pfn) if is_split else 0,
+        end_pfn=(sub.end_pfn_64 if version >= 6 else sub.end_pfn) if is_split else 0,
     )
+
+
+def place_of_split(header: KdumpHeader) -> int:
+    """File offset of the member of the sub header that says that a dump is split (4 bytes)."""
+    return header.block_size + header.bits // 8 + 4
 
 
 def _sub_header(source: ByteSource, layout: cstruct, bits: int, byteorder: str, common: Any) -> Any:

@@ -106,6 +106,22 @@ def open_image_program(
     return _open(open_images(images), vmcoreinfo, architecture)
 
 
+def open_split_program(
+    paths: Sequence[str],
+    *,
+    vmcoreinfo: bytes | None = None,
+    architecture: drgn.Architecture | None = None,
+) -> tuple[drgn.Program, list[str]]:
+    """
+    The same for the files of a split dump.
+
+    :raises UsageError: if they are none
+    """
+    from drgn_pmem.dumpfile.split import open_split
+
+    return _open(open_split(paths), vmcoreinfo, architecture)
+
+
 def _open(
     dump: DumpFile, vmcoreinfo: bytes | None, architecture: drgn.Architecture | None
 ) -> tuple[drgn.Program, list[str]]:
@@ -120,7 +136,7 @@ def _open(
         vmcoreinfo = _text_that_fits(dump, vmcoreinfo, "the vmcoreinfo that was given", lines)
     if architecture is None and dump.contained is DumpFormat.KDUMP:
         architecture = _missing_architecture(dump, vmcoreinfo, lines)
-    if dump.format is DumpFormat.IMAGE or not dump.source_complete:
+    if dump.format is DumpFormat.IMAGE or dump.joined or not dump.source_complete:
         prog = _open_in_place(dump, vmcoreinfo, architecture, lines)
     else:
         prog = _open_file(dump, vmcoreinfo, architecture, lines)
@@ -205,8 +221,8 @@ def _open_in_place(
     architecture: drgn.Architecture | None,
     lines: list[str],
 ) -> drgn.Program:
-    """A raw image, or a flattened file that was cut short, which libkdumpfile refuses: drgn gets
-    the memory, not the file."""
+    """A raw image, the files of a split dump, or a flattened file that was cut short, which
+    libkdumpfile refuses: drgn gets the memory, not the file."""
     text = vmcoreinfo or dump.vmcoreinfo or b""
     name = _architecture_name(dump, text) if architecture is None else architecture.name
     if name is None:
@@ -221,11 +237,12 @@ def _open_in_place(
     add_memory(prog, dump)
     if drgn.Architecture[name] is drgn.Architecture.PPC64:
         _map_directly(prog, dump)
-    what = (
-        "raw memory has"
-        if dump.format is DumpFormat.IMAGE
-        else "a flattened file that was cut short, read in place, has"
-    )
+    if dump.joined:
+        what = "a split dump, read in place, has"
+    elif dump.format is DumpFormat.IMAGE:
+        what = "raw memory has"
+    else:
+        what = "a flattened file that was cut short, read in place, has"
     lines.append(
         f"{dump.path}: {what} no registers of the CPUs for drgn: running tasks have no stack traces"
     )

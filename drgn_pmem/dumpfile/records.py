@@ -157,6 +157,11 @@ class KdumpHeader(Record):
     size_note: int = shown(json=False)
     offset_eraseinfo: int = shown(json=False)
     size_eraseinfo: int = shown(json=False)
+    split: bool = shown(json=False, default=False)
+    """Whether this is one file of a split dump, of pages :attr:`start_pfn` to :attr:`end_pfn`."""
+    start_pfn: int = shown(json=False, default=0)
+    end_pfn: int = shown(json=False, default=0)
+    """Exclusive."""
 
     @property
     def compression(self) -> list[str]:
@@ -235,6 +240,8 @@ class DumpFile:
     erased: tuple[str, ...] = ()
     """What ``makedumpfile --config`` erased: its commands, as ERASEINFO has them; escaped. Erased
     bytes are :data:`ERASED`."""
+    joined: bool = False
+    """Whether several files are read as one, which drgn cannot open."""
     hypervisor: bool = False
     """Whether QEMU (or libvirt) took the dump, from outside of the guest."""
     physical_addresses: bool = True

@@ -81,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         "--core",
         metavar="VMCORE",
         action="append",
-        help="a crash dump; or FILE@ADDRESS, a raw image of memory and the physical address of its "
-        "first byte, one -c for each",
+        help="a crash dump, or each file of a split one (makedumpfile --split); or FILE@ADDRESS, a "
+        "raw image of memory and the physical address of its first byte, one -c for each",
     )
     target.add_argument(
         "--sample",

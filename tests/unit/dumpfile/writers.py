@@ -181,6 +181,8 @@ class Kdump:
     block: int = PAGE
     vmcoreinfo: bytes | None = VMCOREINFO
     split: int = 0
+    part: tuple[int, int] | None = None
+    """First and last (exclusive) PFN of the pages in this file of a split dump."""
     stored: bool = False
     """Pages as they are, not compressed."""
     how: str = "zlib"
@@ -214,7 +216,8 @@ class Kdump:
         if not self.single_bitmap:
             out += self._bitmap(self.exists, bitmap_blocks)
         out += self._bitmap(self.dumped, bitmap_blocks)
-        pages = sorted(self.dumped)
+        first, end = self.part or (0, self.max_mapnr + 8 * block)
+        pages = sorted(pfn for pfn in self.dumped if first <= pfn < end)
         table, data = bytearray(), bytearray()
         data_at = len(out) + 24 * len(pages)
         written: dict[bytes, int] = {}
@@ -251,20 +254,21 @@ class Kdump:
         them."""
         word, pad = ("Q", 8) if self.bits == 64 else ("I", 4 if self.packed else 8)
         info_size = len(self.vmcoreinfo or b"")
+        first, end = self.part or (0, self.max_mapnr)
         members = [
             (word, 0x1000000, 0),
             ("i", 31, 1),
             ("i", self.split, 2),
-            (word, 0, 2),
-            (word, self.max_mapnr & 0xFFFFFFFF, 2),
+            (word, first & 0xFFFFFFFF, 2),
+            (word, end & 0xFFFFFFFF, 2),
             ("Q", info_at, 3),
             (word, info_size, 3),
             ("Q", notes_at, 4),
             (word, notes_size, 4),
             ("Q", 0, 5),
             (word, 0, 5),
-            ("Q", 0, 6),
-            ("Q", self.max_mapnr, 6),
+            ("Q", first, 6),
+            ("Q", end, 6),
             ("Q", self.max_mapnr, 6),
         ]
         out = b""
