@@ -156,7 +156,11 @@ def _usage(value: Any, same_format: bool) -> Any:
 
 
 def _infoblocks(value: Any, same_format: bool) -> Any:
-    return [_without(item, "state", "notes") if item["kind"] == "none" else item for item in value]
+    # No block, or none that could be read: what is at its place is user data.
+    return [
+        _without(item, "kind", "state", "notes") if item["kind"] in ("none", None) else item
+        for item in value
+    ]
 
 
 def _elfcorehdr(value: Any, same_format: bool) -> Any:
