@@ -22,7 +22,7 @@ from elftools.elf.structs import ELFStructs
 import numpy as np
 import numpy.typing as npt
 
-from drgn_pmem.dumpfile.records import DumpFile, DumpFormat, Note
+from drgn_pmem.dumpfile.records import HYPERVISOR_NOTES, DumpFile, DumpFormat, Note
 from drgn_pmem.dumpfile.segments import ElfMemory, Pieces, SegmentTable, bytes_there, elf_coverage
 from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.dumpfile.vmcoreinfo import printable
@@ -156,7 +156,7 @@ def erase_commands(text: bytes) -> tuple[str, ...]:
 def _is_of_hypervisor(notes: "list[Note]", loads: SegmentTable) -> bool:
     """QEMU adds notes of its own on some machines, not on arm64. Its segments have no flags
     anywhere; those of the kernel and of makedumpfile are readable, at least."""
-    if any(note.name == b"QEMU" for note in notes):
+    if any(note.name in HYPERVISOR_NOTES for note in notes):
         return True
     return len(loads) > 0 and not loads.flags.any()
 

@@ -31,7 +31,13 @@ from drgn_pmem.dumpfile.elf import (
     read_notes,
 )
 from drgn_pmem.dumpfile.pages import KdumpMemory
-from drgn_pmem.dumpfile.records import DumpFile, DumpFormat, KdumpHeader, Note
+from drgn_pmem.dumpfile.records import (
+    HYPERVISOR_NOTES,
+    DumpFile,
+    DumpFormat,
+    KdumpHeader,
+    Note,
+)
 from drgn_pmem.dumpfile.source import ByteSource
 from drgn_pmem.dumpfile.vmcoreinfo import printable
 from drgn_pmem.errors import DumpFileError
@@ -160,6 +166,7 @@ def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> Dump
         source=source,
         kdump=header,
         erased=erase_commands(source.read(header.offset_eraseinfo, header.size_eraseinfo)),
+        hypervisor=any(note.name in HYPERVISOR_NOTES for note in notes),
     )
 
 

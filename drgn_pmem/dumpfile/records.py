@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = (
     "ERASED",
     "EXCLUDED_VMEMMAP",
+    "HYPERVISOR_NOTES",
     "PF_DEV",
     "DumpFile",
     "DumpFormat",
@@ -38,6 +39,10 @@ ERASED = b"X"
 PF_DEV = 1 << 4
 """``p_flags`` bit that marks device memory (pmem); proposed with RFC v1 of the pmem dump series,
 never merged. A low bit that ELF leaves unassigned."""
+
+HYPERVISOR_NOTES = (b"QEMU", b"PMEM-TRIM")
+"""Names of notes that say that a hypervisor took the dump: QEMU's, which it does not write on all
+machines, and that of ``pmem-trim`` in a dump made of one without."""
 
 _INCOMPLETE = 0x8
 """Status flag: makedumpfile could not finish (``DUMP_DH_COMPRESSED_INCOMPLETE``)."""

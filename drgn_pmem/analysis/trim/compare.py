@@ -18,6 +18,8 @@ from drgn_pmem.record import Record
 
 __all__ = ("Said", "differences")
 
+_PAGE = 1 << 16
+"""bytes: the largest page of all machines"""
 _SHOWN = 3
 """Places of one answer that are named."""
 _MAX_TEXT = 80
@@ -142,7 +144,11 @@ def _segments(value: Any, same_format: bool) -> Any:
     for item in value:
         if item["physical"] is not None:
             start = int(item["physical"], 16)
-            every.append(Range(start, start + item["memory_size"]))
+            end = start + item["memory_size"]
+            if not same_format:
+                # A bitmap has whole pages.
+                start, end = start // _PAGE * _PAGE, -(-end // _PAGE) * _PAGE
+            every.append(Range(start, end))
             if item["pmem"] and same_format:
                 marked.append(every[-1])
     return [
@@ -150,15 +156,22 @@ def _segments(value: Any, same_format: bool) -> Any:
     ]
 
 
+_OF_HEADERS = ("overlap", "original", "memory_hole")
+"""Pages that program headers have in part, or twice."""
+
+
 def _usage(value: Any, same_format: bool) -> Any:
     names = ["excluded", "remaining", "truncated", "pmem_userdata"]
-    return _without(value, *names, *(() if same_format else ("overlap",)))
+    return _without(value, *names, *(() if same_format else _OF_HEADERS))
+
+
+_PLACE = ("kind", "state", "notes")
+"""What is said of the place of an info block where none was found."""
 
 
 def _infoblocks(value: Any, same_format: bool) -> Any:
-    # No block, or none that could be read: what is at its place is user data.
     return [
-        _without(item, "kind", "state", "notes") if item["kind"] in ("none", None) else item
+        item if item.get("kind", "labels") not in ("none", None) else _without(item, *_PLACE)
         for item in value
     ]
 
@@ -177,13 +190,23 @@ def _joined(phdrs: list[dict[str, Any]]) -> list[list[Any]]:
     for item in phdrs:
         if item["type"] != "PT_LOAD":
             continue
-        physical, virtual = int(item["physical"], 16), int(item["virtual"], 16)
+        physical = int(item["physical"], 16)
         last = joined[-1] if joined else None
-        if last and last[:3] == [physical - last[3], virtual - last[3], item["flags"]]:
-            last[3] += item["size"]
+        if last and last[:2] == [physical - last[2], item["flags"]]:
+            last[2] += item["size"]
         else:
-            joined.append([physical, virtual, item["flags"], item["size"]])
+            joined.append([physical, item["flags"], item["size"]])
     return joined
+
+
+def _fadump(value: Any, same_format: bool) -> Any:
+    """Notes name the state of memory that a page of a bitmap has in part."""
+    if same_format or not isinstance(value, dict):
+        return value
+    header = value.get("elfcorehdr")
+    return _without(value, "elfcorehdr", "notes") | {
+        "elfcorehdr": header and _without(header, "matches_dump")
+    }
 
 
 _ADAPT: dict[str, Callable[[Any, bool], Any]] = {
@@ -195,4 +218,5 @@ _ADAPT: dict[str, Callable[[Any, bool], Any]] = {
     "pmem-usage": _usage,
     "pmem-infoblocks": _infoblocks,
     "elfcorehdr": _elfcorehdr,
+    "fadump": _fadump,
 }

@@ -83,7 +83,11 @@ def known_metadata(
 def _infoblocks(prog: Program, problems: Problems) -> Iterator[Range]:
     """Those with a right checksum, which is over all bytes of the page, where the kernel's
     namespaces begin: anywhere else they may be the content of a file."""
-    for found in problems.take(find_blocks(prog, of_namespaces=True)).blocks:
+    own = Problems()
+    blocks = own.take(find_blocks(prog, of_namespaces=True)).blocks
+    # A block that is not in the dump cannot be kept.
+    problems.extend(p for p in own if p.cause is not Cause.NOT_SAVED or p.state is None)
+    for found in blocks:
         if found.block is not None and found.namespace is not None and found.block.checksum_ok:
             yield Range(found.address, found.address + INFO_BLOCK_SIZE)
 

@@ -17,6 +17,7 @@ import numpy as np
 from drgn_pmem.analysis.inventory.machine import MachineMap, read_machine
 from drgn_pmem.analysis.inventory.names import find_namespace
 from drgn_pmem.analysis.pages.words import resolve_page
+from drgn_pmem.analysis.trim.headers import filling_of
 from drgn_pmem.analysis.trim.metadata import (
     Layout,
     known_metadata,
@@ -45,6 +46,8 @@ _CHUNK = 1 << 20
 _ZEROES = bytes(_BLOCK)
 
 _ZERO = "zeroes beside metadata"
+_CUT = "pages that the dump has in part"
+_FILLING = "rest of pages in which memory ends"
 _OUTSIDE = "persistent memory outside of namespaces"
 _OTHER = "neither RAM nor persistent memory"
 
@@ -70,6 +73,8 @@ class TrimPlan(Record):
     keep: Runs = shown(Show.HIDDEN)
     """Physical memory that is kept."""
     blank_ranges: RangeSet = shown(Show.HIDDEN)
+    filling: RangeSet = shown(Show.HIDDEN)
+    """What the dump covers only because it has whole pages, where that can be left out."""
 
     @property
     def kept(self) -> dict[str, int]:
@@ -140,25 +145,37 @@ class _Planner:
         self, paged: bool, metadata: bool, userdata: Sequence[str], pages: Sequence[str]
     ) -> TrimPlan:
         unit = self.page_size if paged else min(self.page_size, _BLOCK)
-        layout = layout_of(self.prog, self.machine.namespaces, self.problems)
+        # Of what the dump has nothing, nothing can be missing in the new one.
+        namespaces = [
+            n for n in self.machine.namespaces if len(self.saved.within(n.range.start, n.range.end))
+        ]
+        layout = layout_of(self.prog, namespaces, self.problems)
         wanted = list(self._ram(layout))
         wanted += self._asked_for(userdata, pages)
         if metadata:
-            wanted += self.problems.take(known_metadata(self.prog, self.machine.namespaces))
+            wanted += self.problems.take(known_metadata(self.prog, namespaces))
             wanted.append((_ZERO, RangeSet(self._zeroes(layout, _union(wanted)))))
         every = _union(wanted)
         whole, blank = self._blank(every, unit)
         wanted.append((_ZERO, whole.subtract(every).subtract(blank)))
-        keep = self.saved.intersect(whole)
+        filling = RangeSet()
+        if not paged:
+            filling = filling_of(self.prog, self.dump, self.page_size, self.problems)
+        keep = self.saved.intersect(whole).subtract(filling)
+        cut = RangeSet()
         if paged:
-            blank = blank.union(_rest(keep, unit)).contiguous()
-            keep = keep.touched(unit)
+            # The rest of such a page is not in the dump: it must not be something in the new one.
+            cut = _cut_pages(keep, unit)
+            keep = keep.whole(unit)
         return TrimPlan(
             unit=unit,
-            parts=tuple(self._parts(wanted, layout, keep, blank)),
+            parts=tuple(
+                self._parts([(_FILLING, filling), (_CUT, cut), *wanted], layout, keep, blank)
+            ),
             blank=blank.total,
             keep=keep,
             blank_ranges=blank,
+            filling=filling,
         )
 
     def _ram(self, layout: Layout) -> Iterator[tuple[str, RangeSet]]:
@@ -254,15 +271,12 @@ class _Planner:
                 yield TrimPart(what=name, kept=left, dropped=lost)
 
 
-def _rest(runs: Runs, unit: int) -> RangeSet:
-    """What pages have beside the runs that touch them; only runs that end within a page count."""
+def _cut_pages(runs: Runs, unit: int) -> RangeSet:
+    """What of pages is saved only in part."""
     step = np.uint64(unit)
     cut = np.concatenate([runs.starts[runs.starts % step != 0], runs.ends[runs.ends % step != 0]])
-    found = []
-    for page in np.unique(cut // step * step).tolist():
-        own = RangeSet(runs.within(page, page + unit))
-        found += own.gaps(page, page + unit)
-    return RangeSet(found)
+    pages = np.unique(cut // step * step).tolist()
+    return RangeSet(part for page in pages for part in runs.within(page, page + unit))
 
 
 def _union(named: Iterable[tuple[str, RangeSet]]) -> RangeSet:

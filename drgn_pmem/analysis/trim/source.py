@@ -9,28 +9,32 @@ was found there because the file has none or a wrong one, ``init_uts_ns``, addre
 map.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 import struct
 
-from drgn import FaultError, Program
+from drgn import Program
 
-from drgn_pmem.analysis.headers.compare import read_crash_headers
-from drgn_pmem.analysis.headers.rebuild import architecture, linear_map
+from drgn_pmem.analysis.headers.rebuild import architecture
+from drgn_pmem.analysis.trim.headers import segments_of
 from drgn_pmem.analysis.trim.plan import TrimPlan
 from drgn_pmem.dumpfile import DumpFormat, dump_of, vmcoreinfo_of
-from drgn_pmem.dumpfile.records import EXCLUDED_VMEMMAP, DumpFile, PhysicalMemory, Segment
+from drgn_pmem.dumpfile.records import (
+    EXCLUDED_VMEMMAP,
+    HYPERVISOR_NOTES,
+    DumpFile,
+    PhysicalMemory,
+)
 from drgn_pmem.dumpfile.writing.contents import Contents, NoteData, Runs
-from drgn_pmem.errors import DumpFileError, NotFound
+from drgn_pmem.errors import DumpFileError
 from drgn_pmem.formats.architecture import PPC64, Architecture
-from drgn_pmem.formats.elfcorehdr import ProgramHeader
 from drgn_pmem.partial import Problems
-from drgn_pmem.ranges import Range, RangeSet
 
 __all__ = ("contents_of",)
 
 _NAMES = ("sysname", "nodename", "release", "version", "machine", "domainname")
 _NT_PRSTATUS = 1
-_RWX = 7
+_NT_HYPERVISOR = 0x504D
+"""A type that no other note has: crash looks at that alone."""
 _ELFV2 = 2
 """``e_flags`` of little-endian 64-bit POWER."""
 _INCOMPLETE = 1
@@ -78,7 +82,7 @@ def contents_of(
         dump_level=(header.dump_level or 0) if header else 0,
         status=header.status & EXCLUDED_VMEMMAP if header else 0,
         notes=notes,
-        segments=_segments(prog, dump, covered, problems) if format == "elf" else (),
+        segments=segments_of(prog, dump, plan.filling, problems) if format == "elf" else (),
         covered=covered,
         kept=plan.keep,
         blank=plan.blank_ranges,
@@ -102,6 +106,9 @@ def _notes(prog: Program, dump: DumpFile, plan: TrimPlan) -> Iterator[NoteData]:
         yield NoteData(note.name, note.type, data)
     if not known:
         yield NoteData(b"VMCOREINFO", 0, text)
+    if dump.hypervisor and not any(note.name in HYPERVISOR_NOTES for note in dump.notes):
+        # Program headers alone said so.
+        yield NoteData(HYPERVISOR_NOTES[-1], _NT_HYPERVISOR, b"of a hypervisor\n")
     erased = "".join(f"{line}\n" for line in dump.erased).encode()
     if plan.blank_ranges:
         erased += _ERASED
@@ -140,55 +147,3 @@ def _utsname(
             "machine": (machine.others[0] if machine == PPC64 else machine.name).encode(),
         }
     return {name: names.get(name, b"") for name in _NAMES}
-
-
-def _segments(
-    prog: Program, dump: DumpFile, covered: Runs, problems: Problems
-) -> Iterable[Segment]:
-    """
-    Program headers: those of the file; of a file without any, those that the crash header had, as
-    far as they are of memory that the file covers, and all other memory that it covers.
-    """
-    if dump.contained is DumpFormat.ELF:
-        return dump.segments
-    segments: list[Segment] = []
-    for load in _loads(prog, problems):
-        for part in covered.within(load.physical, load.end):
-            virtual = load.virtual + part.start - load.physical
-            segments.append(_segment(len(segments), part, virtual, load.flags))
-    direct = _direct_map(prog, problems)
-    named = RangeSet(
-        Range(s.physical, s.physical + s.memory_size) for s in segments if s.physical is not None
-    )
-    for part in covered.subtract(named):
-        segments.append(_segment(len(segments), part, direct(part.start), _RWX))
-    return segments
-
-
-def _segment(index: int, part: Range, virtual: int, flags: int) -> Segment:
-    return Segment(
-        index=index,
-        type="PT_LOAD",
-        physical=part.start,
-        virtual=virtual,
-        file_offset=0,
-        file_size=0,
-        memory_size=part.size,
-        flags=flags,
-    )
-
-
-def _loads(prog: Program, problems: Problems) -> Sequence[ProgramHeader]:
-    try:
-        headers = problems.take(read_crash_headers(prog))
-    except (NotFound, FaultError) as error:
-        problems.add(error, "crash header")
-        return ()
-    header = headers.found or headers.rebuilt
-    return () if header is None else header.loads
-
-
-def _direct_map(prog: Program, problems: Problems) -> Callable[[int], int]:
-    with problems.trying("direct map"):
-        return linear_map(prog)
-    return lambda physical: 0
