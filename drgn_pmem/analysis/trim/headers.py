@@ -11,7 +11,7 @@ header, which is in memory or follows from the kernel's state, as far as the dum
 from collections.abc import Callable
 from dataclasses import replace
 
-from drgn import FaultError, Program
+from drgn import Program
 
 from drgn_pmem.analysis.headers.compare import read_crash_headers
 from drgn_pmem.analysis.headers.rebuild import linear_map
@@ -51,12 +51,22 @@ def segments_of(
     segments: list[Segment] = []
     loads = _loads(prog, dump, problems)
     for load in loads:
-        for part in covered.within(load.physical, load.end):
+        for part in _to_the_ends(list(covered.within(load.physical, load.end)), load, dump):
             virtual = part.start + load.virtual - load.physical
             segments.append(_segment(len(segments), part, virtual, load.flags))
     for part in covered.subtract(_named(loads)).subtract(filling):
         segments.append(_segment(len(segments), part, direct(part.start), _RWX))
     return segments
+
+
+def _to_the_ends(parts: list[Range], load: ProgramHeader, dump: DumpFile) -> list[Range]:
+    """With the pages in which memory begins and ends, which a bitmap may not have."""
+    page = dump.kdump.block_size if dump.kdump is not None else 1
+    if parts and parts[0].start - load.physical < page:
+        parts[0] = Range(load.physical, parts[0].end)
+    if parts and load.end - parts[-1].end < page:
+        parts[-1] = Range(parts[-1].start, load.end)
+    return parts
 
 
 def filling_of(prog: Program, dump: DumpFile, page_size: int, problems: Problems) -> RangeSet:
@@ -78,10 +88,17 @@ def filling_of(prog: Program, dump: DumpFile, page_size: int, problems: Problems
 def _loads(prog: Program, dump: DumpFile, problems: Problems) -> tuple[ProgramHeader, ...]:
     if dump.hypervisor:
         return ()  # it has all memory, not what a crash header names
-    try:
-        headers = problems.take(read_crash_headers(prog))
-    except (NotFound, FaultError) as error:
-        problems.add(error, "crash header")
+    own = Problems()
+    headers = None
+    with own.trying("crash header"):
+        try:
+            headers = own.take(read_crash_headers(prog))
+        except NotFound:
+            # not a problem: no crash kernel was loaded, the memory that is covered says enough
+            return ()
+    # That this file has no headers of its own is why they are made.
+    problems.extend(problem for problem in own if problem.degrades)
+    if headers is None:
         return ()
     header = headers.found or headers.rebuilt
     return () if header is None else tuple(header.loads)
