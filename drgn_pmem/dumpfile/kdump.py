@@ -166,7 +166,9 @@ def open_kdump(source: ByteSource, outer: DumpFormat = DumpFormat.KDUMP) -> Dump
         source=source,
         kdump=header,
         erased=erase_commands(source.read(header.offset_eraseinfo, header.size_eraseinfo)),
-        hypervisor=any(note.name in HYPERVISOR_NOTES for note in notes),
+        # QEMU fills in the machine alone (dump/dump.c, create_header64()).
+        hypervisor=any(note.name in HYPERVISOR_NOTES for note in notes)
+        or not header.utsname["sysname"],
     )
 
 

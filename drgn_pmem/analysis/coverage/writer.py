@@ -148,6 +148,9 @@ def guess_loader(
     if dump.hypervisor:
         if any(note.name == b"QEMU" for note in dump.notes):
             return loader(Writer.HYPERVISOR, "the dump has QEMU's notes")
+        if dump.contained is DumpFormat.KDUMP:
+            reason = "the header names no system, as in QEMU's dumps"
+            return loader(Writer.HYPERVISOR, reason)
         return loader(Writer.HYPERVISOR, "no segment has flags, as in QEMU's dumps")
     if dump.contained is DumpFormat.KDUMP:
         return loader(None, "kdump-compressed keeps no program headers")

@@ -83,6 +83,15 @@ def test_the_crashed_kernel_is_opened_with_its_registers_and_its_own_low_memory(
     assert not dump.hypervisor
 
 
+def test_a_raw_image_of_memory_has_it_too(tmp_path: Path) -> None:
+    dump = open_dump(machine(tmp_path / "vmcore", crash_header()))
+    assert dump.memory is not None
+    (tmp_path / "memory").write_bytes(dump.memory.read(0, SIZE))
+    prog, _ = open_core([f"{tmp_path}/memory@0"], crashed=True)
+    assert prog.read(0x5000, PAGE, True) == page_bytes(5)
+    assert dump_of(prog).note_data(dump_of(prog).notes[0]) == REGISTERS
+
+
 def test_the_capture_kernels_memory_is_not_the_crashed_kernels(tmp_path: Path) -> None:
     prog, _ = open_core(machine(tmp_path / "vmcore", crash_header()), crashed=True)
     assert coverage_of(prog).state(CAPTURE) is State.ABSENT

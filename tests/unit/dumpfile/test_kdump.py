@@ -10,6 +10,7 @@ import drgn
 from hypothesis import HealthCheck, given, settings, strategies as st
 import pytest
 
+from drgn_pmem.analysis.coverage.writer import Writer, guess_loader
 from drgn_pmem.dumpfile import DumpFormat, State, bitmap, kdump as kdump_module, open_dump
 from drgn_pmem.dumpfile.kdump import layout_of
 from drgn_pmem.errors import DumpFileError
@@ -340,3 +341,13 @@ def test_places_in_the_first_header_are_those_of_its_layout(bits):
     header = layout_of(bits, "little").disk_dump_header
     assert len(header) == kdump_module._HEADER_SIZE[bits]
     assert header.fields["block_size"].offset == kdump_module._BLOCK_SIZE[bits]
+
+
+def test_a_header_that_names_no_system_is_qemus(tmp_path):
+    """QEMU fills in the machine alone; makedumpfile copies the crashed kernel's utsname."""
+    for name, by_qemu in (("", True), ("Linux", False)):
+        path = Kdump({1, 2}, {1}, 100, sysname=name).write(tmp_path / "vmcore")
+        dump = open_dump(path)
+        assert dump.hypervisor is by_qemu
+        loader = guess_loader(dump)
+        assert (loader.by_order is Writer.HYPERVISOR) is by_qemu
