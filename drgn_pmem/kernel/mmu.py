@@ -20,6 +20,7 @@ from drgn import Architecture, PlatformFlags, Program
 import numpy as np
 
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
+from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.partial import WalkError
 from drgn_pmem.ranges import Range
 
@@ -34,6 +35,7 @@ __all__ = (
     "Level",
     "Mmu",
     "find_mmu",
+    "hash_process_mmu",
     "is_kernel_address",
     "is_little_endian",
     "physical_end",
@@ -278,6 +280,54 @@ def _find_ppc64(prog: Program, info: Vmcoreinfo) -> Mmu | None:
         top & ~_PPC_PAGE_OFFSET,
         ((_PPC_PAGE_OFFSET, _PPC_PAGE_OFFSET + (1 << shift)),),
         ">u8",  # also on little-endian kernels
+        decode,
+    )
+
+
+_HASH_SIZES = ("__pte_index_size", "__pmd_index_size", "__pud_index_size", "__pgd_index_size")
+"""log2 of the entries of a table, from the lowest level (arch/powerpc/mm/book3s64/hash_utils.c,
+``hash__early_init_mmu()``)"""
+_MAX_INDEX = 16
+_PPC_HASH_RPN_BITS = 53
+"""``_PAGE_PA_MAX``: the hash MMU keeps the place in its hash table in the bits above."""
+
+
+def hash_process_mmu(prog: Program, root: int) -> Mmu:
+    """
+    The page tables that a ppc64 kernel with the hash MMU keeps of a process. The processor does not
+    walk them; the kernel fills its hash table from them. Entries are those of radix, but that an
+    entry of an upper level has no bit for "present": it is 0 or the address of a table.
+
+    :param root: Physical address of the top table.
+    :raises NotSaved: if the kernel's variables for their layout are not in the dump
+    :raises MissingDebugInfo: without debug info of vmlinux
+    """
+    page_shift = _page_shift(vmcoreinfo_of(prog))
+    if page_shift is None:
+        raise WalkError("vmcoreinfo has no page size")
+    levels, shift = [], page_shift
+    for name in _HASH_SIZES:
+        bits = find_variable(prog, name, "vmlinux").value_()
+        if not 0 < bits <= _MAX_INDEX:
+            raise WalkError(f"implausible {name} {bits}")
+        levels.append(Level(shift, bits))
+        shift += bits
+    levels.reverse()
+
+    def decode(entries: "Words", level: int) -> Decoded:
+        pte = (entries & _PPC_PTE) != 0
+        leaf = ((entries & _PPC_PRESENT) != 0) & pte
+        lowest = level == len(levels) - 1
+        table = np.zeros(len(entries), bool) if lowest else (entries != 0) & ~pte
+        mapped = entries & _mask(_PPC_HASH_RPN_BITS, levels[level].shift)
+        return Decoded(leaf, table, np.where(leaf, mapped, entries & _PPC_TABLE_MASK))
+
+    return Mmu(
+        f"ppc64 hash, {1 << (page_shift - 10)}K pages",
+        tuple(levels),
+        root,
+        ((0, 1 << shift),),
+        ">u8",  # as with radix
         decode,
     )
 

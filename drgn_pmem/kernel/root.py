@@ -22,7 +22,7 @@ from drgn_pmem.dumpfile import State, Vmcoreinfo, coverage_of, dump_of, vmcorein
 from drgn_pmem.dumpfile.faults import add_over_all
 from drgn_pmem.dumpfile.fit import Fit, fit_of, name_offsets, release_at, symbol_shift
 from drgn_pmem.errors import DumpFileError, PmemError
-from drgn_pmem.kernel.mmu import Mmu, find_mmu, is_little_endian
+from drgn_pmem.kernel.mmu import Mmu, find_mmu, hash_process_mmu, is_little_endian
 from drgn_pmem.kernel.tablewalk import Extent, mapped, merge, not_known, walk_tables, walk_with_drgn
 from drgn_pmem.kernel.vmemmap_list import PPC64_PAGE_OFFSET, linear_end, read_linear, walk_hash
 from drgn_pmem.record import Record
@@ -141,7 +141,7 @@ def walk_verified(prog: Program, start: int, end: int) -> Iterator[Extent]:
 def walk_process(prog: Program, pgd: int, start: int, end: int) -> Iterator[Extent]:
     """
     What the page tables of a process map. Processes have tables of the kernel's own format, on
-    ppc64 only with the radix MMU.
+    ppc64 with the hash MMU those that the kernel fills its hash table from.
 
     :param pgd: Physical address of the top table.
     :param start: First virtual address.
@@ -153,7 +153,7 @@ def walk_process(prog: Program, pgd: int, start: int, end: int) -> Iterator[Exte
         return iter((not_known(start, end, str(root.reason)),))
     mmu = find_mmu(prog)
     if _is_ppc64(prog) and not ppc64_is_radix(prog):
-        raise PmemError("page tables of processes cannot be walked with the hash MMU of ppc64")
+        return _of_process(prog, hash_process_mmu(prog, pgd), root, start, end)
     if mmu is None:
         raise PmemError(
             "page tables of processes cannot be walked: vmcoreinfo does not describe those of the "
@@ -162,7 +162,11 @@ def walk_process(prog: Program, pgd: int, start: int, end: int) -> Iterator[Exte
     # User addresses are below the lowest bit that distinguishes them from kernel addresses.
     top = mmu.levels[0]
     own = replace(mmu, root=pgd, valid=((0, 1 << (top.shift + top.bits)),))
-    extents = walk_tables(prog, own, start, end)
+    return _of_process(prog, own, root, start, end)
+
+
+def _of_process(prog: Program, mmu: Mmu, root: Root, start: int, end: int) -> Iterator[Extent]:
+    extents = walk_tables(prog, mmu, start, end)
     if root.verdict is Verdict.VERIFIED:
         return extents
     return merge(_doubt(extent, root) for extent in extents)
