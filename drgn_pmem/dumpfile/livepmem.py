@@ -145,9 +145,8 @@ def add_live_pmem(prog: drgn.Program, machine: Machine | None = None) -> list[st
         else:
             refused.setdefault(reason, []).append(part)
     if readable:
-        notes.append(
-            f"--live-pmem: {_bytes(readable)} of persistent memory are read through /dev/mem"
-        )
+        what = f"{_bytes(readable)} of persistent and DAX memory"
+        notes.append(f"--live-pmem: {what} are read through /dev/mem")
     rest = RangeSet(part for parts in refused.values() for part in parts)
     for path, place in machine.disks():
         for part in rest.overlap(place.start, place.end):

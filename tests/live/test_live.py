@@ -165,7 +165,7 @@ def test_dax_devices_without_a_namespace_have_rows(how: str) -> None:
 
 def test_live_pmem_says_what_it_reads() -> None:
     notes = (RESULT / "live-pmem" / "notes").read_text()
-    assert "of persistent memory are read through /dev/mem" in notes
+    assert "of persistent and DAX memory are read through /dev/mem" in notes
 
 
 def test_pages_add_up_to_the_memory_of_iomem(whole: str) -> None:
@@ -192,5 +192,6 @@ def test_every_question_was_answered(how: str) -> None:
         name, status, _ = line.split()
         messages = (RESULT / how / f"{name}.err").read_text()
         assert "Traceback" not in messages
+        assert "failed:" not in messages, messages
         assert status == "0" or messages, name
         assert (RESULT / how / f"{name}.out").stat().st_size or "drgn-pmem:" in messages

@@ -3,6 +3,8 @@
 """The public names of the package."""
 
 import importlib
+from pathlib import Path
+import re
 import subprocess
 import sys
 
@@ -83,3 +85,14 @@ def test_importing_the_package_imports_nothing_of_it() -> None:
 def test_modules_whose_debug_info_is_wanted_are_those_of_the_commands() -> None:
     wanted = {module for spec in load_commands() for module in spec.modules}
     assert set(session.MODULES) == wanted
+
+
+def test_every_package_is_installed() -> None:
+    """A wheel has the packages that pyproject.toml lists, and no others."""
+    root = Path(__file__).parents[2]
+    text = (root / "pyproject.toml").read_text()
+    listed = re.search(r"^packages = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)
+    assert listed is not None
+    folders = (path.parent for path in (root / "drgn_pmem").rglob("__init__.py"))
+    packages = {".".join(folder.relative_to(root).parts) for folder in folders}
+    assert set(re.findall(r'"([\w.]+)"', listed[1])) == {*packages, "drgn_pmem.commands"}

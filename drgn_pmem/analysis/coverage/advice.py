@@ -205,7 +205,7 @@ def _has_list(prog: Program) -> bool:
 
 def _all_saved(dump: DumpFile, item: "NamespaceCoverage") -> str:
     saved = item.userdata.get(State.SAVED, 0)
-    if not saved:
+    if not saved or dump.contained is DumpFormat.LIVE:
         return "no change needed"
     line = f"no change needed for the struct pages; {saved} bytes of user data were saved too"
     if dump.hypervisor:

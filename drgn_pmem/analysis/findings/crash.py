@@ -42,7 +42,7 @@ class Crash(Record):
 def read_crash(prog: Program) -> Partial[Crash]:
     """Which kernel crashed, why and when, and its dump file."""
     # Imported here: the shell's first prompt shows the panic, and waits for no numpy.
-    from drgn_pmem.dumpfile import dump_of, vmcoreinfo_of
+    from drgn_pmem.dumpfile import DumpFormat, dump_of, vmcoreinfo_of
     from drgn_pmem.dumpfile.faults import guard_reads
 
     guard_reads(prog)
@@ -56,7 +56,8 @@ def read_crash(prog: Program) -> Partial[Crash]:
     else:
         file, format = dump.path, dump.description
         try:
-            size = os.stat(file).st_size
+            # A live target has no file.
+            size = None if dump.contained is DumpFormat.LIVE else os.stat(file).st_size
         except OSError as error:
             why = f"{file}: {error.strerror}"
             problems.add(Problem(cause=Cause.NOT_SAVED, why=why), "size of the dump")
