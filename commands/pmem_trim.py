@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ("Trimmed", "trim")
 
 _QUESTIONS = (
+    "pmem-diagnose",
     "pmem-list -BDRNXi",
     "pmem-namespaces",
     "pmem-coverage",

@@ -209,6 +209,11 @@ def _fadump(value: Any, same_format: bool) -> Any:
     }
 
 
+def _diagnose(value: Any, same_format: bool) -> Any:
+    """What was found; a rule that cannot be decided without user data says so."""
+    return [item for item in value if item["complete"]]
+
+
 _ADAPT: dict[str, Callable[[Any, bool], Any]] = {
     "pmem-list": _namespaces,
     "pmem-namespaces": _namespaces,
@@ -219,4 +224,5 @@ _ADAPT: dict[str, Callable[[Any, bool], Any]] = {
     "pmem-infoblocks": _infoblocks,
     "elfcorehdr": _elfcorehdr,
     "fadump": _fadump,
+    "pmem-diagnose": _diagnose,
 }

@@ -18,7 +18,7 @@ import numpy as np
 
 from drgn_pmem.dumpfile.bitmap import COMPRESSION
 from drgn_pmem.dumpfile.kdump import layout_of
-from drgn_pmem.dumpfile.writing.compress import compressor
+from drgn_pmem.dumpfile.writing.compress import Compress, compressor
 from drgn_pmem.dumpfile.writing.contents import Contents, Runs
 from drgn_pmem.dumpfile.writing.notes import pack_notes
 from drgn_pmem.dumpfile.writing.pump import in_order, read_pages
@@ -29,7 +29,7 @@ __all__ = ("write_kdump",)
 _EM_386 = 3
 _VERSION = 6
 _SIGNATURE = b"KDUMP   "
-_PIECE = 1 << 20
+_PIECE = 1 << 15
 """Bytes of a bitmap that are made at a time."""
 _FLAGS = {name: flag for flag, name in COMPRESSION.items()} | {"none": 0}
 
@@ -145,9 +145,11 @@ class _Writer:
             lengths = np.array(sizes, np.uint64)
             is_zero = lengths == 0
             if is_zero.any() and not zero:
-                zero, page = place, self._compress(bytes(self.size))
-                zero_size, zero_flags = len(page[0]), page[1]
-                _put(self.number, place, page[0])
+                compress = self._compressor()
+                page = bytes(self.size) if compress is None else compress(bytes(self.size))
+                zero, zero_size = place, len(page)
+                zero_flags = 0 if compress is None else _FLAGS[self.how]
+                _put(self.number, place, page)
                 place += zero_size
             table["offset"] = np.uint64(place) + np.cumsum(lengths) - lengths
             table["size"], table["flags"] = lengths, flags
@@ -171,29 +173,33 @@ class _Writer:
         sizes: list[int] = []
         flags: list[int] = []
         out: list[bytes] = []
+        size, flag, compress = self.size, _FLAGS[self.how], self._compressor()
         for part in batch:
             data = read_pages(self.contents, memory, part, self.damaged)
-            pages = np.frombuffer(data, np.uint64).reshape(-1, self.size // 8)
-            zero = np.all(pages == 0, axis=1)
-            for at, is_zero in enumerate(zero.tolist()):
+            words = np.frombuffer(data, np.uint64).reshape(-1, size // 8)
+            zero = np.all(words == 0, axis=1)
+            for at, is_zero in zip(range(0, len(data), size), zero.tolist(), strict=True):
                 if is_zero:
                     sizes.append(0)
                     flags.append(0)
                     continue
-                page, flag = self._compress(data[at * self.size : (at + 1) * self.size])
+                page = data[at : at + size]
+                short = page if compress is None else compress(page)
+                if len(short) < size:
+                    page = short
+                    flags.append(flag)
+                else:
+                    flags.append(0)
                 sizes.append(len(page))
-                flags.append(flag)
                 out.append(page)
         return sizes, flags, b"".join(out)
 
-    def _compress(self, page: bytes) -> tuple[bytes, int]:
-        """A page as it is stored, and its flag: as it is if compressing gains nothing."""
+    def _compressor(self) -> Compress | None:
+        """The compressor of this thread."""
         if not hasattr(self.own, "compress"):
             self.own.compress = compressor(self.how, self.size)
-        if self.own.compress is None:
-            return page, 0
-        short = self.own.compress(page)
-        return (short, _FLAGS[self.how]) if len(short) < self.size else (page, 0)
+        found: Compress | None = self.own.compress
+        return found
 
 
 def _put(number: int, place: int, data: bytes) -> None:

@@ -158,6 +158,25 @@ def test_drgn_reads_what_is_kept_and_faults_elsewhere_in_kdump(how: str, tmp_pat
                 prog.read(address, 8, True)
 
 
+def test_bitmaps_are_made_in_pieces(tmp_path: Path) -> None:
+    """Of a GiB each: runs that begin, end and go on at the edge of one, and far away."""
+    piece = 8 * PAGE << 15
+    kept = [
+        Range(piece - PAGE, piece + PAGE),
+        Range(2 * piece, 2 * piece + PAGE),
+        Range(3 * piece - PAGE, 3 * piece),
+        Range(1 << 40, (1 << 40) + PAGE),
+    ]
+    what = contents(covered=Runs.of([Range(0, 4 * piece), *kept]), kept=Runs.of(kept))
+    written(tmp_path / "dump", what, "zlib")
+    dump = open_dump(tmp_path / "dump")
+    saved = Runs.in_state(dump.coverage, State.SAVED)
+    assert [(r.start, r.end) for r in saved] == [(r.start, r.end) for r in kept]
+    covered = [(r.start, r.end) for r in dump.coverage.covered()]
+    assert covered == [(0, 4 * piece), (kept[-1].start, kept[-1].end)]
+    assert (tmp_path / "dump").stat().st_blocks * 512 < 1 << 20
+
+
 def test_pages_of_zeroes_share_one_copy(tmp_path: Path) -> None:
     kept = Runs.of([ZERO])
     written(tmp_path / "two", contents(kept=kept), "zlib")
