@@ -115,6 +115,7 @@ def pmem_diagnose(prog: Program, args: argparse.Namespace) -> Answer:
         notes=notes,
         problems=lacking,
         text=None if table else "\n".join(text),
+        extra=lines,
         streamed=not table and is_streaming(),
         json=diagnosis.to_json(),
     )

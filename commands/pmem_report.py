@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from drgn import Program
 
     from drgn_pmem.analysis.findings.crash import Crash
+    from drgn_pmem.analysis.findings.memorymap import MapRow
+    from drgn_pmem.analysis.findings.screen import Line
 
 __all__ = ("ReportSection", "for_each_report_section")
 
@@ -109,9 +111,13 @@ class ReportSection:
 def for_each_report_section(prog: Program) -> Iterator[ReportSection]:
     """Ask one command after the other. Ctrl-C ends it: what was found so far is kept, and the
     remaining sections are marked."""
+    from drgn_pmem.output.progress import stage
+
     interrupted = False
-    for line, noun in _CONTENTS:
+    for number, (line, noun) in enumerate(_CONTENTS, 1):
+        stage(f"{number}/{len(_CONTENTS)} {line.split()[0]}")
         section = _ask(prog, line, noun, interrupted)
+        stage("")
         interrupted = section.state == _INTERRUPTED
         yield section
 
@@ -144,9 +150,10 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
     name="pmem-report",
     description="report everything: as text, JSON or one self-contained HTML page",
     long_description=(
-        "The answers of the other commands about this dump, one after the other, with a summary\n"
-        "at the start: for a ticket or an overview. A file is written as a whole\n"
-        "or not at all. Ctrl-C ends the report; what was found so far is kept and marked.\n"
+        "What is wrong (as pmem-diagnose), a map of physical memory, and the answers of the other\n"
+        "commands about this dump, one after the other: for a ticket or an overview. A file is\n"
+        "written as a whole or not at all. Ctrl-C ends the report; what was found so far is kept\n"
+        "and marked.\n"
         "Stacks are not in it: %crash bt shows one, read_backtraces() in Python those of all CPUs."
     ),
     arguments=(
@@ -171,26 +178,33 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
 )  # fmt: skip
 def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.findings.crash import read_crash
+    from drgn_pmem.analysis.findings.memorymap import read_memory_map
     from drgn_pmem.partial import Problems
 
     kind = _kind(args)
     problems = Problems()
     crash = problems.take(read_crash(prog))
+    made = identity_of(prog)
     sections = list(for_each_report_section(prog))
+    rows: tuple[MapRow, ...] = ()
+    if kind != "json" and not any(section.state == _INTERRUPTED for section in sections):
+        # not a problem: the sections say what cannot be read
+        rows = Problems().attempt("", lambda: Problems().take(read_memory_map(prog))) or ()
     value = text = None
     if kind == "json":
         value = {
+            "report": dict(made),
             "crash": crash.to_json(),
             "sections": [section.to_json() for section in sections],
         }
     elif kind == "html":
-        text = _html(crash, sections, args.limit)
+        text = _html(crash, made, rows, sections, args.limit)
     elif args.output is None:
-        text = _text(crash, sections, args.limit)
+        text = _text(crash, made, rows, sections, args.limit)
     else:
         # The lines of a file do not depend on the width of the terminal.
         with contextlib.redirect_stdout(io.StringIO()):
-            text = _text(crash, sections, args.limit)
+            text = _text(crash, made, rows, sections, args.limit)
     notes = []
     if args.output is not None:
         from drgn_pmem.output import json
@@ -258,7 +272,42 @@ def _facts(crash: Crash) -> list[tuple[str, str]]:
     return [(name, escape(text)) for name, text in facts if text]
 
 
-def _text(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
+def identity_of(prog: Program) -> list[tuple[str, str]]:
+    """What made the report, when, and of which files: name and text of each fact."""
+    import importlib.metadata
+
+    from drgn_pmem.dumpfile import dump_of, vmcoreinfo_of
+
+    now = datetime.now(timezone.utc)
+    facts = [
+        ("report", f"drgn-pmem {importlib.metadata.version('drgn-pmem')}"),
+        ("made", f"{now:%Y-%m-%d %H:%M:%S} UTC"),
+    ]
+    with contextlib.suppress(PmemError, OSError):
+        path = dump_of(prog).path
+        changed = datetime.fromtimestamp(os.stat(path).st_mtime, timezone.utc)
+        facts.append(("saved", f"{changed:%Y-%m-%d %H:%M:%S} UTC (by the file's time)"))
+    with contextlib.suppress(PmemError):
+        build_id = vmcoreinfo_of(prog).build_id
+        if build_id:
+            facts.append(("build id", str(build_id)))
+    with contextlib.suppress(LookupError):
+        main = prog.main_module()
+        if main.debug_file_path:
+            own = main.build_id.hex() if main.build_id else "no build id"
+            facts.append(("vmlinux", f"{main.debug_file_path} ({own})"))
+    return facts
+
+
+def _text(
+    crash: Crash,
+    made: list[tuple[str, str]],
+    rows: Sequence[MapRow],
+    sections: Sequence[ReportSection],
+    limit: int,
+) -> str:
+    from drgn_pmem.output.memorymap import map_text
+    from drgn_pmem.output.screen import line_text, text_width
     from drgn_pmem.output.table import Field, table
     from drgn_pmem.output.terminal import paragraph
 
@@ -267,10 +316,14 @@ def _text(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
         Field("ANSWER", lambda s: s.state),
         Field("FOUND", lambda s: s.found),
     )
+    about = [*_facts(crash), *made]
     blocks = [
-        "\n".join(paragraph(f"{name:<8}{text}") for name, text in _facts(crash)),
+        "\n".join(line_text(line, text_width()) for line in _screen(sections)),
+        map_text(rows) if rows else "",
+        "\n".join(paragraph(f"{name:<9}{text}") for name, text in about),
         table(sections, contents),
     ]
+    blocks = [block for block in blocks if block]
     for section in sections:
         heading = f"{section.line}: {section.spec.description}"
         blocks.append(f"{heading}\n{'-' * len(heading)}")
@@ -282,15 +335,39 @@ def _text(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
     return "\n\n".join(blocks)
 
 
-def _html(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
+def _screen(sections: Sequence[ReportSection]) -> list[Line]:
+    """The first screen, as pmem-diagnose answers it."""
+    for section in sections:
+        if section.spec.name == "pmem-diagnose" and section.answer is not None:
+            return list(section.answer.extra)
+    return []
+
+
+def _severity(sections: Sequence[ReportSection], label: str) -> str:
+    """Of the worst finding under a label of the first screen; empty if there is none."""
+    for section in sections:
+        if section.spec.name == "pmem-diagnose" and section.answer is not None:
+            found = [item for item in section.answer.records if item.heading.name == label]
+            return found[0].severity.value if found else ""
+    return ""
+
+
+def _html(
+    crash: Crash,
+    made: list[tuple[str, str]],
+    rows: Sequence[MapRow],
+    sections: Sequence[ReportSection],
+    limit: int,
+) -> str:
     from drgn_pmem.output.html import Section, page
+    from drgn_pmem.output.memorymap import map_svg
     from drgn_pmem.output.text import escape
 
     parts = []
     for section in sections:
         answer, notes = section.answer, section.notes
         body: Any = () if answer is None else answer.text
-        if answer is not None and body is None:
+        if answer is not None and (body is None or section.spec.name == "pmem-diagnose"):
             body, notes = tables(section.spec, _limited(section, limit), answer)
         parts.append(
             Section(
@@ -303,7 +380,15 @@ def _html(crash: Crash, sections: Sequence[ReportSection], limit: int) -> str:
             )
         )
     name = escape(os.path.basename(crash.file or "the running kernel"))
-    return page(f"Persistent memory in {name}", _facts(crash), parts)
+    return page(
+        f"Persistent memory in {name}",
+        [*_facts(crash), *made],
+        parts,
+        screen=[
+            (line.label, line.text, _severity(sections, line.label)) for line in _screen(sections)
+        ],
+        drawing=map_svg(rows) if rows else None,
+    )
 
 
 def _limited(section: ReportSection, limit: int) -> argparse.Namespace:

@@ -78,6 +78,8 @@ class Answer:
     sections: Sequence[Table] = ()
     """(title, records, fields) tables one after the other, for answers with more than one kind of
     record."""
+    extra: Sequence[Any] = ()
+    """Records beside :attr:`records`, for a report: the lines of the first screen."""
     problems: Iterable[Problem] = ()
     """What the answer lacks and why; printed as the last notes."""
 
@@ -243,16 +245,16 @@ def run(spec: Spec, prog: Program, words: Sequence[str]) -> Answer | None:
     if args.drgn:
         print(spec.drgn_code(args))
         return None
-    with streaming(not args.json):
-        answer = ask(spec, prog, args)
+    answer = ask(spec, prog, args, stream=not args.json)
     print_answer(spec, args, answer)
     return answer
 
 
-def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
+def ask(spec: Spec, prog: Program, args: argparse.Namespace, *, stream: bool = False) -> Answer:
     """
     The answer of a command; nothing is printed.
 
+    :param stream: But what a command prints while it makes its answer.
     :raises PmemError: one line for the user
     """
     import drgn
@@ -263,7 +265,8 @@ def ask(spec: Spec, prog: Program, args: argparse.Namespace) -> Answer:
     guarded = guard_reads(prog)
     refuse_unfit(prog)
     try:
-        answer = spec.function(prog, args)
+        with streaming(stream):
+            answer = spec.function(prog, args)
     except MissingDebugInfo as error:
         if error.module not in spec.modules:
             raise

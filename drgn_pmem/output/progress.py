@@ -13,20 +13,34 @@ Otherwise it costs a function call.
 from collections.abc import Callable, Iterator
 import contextlib
 
-__all__ = ("Report", "progress", "show_with")
+__all__ = ("Report", "progress", "show_with", "stage")
 
 Report = Callable[[int, int], None]
 """``report(done, total)``: units of work done and in all (0 if not known)."""
 
 Show = Callable[[str, int], contextlib.AbstractContextManager[Report]]
 
+Stage = Callable[[str], None]
+
 _show: Show | None = None
+_stage: Stage | None = None
 
 
-def show_with(show: Show | None) -> None:
-    """Who shows progress from now on: a function of a label and a total; None for no one."""
-    global _show
-    _show = show
+def show_with(show: Show | None, stage: Stage | None = None) -> None:
+    """
+    Who shows progress from now on; None for no one.
+
+    :param show: A function of a label and a total.
+    :param stage: A function of the text of :func:`stage`.
+    """
+    global _show, _stage
+    _show, _stage = show, stage
+
+
+def stage(text: str) -> None:
+    """Say what is worked on now, of several pieces of work; empty when it is done."""
+    if _stage is not None:
+        _stage(text)
 
 
 def _ignore(done: int, total: int) -> None:

@@ -273,6 +273,6 @@ def _is_elf_or_dump(path: str) -> bool:
 
 def _show_progress() -> None:
     from drgn_pmem.output.progress import show_with
-    from drgn_pmem.shell.progress import show
+    from drgn_pmem.shell.progress import show, stage
 
-    show_with(show)
+    show_with(show, stage)

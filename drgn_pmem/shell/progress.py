@@ -12,11 +12,13 @@ import time
 from typing import TYPE_CHECKING
 
 from drgn_pmem.output.progress import Report
+from drgn_pmem.output.text import escape
+from drgn_pmem.shell.output import terminal_of
 
 if TYPE_CHECKING:
     from drgn_pmem.shell.progressbar import Bar
 
-__all__ = ("show",)
+__all__ = ("show", "stage")
 
 _DELAY = 0.4
 """Seconds of work before a bar appears."""
@@ -34,6 +36,14 @@ def show(label: str, total: int) -> Iterator[Report]:
         yield shown.report
     finally:
         shown.close()
+
+
+def stage(text: str) -> None:
+    """Show what is worked on in the last line of the terminal; nothing if it is empty."""
+    if _is_terminal():
+        terminal = terminal_of(sys.stderr)
+        terminal.write(f"\r\x1b[K{escape(text)}")
+        terminal.flush()
 
 
 def _is_terminal() -> bool:
