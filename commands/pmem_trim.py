@@ -181,12 +181,14 @@ def _compare(prog: Program, path: str) -> list[str]:
 def _said(prog: Program, line: str) -> Said:
     from drgn_pmem.analysis.trim.compare import Said
     from drgn_pmem.commands import load_command
+    from drgn_pmem.output.stream import streaming
 
     name, *words = shlex.split(line)
     spec = load_command(name)
     args = spec.parser().parse_args([*words, "--json"])
     try:
-        answer = ask(spec, prog, args)
+        with streaming(False):  # some commands print their text as they go
+            answer = ask(spec, prog, args)
     except NotFound as error:
         return Said(error=str(error))
     except PmemError as error:
@@ -313,7 +315,7 @@ def pmem_trim(prog: Program, args: argparse.Namespace) -> Answer:
         )
         value |= written.to_json()
         checked = (
-            f"opened anew, {len(written.verified)} questions were answered as by this dump"
+            f"opened anew, {len(written.verified)} questions answered as by this dump"
             if written.verified
             else "not verified"
         )

@@ -167,6 +167,17 @@ def test_every_answer_is_kept(case: Case, to: str, tmp_path: Path) -> None:
     assert prog["VMCOREINFO"].string_() == case.prog["VMCOREINFO"].string_()
 
 
+def test_the_answers_that_are_compared_are_not_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pmem_trim, "_QUESTIONS", ("pmem-diagnose",))
+    monkeypatch.setattr(pmem_trim, "_subjects", lambda prog: [])
+    _, plan, _ = run_answer(default.prog, "pmem-trim")
+    _, written, notes = run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'}")
+    assert written == plan
+    assert "1 questions answered" in notes
+
+
 def test_a_dump_that_answers_otherwise_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from drgn_pmem.analysis.trim.metadata import (
     may_be_zero,
     parts_of,
 )
-from drgn_pmem.dumpfile import State, dump_of, vmcoreinfo_of
+from drgn_pmem.dumpfile import DumpFormat, State, dump_of, vmcoreinfo_of
 from drgn_pmem.dumpfile.coverage import ADDRESS_SPACE
 from drgn_pmem.dumpfile.records import DumpFile
 from drgn_pmem.dumpfile.writing.contents import Runs
@@ -110,7 +110,7 @@ def plan_trim(
     :raises DumpFileError: if the program has no dump file
     """
     dump = dump_of(prog)
-    if dump.memory is None:
+    if dump.memory is None or dump.format is DumpFormat.LIVE:
         raise DumpFileError("a running kernel is no dump: there is no file to trim")
     if not has_kernel_debug_info(prog):
         raise MissingDebugInfo(
