@@ -32,7 +32,7 @@ from drgn.commands import (
 
 from drgn_pmem.errors import UsageError
 from drgn_pmem.output.text import escape, escape_lines, plural
-from drgn_pmem.session import Target, check_symbols, load_debug_info
+from drgn_pmem.session import Target
 from drgn_pmem.shell.builtin import BUILTINS
 from drgn_pmem.shell.crash import add_quit
 from drgn_pmem.shell.failures import Leave, did_you_mean, explain
@@ -44,6 +44,7 @@ from drgn_pmem.shell.output import Output
 from drgn_pmem.shell.python import Python, default_globals, render
 from drgn_pmem.shell.words import Kind, Line, Names, read_line, split_text
 from drgn_pmem.spec import SPECS, Answer, Spec, run
+from drgn_pmem.symbols import check_symbols, load_debug_info
 
 __all__ = ("Session",)
 

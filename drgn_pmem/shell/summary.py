@@ -12,8 +12,9 @@ import drgn
 from drgn_pmem.errors import NotFound
 from drgn_pmem.output.text import escape, human_size, plural
 from drgn_pmem.partial import Cause, Problems
-from drgn_pmem.session import Target, vmcoreinfo_value
+from drgn_pmem.session import Target
 from drgn_pmem.shell.idle import Step
+from drgn_pmem.symbols import vmcoreinfo_value
 
 if TYPE_CHECKING:
     from drgn_pmem.analysis.findings.model import Finding, Ruling

@@ -11,15 +11,13 @@ import drgn
 from drgn_pmem.errors import DumpFileError, UsageError
 from drgn_pmem.session import (
     Target,
-    check_readable,
-    check_symbols,
     find_architecture,
-    load_debug_info,
     open_core,
     open_corrected,
     read_vmcoreinfo_file,
 )
 from drgn_pmem.shell.options import apply_debug_info_options
+from drgn_pmem.symbols import check_readable, check_symbols, load_debug_info
 
 __all__ = ("open_target",)
 

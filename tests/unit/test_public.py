@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import drgn_pmem
-from drgn_pmem import session
+from drgn_pmem import symbols
 from drgn_pmem.commands import load_commands
 
 WANTED = [
@@ -84,7 +84,7 @@ def test_importing_the_package_imports_nothing_of_it() -> None:
 
 def test_modules_whose_debug_info_is_wanted_are_those_of_the_commands() -> None:
     wanted = {module for spec in load_commands() for module in spec.modules}
-    assert set(session.MODULES) == wanted
+    assert set(symbols.MODULES) == wanted
 
 
 def test_every_package_is_installed() -> None:

@@ -21,7 +21,7 @@ from drgn_pmem.kernel.kmod import (
 )
 from drgn_pmem.kernel.root import Verdict, root_of
 from drgn_pmem.ranges import Range, RangeSet
-from drgn_pmem.session import MODULES
+from drgn_pmem.symbols import MODULES
 
 __all__ = ()
 
