@@ -34,6 +34,7 @@ from drgn_pmem.formats.infoblock import (
     find_infoblocks,
 )
 from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry
+from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
 from drgn_pmem.ranges import distinct
@@ -67,11 +68,18 @@ def read_infoblocks(prog: Program) -> Partial[InfoBlocksAnswer]:
 
 def find_blocks(prog: Program, *, of_namespaces: bool = False) -> Partial[FoundBlocks]:
     """
-    Info blocks only.
+    Info blocks only; looked for once.
 
     :param of_namespaces: Look only where the kernel's namespaces begin.
     :raises DumpFileError: if the program has no dump file
     """
+    found: Partial[FoundBlocks] = cached(
+        prog, f"info_blocks.{of_namespaces}", lambda: _find_blocks(prog, of_namespaces)
+    )
+    return found
+
+
+def _find_blocks(prog: Program, of_namespaces: bool) -> Partial[FoundBlocks]:
     problems = Problems()
     finder = _Finder(prog, problems.take(read_machine(prog)), problems)
     blocks = finder.find(of_namespaces)
