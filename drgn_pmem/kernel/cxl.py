@@ -40,6 +40,11 @@ class CxlMemdev(Record):
     object: Object = shown(Show.HIDDEN)
     """``struct cxl_memdev *``"""
 
+    def to_json(self) -> dict[str, Any]:
+        # cxl leaves out sizes of 0
+        empty = [key for key in ("pmem_size", "ram_size") if not getattr(self, key)]
+        return {key: item for key, item in super().to_json().items() if key not in empty}
+
 
 class CxlMapping(Record):
     """One device of a region's interleave set."""
@@ -107,9 +112,8 @@ def _devices(prog: Program, prefix: str, type_: str, problems: Problems) -> list
 
 
 def _size(resource: Object) -> int:
-    """``resource_size()``; 0 of one that was never set."""
-    start, end = resource.start.value_(), resource.end.value_()
-    return end + 1 - start if end > start else 0
+    """``resource_size()``, in 64 bits: an empty partition is 0 to -1."""
+    return int(resource.end.value_() + 1 - resource.start.value_()) % (1 << 64)
 
 
 def _read_memdev(memdev: Object) -> CxlMemdev:

@@ -78,6 +78,11 @@ class Dimm(Record):
     """Dirty shutdowns that the firmware counted; None for firmware that does not count, and if not
     known."""
     enabled: bool
+    security: str | None = None
+    """``"disabled"``, ``"unlocked"``, ``"locked"`` or ``"overwrite"``; None for a DIMM without
+    security commands, and for kernels before v5.4."""
+    frozen: bool = False
+    """Whether its security state cannot be changed until it is reset."""
     object: Object = shown(Show.HIDDEN)
     """``struct nvdimm *``"""
 
@@ -89,6 +94,10 @@ class Dimm(Record):
         if not self.enabled:
             value["state"] = "disabled"
         value.update((flag, True) for flag in self.flags or ())
+        if self.security is not None:
+            value["security"] = self.security
+        if self.frozen:
+            value["security_frozen"] = True
         return value
 
     def health_json(self) -> dict[str, Any]:
@@ -138,6 +147,7 @@ def _read_dimm(device: Object, problems: Problems) -> Dimm:
     name = device_name(device)
     nvdimm = container_of(device, "struct nvdimm", "dev")
     firmware = problems.attempt(f"{name}: NFIT", lambda: _read_firmware(nvdimm))
+    security = problems.attempt(f"{name}: security", lambda: _security(nvdimm))
     # Since Linux kernel commit d6548ae4d16d ("acpi/nfit, libnvdimm: Store dimm id as a member to
     # struct nvdimm") (in v4.20).
     dimm_id = optional_member(nvdimm, "dimm_id")
@@ -152,6 +162,7 @@ def _read_dimm(device: Object, problems: Problems) -> Dimm:
         else problems.attempt(f"{name}: id", lambda: kernel_string(dimm_id) if dimm_id else None),
         **(nothing if firmware is None else firmware),
         enabled=driver_name(device) is not None,
+        **({} if security is None else {"security": security[0], "frozen": security[1]}),
         object=nvdimm,
     )
 
@@ -190,6 +201,27 @@ def _read_firmware(nvdimm: Object) -> dict[str, Any]:
         "shutdown_state": state,
         "shutdown_count": count,
     }
+
+
+_SECURITY = ("OVERWRITE", "DISABLED", "UNLOCKED", "LOCKED")
+"""``NVDIMM_SECURITY_*``, in the order that ``security_show()`` asks for them."""
+
+
+def _security(nvdimm: Object) -> tuple[str | None, bool]:
+    """The state that sysfs shows, and whether it is frozen."""
+    security = optional_member(nvdimm, "sec")
+    # Since Linux kernel commit d78c620a2e82 ("libnvdimm/security: Introduce a 'frozen' attribute")
+    # (in v5.4) flags; before, one state.
+    flags = None if security is None else optional_member(security, "flags")
+    bits = 0 if flags is None else flags.value_()
+    if not bits:
+        return None, False
+    prog = nvdimm.prog_
+
+    def has(name: str) -> bool:
+        return bool(bits >> prog.constant(f"NVDIMM_SECURITY_{name}").value_() & 1)
+
+    return next((name.lower() for name in _SECURITY if has(name)), None), has("FROZEN")
 
 
 def _papr_flags(nvdimm: Object) -> tuple[str, ...] | None:

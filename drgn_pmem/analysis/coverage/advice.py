@@ -153,7 +153,7 @@ def advise(prog: Program, item: "NamespaceCoverage", problems: Problems) -> str:
     if advice is Advice.CXL_FROM_OUTSIDE:
         return (
             "QEMU never dumps CXL memory, which is no RAM to it: read it from outside while the "
-            "guest runs (drgn-pmem --qemu), or let the guest's own capture kernel save it"
+            f"guest runs (drgn-pmem --qemu); {_remake(item)}"
         )
     if advice is Advice.FADUMP:
         drivers = ", ".join(_drivers(prog, problems))

@@ -22,7 +22,8 @@ def value(number: int, **words: int) -> Any:
 
 
 def resource(start: int, size: int) -> Any:
-    return SimpleNamespace(start=value(start), end=value(start + size - 1 if size else 0))
+    """An empty one ends before it begins, in 64 bits."""
+    return SimpleNamespace(start=value(start), end=value((start + size - 1) % (1 << 64)))
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +41,12 @@ def test_sizes_before_and_since_there_are_partitions() -> None:
     ]
     new: Any = SimpleNamespace(nr_partitions=value(2), part=parts)
     assert cxl._partitions(new) == {"ram": 1 << 20, "pmem": 1 << 28}
+
+
+def test_sizes_of_0_are_left_out_as_by_cxl_list() -> None:
+    shown = memdev("mem0", 0x11).to_json()
+    assert shown["pmem_size"] == 1 << 28
+    assert "ram_size" not in shown
 
 
 def test_the_kinds_of_regions_are_those_of_cxl_list() -> None:

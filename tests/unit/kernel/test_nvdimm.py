@@ -10,7 +10,7 @@ import pytest
 
 from drgn_pmem.kernel import daxchar
 from drgn_pmem.kernel.dax import DaxDevice, _available
-from drgn_pmem.kernel.nvdimm import Dimm, _read_firmware, _shutdowns
+from drgn_pmem.kernel.nvdimm import Dimm, _read_firmware, _security, _shutdowns
 from drgn_pmem.kernel.region import _has_labels, _interleave_set
 from drgn_pmem.output.memmap import media_text
 from drgn_pmem.partial import Problems
@@ -180,3 +180,28 @@ def test_a_dax_device_that_was_never_bound_has_no_node(
     problems = Problems()
     assert daxchar._nodes(None, 0x1000, problems) == []  # type: ignore[arg-type]
     assert not problems
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown"),
+    [
+        (0, {}),
+        (1 << 0, {"security": "disabled"}),
+        (1 << 2 | 1 << 3, {"security": "locked", "security_frozen": True}),
+        (1 << 1 | 1 << 4, {"security": "overwrite"}),
+    ],
+)
+def test_security_is_that_of_sysfs(
+    flags: int, shown: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A DIMM without security commands has no flag at all, and ndctl prints nothing."""
+    monkeypatch.setattr(
+        "drgn_pmem.kernel.nvdimm.optional_member", lambda obj, name: getattr(obj, name, None)
+    )
+    names = ("DISABLED", "UNLOCKED", "LOCKED", "FROZEN", "OVERWRITE")
+    bits = {f"NVDIMM_SECURITY_{name}": number for number, name in enumerate(names)}
+    prog = SimpleNamespace(constant=lambda name: value(bits[name]))
+    nvdimm: Any = SimpleNamespace(sec=SimpleNamespace(flags=value(flags)), prog_=prog)
+    state, frozen = _security(nvdimm)
+    printed = dimm(security=state, frozen=frozen).to_json()
+    assert {k: v for k, v in printed.items() if k.startswith("security")} == shown
