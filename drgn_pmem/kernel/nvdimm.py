@@ -162,7 +162,8 @@ def _read_dimm(device: Object, problems: Problems) -> Dimm:
         else problems.attempt(f"{name}: id", lambda: kernel_string(dimm_id) if dimm_id else None),
         **(nothing if firmware is None else firmware),
         enabled=driver_name(device) is not None,
-        **({} if security is None else {"security": security[0], "frozen": security[1]}),
+        security=None if security is None else security[0],
+        frozen=security is not None and security[1],
         object=nvdimm,
     )
 
