@@ -265,6 +265,17 @@ def test_what_is_asked_for_is_kept(tmp_path: Path) -> None:
     assert {name for name in kept("--drop-metadata") if not name.startswith("RAM")} == set()
 
 
+def test_without_metadata_memory_alone_is_compared(tmp_path: Path) -> None:
+    answer, _, notes = run_answer(
+        default.prog, f"pmem-trim -o {tmp_path / 'new'} --drop-metadata --compress none"
+    )
+    assert answer is not None
+    assert answer.json["verified"] == []
+    assert "its memory is what was planned" in notes
+    pmem = open_dump(tmp_path / "new").coverage.count(0x100000000, 0x158000000)
+    assert State.SAVED not in pmem
+
+
 def test_without_debug_info_it_says_what_is_missing() -> None:
     with pytest.raises(MissingDebugInfo, match="what is RAM"):
         run_answer(without_debug_info(default), "pmem-trim")

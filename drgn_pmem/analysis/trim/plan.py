@@ -67,6 +67,8 @@ class TrimPlan(Record):
 
     unit: int
     """bytes: what is kept or dropped as a whole; a page in a kdump-compressed dump"""
+    metadata: bool
+    """Whether metadata of persistent memory is kept: only then are the answers the same."""
     parts: tuple[TrimPart, ...]
     blank: int
     """Bytes that are overwritten with X, because they share a page with what is kept."""
@@ -169,6 +171,7 @@ class _Planner:
             keep = keep.whole(unit)
         return TrimPlan(
             unit=unit,
+            metadata=metadata,
             parts=tuple(
                 self._parts([(_FILLING, filling), (_CUT, cut), *wanted], layout, keep, blank)
             ),
