@@ -8,6 +8,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from drgn_pmem.partial import Problems
+from drgn_pmem.record import Show
 from drgn_pmem.spec import Answer, Argument, Field, command
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _HEADERS = ("found", "rebuilt", "implied")
 _FIELDS = (
     Field("WHAT", lambda row: row["what"], "what the program header is for"),
     Field("PHYSICAL", lambda row: row["physical"], "physical address", right=True),
-    Field("SIZE", lambda row: row["size"], "bytes of memory", right=True),
+    Field("SIZE", lambda row: row["size"], "bytes of memory", right=True, show=Show.SIZE),
     Field("FLAGS", lambda row: row["flags"], "p_flags, raw; 0x10 is PF_DEV", right=True),
     Field(
         "FOUND",
@@ -46,8 +47,8 @@ _DIFFERENCE_FIELDS = (
         lambda item: "/".join(source.value for source in item.between),
         "which two headers differ",
     ),
-    Field("DIFFERENCE", lambda item: item.difference.words, "what one of them has"),
-    Field("EXPLANATION", lambda item: item.explanation, "why"),
+    Field("DIFFERENCE", lambda item: item.difference.words, "what one of them has", wrap=True),
+    Field("EXPLANATION", lambda item: item.explanation, "why", keep=1, wrap=True),
 )
 
 

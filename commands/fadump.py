@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import sys
 from typing import TYPE_CHECKING, Any
 
 from drgn_pmem.partial import Problems
+from drgn_pmem.record import Show
 from drgn_pmem.spec import Answer, Argument, Field, command
 
 if TYPE_CHECKING:
@@ -22,26 +24,26 @@ _Section = tuple[str, Sequence[Any], Sequence[Field]]
 
 _FIELDS = (
     Field("FIELD", lambda item: item.name, "field of the crash info header"),
-    Field("VALUE", lambda item: _value(item, item.value), "its value"),
-    Field("FROM", lambda item: item.source, "where the value was taken from"),
+    Field("VALUE", lambda item: _value(item, item.value), "its value", keep=2, wrap=True),
+    Field("FROM", lambda item: item.source, "where the value was taken from", wrap=True),
     Field(
         "EXPECTED",
         lambda item: None if item.differs is None else _value(item, item.expected),
         "for a header found in memory: what the value should be, by the state of the kernel",
     ),
-    Field("DIFFERS", lambda item: item.differs, "whether the value is wrong"),
+    Field("DIFFERS", lambda item: item.differs, "whether the value is wrong", keep=3),
 )
 
 _REGION_FIELDS = (
     Field("BOOT MEMORY", lambda region: f"{region.start:#x}", "what the firmware copies"),
-    Field("SIZE", lambda region: region.size, "bytes", right=True),
+    Field("SIZE", lambda region: region.size, "bytes", right=True, show=Show.SIZE),
     Field("DESTINATION", lambda region: f"{region.destination:#x}", "where to"),
 )
 
 _PHDR_FIELDS = (
     Field("ELFCOREHDR", lambda phdr: phdr.what, "what the program header is for"),
     Field("PHYSICAL", lambda phdr: f"{phdr.physical:#x}", "physical address", right=True),
-    Field("SIZE", lambda phdr: phdr.memory_size, "bytes", right=True),
+    Field("SIZE", lambda phdr: phdr.memory_size, "bytes", right=True, show=Show.SIZE),
     Field("OFFSET", lambda phdr: f"{phdr.offset:#x}", "where its bytes are", right=True),
 )
 
@@ -113,18 +115,20 @@ def fadump(prog: Program, args: argparse.Namespace) -> Answer:
         problems=problems,
         json={**found.to_json(), "notes": [str(problem) for problem in problems]},
         sections=tuple(sections),
-        text=None if args.fields or args.no_header else _text(args, found, sections),
+        text=None if args.fields or args.no_header or args.csv else _text(args, found, sections),
     )
 
 
 def _text(args: argparse.Namespace, found: Fadump, sections: list[_Section]) -> str:
     from drgn_pmem.analysis.fadump.area import draw_reserve_area
-    from drgn_pmem.output.table import table
+    from drgn_pmem.output.terminal import layout, look_of, paragraph
+    from drgn_pmem.spec import rounded
 
+    look = look_of(sys.stdout, rounded=rounded(args))
     blocks = [f"State: {found.state}\nVerdict: {found.verdict.words}"]
     for title, records, fields in sections:
         if records:
-            blocks.append((f"{title}\n" if title else "") + table(records, fields))
+            blocks.append((f"{title}\n" if title else "") + layout(records, fields, look))
     if found.area:
         blocks.append(f"Reserve area:\n{draw_reserve_area(list(found.area))}")
     if found.elf is not None and found.elf.matches_dump is not None:
@@ -134,7 +138,8 @@ def _text(args: argparse.Namespace, found: Fadump, sections: list[_Section]) -> 
         same = "is" if found.elf.identical else "is NOT"
         blocks.append(f"The elfcorehdr in memory {same} the rebuilt one, byte for byte.")
     if found.wrong:
-        blocks.append("Problems:\n" + "\n".join(f"  {line}" for line in found.wrong))
+        wrong = (paragraph(f"  {line}") for line in found.wrong)
+        blocks.append("Problems:\n" + "\n".join(wrong))
     return "\n\n".join(blocks)
 
 

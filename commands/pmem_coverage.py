@@ -11,6 +11,9 @@ from drgn import Program
 from drgn_pmem.commands.common import NAMESPACE_MODULES
 from drgn_pmem.output.bars import namespace_bar
 from drgn_pmem.output.table import Field
+from drgn_pmem.output.terminal import Look, paragraph
+from drgn_pmem.output.text import escape
+from drgn_pmem.ranges import percent
 from drgn_pmem.spec import Answer, Argument, command
 
 if TYPE_CHECKING:
@@ -24,14 +27,11 @@ def _states(states: "dict[Any, int]") -> str | None:
         return None
     if len(states) == 1:
         return f"{next(iter(states)).value}"
-    return ", ".join(f"{state.value} {_percent(size, total)}" for state, size in states.items())
+    return ", ".join(f"{state.value} {percent(size, total)}" for state, size in states.items())
 
 
-def _percent(size: int, total: int) -> str:
-    share = 100 * size / total
-    if 99 < share < 100:
-        return ">99%"
-    return "<1%" if 0 < share < 1 else f"{share:.0f}%"
+_LOCATIONS = {None: None, "mem": "RAM", "pmem": "pmem", "pmem + mem": "pmem + RAM"}
+"""Locations of struct pages in JSON, in the words of the other tables."""
 
 
 def _bytes(states: "dict[Any, int]") -> str | None:
@@ -61,14 +61,18 @@ def _bytes(states: "dict[Any, int]") -> str | None:
     fields=(
         Field("NAMESPACE", lambda c: _name(c), "namespace"),
         Field("MODE", lambda c: c.mode, "fsdax, devdax, sector, raw"),
-        Field("MEMMAP", lambda c: c.location, "where its struct pages are: mem, pmem"),
+        Field("MEMMAP", lambda c: _LOCATIONS.get(c.location),
+              "where its struct pages are: RAM, pmem"),
         Field("CASE", lambda c: c.case, "case of the RFC, see above"),
-        Field("INFOBLOCK", lambda c: _states(c.infoblock), "state of the info block"),
+        Field("INFOBLOCK", lambda c: _states(c.infoblock), "state of the info block",
+              coloured=True),
         Field("METADATA", lambda c: _states(c.metadata),
-              "all that is not user data: info block, struct pages, BTT map and log"),
-        Field("STRUCT_PAGES", lambda c: _states(c.struct_pages), "struct pages, wherever they are"),
-        Field("USERDATA", lambda c: _states(c.userdata), "user data"),
-        Field("MAP", lambda c: namespace_bar(c.parts(), 34), "all of it, front to end"),
+              "all that is not user data: info block, struct pages, BTT map and log",
+              keep=2, coloured=True),
+        Field("STRUCT_PAGES", lambda c: _states(c.struct_pages), "struct pages, wherever they are",
+              keep=2, coloured=True),
+        Field("USERDATA", lambda c: _states(c.userdata), "user data", keep=2, coloured=True),
+        Field("MAP", lambda c: _bar(c), "all of it, front to end"),
         Field("METADATA_BYTES", lambda c: _bytes(c.metadata), "the same in bytes", shown=False),
         Field("STRUCT_PAGES_BYTES", lambda c: _bytes(c.struct_pages), "in bytes", shown=False),
         Field("USERDATA_BYTES", lambda c: _bytes(c.userdata), "in bytes", shown=False),
@@ -96,14 +100,12 @@ def pmem_coverage(prog: Program, args: argparse.Namespace) -> Answer:
 
     problems = Problems()
     found = problems.take(read_namespace_coverage(prog, args.namespace))
-    chosen = args.fields is not None or args.no_header
-    text = None if chosen or args.json else _text(args, found.namespaces)
     notes = [f"{_name(item)}: {note}" for item in found.namespaces for note in item.notes]
     return Answer(
         found.namespaces,
         notes=[*notes, *found.notes],
         problems=problems,
-        text=text,
+        footer=_footer,
     )
 
 
@@ -111,20 +113,19 @@ def _name(item: "NamespaceCoverage") -> str:
     return item.namespace or f"at {item.start:#x}"
 
 
-def _text(args: argparse.Namespace, items: "Sequence[NamespaceCoverage]") -> str:
-    """The table, what its characters mean, and the verdict and advice of each namespace."""
-    from drgn_pmem.output import table
-    from drgn_pmem.output.bars import legend, use_ascii
-    from drgn_pmem.output.terminal import layout, paragraph
-    from drgn_pmem.output.text import escape
-    from drgn_pmem.spec import SPECS
+def _bar(item: "NamespaceCoverage") -> str | None:
+    # where the location of the struct pages is not known, the reserved space is theirs
+    on_pmem = "pmem" in item.location if item.location else item.map == "dev"
+    return namespace_bar(item.parts(), 34, memmap=on_pmem)
 
-    fields = SPECS["pmem-coverage"].fields
-    rows = table.sort(items, fields, args.sort)
-    shown = rows if args.limit is None else rows[: args.limit]
-    blocks = [layout(shown, table.choose(fields, None)), legend(use_ascii())]
-    for item in shown:
-        name = escape(_name(item))
-        lines = [f"{name}: {item.verdict}.", f"  next time: {item.advice}."]
+
+def _footer(items: "Sequence[NamespaceCoverage]", look: Look) -> str:
+    """What the characters of MAP mean, and the verdict and advice of each namespace."""
+    from drgn_pmem.output.bars import legend_of, use_ascii
+
+    bars = [_bar(item) or "" for item in items]
+    blocks = ["\n".join(map(paragraph, legend_of(bars, use_ascii()).splitlines()))]
+    for item in items:
+        lines = [f"{escape(_name(item))}: {item.verdict}.", f"  next time: {item.advice}."]
         blocks.append("\n".join(map(paragraph, lines)))
-    return "\n\n".join(blocks)
+    return "\n\n".join(block for block in blocks if block)

@@ -73,7 +73,8 @@ def pmem_diagnose(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.output.stream import is_streaming, say
 
     problems = Problems()
-    table = args.fields is not None or args.no_header or args.sort is not None
+    table = args.no_header or args.csv
+    table |= any(value is not None for value in (args.fields, args.sort, args.where))
     width = text_width()
     text: list[str] = []
 

@@ -8,6 +8,7 @@ from drgn import Program
 
 from drgn_pmem.output.table import Field
 from drgn_pmem.partial import Problems
+from drgn_pmem.record import Show
 from drgn_pmem.spec import Answer, Argument, command
 
 
@@ -37,15 +38,16 @@ def _code(args: argparse.Namespace) -> str:
     fields=(
         Field("DEVICE", lambda f: f.device, "block or DAX device"),
         Field("INODE", lambda f: f.inode, "inode number", right=True),
-        Field("PATH", lambda f: f.name, "file, as the plain mount shows it"),
-        Field("SIZE", lambda f: f.size, "bytes", right=True),
-        Field("PAGES", lambda f: f.pages, "pages with a DAX entry", right=True),
+        Field("PATH", lambda f: f.name, "file, as the plain mount shows it", keep=3),
+        Field("SIZE", lambda f: f.size, "bytes", right=True, show=Show.SIZE, keep=1),
+        Field("PAGES", lambda f: f.pages, "pages with a DAX entry", right=True, keep=2),
         Field("HUGE", lambda f: f.huge, "of those, in PMD entries", right=True),
-        Field("DIRTY", lambda f: f.dirty, "pages not flushed since written", right=True),
+        Field("DIRTY", lambda f: f.dirty, "pages not flushed since written", right=True, keep=2),
         Field("LOCKED", lambda f: f.locked, "pages with a fault in flight", right=True),
         Field("SHARED", lambda f: f.shared, "pages that other files have too", right=True),
         Field("COPIES", lambda f: f.copies, "private copies in RAM (copy on write)", right=True),
-        Field("MAPPED_BY", lambda f: [f"{t.tgid}/{t.comm}" for t in f.mapped_by], "processes"),
+        Field("MAPPED_BY", lambda f: [f"{t.tgid}/{t.comm}" for t in f.mapped_by], "processes",
+              keep=2, wrap=True),
         Field("OPEN_BY",
               lambda f: list(dict.fromkeys(f"{o.task.tgid}/{o.task.comm}" for o in f.open_by)),
               "processes", shown=False),

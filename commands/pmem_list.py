@@ -9,7 +9,8 @@ from drgn import Program
 
 from drgn_pmem.commands.common import media_fields, nothing, reasons
 from drgn_pmem.kernel.namespace import Namespace
-from drgn_pmem.output.table import Field, human_readable
+from drgn_pmem.output.table import Field
+from drgn_pmem.record import Show
 from drgn_pmem.spec import Answer, Argument, command
 
 _STATES = {True: "enabled", False: "disabled", None: "not known"}
@@ -37,9 +38,9 @@ _DIMM = (
 )
 _REGION = (
     Field("REGION", lambda r: r.dev, "region"),
-    Field("SIZE", lambda r: r.size, "bytes", right=True),
-    Field("AVAILABLE", lambda r: r.available_size, "free bytes", right=True),
-    Field("ALIGN", lambda r: r.align, "alignment of its namespaces", right=True),
+    Field("SIZE", lambda r: r.size, "bytes", right=True, show=Show.SIZE),
+    Field("AVAILABLE", lambda r: r.available_size, "free bytes", right=True, show=Show.SIZE),
+    Field("ALIGN", lambda r: r.align, "alignment of its namespaces", right=True, show=Show.SIZE),
     Field("PHYSICAL", lambda r: f"{r.resource:#x}", "first byte", right=True),
     Field("NODE", lambda r: r.numa_node, "NUMA node", right=True),
     Field("DIMMS", lambda r: r.mappings and [m.dimm for m in r.mappings], "its DIMMs"),
@@ -49,24 +50,21 @@ _NAMESPACE = (
     Field("NAMESPACE", lambda n: n.dev, "namespace"),
     Field("MODE", lambda n: n.mode, "fsdax, devdax, sector, raw"),
     Field("MAP", lambda n: n.map, "where its struct pages are: dev (on pmem), mem (RAM)"),
-    Field("SIZE", lambda n: n.size, "usable bytes", right=True),
+    Field("SIZE", lambda n: n.size, "usable bytes", right=True, show=Show.SIZE),
     Field("DEVICE", lambda n: n.blockdev or n.chardev, "block or character device"),
-    Field("NAME", lambda n: n.name, "given name"),
+    Field("NAME", lambda n: n.name, "given name", keep=1),
     Field("UUID", lambda n: n.uuid, "uuid"),
-    Field("STATE", lambda n: _STATES[n.enabled], "driver bound or not"),
+    Field("STATE", lambda n: _STATES[n.enabled], "driver bound or not", keep=1),
     Field("WHY", nothing, "why it is raw or disabled", shown=False),
 )
 _DAX = (
     Field("DAX", lambda d: d.chardev, "character device"),
     Field("MODE", lambda d: d.mode, "devdax, system-ram"),
-    Field("SIZE", lambda d: d.size, "bytes", right=True),
-    Field("ALIGN", lambda d: d.align, "alignment of mappings", right=True),
+    Field("SIZE", lambda d: d.size, "bytes", right=True, show=Show.SIZE),
+    Field("ALIGN", lambda d: d.align, "alignment of mappings", right=True, show=Show.SIZE),
     Field("TARGET_NODE", lambda d: d.target_node, "NUMA node when onlined", right=True),
     Field("PHYSICAL", lambda d: [f"{r.start:#x}" for r in d.ranges], "first byte"),
 )
-
-_SIZES = ("SIZE", "AVAILABLE", "ALIGN")
-"""Columns that -u shows as sizes."""
 
 
 def _switch_on(args: argparse.Namespace) -> None:
@@ -213,10 +211,7 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
             *lost,
         ],
         problems=problems,
-        sections=[
-            ("", records, human_readable(fields, _SIZES) if args.human else fields)
-            for records, fields in shown
-        ],
+        sections=[("", records, fields) for records, fields in shown],
         json=nested,
     )
 

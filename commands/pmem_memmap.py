@@ -54,9 +54,9 @@ _ENTRY = (
         Field.of("FIRST", "struct_pages.first_physical",
                  "physical address of the first struct page"),
         Field.of("LAST", "struct_pages.last_physical", "physical address of the last struct page"),
-        Field.of("PLACE", "place", "where the struct pages are"),
-        Field("DUMPED", dumped_text, "how much of them the dump holds"),
-        Field.of("AGREE", "agree", "whether the sources agree"),
+        Field.of("PLACE", "place", "where the struct pages are", keep=2),
+        Field("DUMPED", dumped_text, "how much of them the dump holds", keep=2, coloured=True),
+        Field.of("AGREE", "agree", "whether the sources agree", keep=2),
     ),
     examples=(
         ("pmem-memmap", "all namespaces"),

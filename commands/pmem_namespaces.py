@@ -3,18 +3,22 @@
 """``pmem-namespaces``: the namespaces, where their struct pages are, how much the dump holds."""
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from drgn import Program
 
 from drgn_pmem.commands.common import NAMESPACE_MODULES, media_fields, nothing, reasons
-from drgn_pmem.output.bars import namespace_bar
+from drgn_pmem.output.bars import legend_of, namespace_bar, use_ascii
 from drgn_pmem.output.memmap import dumped_text
-from drgn_pmem.output.table import Field, human_readable
+from drgn_pmem.output.table import Field
+from drgn_pmem.output.terminal import Look, paragraph
 from drgn_pmem.partial import Problems
+from drgn_pmem.record import Show
 from drgn_pmem.spec import SPECS, Answer, Argument, command
 
-_SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
-"""Columns that -u shows as sizes."""
+if TYPE_CHECKING:
+    from drgn_pmem.analysis.memmap.sources import Memmap
 
 
 @command(
@@ -32,22 +36,23 @@ _SIZES = ("SIZE", "RAW_SIZE", "MEMMAP_SIZE")
         Field("NAMESPACE", lambda m: m.namespace.dev, "namespace"),
         Field("MODE", lambda m: m.namespace.mode, "fsdax, devdax, sector, raw"),
         Field("MAP", lambda m: m.namespace.map, "map given to ndctl: dev, mem"),
-        Field("SIZE", lambda m: m.namespace.size, "usable bytes", right=True),
+        Field("SIZE", lambda m: m.namespace.size, "usable bytes", right=True, show=Show.SIZE),
         Field("DEVICE", lambda m: m.namespace.blockdev or m.namespace.chardev, "its device"),
         Field("PHYSICAL", lambda m: f"{m.namespace.resource:#x}", "first byte", right=True),
-        Field("MEMMAP", lambda m: m.place, "where its struct pages really are"),
+        Field("MEMMAP", lambda m: m.place, "where its struct pages really are", keep=2),
         Field("MEMMAP_SIZE", lambda m: m.struct_pages and m.struct_pages.size,
-              "bytes of struct pages", right=True, shown=False),
-        Field("DUMPED", dumped_text, "how much of the struct pages the dump holds"),
+              "bytes of struct pages", right=True, shown=False, show=Show.SIZE),
+        Field("DUMPED", dumped_text, "how much of the struct pages the dump holds", keep=2,
+              coloured=True),
         Field("NAME", lambda m: m.namespace.name, "given name"),
-        Field("LAYOUT", lambda m: namespace_bar(m.parts, 18),
+        Field("LAYOUT", lambda m: _bar(m),
               "info block, struct pages, data; shaded by what the dump holds (see pmem-coverage)"),
         Field("WHY", nothing, "why it is raw", shown=False),
         Field("HOLDS", nothing, "what its first bytes hold: ext4, xfs, gpt, ...", shown=False),
         Field("MOUNTED", nothing, "where it is mounted", shown=False),
         Field("UUID", lambda m: m.namespace.uuid, "uuid", shown=False),
         Field("RAW_SIZE", lambda m: m.namespace.raw_size, "bytes with metadata",
-              right=True, shown=False),
+              right=True, shown=False, show=Show.SIZE),
         Field("REGION", lambda m: m.namespace.region, "its region", shown=False),
     ),
     examples=(
@@ -88,6 +93,21 @@ def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
             *(problems.take(lost_memory(prog)) if args.namespace is None else []),
         ],
         problems=problems,
-        fields=human_readable(fields, _SIZES) if args.human else fields,
+        fields=fields,
         json=json,
+        footer=_footer,
     )
+
+
+def _bar(memmap: "Memmap") -> str | None:
+    pages = memmap.struct_pages
+    # where the location of the struct pages is not known, the reserved space is theirs
+    known = pages is not None and not pages.unknown
+    on_pmem = pages.on_pmem > 0 if known and pages else memmap.namespace.map == "dev"
+    return namespace_bar(memmap.parts, 18, memmap=on_pmem)
+
+
+def _footer(memmaps: "Sequence[Memmap]", look: Look) -> str:
+    bars = [_bar(memmap) or "" for memmap in memmaps]
+    lines = legend_of(bars, use_ascii()).splitlines() if look.width else []
+    return "\n".join(map(paragraph, lines))

@@ -3,6 +3,7 @@
 """``pmem-pages``: the struct pages of a namespace, all of them."""
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from drgn import Program
@@ -16,21 +17,22 @@ if TYPE_CHECKING:
     from drgn_pmem.analysis.pages.filter import Filter
 
 _PAGE_FIELDS = (
-    Field("FLAGS", flags_text, "page flags"),
+    Field("FLAGS", flags_text, "page flags", wrap=True),
     Field.of("REFCOUNT", "refcount", "_refcount (of the folio's head)", right=True),
     Field.of("MAPCOUNT", "mapcount", "mappings, where the kernel counts them", right=True),
     Field.of("PINS", "pins", "references beyond idle and mappings", right=True, shown=False),
     Field.of("FOLIO", "folio_pages", "pages of each folio", right=True, shown=False),
     Field.of("MAPPING", "mapping", "struct address_space of the owner", right=True, shown=False),
-    Field.of("OWNER", "owner", "file or device"),
+    Field.of("OWNER", "owner", "file or device", keep=2, wrap=True),
 )
 
 
 def _of_group(field: Field) -> Field:
     """A field of a group as a field of a range."""
     show = Show.ADDRESS if field.name == "MAPPING" else Show.PLAIN
-    return Field(field.name, lambda entry: field.value(entry.group), field.help, field.right,
-                 field.shown, show)  # fmt: skip
+    return replace(Field(field.name, lambda entry: field.value(entry.group)), help=field.help,
+                   right=field.right, shown=field.shown, show=show, keep=field.keep,
+                   wrap=field.wrap)  # fmt: skip
 
 
 _RANGES = (
@@ -113,10 +115,10 @@ def _code(args: argparse.Namespace) -> str:
         Field.of("STATUS", "status",
                  "idle, file, shared, pinned, poisoned, tail, memmap, uninitialised, overwritten,"
                  " torn, unknown; absent, excluded, truncated, unmapped: struct pages that cannot"
-                 " be read"),
+                 " be read", keep=2, coloured=True),
         Field.of("PAGES", "pages", "how many", right=True),
         Field("SIZE", lambda g: g.size, "of those pages", right=True, shown=False,
-              show=Show.SIZE, human=True),
+              show=Show.SIZE),
         Field.of("RANGES", "ranges", "in how many ranges", right=True),
         *_PAGE_FIELDS,
     ),

@@ -6,12 +6,10 @@ import argparse
 
 from drgn import Program
 
-from drgn_pmem.output.table import Field, human_readable
+from drgn_pmem.output.table import Field
 from drgn_pmem.partial import Problems
-from drgn_pmem.spec import SPECS, Answer, Argument, command
-
-_SIZES = ("SIZE", "IN_FILE")
-"""Columns that -u shows as sizes."""
+from drgn_pmem.record import Show
+from drgn_pmem.spec import Answer, Argument, command
 
 
 def _range(start: int | None, size: int) -> str | None:
@@ -35,17 +33,19 @@ def _range(start: int | None, size: int) -> str | None:
         Field("PHYSICAL", lambda s: _range(s.physical, s.memory_size), "physical addresses"),
         Field("VIRTUAL", lambda s: _range(s.virtual, s.memory_size),
               "kernel virtual addresses", shown=False),
-        Field("SIZE", lambda s: s.memory_size, "bytes of memory", right=True),
+        Field("SIZE", lambda s: s.memory_size, "bytes of memory", right=True, show=Show.SIZE),
         Field("IN_FILE", lambda s: s.file_size,
               "bytes in the file (kdump-compressed: of the pages saved, uncompressed)",
-              right=True),
+              right=True, show=Show.SIZE),
         Field("OFFSET", lambda s: s.file_offset, "file offset", right=True, shown=False),
         Field("FLAGS", lambda s: None if s.flags is None else f"{s.flags:#x}",
               "p_flags, raw; PF_DEV is 0x10", right=True),
         Field("PMEM", lambda s: s.pmem, "PF_DEV; kdump-compressed: by iomem and the regions"),
-        Field("IOMEM", lambda s: s.iomem_names, "outermost iomem resources at these addresses"),
-        Field("NAMESPACES", lambda s: s.namespaces, "namespaces at these addresses"),
-        Field("NOTES", lambda s: "; ".join(s.notes) or None, "contradictions"),
+        Field("IOMEM", lambda s: s.iomem_names, "outermost iomem resources at these addresses",
+              wrap=True),
+        Field("NAMESPACES", lambda s: s.namespaces, "namespaces at these addresses", keep=1,
+              wrap=True),
+        Field("NOTES", lambda s: "; ".join(s.notes) or None, "contradictions", keep=1, wrap=True),
         Field("TYPE", lambda s: s.type, "PT_LOAD, or bitmap", shown=False),
     ),
     examples=(
@@ -70,10 +70,8 @@ def pmem_segments(prog: Program, args: argparse.Namespace) -> Answer:
 
     problems = Problems()
     answer = problems.take(read_segments(prog))
-    fields = SPECS["pmem-segments"].fields
     return Answer(
         answer.segments,
         [answer.loader.text, *answer.notes],
         problems=problems,
-        fields=human_readable(fields, _SIZES) if args.human else fields,
     )

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from drgn_pmem.errors import UsageError
 
-__all__ = ("Argument", "Parser", "join_descending")
+__all__ = ("COMMON", "LIST", "Argument", "Parser", "join_descending")
 
 
 class Argument:
@@ -26,6 +26,7 @@ class Argument:
     :param kind: What the value names, for completion: ``"namespace"``, ``"region"``, ``"bus"``,
         ``"dimm"``, ``"daxdev"``, ``"blockdev"``, ``"page"`` (PFN, physical address, struct page
         address, namespace+offset, device:sector), ``"path"`` (DAX file), ``"pid"``, ``"field"``,
+        ``"where"`` (a condition on fields),
         ``"file"`` (on this machine), or None for free text and flags.
     :param help: One line.
     :param options: The rest of what ``add_argument`` takes.
@@ -45,6 +46,30 @@ class Argument:
     def takes_value(self) -> bool:
         action = self.options.get("action", "store")
         return action in ("store", "append") and self.options.get("nargs") != 0
+
+
+LIST = (
+    Argument("-o", "--fields", kind="field", metavar="FIELDS",
+             help="show these fields, comma-separated; +FIELD adds to the default ones"),
+    Argument("-s", "--sort", kind="field", metavar="FIELD",
+             help="sort by a field; -FIELD for descending"),
+    Argument("--where", kind="where", metavar="CONDITION",
+             help="only rows where it holds: 'refcount > 1 and namespace = namespace0.0'; "
+             "= != < <= > >= ~ (contains) !~"),
+    Argument("-H", "--no-header", action="store_true", help="no header, tabs between values"),
+    Argument("--csv", action="store_true", help="comma-separated values"),
+    Argument("--bytes", action="store_true",
+             help="sizes in bytes, as everywhere but on a terminal"),
+    Argument("--limit", type=int, metavar="N", help="show the first N rows only"),
+)  # fmt: skip
+"""Arguments of every command that lists records."""
+
+COMMON = (
+    Argument("--json", action="store_true", help="print JSON"),
+    Argument("--drgn", action="store_true", help="print the Python that gives the same answer"),
+    Argument("-h", "--help", action="store_true", help="show this help"),
+)
+"""Arguments of every command."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     U64 = npt.NDArray[np.uint64]
     Index = npt.NDArray[np.int64]
 
-__all__ = ("Range", "RangeSet", "distinct", "paint")
+__all__ = ("Range", "RangeSet", "distinct", "paint", "percent")
 
 
 @dataclass(frozen=True, repr=False)
@@ -226,3 +226,18 @@ def _sweep(starts: list[int], lasts: list[int], index: list[int]) -> list[tuple[
             last = min(last, starts[taken] - 1)
         pieces.append((position, last, winner))
         position = last + 1
+
+
+def percent(part: int, whole: int) -> str:
+    """
+    A share as text: rounded to a whole number, but never to ``"0%"`` what is not nothing, nor to
+    ``"100%"`` what is not all.
+
+    :param whole: Not 0.
+    """
+    if part == whole:
+        return "100%"
+    share = 100 * part / whole
+    if 0 < share < 1:
+        return "<1%"
+    return ">99%" if share > 99 else f"{share:.0f}%"

@@ -32,12 +32,13 @@ from dataclasses import dataclass, field
 import sys
 from typing import TYPE_CHECKING, Any
 
-from drgn_pmem.arguments import Argument, Parser, join_descending
+from drgn_pmem.arguments import COMMON, LIST, Argument, Parser, join_descending
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
+from drgn_pmem.output.notes import merged
 from drgn_pmem.output.records import Records, Table
 from drgn_pmem.output.stream import streaming
 from drgn_pmem.output.table import Field
-from drgn_pmem.output.terminal import layout, paragraph
+from drgn_pmem.output.terminal import Look, layout, look_of, paragraph
 from drgn_pmem.output.text import escape, escape_lines
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, is_of_dump
 
@@ -80,6 +81,8 @@ class Answer:
     record."""
     extra: Sequence[Any] = ()
     """Records beside :attr:`records`, for a report: the lines of the first screen."""
+    footer: Callable[[Sequence[Any], Look], str] | None = None
+    """Text below the table, of the rows that are shown; left out where fields were chosen."""
     problems: Iterable[Problem] = ()
     """What the answer lacks and why; printed as the last notes."""
 
@@ -138,7 +141,7 @@ class Spec:
 
     def all_arguments(self) -> tuple[Argument, ...]:
         """Own arguments, then those that every command has."""
-        common = _COMMON if not self.fields else _LIST + _COMMON
+        common = COMMON if not self.fields else LIST + COMMON
         taken = {name for argument in self.arguments for name in argument.names}
         return self.arguments + tuple(a for a in common if not taken.intersection(a.names))
 
@@ -186,21 +189,6 @@ class Spec:
         return (self.code(args) if callable(self.code) else self.code).strip()
 
 
-_LIST = (
-    Argument("-o", "--fields", kind="field", metavar="FIELDS",
-             help="show these fields, comma-separated; +FIELD adds to the default ones"),
-    Argument("-s", "--sort", kind="field", metavar="FIELD",
-             help="sort by a field; -FIELD for descending"),
-    Argument("-H", "--no-header", action="store_true", help="no header, tabs between values"),
-    Argument("--limit", type=int, metavar="N", help="show the first N rows only"),
-)  # fmt: skip
-
-_COMMON = (
-    Argument("--json", action="store_true", help="print JSON"),
-    Argument("--drgn", action="store_true", help="print the Python that gives the same answer"),
-    Argument("-h", "--help", action="store_true", help="show this help"),
-)
-
 SPECS: dict[str, Spec] = {}
 """Every command by name, in the order of their modules."""
 
@@ -232,10 +220,13 @@ def parse_arguments(spec: Spec, words: Sequence[str]) -> argparse.Namespace | No
     return args
 
 
-def run(spec: Spec, prog: Program, words: Sequence[str]) -> Answer | None:
+def run(
+    spec: Spec, prog: Program, words: Sequence[str], expanded: bool | None = None
+) -> Answer | None:
     """
     Run a command and print its answer to ``sys.stdout``, its notes to ``sys.stderr``.
 
+    :param expanded: See :class:`~drgn_pmem.output.terminal.Look`.
     :return: The answer; None if only help or code was printed.
     :raises PmemError: one line for the user
     """
@@ -246,7 +237,7 @@ def run(spec: Spec, prog: Program, words: Sequence[str]) -> Answer | None:
         print(spec.drgn_code(args))
         return None
     answer = ask(spec, prog, args, stream=not args.json)
-    print_answer(spec, args, answer)
+    print_answer(spec, args, answer, expanded)
     return answer
 
 
@@ -283,6 +274,8 @@ def ask(spec: Spec, prog: Program, args: argparse.Namespace, *, stream: bool = F
         raise PmemError(f"{spec.name}: this kernel's {error}") from error
     except NotImplementedError as error:
         raise PmemError(f"{spec.name}: drgn cannot do what this needs: {error}") from error
+    if getattr(args, "where", None) is not None:
+        _filter(spec, args, answer)
     answer.problems = (*guarded.problems, *answer.problems)
     _name_lacking_modules(spec, prog, answer)
     answer.records = Records(answer.records, _sections(spec, answer))
@@ -295,6 +288,30 @@ def _sections(spec: Spec, answer: Answer) -> Sequence[Table]:
         return answer.sections
     fields = answer.fields or spec.fields
     return (("", answer.records, fields),) if fields else ()
+
+
+def _filter(spec: Spec, args: argparse.Namespace, answer: Answer) -> None:
+    """Keep the records for which ``--where`` holds, in tables, JSON and what is returned."""
+    from drgn_pmem.output.where import parse_where, select
+
+    sections = _sections(spec, answer)
+    found = select(parse_where(args.where), sections)
+    answer.notes = [*answer.notes, *found.notes]
+    answer.text = None
+    if answer.sections:
+        answer.sections = found.tables
+    shown = {id(record) for _, records, _ in sections for record in records}
+    if not all(id(record) in shown for record in answer.records):
+        if args.json:
+            raise UsageError(f"{spec.name}: --where filters rows of tables; its JSON has no such")
+        return  # its rows are parts of its records
+    kept = {id(record) for _, records, _ in found.tables for record in records}
+    if isinstance(answer.json, list) and len(answer.json) == len(answer.records):
+        pairs = zip(answer.records, answer.json, strict=True)
+        answer.json = [value for record, value in pairs if id(record) in kept]
+    else:
+        answer.json = None
+    answer.records = [record for record in answer.records if id(record) in kept]
 
 
 def _lacks(spec: Spec, prog: Program) -> str:
@@ -322,9 +339,11 @@ def _name_lacking_modules(spec: Spec, prog: Program, answer: Answer) -> None:
         )
 
 
-def print_answer(spec: Spec, args: argparse.Namespace, answer: Answer) -> None:
+def print_answer(
+    spec: Spec, args: argparse.Namespace, answer: Answer, expanded: bool | None = None
+) -> None:
     """Render an answer as the options ask: JSON, tables or text."""
-    text, notes = render(spec, args, answer)
+    text, notes = render(spec, args, answer, expanded)
     if text and not answer.streamed:
         # one write: a reader such as head may leave between two
         sys.stdout.write(text + "\n")
@@ -335,10 +354,13 @@ def print_answer(spec: Spec, args: argparse.Namespace, answer: Answer) -> None:
         sys.stderr.write(paragraph(f"note: {note}", sys.stderr) + "\n")
 
 
-def render(spec: Spec, args: argparse.Namespace, answer: Answer) -> tuple[str, list[str]]:
+def render(
+    spec: Spec, args: argparse.Namespace, answer: Answer, expanded: bool | None = None
+) -> tuple[str, list[str]]:
     """
     Text of an answer and its notes, safe on a terminal.
 
+    :param expanded: See :class:`~drgn_pmem.output.terminal.Look`.
     :raises UsageError: if ``-o`` or ``-s`` name no field
     """
     from drgn_pmem.output import json, table
@@ -346,16 +368,31 @@ def render(spec: Spec, args: argparse.Namespace, answer: Answer) -> tuple[str, l
     if args.json:
         return json.dumps(json_value(args, answer)), [*map(escape, answer.all_notes())]
     if answer.text is not None:
-        return escape_lines(answer.text), [*map(escape, answer.all_notes())]
+        return escape_lines(answer.text), [*map(escape, merged(answer.all_notes()))]
+    look = look_of(sys.stdout, rounded=rounded(args), expanded=expanded)
     sections, notes = tables(spec, args, answer)
     blocks = []
     for title, rows, chosen in sections:
-        if args.no_header:
-            blocks.append(table.scripted(rows, chosen) if chosen else "")
-        elif rows and chosen:
-            blocks.append((f"{escape(title)}\n" if title else "") + layout(rows, chosen))
+        if not chosen:
+            continue
+        if args.csv:
+            blocks.append(table.csv_text(rows, chosen, header=not args.no_header))
+        elif args.no_header:
+            blocks.append(table.scripted(rows, chosen))
+        elif rows:
+            blocks.append((f"{escape(title)}\n" if title else "") + layout(rows, chosen, look))
+    if answer.footer is not None and not (args.csv or args.no_header or args.fields):
+        shown = [record for _, rows, _ in sections for record in rows]
+        blocks.append(escape_lines(answer.footer(shown, look)) if shown else "")
     text = ("\n" if args.no_header else "\n\n").join(block for block in blocks if block)
-    return text, [*map(escape, notes)]
+    return text, [*map(escape, merged(notes))]
+
+
+def rounded(args: argparse.Namespace) -> bool | None:
+    """Whether sizes are rounded, as ``--bytes`` and ``-u`` ask; None for what fits the output."""
+    if getattr(args, "bytes", False):
+        return False
+    return True if getattr(args, "human", False) else None
 
 
 def json_value(args: argparse.Namespace, answer: Answer) -> Any:

@@ -4,11 +4,11 @@
 Bars
 ----
 
-A region or namespace as one line of characters: what is where (info block, struct pages, data,
-free) and whether the dump holds it. :func:`legend` explains the characters.
+A region or namespace as one line of characters: what is where (info block, struct pages, other
+metadata, data, free) and whether the dump holds it. :func:`legend` explains the characters.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 import itertools
 import sys
@@ -20,15 +20,19 @@ __all__ = (
     "FREE",
     "INFOBLOCK",
     "MEMMAP",
+    "METADATA",
     "Part",
     "bar",
     "legend",
+    "legend_of",
     "namespace_bar",
     "use_ascii",
 )
 
 INFOBLOCK = "info block"
 MEMMAP = "memmap"
+METADATA = "other metadata"
+"""BTT map and log, reserved space: what is metadata without being struct pages."""
 DATA = "data"
 FREE = "free"
 
@@ -39,6 +43,9 @@ _SYMBOLS = {
     (MEMMAP, State.SAVED): ("◆", "M"),
     (MEMMAP, State.EXCLUDED): ("◈", "m"),
     (MEMMAP, State.ABSENT): ("◇", ":"),
+    (METADATA, State.SAVED): ("■", "B"),
+    (METADATA, State.EXCLUDED): ("▣", "b"),
+    (METADATA, State.ABSENT): ("□", ";"),
     (DATA, State.SAVED): ("█", "#"),
     (DATA, State.EXCLUDED): ("▒", "+"),
     (DATA, State.ABSENT): ("░", "."),
@@ -65,7 +72,7 @@ class Part:
     """A stretch of one kind in one state."""
 
     kind: str
-    """:data:`INFOBLOCK`, :data:`MEMMAP`, :data:`DATA` or :data:`FREE`."""
+    """:data:`INFOBLOCK`, :data:`MEMMAP`, :data:`METADATA`, :data:`DATA` or :data:`FREE`."""
     size: int
     """bytes"""
     state: State | None = None
@@ -102,19 +109,26 @@ def bar(parts: Sequence[Part], width: int, ascii: bool = False) -> str:
     return f"[{drawn}]"
 
 
-def namespace_bar(parts: Iterable[tuple[str, int, State | None]], width: int) -> str | None:
+def namespace_bar(
+    parts: Iterable[tuple[str, int, State | None]], width: int, memmap: bool
+) -> str | None:
     """
     A namespace as one line.
 
     :param parts: (kind of stretch, bytes, state) from front to end, as
         :mod:`drgn_pmem.analysis.inventory.parts` names the kinds.
     :param width: Characters.
+    :param memmap: Whether the namespace holds struct pages, after its info block.
     """
-    from drgn_pmem.analysis.inventory.parts import INFOBLOCK as BLOCK, METADATA, UNKNOWN, USERDATA
+    from drgn_pmem.analysis.inventory import parts as names
 
-    kinds = {BLOCK: INFOBLOCK, METADATA: MEMMAP, USERDATA: DATA}
-    kinds[UNKNOWN] = DATA  # what of it is data is not known, which of it was saved is
-    drawn = [Part(kinds.get(kind, FREE), size, state) for kind, size, state in parts]
+    kinds = {names.INFOBLOCK: INFOBLOCK, names.METADATA: METADATA, names.USERDATA: DATA}
+    kinds[names.UNKNOWN] = DATA  # what of it is data is not known, which of it was saved is
+    drawn = []
+    for kind, size, state in parts:
+        drawn.append(Part(kinds.get(kind, FREE), size, state))
+        if kind == names.INFOBLOCK and memmap:
+            kinds[names.METADATA] = MEMMAP
     return bar(drawn, width, use_ascii()) or None
 
 
@@ -169,23 +183,37 @@ def _symbol(part: Part, ascii: bool) -> str:
 
 def legend(ascii: bool = False) -> str:
     """What the characters of :func:`bar` mean, in two lines."""
-    kinds = [
-        f"{kind} "
-        + " ".join(
+    return _legend(ascii, lambda symbol: True)
+
+
+def legend_of(bars: Iterable[str], ascii: bool = False) -> str:
+    """What the characters that these bars have mean; empty if there are no bars."""
+    used = set("".join(bars).replace("[", "").replace("]", ""))
+    return _legend(ascii, used.__contains__)
+
+
+def _legend(ascii: bool, wanted: Callable[[str], bool]) -> str:
+    lines = []
+    for kind in (INFOBLOCK, MEMMAP, METADATA, DATA):
+        states = [
             f"{_SYMBOLS[kind, state][ascii]} {state.value}"
             for state in (State.SAVED, State.EXCLUDED, State.ABSENT)
-        )
-        for kind in (INFOBLOCK, MEMMAP, DATA)
+            if wanted(_SYMBOLS[kind, state][ascii])
+        ]
+        lines += [f"{kind} {' '.join(states)}"] if states else []
+    others = [
+        f"{pair[ascii]} {name}"
+        for name, pair in (("free", _FREE), *((s.value, pair) for s, pair in _ANY_KIND.items()))
+        if wanted(pair[ascii])
     ]
-    others = [f"{pair[ascii]} {state.value}" for state, pair in _ANY_KIND.items()]
-    return "   ".join(kinds) + "\n" + "   ".join([f"{_FREE[ascii]} free", *others])
+    return "\n".join("   ".join(line) for line in (lines, others) if line)
 
 
 def use_ascii() -> bool:
     """Whether standard output cannot take the Unicode characters."""
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     try:
-        "●◐○◆◈◇█▒░×¿¡─".encode(encoding)
+        "●◐○◆◈◇■▣□█▒░×¿¡─".encode(encoding)
     except (LookupError, UnicodeEncodeError):
         return True
     return False

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drgn_pmem.partial import State
+from drgn_pmem.ranges import percent
 
 if TYPE_CHECKING:
     from drgn_pmem.analysis.memmap.sources import Memmap
@@ -37,7 +38,7 @@ def dumped_text(memmap: Memmap) -> str | None:
     if pages.saved == pages.size:
         return "all"
     others = "/".join(s.value for s in pages.states if s is not State.SAVED)
-    return f"{100 * pages.saved // pages.size}%, rest {others}" if pages.saved else others
+    return f"{percent(pages.saved, pages.size)}, rest {others}" if pages.saved else others
 
 
 def list_text(entry: MemmapEntry | None) -> str | None:

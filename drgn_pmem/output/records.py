@@ -13,7 +13,8 @@ import html
 import shutil
 from typing import Any
 
-from drgn_pmem.output.table import Field, table
+from drgn_pmem.output.columns import fitted
+from drgn_pmem.output.table import Field
 from drgn_pmem.output.text import escape
 
 __all__ = ("Records", "Table")
@@ -41,7 +42,8 @@ class Records(list[Any]):
         blocks = []
         for title, rows, fields in self._shown():
             lines = [escape(title)] if title else []
-            lines.append(_fitting(rows[:_ROWS], fields, width))
+            cells = [[field.text(row, rounded=True) for field in fields] for row in rows[:_ROWS]]
+            lines.append(fitted(cells, fields, width, expand=False)[0])
             if len(rows) > _ROWS:
                 lines.append(f"... {len(rows) - _ROWS} more of {len(rows)}")
             blocks.append("\n".join(lines))
@@ -69,12 +71,3 @@ class Records(list[Any]):
             for title, rows, fields in self._tables
         )
         return [(title, rows, fields) for title, rows, fields in chosen if rows and fields]
-
-
-def _fitting(rows: Sequence[Any], fields: Sequence[Field], width: int) -> str:
-    """A table of as many of the first columns as fit the terminal, at least one."""
-    for count in range(len(fields), 1, -1):
-        text = table(rows, fields[:count])
-        if max(map(len, text.splitlines())) <= width:
-            return text
-    return table(rows, fields[:1])

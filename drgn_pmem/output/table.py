@@ -9,19 +9,21 @@ declared fields, so that choosing (``-o``), sorting (``-s``) and scripted output
 command nothing.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+import csv
 import dataclasses
 from dataclasses import dataclass
-import itertools
+import io
 import operator
 import re
 from typing import Any
 
 from drgn_pmem.errors import UsageError
-from drgn_pmem.output.text import cell, human_size
+from drgn_pmem.output.columns import draw
+from drgn_pmem.output.text import cell, short_size
 from drgn_pmem.record import Show
 
-__all__ = ("Field", "choose", "human_readable", "scripted", "sort", "table", "vertical")
+__all__ = ("Field", "choose", "csv_text", "scripted", "sort", "table")
 
 _ADDRESS = re.compile("0x[0-9a-f]+")
 """An address, or the start of a range of addresses: sorted by value."""
@@ -40,13 +42,29 @@ class Field:
     shown: bool = True
     """Shown when the user chose no fields with ``-o``."""
     show: Show = Show.PLAIN
-    """How the value is shown: an address in hexadecimal, a size as bytes."""
-    human: bool = False
-    """Show a size as ``ndctl list -u`` does."""
+    """How the value is shown: an address in hexadecimal, a size in bytes, or rounded."""
+    keep: int = 0
+    """Of a table that is wider than the terminal, the columns with the lowest number are left out
+    first; of those with the same number, the last."""
+    wrap: bool = False
+    """Text that may be broken over several lines to fit the terminal."""
+    coloured: bool = False
+    """Its words are states or severities, shown in their colours."""
+    chosen: bool = False
+    """The user asked for it with ``-o``: it is never left out."""
 
     @classmethod
     def of(
-        cls, name: str, attribute: str, help: str = "", *, right: bool = False, shown: bool = True
+        cls,
+        name: str,
+        attribute: str,
+        help: str = "",
+        *,
+        right: bool = False,
+        shown: bool = True,
+        keep: int = 0,
+        wrap: bool = False,
+        coloured: bool = False,
     ) -> "Field":
         """
         A column that is an attribute of a record, shown as the record declares it.
@@ -54,20 +72,34 @@ class Field:
         :param attribute: ``"pfn"``, or one of a record in it: ``"namespace.size"``; unknown where
             that record is None.
         """
-        return _Declared(name, _getter(attribute), help, right, shown, attribute=attribute)
+        return _Declared(
+            name,
+            _getter(attribute),
+            help,
+            right,
+            shown,
+            keep=keep,
+            wrap=wrap,
+            coloured=coloured,
+            attribute=attribute,
+        )
 
-    def text(self, record: Any) -> str:
-        """What the table shows of a record."""
-        return self._text(self.value(record), self.show)
+    def text(self, record: Any, rounded: bool = False) -> str:
+        """
+        What the table shows of a record.
 
-    def _text(self, value: Any, show: Show) -> str:
+        :param rounded: Sizes as ``46.9 MiB``, not in bytes.
+        """
+        return self._text(self.value(record), self.show, rounded)
+
+    def _text(self, value: Any, show: Show, rounded: bool) -> str:
         if isinstance(value, (list, tuple)):
-            return ",".join(self._text(item, show) for item in value) or "-"
+            return ",".join(self._text(item, show, rounded) for item in value) or "-"
         if isinstance(value, int) and not isinstance(value, bool):
             if show is Show.ADDRESS:
                 return f"{value:#x}"
-            if show is Show.SIZE and self.human:
-                return human_size(value)
+            if show is Show.SIZE and rounded:
+                return short_size(value)
         return cell(value)
 
 
@@ -77,9 +109,10 @@ class _Declared(Field):
 
     attribute: str = ""
 
-    def text(self, record: Any) -> str:
+    def text(self, record: Any, rounded: bool = False) -> str:
         declared = _declared(record, self.attribute)
-        return self._text(self.value(record), self.show if declared is Show.PLAIN else declared)
+        show = self.show if declared is Show.PLAIN else declared
+        return self._text(self.value(record), show, rounded)
 
 
 def _getter(attribute: str) -> Callable[[Any], Any]:
@@ -108,14 +141,6 @@ def _declared(record: Any, attribute: str) -> Show:
     return show if isinstance(show, Show) else Show.PLAIN
 
 
-def human_readable(fields: Sequence[Field], names: Collection[str]) -> list[Field]:
-    """The same columns, with the sizes among them as ``ndctl list -u`` prints sizes."""
-    return [
-        dataclasses.replace(field, show=Show.SIZE, human=True) if field.name in names else field
-        for field in fields
-    ]
-
-
 def choose(
     fields: Sequence[Field], names: "str | None", *, known: Sequence[Field] = ()
 ) -> list[Field]:
@@ -131,8 +156,13 @@ def choose(
     if names is None:
         return default
     chosen = default if names.startswith("+") else []
-    for name in names.lstrip("+").split(","):
-        chosen += _find(fields, name.strip(), known)
+    for name in names.split(","):
+        for field in _find(fields, name.strip().lstrip("+"), known):
+            asked = dataclasses.replace(field, chosen=True)
+            if names.startswith("+") and field in chosen:
+                chosen[chosen.index(field)] = asked
+            else:
+                chosen.append(asked)
     return chosen
 
 
@@ -178,49 +208,20 @@ def sort(
 
 
 def table(records: Iterable[Any], fields: Sequence[Field]) -> str:
-    """Aligned table with a header line."""
-    rows = [[field.text(record) for field in fields] for record in records]
-    names = [field.name for field in fields]
-    text = "".join(itertools.chain(names, *rows))
-    if rows and text.isascii() and text.isprintable():
-        return _ascii_table(names, rows, [field.right for field in fields])
-    # Imported here, and only for text whose width is not its length: it takes 20 ms.
-    from tabulate import tabulate
-
-    return tabulate(
-        rows,
-        headers=names,
-        tablefmt="plain",
-        disable_numparse=True,
-        colalign=["right" if field.right else "left" for field in fields],
-        preserve_whitespace=True,
-    )
-
-
-def _ascii_table(names: list[str], rows: list[list[str]], right: list[bool]) -> str:
-    """The same table as tabulate's."""
-    widths = [
-        max(len(name) + 2, max(map(len, column)))
-        for name, column in zip(names, zip(*rows, strict=True), strict=True)
-    ]
-    return "\n".join(
-        "  ".join(
-            value.rjust(width) if to_right else value.ljust(width)
-            for value, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in (names, *rows)
-    )
-
-
-def vertical(records: Iterable[Any], fields: Sequence[Field]) -> str:
-    """One line per field, a blank line between records: for tables wider than the terminal."""
-    width = max((len(field.name) for field in fields), default=0)
-    return "\n\n".join(
-        "\n".join(f"{field.name:<{width}}  {field.text(record)}" for field in fields)
-        for record in records
-    )
+    """Aligned table with a header line, as wide as it is; sizes in bytes."""
+    return draw([[field.text(record) for field in fields] for record in records], fields)
 
 
 def scripted(records: Iterable[Any], fields: Sequence[Field]) -> str:
     """No header, tabs between values: for ``cut`` and ``awk``."""
     return "\n".join("\t".join(field.text(r) for field in fields) for r in records)
+
+
+def csv_text(records: Iterable[Any], fields: Sequence[Field], *, header: bool = True) -> str:
+    """Comma-separated values (RFC 4180, but lines end with a line feed): for spreadsheets."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    if header:
+        writer.writerow(field.name.lower() for field in fields)
+    writer.writerows([field.text(record) for field in fields] for record in records)
+    return out.getvalue().rstrip("\n")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 import unicodedata
 
-__all__ = ("cell", "escape", "escape_lines", "human_size", "plural")
+__all__ = ("cell", "escape", "escape_lines", "human_size", "plural", "short_size")
 
 _KIB = 1024
 _MIB = 1024 * _KIB
@@ -71,6 +71,24 @@ def human_size(size: int) -> str:
         if size < limit:
             return f"{size / binary:.2f} {unit}iB ({size / decimal:.2f} {unit}B)"
     return f"{size / _TIB:.2f} TiB ({size / 1000**4:.2f} TB)"
+
+
+def short_size(size: int) -> str:
+    """
+    A size rounded to three digits: ``"46.9 MiB"``; below 1 KiB in bytes.
+
+    :param size: bytes
+    """
+    units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+    value, unit = float(size), 0
+    # 1023.5 would round to 1024
+    while abs(value) >= 1023.5 and unit < len(units) - 1:
+        value, unit = value / _KIB, unit + 1
+    digits = 0 if unit == 0 or abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
+    text = f"{value:.{digits}f}"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return f"{text} {units[unit]}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -39,6 +39,26 @@ def _switch(word: str, now: bool, name: str) -> bool:
         raise UsageError(f"{name} takes on or off, not {word!r}") from None
 
 
+_EXPANDED = {"on": True, "off": False, "auto": None}
+_SHOWN = {
+    True: "records are shown field by field",
+    False: "records are shown as tables",
+    None: "records are shown as tables, or field by field where one is too wide for the terminal",
+}
+
+
+def _expand(session: "SessionState", rest: str) -> None:
+    word = rest.lower()
+    if not word:
+        # As psql's: a switch between field by field and what it was.
+        session.expanded = None if session.expanded else True
+    elif word in _EXPANDED:
+        session.expanded = _EXPANDED[word]
+    else:
+        raise UsageError(f"\\x takes on, off or auto, not {rest!r}")
+    print(_SHOWN[session.expanded])
+
+
 def _debug(session: "SessionState", rest: str) -> None:
     text = session.traceback()
     if not text:
@@ -108,6 +128,7 @@ BUILTINS: dict[str, Callable[["SessionState", str], None]] = {
     "\\q": _leave,
     "\\?": _help,
     "\\timing": _timing,
+    "\\x": _expand,
     "\\debug": _debug,
     "\\log": _log,
     "\\symbols": _symbols,

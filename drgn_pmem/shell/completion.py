@@ -101,6 +101,12 @@ class ShellCompleter(Completer):
             offers = self._session.favourites.all()
         elif name == "\\timing" and not words:
             offers = {"on": "", "off": ""}
+        elif name == "\\x" and not words:
+            offers = {
+                "on": "field by field",
+                "off": "as tables",
+                "auto": "a record that is too wide, field by field",
+            }
         elif name in ("\\log", "\\symbols"):
             yield from self._path(current)
         elif name == "\\fs" and words:
@@ -137,6 +143,8 @@ class ShellCompleter(Completer):
             yield from _matching({str(choice): "" for choice in choices}, current)
         elif argument.kind == "field":
             yield from _fields(spec, argument, current)
+        elif argument.kind == "where":
+            yield from _conditions(spec, current)
         elif argument.kind == "file":
             yield from self._path(current)
         elif argument.kind == "page":
@@ -245,3 +253,13 @@ def _fields(spec: Spec, argument: Argument, current: str) -> Iterator[Completion
                 display=name,
                 display_meta=field.help,
             )
+
+
+def _conditions(spec: Spec, current: str) -> Iterator[Completion]:
+    """Fields for ``--where 'a > 1 and b``; the quote is open, so that nothing is quoted again."""
+    last = re.split(r"\band\s+", current)[-1]
+    if re.fullmatch(r"\w*", last):
+        for field in spec.fields:
+            name = field.name.lower()
+            if name.startswith(last.lower()):
+                yield Completion(name, -len(last), display_meta=field.help)

@@ -25,6 +25,7 @@ DESCRIPTIONS = {
     "\\q": "leave",
     "\\?": "the same as help",
     "\\timing": "show how long each input takes: \\timing [on|off]",
+    "\\x": "records field by field: \\x [on|off|auto]",
     "\\debug": "traceback of the last failure",
     "\\log": "log inputs and answers as Markdown: \\log FILE.md; \\log ends it",
     "\\symbols": "load debug info from files, as -s does",

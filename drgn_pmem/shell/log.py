@@ -3,10 +3,10 @@
 """Log messages on standard error, as drgn prints its own."""
 
 import logging
-import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
+from drgn_pmem.output.terminal import colours
 from drgn_pmem.output.text import escape
 
 __all__ = ("colours", "logger", "set_level", "set_up")
@@ -20,16 +20,6 @@ _COLOURS = {
     logging.ERROR: "31",
     logging.CRITICAL: "31;1",
 }
-
-
-def colours(stream: TextIO) -> bool:
-    """Whether to colour a stream: a terminal with colours, and NO_COLOR is not set."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "", "dumb", "unknown"):
-        return False
-    try:
-        return os.isatty(stream.fileno())
-    except (AttributeError, OSError, ValueError):
-        return False
 
 
 class _Formatter(logging.Formatter):

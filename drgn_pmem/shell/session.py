@@ -72,6 +72,8 @@ class Session:
         self.output = output or Output()
         self.python = Python(default_globals(target.prog))
         self.timing = False
+        self.expanded: bool | None = None
+        """``\\x``: tables field by field, always or never; None: where a record is too wide."""
         self.interrupts = Interrupts()
         self.last_error: BaseException | None = None
         """What failed last, for ``\\debug``."""
@@ -323,7 +325,7 @@ class _ShellCommand(Command[Any]):
 
     def run(self, prog: drgn.Program, name: str, args: Any, **kwargs: Any) -> Any:
         with self._session.output.paged(json="--json" in args):
-            return run(self._spec, prog, args)
+            return run(self._spec, prog, args, self._session.expanded)
 
 
 class _ShellBuiltin(Command[Any]):

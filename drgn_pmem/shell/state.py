@@ -23,6 +23,7 @@ class SessionState(Protocol):
     output: Output
     python: Python
     timing: bool
+    expanded: bool | None
     favourites: Favourites
 
     def traceback(self) -> str: ...

@@ -12,6 +12,7 @@ import drgn
 from drgn_pmem.errors import NotFound
 from drgn_pmem.output.text import escape, human_size, plural
 from drgn_pmem.partial import Cause, Problems
+from drgn_pmem.ranges import percent
 from drgn_pmem.session import Target
 from drgn_pmem.shell.idle import Step
 from drgn_pmem.symbols import vmcoreinfo_value
@@ -175,5 +176,4 @@ def _metadata(answer: "MemmapAnswer") -> str:
         return "all metadata saved"
     if not saved:
         return "no metadata saved"
-    # Never rounded up to 100: something is missing.
-    return f"{min(99, saved * 100 // total)}% of metadata saved"
+    return f"{percent(saved, total)} of metadata saved"

@@ -6,17 +6,20 @@ cannot; also without debug info, and of a file that is cut short. What each said
 docs/support-matrix.md shows (tests/matrix.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import itertools
 import json
 import re
+from unittest import mock
 
 from drgn import Program
 import pytest
 
 from drgn_pmem.commands import load_commands
 from drgn_pmem.errors import PmemError, UsageError
-from drgn_pmem.spec import Spec
+from drgn_pmem.output import terminal
+from drgn_pmem.spec import SPECS, Answer, Spec, parse_arguments, render
 
 from ..questions import question
 from ..samples import CUT_SHORT, Case, run_answer, samples, without_debug_info
@@ -61,7 +64,13 @@ def ask(prog: Program, line: str) -> tuple[str, list[str]]:
         return IMPOSSIBLE, one_line_each([str(error)])
     json.loads(out)
     assert answer is not None
-    _, out, notes = run_answer(prog, line)
+    with terminal_of(120):
+        answer, out, notes = run_answer(prog, line)
+        assert answer is not None
+        assert_fits(line, out, 120)
+    for width in (80, 200) if answer.text is None else ():
+        with terminal_of(width):
+            assert_fits(line, text_again(line, answer), width)
     assert out.strip() or notes.strip()
     assert not re.search(r"Traceback|\bNone\b", notes)
     lacks = answer.all_lacks()
@@ -70,6 +79,33 @@ def ask(prog: Program, line: str) -> tuple[str, list[str]]:
         return COMPLETE, []
     nothing = not answer.records and not line.startswith(SEARCHES)
     return IMPOSSIBLE if nothing else DEGRADED, one_line_each(lacks)
+
+
+@contextlib.contextmanager
+def terminal_of(width: int) -> Iterator[None]:
+    """What is printed goes to a terminal of this width."""
+    with mock.patch.object(terminal, "terminal_width", return_value=width):
+        yield
+
+
+def text_again(line: str, answer: Answer) -> str:
+    """An answer rendered once more."""
+    name, *words = line.split()
+    args = parse_arguments(SPECS[name], words)
+    assert args is not None
+    return render(SPECS[name], args, answer)[0]
+
+
+def assert_fits(line: str, text: str, width: int) -> None:
+    """
+    No line is longer than the terminal is wide, and what is left out is named. The report has
+    rules below its headings.
+    """
+    if line.startswith("pmem-report"):
+        return
+    assert max(map(len, text.splitlines()), default=0) <= width
+    left_out = re.findall(r"-o\s\+([\w,\s]+?)\sfor more", text)
+    assert ("too wide" in text) == bool(left_out)
 
 
 def one_line_each(reasons: list[str]) -> list[str]:

@@ -9,12 +9,24 @@ from hypothesis import given, settings, strategies as st
 import pytest
 
 from drgn_pmem.dumpfile.coverage import State
-from drgn_pmem.output.bars import DATA, FREE, INFOBLOCK, MEMMAP, Part, bar, legend, use_ascii
+from drgn_pmem.output.bars import (
+    DATA,
+    FREE,
+    INFOBLOCK,
+    MEMMAP,
+    METADATA,
+    Part,
+    bar,
+    legend,
+    legend_of,
+    namespace_bar,
+    use_ascii,
+)
 
 PARTS = st.lists(
     st.builds(
         Part,
-        kind=st.sampled_from((INFOBLOCK, MEMMAP, DATA, FREE)),
+        kind=st.sampled_from((INFOBLOCK, MEMMAP, METADATA, DATA, FREE)),
         size=st.integers(0, 1 << 50),
         state=st.sampled_from(State),
     ),
@@ -40,6 +52,7 @@ def test_every_kind_can_be_seen(parts: list[Part], width: int) -> None:
     shown = {
         INFOBLOCK: "●◐○×¿¡",
         MEMMAP: "◆◈◇×¿¡",
+        METADATA: "■▣□×¿¡",
         DATA: "█▒░×¿¡",
     }
     for kind, symbols in shown.items():
@@ -52,7 +65,12 @@ def test_every_kind_can_be_seen(parts: list[Part], width: int) -> None:
 def test_nothing_lost_is_drawn_as_saved(parts: list[Part], width: int) -> None:
     """A kind of which nothing is saved has no saved cell."""
     text = bar(parts, width)
-    for kind, saved in ((INFOBLOCK, "●"), (MEMMAP, "◆"), (DATA, "█")):
+    for kind, saved in (
+        (INFOBLOCK, "●"),
+        (MEMMAP, "◆"),
+        (METADATA, "■"),
+        (DATA, "█"),
+    ):
         if not any(p.kind == kind and p.size and p.state is State.SAVED for p in parts):
             assert saved not in text
 
@@ -81,14 +99,24 @@ def test_a_cell_shows_the_worst_of_what_it_covers() -> None:
 
 @pytest.mark.parametrize("ascii", [False, True])
 def test_the_legend_explains_every_character_of_a_bar(ascii: bool) -> None:
-    kinds = (INFOBLOCK, MEMMAP, DATA)
+    kinds = (INFOBLOCK, MEMMAP, METADATA, DATA)
     parts = [Part(kind, 1, state) for kind in kinds for state in State] + [Part(FREE, 1)]
     # Each alone: no cell hides another.
     used = {character for part in parts for character in bar([part], 3, ascii)[1:-1]}
     text = legend(ascii)
     assert used <= set(text)
     assert text.isascii() == ascii
-    assert len(used) == 13
+    assert len(used) == 16
+
+
+def test_a_memmap_is_drawn_only_where_there_is_one_and_the_legend_has_what_is_drawn() -> None:
+    saved = State.SAVED
+    parts = [("metadata", 1, saved), ("info block", 1, saved), ("metadata", 1, saved)]
+    parts.append(("data", 1, State.ABSENT))
+    assert namespace_bar(parts, 6, memmap=True) == "[■●◆░]"
+    assert namespace_bar(parts, 6, memmap=False) == "[■●■░]"
+    assert legend_of(["[■●■░]"]) == ("info block ● saved   other metadata ■ saved   data ░ absent")
+    assert legend_of([]) == ""
 
 
 def test_ascii_is_for_streams_that_are_not_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:

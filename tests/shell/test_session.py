@@ -402,3 +402,63 @@ def test_quit_leaves_the_prompt_of_crash(session: Session, capfd: Capture, monke
     out = capfd.readouterr().out
     assert "%crash> begins; exit, quit or Ctrl-D comes back here\n" in out
     assert "TAINTED" in out
+
+
+def test_records_field_by_field(session: Session, capfd: Capture) -> None:
+    assert session.run("\\x on")
+    assert "field by field" in capfd.readouterr().out
+    assert session.run("pmem-list -n namespace1.0 -o mode,device")
+    assert capfd.readouterr().out == "MODE    fsdax\nDEVICE  pmem1\n"
+    for word in ("off", "auto"):
+        assert session.run(f"\\x {word}")
+        capfd.readouterr()
+        assert session.run("pmem-list -n namespace1.0 -o mode,device")
+        assert capfd.readouterr().out == "MODE   DEVICE\nfsdax  pmem1\n"
+    assert session.run("\\x")
+    assert session.expanded is True
+    assert session.run("\\x")
+    assert session.expanded is None
+    assert not session.run("\\x maybe")
+
+
+def test_rows_are_filtered_in_tables_json_csv_and_what_is_returned(
+    session: Session, capfd: Capture
+) -> None:
+    where = "--where 'mode = devdax and size > 150M'"
+    assert session.run(f"pmem-list -H -o namespace {where}")
+    names = capfd.readouterr().out.split()
+    assert names == ["namespace1.1", "namespace4.0"]
+    assert session.run("print([n.dev for n in _])")
+    assert capfd.readouterr().out == f"{names}\n"
+    assert session.run(f"pmem-list --json {where}")
+    assert [n["dev"] for n in json.loads(capfd.readouterr().out)] == names
+    assert session.run(f"pmem-namespaces --json {where}")
+    assert [n["dev"] for n in json.loads(capfd.readouterr().out)] == names
+    assert session.run(f"pmem-list --csv -o namespace,size {where}")
+    assert (
+        capfd.readouterr().out == "namespace,size\nnamespace1.1,197132288\nnamespace4.0,266338304\n"
+    )
+    assert session.run("pmem-pins --where 'mapcount > 0'")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "note: --where: 3 rows left out whose MAPCOUNT is not known" in err
+    assert not session.run("elfcorehdr --json --where 'what = pmem'")
+    assert session.run("elfcorehdr -H -o what --where 'what = pmem'")
+    assert set(capfd.readouterr().out.split("\n")) == {"pmem", ""}
+
+
+def test_sizes_are_bytes_but_on_a_terminal(session: Session, capfd: Capture, monkeypatch) -> None:
+    line = "pmem-list -n namespace1.0 -o size"
+    assert session.run(line)
+    assert capfd.readouterr().out == "    SIZE\n65011712\n"
+    assert session.run(f"{line} -u")
+    assert capfd.readouterr().out == "  SIZE\n62 MiB\n"
+    monkeypatch.setattr("drgn_pmem.output.terminal.terminal_width", lambda stream: 100)
+    assert session.run(line)
+    assert capfd.readouterr().out == "  SIZE\n62 MiB\n"
+    for option in ("--bytes", "--bytes -u"):
+        assert session.run(f"{line} {option}")
+        assert capfd.readouterr().out == "    SIZE\n65011712\n"
+    for option in ("-H", "--csv -H"):
+        assert session.run(f"{line} {option}")
+        assert capfd.readouterr().out == "65011712\n"

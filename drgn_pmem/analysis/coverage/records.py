@@ -24,6 +24,7 @@ from drgn_pmem.analysis.inventory.parts import PADDING, Stretch
 from drgn_pmem.analysis.memmap.intact import MemmapCheck
 from drgn_pmem.analysis.memmap.place import StructPages
 from drgn_pmem.dumpfile import Coverage, State
+from drgn_pmem.ranges import percent
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("CoverageAnswer", "NamespaceCoverage")
@@ -203,21 +204,14 @@ def _verdict(item: NamespaceCoverage) -> str:
             return f"all its struct pages, {where}, were saved; not all could be checked"
         return f"all its struct pages, {where}, were saved and are intact"
     if item.memmap_saved:
-        share = 100 * item.memmap_saved / item.memmap_size
         return (
-            f"{_percent(share)} of its struct pages, {where}, were saved; the rest is "
-            f"{_others(item.struct_pages)}"
+            f"{percent(item.memmap_saved, item.memmap_size)} of its struct pages, {where}, were "
+            f"saved; the rest is {_others(item.struct_pages)}"
         )
     return (
         f"its struct pages are {where} and none were saved ({_others(item.struct_pages)}): page "
         "state is unknown, owners come from i_pages only"
     )
-
-
-def _percent(share: float) -> str:
-    if 99 < share < 100:
-        return ">99%"
-    return "<1%" if 0 < share < 1 else f"{share:.0f}%"
 
 
 def _others(states: dict[State, int]) -> str:
@@ -237,4 +231,4 @@ def _share(item: NamespaceCoverage) -> str:
         return "all data is in the dump"
     if not saved:
         return f"no data is in the dump ({_others(states)})"
-    return f"{_percent(100 * saved / total)} of the data was saved, the rest is {_others(states)}"
+    return f"{percent(saved, total)} of the data was saved, the rest is {_others(states)}"

@@ -3,15 +3,20 @@
 """Tables, sizes and text: what reaches a reader."""
 
 from dataclasses import dataclass
+import re
 
 from hypothesis import given, strategies as st
 import pytest
-from tabulate import tabulate
 
 from drgn_pmem.errors import UsageError
+from drgn_pmem.output.columns import fitted, vertical
 from drgn_pmem.output.json import humanize
-from drgn_pmem.output.table import Field, _ascii_table, choose, scripted, sort, table, vertical
-from drgn_pmem.output.text import cell, escape, human_size, plural
+from drgn_pmem.output.notes import merged
+from drgn_pmem.output.table import Field, choose, csv_text, scripted, sort, table
+from drgn_pmem.output.terminal import Look, colours, layout
+from drgn_pmem.output.text import cell, escape, human_size, plural, short_size
+from drgn_pmem.output.where import parse_where, select
+from drgn_pmem.record import Show
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,10 @@ def test_unknown_is_a_dash_and_lists_are_joined() -> None:
 
 def test_table_aligns_numbers_right_and_hides_fields_until_asked() -> None:
     assert table(ROWS, choose(FIELDS, None)).splitlines() == [
-        "NAME      SIZE",
-        "b            9",
-        "a           10",
-        "-            -",
+        "NAME  SIZE",
+        "b        9",
+        "a       10",
+        "-        -",
     ]
 
 
@@ -91,7 +96,8 @@ def test_sorting_is_by_value_and_unknown_comes_last() -> None:
 
 def test_scripted_and_vertical() -> None:
     assert scripted(ROWS[:1], choose(FIELDS, None)) == "b\t9"
-    assert vertical(ROWS[:2], choose(FIELDS, None)) == "NAME  b\nSIZE  9\n\nNAME  a\nSIZE  10"
+    cells = [["b", "9"], ["a", "10"]]
+    assert vertical(cells, FIELDS[:2]) == "NAME  b\nSIZE  9\n\nNAME  a\nSIZE  10"
 
 
 def test_our_own_facts_are_not_humanized() -> None:
@@ -107,34 +113,217 @@ def test_plural() -> None:
     assert [plural(1, "page"), plural(2, "entry")] == ["1 page", "2 entries"]
 
 
-@given(
-    st.lists(
-        st.lists(
-            st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=9),
-            min_size=3,
-            max_size=3,
-        ),
-        min_size=1,
-        max_size=6,
-    ),
-    st.lists(st.booleans(), min_size=3, max_size=3),
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (49201152, "46.9 MiB"),
+        (67108864, "64 MiB"),
+        ((1 << 30) - 1, "1 GiB"),
+        (1536 << 20, "1.5 GiB"),
+        (999 << 30, "999 GiB"),
+        (1 << 70, "1024 EiB"),
+    ],
 )
-def test_a_table_of_ascii_text_is_as_tabulate_makes_it(
-    rows: list[list[str]], right: list[bool]
-) -> None:
-    names = ["A", "LONGER NAME", "B_C"]
-    expected = tabulate(
-        rows,
-        headers=names,
-        tablefmt="plain",
-        disable_numparse=True,
-        colalign=["right" if to_right else "left" for to_right in right],
-        preserve_whitespace=True,
-    )
-    assert _ascii_table(names, rows, right) == expected
+def test_short_sizes(size: int, text: str) -> None:
+    assert short_size(size) == text
+
+
+WIDE = (
+    Field("NAME", lambda r: r[0]),
+    Field("PHYSICAL", lambda r: r[1], right=True),
+    Field("WHY", lambda r: r[2], keep=1, wrap=True),
+    Field("SECTOR", lambda r: r[3], right=True),
+)
+WIDE_ROWS = [
+    ("pmem0", "0x100000000", "a long reason that nobody can read in one line of a terminal", 8),
+    ("pmem1", "0x200000000", "none", 16),
+]
+
+
+def cells_of(rows, fields):
+    return [[field.text(row) for field in fields] for row in rows]
+
+
+def test_text_is_broken_first_then_columns_go_the_least_important_first() -> None:
+    cells = cells_of(WIDE_ROWS, WIDE)
+    text, missing = fitted(cells, WIDE, 120)
+    assert (text, missing) == (table(WIDE_ROWS, WIDE), [])
+    text, missing = fitted(cells, WIDE, 60)
+    assert missing == []
+    assert max(map(len, text.splitlines())) <= 60
+    # Nothing is lost by breaking.
+    begin, end = (text.splitlines()[0].index(word) for word in ("WHY", "SECTOR"))
+    words = " ".join(line[begin:end] for line in text.splitlines()[1:-1])
+    assert " ".join(words.split()) == WIDE_ROWS[0][2]
+    assert fitted(cells, WIDE, 50)[1] == ["SECTOR"]
+    assert fitted(cells, WIDE, 40)[1] == ["PHYSICAL", "SECTOR"]
+    assert fitted(cells, WIDE, 10)[1] == ["PHYSICAL", "WHY", "SECTOR"]
+
+
+def test_what_the_user_chose_is_never_left_out() -> None:
+    fields = choose(WIDE, "+sector,+physical")
+    assert [field.name for field in fields] == ["NAME", "PHYSICAL", "WHY", "SECTOR"]
+    cells = cells_of(WIDE_ROWS, fields)
+    assert fitted(cells, fields, 40)[1] == ["WHY"]
+    # Too wide without any other: field by field, and so is a record alone.
+    assert fitted(cells, fields, 20)[0].startswith("NAME      pmem0\nPHYSICAL  0x100000000\n")
+    assert fitted(cells[:1], WIDE, 40)[0].startswith("NAME      pmem0\n")
+    assert not fitted(cells[:1], WIDE, 40, expand=False)[0].startswith("NAME      pmem0\n")
+
+
+def test_the_last_line_names_what_was_left_out() -> None:
+    lines = layout(WIDE_ROWS, WIDE, Look(width=40)).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert " ".join(lines[-2:]).endswith("-o +physical,sector for more")
+    assert layout(WIDE_ROWS, WIDE, Look(width=40, expanded=True)).startswith("NAME      pmem0\n")
+    assert layout(WIDE_ROWS, WIDE) == table(WIDE_ROWS, WIDE)
+
+
+@given(
+    st.lists(st.tuples(*[st.text("ab, c", max_size=60)] * 4), min_size=1, max_size=4),
+    st.integers(30, 200),
+)
+def test_no_table_is_wider_than_asked(rows: list[tuple[str, ...]], width: int) -> None:
+    fields = [Field(f"F{i}", lambda r, i=i: r[i], wrap=True) for i in range(4)]
+    text, _ = fitted(cells_of(rows, fields), fields, width)
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_states_have_colours_and_columns_stay_aligned() -> None:
+    fields = (Field("STATE", lambda r: r, coloured=True), Field("NEXT", lambda r: "x"))
+    text = layout(["saved", "saved 98%, excluded 2%"], fields, Look(width=80, colour=True))
+    plain = layout(["saved", "saved 98%, excluded 2%"], fields, Look(width=80))
+    assert "\x1b[32msaved\x1b[0m" in text
+    assert "\x1b[33mexcluded\x1b[0m" in text
+    assert re.sub(r"\x1b\[\d*m", "", text) == plain
+
+
+def test_no_colour_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.isatty", lambda number: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with open("/dev/null") as stream:
+        assert colours(stream)
+        monkeypatch.setenv("NO_COLOR", "1")
+        assert not colours(stream)
+        monkeypatch.delenv("NO_COLOR")
+        monkeypatch.setenv("TERM", "dumb")
+        assert not colours(stream)
+
+
+def test_csv() -> None:
+    rows = [Row('a,"b', 1), Row(None, None)]
+    assert csv_text(rows, FIELDS[:2]) == 'name,size\n"a,""b",1\n-,-'
+    assert csv_text(rows, FIELDS[:2], header=False) == '"a,""b",1\n-,-'
+
+
+@dataclass(frozen=True)
+class Counted:
+    name: str
+    refcount: int | None
+    address: str
+    flags: tuple[str, ...]
+
+
+PINNED = [
+    Counted("namespace0.0", 1, "0x1000", ("dirty", "locked")),
+    Counted("namespace0.1", 2, "0x2000", ()),
+    Counted("namespace1.0", None, "0x3000", ("dirty",)),
+]
+COUNTED = (
+    Field("NAME", lambda r: r.name),
+    Field("REFCOUNT", lambda r: r.refcount),
+    Field("ADDRESS", lambda r: r.address),
+    Field("FLAGS", lambda r: r.flags),
+    Field("SIZE", lambda r: 64 << 20, show=Show.SIZE),
+)
+
+
+@pytest.mark.parametrize(
+    ("condition", "names"),
+    [
+        ("refcount > 1", "0.1"),
+        ("refcount>=1", "0.0 0.1"),
+        ("REFCOUNT != 1", "0.1"),
+        ("refcount = -", "1.0"),
+        ("refcount != -", "0.0 0.1"),
+        ("name = namespace1.0", "1.0"),
+        ("name ~ SPACE0 and refcount <= 0x1", "0.0"),
+        ("name !~ space0", "1.0"),
+        ("address = 8192", "0.1"),
+        ("address < 0x2001", "0.0 0.1"),
+        ("flags = dirty", "0.0 1.0"),
+        ("flags != dirty", "0.1"),
+        ('flags = "dirty" and address > 0x1000', "1.0"),
+        ("size = 64M", "0.0 0.1 1.0"),
+        ("size > 64MiB", ""),
+        ("size < 1g", "0.0 0.1 1.0"),
+    ],
+)
+def test_rows_are_chosen_by_their_values(condition: str, names: str) -> None:
+    ((_, rows, _),), _ = select(parse_where(condition), [("", PINNED, COUNTED)])
+    assert [row.name for row in rows] == [f"namespace{name}" for name in names.split()]
+
+
+def test_rows_whose_value_is_not_known_are_counted() -> None:
+    _, notes = select(parse_where("refcount > 1"), [("", PINNED, COUNTED)])
+    assert notes == [
+        "--where: 1 row left out whose REFCOUNT is not known, or that has none (refcount = - shows "
+        "them)"
+    ]
+    assert select(parse_where("name ~ x"), [("", PINNED, COUNTED)]).notes == []
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["", "refcount", "refcount >", "> 1", "refcount > many", "a = 1 or b = 2", "a = b c"],
+)
+def test_what_is_no_condition_is_wrong_usage(condition: str) -> None:
+    with pytest.raises(UsageError):
+        parse_where(condition)
+
+
+def test_a_condition_on_a_field_that_there_is_not() -> None:
+    with pytest.raises(UsageError, match="no field 'taste'; the fields are name, refcount"):
+        select(parse_where("taste = 1"), [("", PINNED, COUNTED)])
+
+
+def test_notes_that_differ_only_in_the_namespace_become_one() -> None:
+    assert merged(
+        [
+            "namespace0.0: info block not saved (absent)",
+            "something else",
+            "namespace1.0: info block not saved (absent)",
+            "namespace1.1: info block not saved (absent)",
+            "namespace1.1: 5 bytes",
+            "namespace1.2: 6 bytes",
+        ]
+    ) == [
+        "3 namespaces: info block not saved (absent) (namespace0.0, 1.0, 1.1)",
+        "something else",
+        "namespace1.1: 5 bytes",
+        "namespace1.2: 6 bytes",
+    ]
+    assert merged(["x of namespace0.0 y", "x of namespace0.1 y"]) == [
+        "x of namespace0.0 y (the same of namespace0.1)"
+    ]
+    # Which of two names differs is not known.
+    two = ["namespace0.0 and namespace0.1", "namespace0.0 and namespace0.2"]
+    assert merged(two) == two
+
+
+def test_notes_that_differ_only_in_numbers_become_one_if_they_are_many() -> None:
+    lines = [f"PFN {n:#x}: see {n:#x}" for n in (1, 2, 3)]
+    assert merged(lines) == ["PFN 0x1: see 0x1 (and 2 more: 0x2, 0x3)"]
+    assert merged(lines[:2]) == lines[:2]
+    many = merged([f"PFN {n:#x}" for n in range(100)])
+    assert many == [f"PFN 0x0 (and 99 more: {', '.join(map(hex, range(1, 13)))}, ...)"]
 
 
 def test_a_table_of_wide_text_is_aligned() -> None:
     lines = table([Row("文件", 1), Row("file", 2)], FIELDS[:2]).splitlines()
-    assert lines[1] == "文件         1"
-    assert lines[2] == "file         2"
+    assert lines[1] == "文件     1"
+    assert lines[2] == "file     2"

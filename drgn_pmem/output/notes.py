@@ -1,0 +1,62 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+Notes of tables
+---------------
+
+Notes that differ only in the namespace, or only in PFNs and addresses, become one line. JSON has
+each of them.
+"""
+
+from collections.abc import Sequence
+import re
+
+__all__ = ("merged",)
+
+_NAMESPACE = re.compile(r"\bnamespace\d+\.\d+\b")
+_HEX = re.compile(r"\b0x[0-9a-f]+\b")
+_FEW = 2
+"""Lines with different numbers that stay as they are."""
+_MOST = 12
+"""Names listed at most."""
+
+
+def merged(lines: Sequence[str]) -> list[str]:
+    """Lines of which some stand for several, in the order in which each first occurs."""
+    groups: dict[str, list[str]] = {}
+    for line in dict.fromkeys(lines):
+        groups.setdefault(_pattern(line), []).append(line)
+    done = []
+    for group in groups.values():
+        names = [_NAMESPACE.findall(line) for line in group]
+        if len(group) > 1 and all(names) and not _HEX.search(group[0]):
+            done.append(_of_namespaces(group[0], [each[0] for each in names]))
+        elif len(group) > _FEW and not any(names):
+            numbers = [_HEX.findall(line)[0] for line in group[1:]]
+            done.append(f"{group[0]} (and {len(numbers)} more: {_listed(numbers)})")
+        else:
+            done += group
+    return done
+
+
+def _pattern(line: str) -> str:
+    """What is the same in lines that become one."""
+    names = set(_NAMESPACE.findall(line))
+    if len(names) == 1:
+        # Only one name may differ: two of them may stand for different things.
+        return _NAMESPACE.sub("\0", line)
+    return line if names else _HEX.sub("\1", line)
+
+
+def _of_namespaces(line: str, names: Sequence[str]) -> str:
+    listed = _listed([names[0], *(name.removeprefix("namespace") for name in names[1:])])
+    head = f"{names[0]}: "
+    if line.startswith(head) and names[0] not in line[len(head) :]:
+        return f"{len(names)} namespaces: {line[len(head) :]} ({listed})"
+    others = _listed(names[1:])
+    return f"{line} (the same of {others})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = ["..."] if len(names) > _MOST else []
+    return ", ".join([*names[:_MOST], *more])
