@@ -27,20 +27,21 @@ this module renders it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 import sys
 from typing import TYPE_CHECKING, Any
 
+from drgn_pmem.answer import Answer
 from drgn_pmem.arguments import COMMON, LIST, Argument, Parser, join_descending
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.output.notes import merged
 from drgn_pmem.output.records import Records, Table
 from drgn_pmem.output.stream import streaming
 from drgn_pmem.output.table import Field
-from drgn_pmem.output.terminal import Look, layout, look_of, paragraph
+from drgn_pmem.output.terminal import layout, look_of, paragraph
 from drgn_pmem.output.text import escape, escape_lines
-from drgn_pmem.partial import Cause, Partial, Problem, Problems, is_of_dump
+from drgn_pmem.partial import Cause, Problem, is_of_dump
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -59,63 +60,6 @@ __all__ = (
     "run",
     "tables",
 )
-
-
-@dataclass
-class Answer:
-    """The answer of a command: records, notes and problems."""
-
-    records: Sequence[Any]
-    notes: list[str] = field(default_factory=list)
-    """Warnings and limits of the answer, one line each; printed to standard error after it."""
-    text: str | None = None
-    """Rendered text, for answers that are not a table (a report, a drawing)."""
-    streamed: bool = False
-    """Whether :attr:`text` was printed while it was made (:mod:`drgn_pmem.output.stream`)."""
-    fields: Sequence[Field] | None = None
-    """Fields instead of the spec's, when options change what a row is."""
-    json: Any = None
-    """JSON instead of the list of records (nested lists as ndctl prints them, single objects)."""
-    sections: Sequence[Table] = ()
-    """(title, records, fields) tables one after the other, for answers with more than one kind of
-    record."""
-    extra: Sequence[Any] = ()
-    """Records beside :attr:`records`, for a report: the lines of the first screen."""
-    footer: Callable[[Sequence[Any], Look], str] | None = None
-    """Text below the table, of the rows that are shown; left out where fields were chosen."""
-    problems: Iterable[Problem] = ()
-    """What the answer lacks and why; printed as the last notes."""
-
-    @classmethod
-    def of(cls, partial: Partial[Any], **more: Any) -> Answer:
-        """
-        An answer whose records, or the only one, a :class:`~drgn_pmem.partial.Partial` has.
-
-        :param more: Further arguments of :class:`Answer`.
-        """
-        problems = Problems()
-        value = problems.take(partial)
-        records = value if isinstance(value, (list, tuple)) else [value]
-        return cls(records, problems=problems, **more)
-
-    @property
-    def whole(self) -> bool:
-        """Whether all that was asked for could be read: otherwise one-shot use exits 1. What no
-        dump of this format can hold is in :attr:`problems`, and the answer whole."""
-        return not any(problem.degrades for problem in self.problems)
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the user stopped it with Ctrl-C: the records are those found until then."""
-        return any(problem.cause is Cause.INTERRUPTED for problem in self.problems)
-
-    def all_lacks(self) -> list[str]:
-        """What the answer lacks, each line once."""
-        return list(dict.fromkeys(map(str, self.problems)))
-
-    def all_notes(self) -> list[str]:
-        """What is printed after the answer: its notes, then what it lacks, each line once."""
-        return list(dict.fromkeys((*self.notes, *self.all_lacks())))
 
 
 Function = Callable[["Program", argparse.Namespace], Answer]
