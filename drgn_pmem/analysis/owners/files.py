@@ -24,6 +24,7 @@ from drgn_pmem.analysis.owners.daxfiles import (
     identity_of_char,
 )
 from drgn_pmem.analysis.owners.rampages import private_copies_of
+from drgn_pmem.analysis.owners.records import NamedFile
 from drgn_pmem.analysis.owners.search import namespaces_of
 from drgn_pmem.errors import NotFound, UsageError
 from drgn_pmem.kernel.daxchar import DaxChar
@@ -39,16 +40,9 @@ _MAX_CHAR_PAGES = 1 << 19
 """Pages of a character device that are listed: 1 TiB of 2 MiB each."""
 
 
-class FileSummary(Record):
+class FileSummary(NamedFile):
     """One DAX file, or one DAX character device."""
 
-    inode: int | None
-    device: str
-    dev: str | None
-    path: str | None
-    paths: tuple[str, ...]
-    deleted: bool | None
-    """None if the dentries that show it could not be read."""
     size: int = shown(Show.SIZE)
     """bytes"""
     pages: int | None = None
@@ -70,11 +64,6 @@ class FileSummary(Record):
     mapped_by: tuple[Task, ...]
     open_by: tuple[OpenFile, ...]
     file: DaxFile | DaxChar = shown(Show.HIDDEN)
-
-    @property
-    def name(self) -> str | None:
-        """A path of it: :attr:`path`, or one that is certain although another may come first."""
-        return self.path or (self.paths[0] if self.paths else None)
 
 
 class FilePage(Record):

@@ -16,11 +16,11 @@ from drgn_pmem.kernel.rmap import Mapping, Proof
 from drgn_pmem.kernel.tasks import OpenFile
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("Owner", "PageOwners")
+__all__ = ("NamedFile", "Owner", "PageOwners")
 
 
-class Owner(Record):
-    """A file that a page belongs to, and who maps the page through it."""
+class NamedFile(Record):
+    """A DAX file or a DAX character device, and its names."""
 
     inode: int | None
     """Inode number; of the device node for device DAX."""
@@ -32,7 +32,17 @@ class Owner(Record):
     paths: tuple[str, ...]
     """As every mount shows every link of it."""
     deleted: bool | None
-    """No name leads to it any more; None if that could not be read."""
+    """It has no name any more; None if the dentries that show it could not be read."""
+
+    @property
+    def name(self) -> str | None:
+        """A path of it: :attr:`path`, or one that is certain although another may come first."""
+        return self.path or (self.paths[0] if self.paths else None)
+
+
+class Owner(NamedFile):
+    """A file that a page belongs to, and who maps the page through it."""
+
     offset: int
     """Of the page in the file, bytes."""
     sector: int | None
@@ -51,11 +61,6 @@ class Owner(Record):
     open_by: tuple[OpenFile, ...] = ()
     """Who has it open."""
     mappings: tuple[Mapping, ...]
-
-    @property
-    def name(self) -> str | None:
-        """A path of it: :attr:`path`, or one that is certain although another may come first."""
-        return self.path or (self.paths[0] if self.paths else None)
 
 
 class PageOwners(Record):
