@@ -79,6 +79,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.formats
 	$(BIN)/python -m bench.scale
+	$(BIN)/python -m bench.diagnose
 
 # With SIZE (512G, 6T): one of a larger machine, made of the large dump's real structures.
 bench-dump: $(VENV)/.installed
@@ -104,6 +105,7 @@ docs: $(VENV)/.runs
 	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/api.py
 	$(BIN)/python docs/examples.py
+	$(BIN)/python docs/pictures.py
 
 # What each command answers on each dump, by the tests; failed ones are marked in the page.
 matrix: $(VENV)/.installed

@@ -74,10 +74,12 @@ def _draw_row(svg: ET.Element, row: "MapRow", top: float, link: bool) -> None:
             strip = _rectangle(svg, "saved", x, top + 10 + _BAR + 1, width, _STRIP)
             strip.set("opacity", f"{0.3 + 0.7 * piece.saved:.2f}")
             _text(strip, "title", f"{piece.saved:.0%} saved: {what}")
-    for mark in row.marks:
+    # Bad pages on top of held ones.
+    for mark in sorted(row.marks, key=lambda mark: mark.kind == "poison"):
         x = _LEFT + (mark.physical - row.start) * scale
         parent = ET.SubElement(svg, "a", href=f"#pfn-{mark.pfn:#x}") if link else svg
-        points = f"{x - 5:.1f},{top} {x + 5:.1f},{top} {x:.1f},{top + 9}"
+        wide = 4 if mark.kind == "poison" else 6
+        points = f"{x - wide:.1f},{top} {x + wide:.1f},{top} {x:.1f},{top + 9}"
         triangle = ET.SubElement(parent, "polygon", {"class": mark.kind, "points": points})
         _text(triangle, "title", f"{mark.kind}: PFN {mark.pfn:#x} {mark.label}")
 

@@ -28,7 +28,7 @@ from drgn_pmem.formats.elfcorehdr import CrashHeader, HeaderSource, build_elfcor
 from drgn_pmem.kernel.fadump import fw_dump
 from drgn_pmem.kernel.iomem import for_each_persistent_memory
 from drgn_pmem.kernel.kexec import CrashImage, LoadedBy, NamedRange, crash_image, crash_reservations
-from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
+from drgn_pmem.partial import Cause, Incomplete, NotSaved, Partial, Problem, Problems
 from drgn_pmem.ranges import RangeSet
 from drgn_pmem.record import Record
 
@@ -75,6 +75,7 @@ def read_crash_headers(prog: Program) -> Partial[CrashHeaders]:
     Find, rebuild and imply the crash header of a dump, and explain what differs.
 
     :raises NotFound: if there is none of the three
+    :raises Incomplete: if none of the three could be read
     """
     problems = Problems()
     why: dict[HeaderSource, str] = {}
@@ -105,6 +106,9 @@ def read_crash_headers(prog: Program) -> Partial[CrashHeaders]:
         )
     implied = _attempt(problems, why, HeaderSource.IMPLIED, lambda: problems.take(_imply(prog)))
     if found is None and rebuilt is None and implied is None:
+        if problems:
+            # what cannot be read may have been one
+            raise Incomplete(problem for problem in problems if problem.degrades)
         raise NotFound(f"no crash header: {why[HeaderSource.REBUILT]}")
     _say_sources(why, image, found, rebuilt, implied)
     hotplug = None

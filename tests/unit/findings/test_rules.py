@@ -7,13 +7,20 @@ from collections.abc import Callable
 from drgn import Program
 import pytest
 
-from drgn_pmem.analysis.findings.case import Case, Facts, Rule, judge
+from drgn_pmem.analysis.findings import diagnose
+from drgn_pmem.analysis.findings.case import RULES, Case, Facts, Rule, judge
 from drgn_pmem.analysis.findings.model import Heading, Outcome, Ruling, Severity
 from drgn_pmem.analysis.findings.screen import Line, Screen
 from drgn_pmem.analysis.findings.words import few, short_size
+from drgn_pmem.analysis.headers import compare
+from drgn_pmem.analysis.headers.subject import DumpSubject
 from drgn_pmem.errors import MissingDebugInfo, NotFound
+from drgn_pmem.formats.elfcorehdr import CrashHeader
+from drgn_pmem.kernel.kexec import CrashImage
 from drgn_pmem.output.screen import line_text
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, State
+
+diagnose._declare()
 
 
 def ruling(function: Callable[[Case], None], id: str = "test") -> Ruling:
@@ -69,6 +76,25 @@ def test_a_rule_without_its_evidence_is_undecided(
     answer = ruling(function)
     assert (answer.outcome, answer.complete) == (outcome, complete)
     assert (answer.why is None) == complete
+
+
+def test_where_no_crash_header_could_be_read_that_is_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Memory without debug info and without program headers: there may be a header."""
+
+    def lacks_debug_info(prog: Program) -> CrashImage:
+        raise MissingDebugInfo("no debug info of the kernel", "vmlinux")
+
+    def has_no_headers(prog: Program) -> Partial[CrashHeader]:
+        raise NotFound("raw memory has no program headers")
+
+    subject = Partial(DumpSubject(subject=None, evidence=()))
+    monkeypatch.setattr(compare, "subject_of", lambda prog: subject)
+    monkeypatch.setattr(compare, "crash_image", lacks_debug_info)
+    monkeypatch.setattr(compare, "implied_elfcorehdr", has_no_headers)
+    rule = RULES["header-outdated"]
+    assert judge(rule, Facts(Program())).outcome is Outcome.UNDECIDED
 
 
 def test_a_mistake_of_our_own_is_not_an_undecided_rule() -> None:

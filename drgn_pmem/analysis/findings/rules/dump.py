@@ -118,7 +118,7 @@ def capture_kernel(case: Case) -> None:
             "is of the capture kernel, not of the one that crashed: every answer here is about the"
             " capture kernel",
             evidence=subject.evidence,
-            do="open the crashed kernel's memory: its elfcorehdr is where elfcorehdr_addr says",
+            do="open the kernel that crashed: drgn-pmem --crashed -c DUMP",
             place="capture kernel",
         )
 
