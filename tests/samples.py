@@ -35,6 +35,7 @@ __all__ = (
     "CASES",
     "CUT_SHORT",
     "NO_DEBUG_INFO",
+    "PAGE",
     "Case",
     "TruthPage",
     "bare",
@@ -51,6 +52,10 @@ __all__ = (
 )
 
 NO_DEBUG_INFO = "no debug info"
+
+PAGE = int(os.environ.get("DRGN_PMEM_PAGE_SIZE", "4096"))
+"""Bytes of a page of the kernels whose dumps are tested; another size than 4096 is for a run
+(``-k``) on dumps of such kernels, which DRGN_PMEM_SAMPLES names."""
 
 ASKED: set[tuple[str, str, str]] = set()
 """(sample, format, command) of what was asked since someone emptied it: tests/matrix.py does."""
@@ -134,7 +139,7 @@ def _cut_short(dump: Path) -> Path:
     path = folder / dump.name
     shutil.copyfile(dump, path)
     # within a page: what is left of that one counts as truncated too
-    os.truncate(path, path.stat().st_size * 2 // 3 // 4096 * 4096 + 512)
+    os.truncate(path, path.stat().st_size * 2 // 3 // PAGE * PAGE + 512)
     return path
 
 

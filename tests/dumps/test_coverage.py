@@ -21,12 +21,20 @@ import pytest
 import drgn_pmem
 from drgn_pmem.dumpfile import Coverage, State, coverage_of, open_dump
 
-from ..samples import CASES, CUT_SHORT, Case, open_crash, run_json, run_text, without_debug_info
+from ..samples import (
+    CASES,
+    CUT_SHORT,
+    PAGE,
+    Case,
+    open_crash,
+    run_json,
+    run_text,
+    without_debug_info,
+)
 from .test_segments import ELF_CASES, KDUMP_CASES, iomem, readelf
 
 pytestmark = pytest.mark.holds("pmem-coverage")
 
-PAGE = 4096
 UNIT = 512
 """Bytes that segments of the samples begin and end at multiples of."""
 

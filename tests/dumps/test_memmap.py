@@ -13,11 +13,9 @@ import pytest
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry, for_each_memmap_entry_vmcoreinfo
 
-from ..samples import CUT_SHORT, Case, run_json, without_debug_info
+from ..samples import CUT_SHORT, PAGE, Case, run_json, without_debug_info
 
 pytestmark = pytest.mark.holds("pmem-memmap")
-
-PAGE = 4096
 
 
 def recorded_sysfs(case: Case) -> dict[str, dict[str, str]]:

@@ -25,12 +25,19 @@ from drgn_pmem.kernel.pagetable import for_each_extent
 from drgn_pmem.kernel.pgmap import Pgmap
 from drgn_pmem.partial import Incomplete
 
-from ..samples import Case, TruthPage, run_json, run_text, samples, truth_pages, without_debug_info
+from ..samples import (
+    PAGE,
+    Case,
+    TruthPage,
+    run_json,
+    run_text,
+    samples,
+    truth_pages,
+    without_debug_info,
+)
 from .truth_owners import data_starts, is_pmem, shown_path
 
 pytestmark = pytest.mark.holds("pmem-pages", "pmem-page")
-
-PAGE = 4096
 
 
 @functools.cache
@@ -142,9 +149,9 @@ def test_every_page_of_the_page_maps_is_accounted_for(case: Case) -> None:
     for name, counts in found.items():
         block = case.truth_json(f"infoblock.{name}.json")[0]
         metadata = block["dataoff"] >> shift
-        # map=dev: the kernel never wrote the struct pages of the info block, 8 KiB. map=mem: it has
-        # struct pages like all others.
-        reserve = (8192 >> shift) if block["mode"] == 2 else 0
+        # map=dev: the kernel never wrote the struct pages of the info block, 8 KiB or a page.
+        # map=mem: it has struct pages like all others.
+        reserve = -(-8192 >> shift) if block["mode"] == 2 else 0
         assert counts.get("uninitialised", 0) == reserve
         lost = sum(counts.get(state.value, 0) for state in State if state is not State.SAVED)
         own = metadata - reserve if block["mode"] == 2 else 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ..samples import Case, TruthPage, samples, truth_pages
+from ..samples import PAGE, Case, TruthPage, samples, truth_pages
 
 __all__ = (
     "PAGE",
@@ -28,8 +28,8 @@ __all__ = (
     "shown_path",
 )
 
-PAGE = 4096
-LARGE = 512 * PAGE
+LARGE = PAGE // 8 * PAGE
+"""What an entry of the second lowest page table maps."""
 SECTOR = 512
 
 

@@ -1,15 +1,20 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# make-guest.sh WORK: WORK/initrd (busybox, pmtruth, init) and WORK/tools.img, a read-only disk with
+# make-guest.sh WORK [PAGES]: WORK/initrd (busybox, pmtruth, init) and WORK/tools.img, a read-only disk with
 # the tools that the guest runs and their libraries, from Debian 13's arm64 packages.  WORK/tools is
 # the same as a directory: makedumpfile is run from there by qemu-aarch64, because it reads dumps of
-# its own machine only.
+# its own machine only.  PAGES is that of build-kernel.sh.
 #
 # Needs: gcc-aarch64-linux-gnu libc6-dev-arm64-cross e2fsprogs cpio; apt for the packages.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+case ${2:-4K} in
+4K) shift=12 ;;
+16K) shift=14 ;;
+64K) shift=16 ;;
+esac
 mkdir -p "$1"
 work=$(cd "$1" && pwd)
 export PATH=$PATH:/usr/sbin:/sbin
@@ -42,7 +47,7 @@ fetch_packages() {
 initrd=$work/initrd.dir tools=$work/tools
 rm -rf "$initrd" "$tools"
 mkdir -p "$initrd"/{bin,dev,etc,usr} "$tools/usr/sbin" "$tools/$library"
-aarch64-linux-gnu-gcc -O1 -static -Wall -o "$initrd/bin/pmtruth" "$here"/../x86_64/guest/pmtruth/*.c
+aarch64-linux-gnu-gcc -O1 -static -Wall -DPAGE_SHIFT="$shift" -o "$initrd/bin/pmtruth" "$here"/../x86_64/guest/pmtruth/*.c
 aarch64-linux-gnu-strip "$initrd/bin/pmtruth"
 cp "$work/packages/usr/bin/busybox" "$initrd/bin/busybox"
 install -m 755 "$here/../x86_64/guest/init" "$initrd/init"

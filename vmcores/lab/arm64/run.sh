@@ -22,17 +22,17 @@ output=$(cd "$2" && pwd)
 # shellcheck source=vmcores/lab/guest.sh
 . "$here/../guest.sh"
 
-make_disks "$work" "CONSOLE=ttyAMA0 CONTROL=/dev/ttyS0 KERNEL=Image LOADER=file SETUP=full CAPTURE_PMEM=0 HOTADD=0 QEMU_DUMPS=elf" \
+make_disks "$work" "CONSOLE=ttyAMA0 CONTROL=/dev/ttyS0 KERNEL=Image LOADER=${LOADER:-file} SETUP=full CAPTURE_PMEM=0 HOTADD=0 QEMU_DUMPS=elf" \
 	"$here"/../x86_64/guest/*.sh "$here"/guest/*.sh "$work/Image" "$work/initrd"
-add_memory "256 64" "256 128 128 256 128 128 256"
+add_memory "${MEMORY:-256 64}" "${DIMMS:-256 128 128 256 128 128 256}"
 start_control
 
 timeout "${TIMEOUT:-900}" qemu-system-aarch64 -accel tcg,thread=multi \
-	-machine virt,nvdimm=on,gic-version=3 -cpu cortex-a72 -smp 2,sockets=2,cores=1,threads=1 \
+	-machine virt,nvdimm=on,gic-version=3 -cpu "${CPU:-cortex-a72}" -smp 2,sockets=2,cores=1,threads=1 \
 	-bios /usr/share/qemu-efi-aarch64/QEMU_EFI.fd \
 	"${options[@]}" \
 	-device virtio-rng-pci -device vmcoreinfo \
 	-kernel "$work/Image" -initrd "$work/initrd" \
-	-append "console=ttyAMA0 crashkernel=${CRASHKERNEL:-80M} panic=10 memtest=1 init_on_free=1 swiotlb=noforce" \
+	-append "console=ttyAMA0 crashkernel=${CRASHKERNEL:-80M} panic=10 memtest=1 init_on_free=1 swiotlb=noforce ${APPEND:-}" \
 	-chardev "socket,id=guest,path=$output/guest.sock,server=on,wait=off" -device pci-serial,chardev=guest
 collect

@@ -6,6 +6,11 @@ mkdir -p "$truth"
 CONSOLE=ttyS0 CONTROL=/dev/ttyS1 KERNEL=bzImage
 . /out/lab/scenario		# LOADER, SETUP, CAPTURE_PMEM, HOTADD, QEMU_DUMPS
 
+# The size of a page, and how often pages of 4 KiB fit into it: offsets below 2 MiB are in those, see
+# scaled() in pmtruth.
+page=$(sed -n 's/^KernelPageSize: *\([0-9]*\) kB/\1/p' /proc/self/smaps | head -n 1)
+page=$((page * 1024)) scale=$((page / 4096))
+
 say() {
 	echo "LAB: $* ($(cut -d ' ' -f 1 /proc/uptime) s)"
 }
@@ -61,6 +66,7 @@ has_device_mapper() {
 physical_address() {
 	rm -rf /tmp/pages
 	pmtruth record /tmp/pages
-	grep -h " path=$1 .* fileoff=$2 .* present=1 " /tmp/pages/* | head -n 1 |
-		sed -n 's/.* pfn=\(0x[0-9a-f]*\) .*/\1000/p'
+	pfn=$(grep -h " path=$1 .* fileoff=$2 .* present=1 " /tmp/pages/* | head -n 1 |
+		sed -n 's/.* pfn=\(0x[0-9a-f]*\) .*/\1/p')
+	[ -z "$pfn" ] || printf '0x%x\n' $((pfn * page))
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # File systems with -o dax and the files in them.
 mount_ext4() {
-	# stride: extents that start at 2 MiB, so that they can be mapped by 2 MiB pages
-	mkfs.ext4 -q -F -b 4096 -E stride=512,stripe_width=512 "$1"
+	# DAX wants blocks of a page.  stride: extents that start at 2 MiB, so that they can be mapped by 2 MiB pages
+	mkfs.ext4 -q -F -b "$page" -E "stride=$((512 / scale)),stripe_width=$((512 / scale))" "$1"
 	mkdir -p "$2"
 	mount -t ext4 -o dax=always "$1" "$2" || echo "LAB: $2 was not mounted"
 }
@@ -35,7 +35,7 @@ pmtruth make /mnt/small/bad 0x8000
 export TEST_DIR=1 TEST_DEV=1 QA_CHECK_FS=1
 mkdir -p /mnt/xfs
 for reflink in 1 0; do # before 6.0, XFS has reflinks or DAX
-	mkfs.xfs -q -f -m "reflink=$reflink,rmapbt=1" -d su=2m,sw=1 "$xfs"
+	mkfs.xfs -q -f -b "size=$page" -m "reflink=$reflink,rmapbt=1" -d su=2m,sw=1 "$xfs"
 	mount -t xfs -o dax=always "$xfs" /mnt/xfs && break
 	echo "LAB: /mnt/xfs was not mounted with reflink=$reflink"
 done

@@ -31,7 +31,7 @@ static void print_made(int file, const char *path)
 
 int make_file(int argc, char **argv)
 {
-	long size = strtol(argv[1], NULL, 0);
+	long size = scaled(strtol(argv[1], NULL, 0));
 	int file = open(argv[0], O_RDWR | O_CREAT, 0644);
 	char page[PAGE_BYTES];
 
@@ -58,7 +58,7 @@ int make_hole(int argc, char **argv)
 	int file = open(argv[0], O_RDWR | O_CREAT | O_TRUNC, 0644);
 
 	(void)argc;
-	if (file < 0 || ftruncate(file, strtol(argv[1], NULL, 0)))
+	if (file < 0 || ftruncate(file, scaled(strtol(argv[1], NULL, 0))))
 		return fail("make", argv[0]);
 	print_made(file, argv[0]);
 	return 0;
@@ -69,7 +69,7 @@ int allocate_file(int argc, char **argv)
 	int file = open(argv[0], O_RDWR | O_CREAT, 0644);
 
 	(void)argc;
-	if (file < 0 || (errno = posix_fallocate(file, 0, strtol(argv[1], NULL, 0))) || fsync(file))
+	if (file < 0 || (errno = posix_fallocate(file, 0, scaled(strtol(argv[1], NULL, 0)))) || fsync(file))
 		return fail("allocate", argv[0]);
 	print_made(file, argv[0]);
 	return 0;
@@ -143,7 +143,7 @@ int print_sector(int argc, char **argv)
 		struct fiemap map;
 		struct fiemap_extent extent;
 	} request = { 0 };
-	unsigned long long offset = strtoull(argv[1], NULL, 0);
+	unsigned long long offset = scaled(strtoull(argv[1], NULL, 0));
 	int file = open(argv[0], O_RDONLY);
 
 	(void)argc;

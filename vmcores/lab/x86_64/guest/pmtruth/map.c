@@ -169,6 +169,8 @@ int map_files(int argc, char **argv)
 			printf("ERROR cannot read \"%s\"\n", argv[i + 1]);
 			return 2;
 		}
+		specs[i].offset = scaled(specs[i].offset);
+		specs[i].length = scaled(specs[i].length);
 		map_one(&specs[i], comm, pagemap);
 	}
 	for (int i = 0; i < count; i++)

@@ -76,7 +76,7 @@ int punch_hole(int argc, char **argv)
 	(void)argc;
 	announce("PUNCH", argv[0], argv[1]);
 	finish("PUNCHED", fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-					   strtol(argv[2], NULL, 0), strtol(argv[3], NULL, 0)));
+					   scaled(strtol(argv[2], NULL, 0)), scaled(strtol(argv[3], NULL, 0))));
 }
 
 int truncate_file(int argc, char **argv)

@@ -4,7 +4,10 @@
 
 #include <stdint.h>
 
+/* of the kernel that it runs on: -DPAGE_SHIFT=16 for pages of 64 KiB */
+#ifndef PAGE_SHIFT
 #define PAGE_SHIFT	12
+#endif
 #define PAGE_BYTES	(1UL << PAGE_SHIFT)
 #define PMD_BYTES	(2UL << 20)
 #define TEXT_MAX	256
@@ -13,6 +16,12 @@
 /* /proc/PID/pagemap, Documentation/admin-guide/mm/pagemap.rst */
 #define PAGEMAP_PRESENT	63
 #define PAGEMAP_PFN	((1ULL << 55) - 1)
+
+/* What the scripts write for pages of 4 KiB, for as many pages; from 2 MiB on, bytes are bytes. */
+static inline unsigned long scaled(unsigned long bytes)
+{
+	return bytes < PMD_BYTES ? bytes << (PAGE_SHIFT - 12) : bytes;
+}
 
 uint64_t pagemap_entry(int pagemap, unsigned long address);
 
