@@ -62,10 +62,20 @@ def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
     problems = Problems()
     usage = problems.take(read_usage(prog))
     notes = [f"pages of {usage.page_size} bytes", *usage.notes]
-    if usage.overlap:
+    if usage.overlap or usage.partial_pages:
+        reasons = []
+        if usage.overlap:
+            reasons.append(
+                f"{usage.overlap} pages are in two segments; makedumpfile counts them twice"
+            )
+        if usage.partial_pages:
+            reasons.append(
+                f"of {usage.partial_pages} pages only the beginning is RAM; makedumpfile leaves "
+                "them out of a compressed dump"
+            )
+        more = usage.overlap - usage.partial_pages
         notes.append(
-            f"{usage.overlap} pages are in two segments; makedumpfile counts them twice: "
-            f"Original pages 0x{usage.original + usage.overlap:016x}, "
-            f"Memory Hole 0x{usage.hole - usage.overlap:016x}"
+            f"{'; '.join(reasons)}: Original pages 0x{usage.original + more:016x}, "
+            f"Memory Hole 0x{usage.hole - more:016x}"
         )
     return Answer(list(usage.lines()), notes=notes, problems=problems, json=usage.to_json())

@@ -23,6 +23,7 @@ from drgn_pmem.dumpfile import (
     Coverage,
     DumpFile,
     DumpFormat,
+    Segment,
     State,
     coverage_of,
     dump_of,
@@ -71,6 +72,9 @@ class Usage(Record):
     without any is known too."""
     overlap: int = 0
     """Pages that more than one segment has; makedumpfile counts them again."""
+    partial_pages: int = 0
+    """Pages that a segment has only the beginning of, as where RAM ends within a page; makedumpfile
+    leaves them out of a compressed dump."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -120,6 +124,7 @@ class Usage(Record):
             "memory_hole": self.hole,
             "total": self.total,
             "overlap": self.overlap,
+            "partial_pages": self.partial_pages,
             "pmem_metadata": self._pmem_json(self.pmem_metadata),
             "pmem_userdata": self._pmem_json(self.pmem_userdata),
         }
@@ -157,6 +162,7 @@ def read_usage(prog: Program) -> Partial[Usage]:
         pmem_userdata=userdata,
         pmem_known=known,
         overlap=_overlap(dump, size, original),
+        partial_pages=0 if dump.kdump else sum(_end(s) % size != 0 for s in dump.segments),
         notes=tuple(notes),
     )
     return problems.partial(usage)
@@ -186,6 +192,11 @@ def _overlap(dump: DumpFile, size: int, original: int) -> int:
     places = [(s.physical, s.memory_size) for s in dump.segments]
     pages = (-(-(p + n) // size) - -(-p // size) for p, n in places if p is not None and n)
     return max(0, sum(pages) - original)
+
+
+def _end(segment: Segment) -> int:
+    physical = segment.physical
+    return 0 if physical is None else physical + segment.memory_size
 
 
 def _present(coverage: Coverage, size: int) -> tuple[int, int]:

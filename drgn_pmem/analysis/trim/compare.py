@@ -156,7 +156,7 @@ def _segments(value: Any, same_format: bool) -> Any:
     ]
 
 
-_OF_HEADERS = ("overlap", "original", "memory_hole")
+_OF_HEADERS = ("overlap", "original", "memory_hole", "partial_pages")
 """Pages that program headers have in part, or twice."""
 
 

@@ -159,6 +159,19 @@ def test_pages_of_pmem_that_no_one_knows_are_not_zero(tmp_path: Path) -> None:
     assert "pmem userdata pages\t-" in out
 
 
+def test_a_page_that_ram_ends_in_is_counted_as_makedumpfile_does(tmp_path: Path) -> None:
+    """As of the first 640 KiB in the headers of 4.18 to 5.4, which end at 0x9fc00."""
+    low, end = 0x1000, 0x9FC00
+    prog = opened(tmp_path, Load(low, end - low, bytes(end - low)))
+    usage = run_json(prog, "pmem-usage")
+    assert (usage["original"], usage["partial_pages"], usage["overlap"]) == (159, 1, 0)
+    _, err = run_text(prog, "pmem-usage")
+    assert "only the beginning is RAM" in err
+    assert f"Original pages 0x{158:016x}" in err
+    whole = run_json(opened(tmp_path, Load(MIB, MIB, bytes(MIB))), "pmem-usage")
+    assert whole["partial_pages"] == 0
+
+
 @pytest.mark.parametrize(
     ("minor", "kernel", "own", "unit"),
     [
