@@ -32,6 +32,10 @@ $(VENV)/.installed: $(VENV)/.runs
 	$(PIP) --editable '.[dev]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.runs
+	$(PIP) --editable '.[docs]'
+	touch $@
+
 demo: $(VENV)/.runs
 	$(BIN)/drgn-pmem --sample pmem-namespaces
 
@@ -101,11 +105,14 @@ fuzz: $(VENV)/.installed
 	$(if $(FUZZ_TESTS),HYPOTHESIS_PROFILE=fuzz DRGN_PMEM_TAKEN=5000 \
 		$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(FUZZ_TESTS))
 
-docs: $(VENV)/.runs
+# The pages that are made from the sources, the man pages (build/man) and the site (build/docs).
+docs: $(VENV)/.docs
 	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/api.py
 	$(BIN)/python docs/examples.py
 	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/man.py
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 # What each command answers on each dump, by the tests; failed ones are marked in the page.
 matrix: $(VENV)/.installed

@@ -69,6 +69,12 @@ def _main(argv: Sequence[str]) -> int:
     if options.help:
         print(help_text())
         return 0
+    if options.completion:
+        load_commands()
+        from drgn_pmem.shell.completionscripts import completion_script
+
+        print(completion_script(options.completion))
+        return 0
     if options.list_samples:
         return _list_samples()
     if options.words or options.exec is not None or not sys.stdin.isatty():

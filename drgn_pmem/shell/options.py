@@ -13,7 +13,7 @@ import drgn
 
 from drgn_pmem.errors import UsageError
 
-__all__ = ("apply_debug_info_options", "parse")
+__all__ = ("apply_debug_info_options", "make_parser", "parse")
 
 _ON = {
     "kmod=depmod": ("try_kmod", drgn.KmodSearchMethod.DEPMOD),
@@ -61,7 +61,8 @@ class _SymbolsBy(argparse.Action):
                 namespace.finders[value] = enable
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = _Parser(
         prog="drgn-pmem",
         description="Persistent memory in Linux kernel crash dumps: without COMMAND, the shell; "
@@ -148,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_const",
         const="none",
         help="no log messages, no progress",
+    )
+    general.add_argument(
+        "--completion",
+        metavar="SHELL",
+        choices=("bash", "zsh", "fish"),
+        help="print the completion script of bash, zsh or fish",
     )
     general.add_argument("-h", "--help", action="store_true", help="show this help")
     general.add_argument("--version", action="store_true", help="show the versions")
@@ -241,7 +248,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for word in arguments:
         split += ["--sample", word[9:]] if word.startswith("--sample=") else [word]
     namespace = argparse.Namespace(finders={}, debug_info_options={})
-    return _parser().parse_args(split, namespace)
+    return make_parser().parse_args(split, namespace)
 
 
 def parse_more(options: argparse.Namespace, words: Sequence[str]) -> argparse.Namespace:
@@ -250,12 +257,12 @@ def parse_more(options: argparse.Namespace, words: Sequence[str]) -> argparse.Na
 
     :raises UsageError: with one line that says what is wrong
     """
-    return _parser().parse_args(words, options)
+    return make_parser().parse_args(words, options)
 
 
 def help_text() -> str:
     """What ``drgn-pmem --help`` prints."""
-    return _parser().format_help().rstrip()
+    return make_parser().format_help().rstrip()
 
 
 def apply_debug_info_options(prog: drgn.Program, options: argparse.Namespace) -> list[str]:

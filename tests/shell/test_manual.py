@@ -1,0 +1,79 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Man pages and completion scripts have every command and option, and are well-formed."""
+
+import importlib.util
+from pathlib import Path
+import shutil
+import subprocess
+
+import pytest
+
+from drgn_pmem.commands import load_commands
+from drgn_pmem.shell.completionscripts import SHELLS, completion_script
+from drgn_pmem.spec import SPECS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    spec = importlib.util.spec_from_file_location("man", DOCS / "man.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.pages()
+
+
+def test_every_command_has_a_page_with_its_options_and_fields(pages: dict[str, str]) -> None:
+    assert set(pages) == {"drgn-pmem", *SPECS}
+    for name, spec in SPECS.items():
+        text = pages[name].replace("\\-", "-")
+        for argument in spec.all_arguments():
+            assert argument.names[-1] in text or argument.names[0].upper() in text
+        for field in spec.fields:
+            assert f".B {field.name}\n" in text
+        assert f"BR {name} (1)" in pages["drgn-pmem"].replace("\\-", "-")
+
+
+def test_mandoc_finds_nothing_wrong(pages: dict[str, str], tmp_path: Path) -> None:
+    if shutil.which("mandoc") is None:
+        pytest.skip("no mandoc")
+    for name, text in pages.items():
+        (tmp_path / f"{name}.1").write_text(text)
+    files = sorted(map(str, tmp_path.iterdir()))
+    result = subprocess.run(["mandoc", "-T", "lint", *files], capture_output=True, text=True)
+    assert result.stdout + result.stderr == ""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_takes_its_script(shell: str, tmp_path: Path) -> None:
+    load_commands()
+    script = tmp_path / "script"
+    script.write_text(completion_script(shell))
+    for name, spec in SPECS.items():
+        assert name in script.read_text()
+        for argument in spec.all_arguments():
+            if argument.is_option:
+                assert max(argument.names, key=len).lstrip("-") in script.read_text()
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell}")
+    subprocess.run([shell, "-n", str(script)], check=True)
+
+
+def test_bash_completes(tmp_path: Path) -> None:
+    load_commands()
+    script = tmp_path / "script"
+    script.write_text(completion_script("bash"))
+
+    def complete(*words: str) -> list[str]:
+        line = f'source {script}; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _drgn_pmem'
+        command = ["bash", "-c", f'{line}; echo "${{COMPREPLY[@]}}"', "bash", "drgn-pmem", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert complete("-c", "vmcore", "pmem-na") == ["pmem-namespaces"]
+    assert complete("--sam") == ["--sample"]
+    assert complete("-c", "vmcore", "pmem-list", "--names") == ["--namespaces", "--namespace"]
+    assert complete("-c", "vmcore", "pmem-list", "-o", "uu") == ["uuid"]
+    assert complete("-c", "pmem-") == []  # files
