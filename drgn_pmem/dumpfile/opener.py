@@ -15,7 +15,6 @@ import drgn
 
 from drgn_pmem.dumpfile.coverage import Coverage
 from drgn_pmem.dumpfile.elf import open_elf
-from drgn_pmem.dumpfile.flattened import MAGIC as FLATTENED_MAGIC, FlattenedSource
 from drgn_pmem.dumpfile.kdump import MAGICS as KDUMP_MAGICS, open_kdump
 from drgn_pmem.dumpfile.live import is_local, kcore_dump, live_dump
 from drgn_pmem.dumpfile.records import ERASED, DumpFile, DumpFormat
@@ -36,6 +35,8 @@ _DUMP_KEY = "drgn_pmem.dumpfile.dump"
 _COVERAGE_KEY = "drgn_pmem.dumpfile.coverage"
 
 _KCORE = re.compile(r"/proc/(kcore|\d+/root/proc/kcore)")
+
+_FLATTENED = b"makedumpfile\0\0\0\0"
 
 _CRASH = "crash opens it, drgn does not"
 _VMWARE = (
@@ -109,7 +110,7 @@ def open_dump(path: str | os.PathLike[str]) -> DumpFile:
         return open_elf(source)
     if magic.startswith(KDUMP_MAGICS):
         return open_kdump(source)
-    if magic.startswith(FLATTENED_MAGIC):
+    if magic.startswith(_FLATTENED):
         return _open_flattened(source)
     for start, what in _OTHER_FORMATS:
         if magic.startswith(start):
@@ -121,6 +122,8 @@ def open_dump(path: str | os.PathLike[str]) -> DumpFile:
 
 
 def _open_flattened(outer: FileSource) -> DumpFile:
+    from drgn_pmem.dumpfile.flattened import FlattenedSource
+
     source = FlattenedSource(outer)
     magic = source.read(0, 16)
     if magic.startswith(b"\x7fELF"):

@@ -19,7 +19,6 @@ import os
 
 import drgn
 
-from drgn_pmem.dumpfile.crashed import open_crashed, write_headers
 from drgn_pmem.dumpfile.faults import (
     NO_IDENTITY,
     PAGE_TABLE_READER,
@@ -29,7 +28,6 @@ from drgn_pmem.dumpfile.faults import (
 from drgn_pmem.dumpfile.fit import Fit, fit_of, guess_architecture
 from drgn_pmem.dumpfile.locate import find_vmcoreinfo
 from drgn_pmem.dumpfile.opener import open_dump, set_dump
-from drgn_pmem.dumpfile.rawimage import open_images
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 from drgn_pmem.errors import DumpFileError
@@ -75,6 +73,8 @@ def open_crashed_program(
     :param vmcoreinfo: Text to use instead of the crashed kernel's own.
     :raises DumpFileError: if no crashed kernel is in it
     """
+    from drgn_pmem.dumpfile.crashed import open_crashed, write_headers
+
     crashed, headers, lines = open_crashed(dump)
     if vmcoreinfo is None:
         vmcoreinfo = _note_that_fits(crashed, lines)
@@ -103,6 +103,8 @@ def open_image_program(
     :param images: Path and physical address (bytes) of each.
     :raises UsageError: if they overlap
     """
+    from drgn_pmem.dumpfile.rawimage import open_images
+
     return _open(open_images(images), vmcoreinfo, architecture)
 
 
