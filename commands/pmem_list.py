@@ -64,6 +64,7 @@ _DAX = (
     Field("ALIGN", lambda d: d.align, "alignment of mappings", right=True, show=Show.SIZE),
     Field("TARGET_NODE", lambda d: d.target_node, "NUMA node when onlined", right=True),
     Field("PHYSICAL", lambda d: [f"{r.start:#x}" for r in d.ranges], "first byte"),
+    Field("STATE", lambda d: "enabled" if d.mode else "disabled", "driver bound or not"),
 )
 
 

@@ -262,7 +262,8 @@ def _facts(crash: Crash) -> list[tuple[str, str]]:
     from drgn_pmem.output.text import escape, human_size
 
     size = "" if crash.size is None else f" ({human_size(crash.size)})"
-    facts = [("dump", f"{crash.file}{size}" if crash.file else None), ("format", crash.format)]
+    facts = [("of", crash.subject.sentence if crash.subject else None)]
+    facts += [("dump", f"{crash.file}{size}" if crash.file else None), ("format", crash.format)]
     release = f"Linux {crash.release or 'of unknown release'} {crash.architecture or ''}"
     facts += [("kernel", release.rstrip()), ("panic", crash.panic)]
     if crash.time is not None:

@@ -65,7 +65,11 @@ LIST = (
 """Arguments of every command that lists records."""
 
 COMMON = (
-    Argument("--json", action="store_true", help="print JSON"),
+    Argument(
+        "--json",
+        action="store_true",
+        help="print JSON; --json=full: an object of it, its notes and what it lacks",
+    ),
     Argument("--drgn", action="store_true", help="print the Python that gives the same answer"),
     Argument("-h", "--help", action="store_true", help="show this help"),
 )

@@ -9,6 +9,7 @@ when the command is used.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from drgn.commands import DEFAULT_COMMAND_NAMESPACE
@@ -65,7 +66,7 @@ class DrgnCommand:
         from drgn_pmem.spec import run
 
         try:
-            answer = run(self._spec, prog, words)
+            answer = run(self._spec, prog, words, redirected=_is_redirected())
         except UsageError as error:
             raise CommandArgumentError(escape(str(error))) from error
         except PmemError as error:
@@ -73,6 +74,16 @@ class DrgnCommand:
             error.args = (escape(str(error)),)
             raise
         return None if answer is None else answer.records
+
+
+def _is_redirected() -> bool:
+    """Whether drgn writes the command's output to a file or into a pipe: it replaces
+    ``sys.stdout``."""
+    try:
+        return sys.__stdout__ is not None and sys.stdout.fileno() != sys.__stdout__.fileno()
+    except (AttributeError, OSError, ValueError):
+        # not a problem: a notebook's or a script's own stream
+        return False
 
 
 # Registering twice is harmless: the name maps to the same command.

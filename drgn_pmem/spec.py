@@ -133,6 +133,8 @@ class Spec:
         return (self.code(args) if callable(self.code) else self.code).strip()
 
 
+_FULL = "--json=full"
+
 SPECS: dict[str, Spec] = {}
 """Every command by name, in the order of their modules."""
 
@@ -158,19 +160,32 @@ def parse_arguments(spec: Spec, words: Sequence[str]) -> argparse.Namespace | No
     if "-h" in words or "--help" in words:
         print(parser.format_help().rstrip())
         return None
-    args = parser.parse_args(join_descending(words))
+    # Not an optional value of argparse: that would take the word after --json for it.
+    full = _FULL in words
+    args = parser.parse_args(
+        join_descending(["--json" if word == _FULL else word for word in words])
+    )
+    if full:
+        args.json = "full"
     if getattr(args, "limit", None) is not None and args.limit < 0:
         raise UsageError(f"{spec.name}: --limit takes a number of rows, not {args.limit}")
     return args
 
 
 def run(
-    spec: Spec, prog: Program, words: Sequence[str], expanded: bool | None = None
+    spec: Spec,
+    prog: Program,
+    words: Sequence[str],
+    expanded: bool | None = None,
+    *,
+    redirected: bool = False,
 ) -> Answer | None:
     """
     Run a command and print its answer to ``sys.stdout``, its notes to ``sys.stderr``.
 
     :param expanded: See :class:`~drgn_pmem.output.terminal.Look`.
+    :param redirected: ``sys.stdout`` is a file or a pipe of the user's: notes are printed there,
+        too, after a text (not after JSON, CSV or ``-H``).
     :return: The answer; None if only help or code was printed.
     :raises PmemError: one line for the user
     """
@@ -181,7 +196,7 @@ def run(
         print(spec.drgn_code(args))
         return None
     answer = ask(spec, prog, args, stream=not args.json)
-    print_answer(spec, args, answer, expanded)
+    print_answer(spec, args, answer, expanded, redirected)
     return answer
 
 
@@ -284,11 +299,20 @@ def _name_lacking_modules(spec: Spec, prog: Program, answer: Answer) -> None:
 
 
 def print_answer(
-    spec: Spec, args: argparse.Namespace, answer: Answer, expanded: bool | None = None
+    spec: Spec,
+    args: argparse.Namespace,
+    answer: Answer,
+    expanded: bool | None = None,
+    redirected: bool = False,
 ) -> None:
     """Render an answer as the options ask: JSON, tables or text."""
     text, notes = render(spec, args, answer, expanded)
-    if text and not answer.streamed:
+    if answer.streamed:
+        text = ""
+    data = args.json or getattr(args, "no_header", False) or getattr(args, "csv", False)
+    if redirected and not data:
+        text = "\n".join(filter(None, (text, *(f"note: {note}" for note in notes))))
+    if text:
         # one write: a reader such as head may leave between two
         sys.stdout.write(text + "\n")
     for note in notes:
@@ -310,7 +334,12 @@ def render(
     from drgn_pmem.output import json, table
 
     if args.json:
-        return json.dumps(json_value(args, answer)), [*map(escape, answer.all_notes())]
+        value = json_value(args, answer)
+        if args.json == "full":
+            return json.dumps(
+                json.envelope(spec.name, value, answer.notes, answer.problems, answer.whole)
+            ), []
+        return json.dumps(value), [*map(escape, answer.all_notes())]
     if answer.text is not None:
         return escape_lines(answer.text), [*map(escape, merged(answer.all_notes()))]
     look = look_of(sys.stdout, rounded=rounded(args), expanded=expanded)

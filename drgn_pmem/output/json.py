@@ -8,12 +8,17 @@ Records as JSON. The keys are a contract: ndctl's and daxctl's where they have o
 see docs/json.md.
 """
 
+from collections.abc import Iterable
 import json
 from typing import Any
 
 from drgn_pmem.output.text import escape, human_size
+from drgn_pmem.partial import Problem
 
-__all__ = ("dumps", "humanize", "to_json")
+__all__ = ("dumps", "envelope", "humanize", "to_json")
+
+_VERSION = 1
+"""Of the envelope: rises if a key of it changes its meaning."""
 
 _SIZE_KEYS = frozenset(("size", "available_size", "max_available_extent"))
 """Keys whose value ``ndctl list -u`` prints as a size."""
@@ -58,6 +63,30 @@ def humanize(value: Any, key: str = "") -> Any:
         if key in _HEX_KEYS:
             return f"{value:#x}" if value else "0"  # C's %#x prints no prefix for zero
     return value
+
+
+def envelope(
+    command: str, value: Any, notes: Iterable[str], problems: Iterable[Problem], complete: bool
+) -> dict[str, Any]:
+    """The object of ``--json=full``: an answer, its notes and what it lacks."""
+    return {
+        "version": _VERSION,
+        "command": command,
+        "complete": complete,
+        "answer": value,
+        "notes": list(dict.fromkeys(notes)),
+        "problems": [
+            {
+                "cause": problem.cause.value,
+                "what": problem.what or None,
+                "why": problem.why,
+                "state": problem.state.value if problem.state else None,
+                "module": problem.module,
+                "degrades": problem.degrades,
+            }
+            for problem in problems
+        ],
+    }
 
 
 def dumps(value: Any) -> str:

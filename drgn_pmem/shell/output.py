@@ -55,7 +55,7 @@ class Output:
         into a pipe or a file is not paged.
         """
         stream = sys.stdout
-        if not self.interactive or not _same_file(stream, self._terminal()):
+        if not self.interactive or self.is_redirected():
             yield
             return
         errors = sys.stderr
@@ -69,6 +69,10 @@ class Output:
             sys.stdout, sys.stderr = stream, errors
             self.show(answer.getvalue(), json)
             _write(errors, notes.getvalue())
+
+    def is_redirected(self) -> bool:
+        """Whether the input writes to a file or into a pipe."""
+        return not _same_file(sys.stdout, self._terminal())
 
     def show(self, text: str, json: bool = False) -> None:
         """Show a text, through the pager if it is taller than the terminal."""

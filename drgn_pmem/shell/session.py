@@ -324,8 +324,10 @@ class _ShellCommand(Command[Any]):
         return parse_shell_command(source)
 
     def run(self, prog: drgn.Program, name: str, args: Any, **kwargs: Any) -> Any:
-        with self._session.output.paged(json="--json" in args):
-            return run(self._spec, prog, args, self._session.expanded)
+        output = self._session.output
+        redirected = output.is_redirected()
+        with output.paged(json=any(word.startswith("--json") for word in args)):
+            return run(self._spec, prog, args, self._session.expanded, redirected=redirected)
 
 
 class _ShellBuiltin(Command[Any]):

@@ -36,6 +36,7 @@ class Summary:
 
     def __init__(self, target: Target) -> None:
         from drgn_pmem.analysis.findings.crash import panic_of
+        from drgn_pmem.analysis.headers.subject import subject_by_kernel
 
         self._target = target
         prog = target.prog
@@ -45,6 +46,8 @@ class Summary:
         self.architecture = prog.platform.arch.name.lower() if prog.platform else "unknown"
         problems = Problems()
         self.panic = escape(problems.take(panic_of(prog)) or "")
+        self.subject = problems.take(subject_by_kernel(prog)).subject
+        """Whose kernel it is; None if that cannot be read."""
         self.namespaces: int | None = None
         """How many are enabled; None if that is not known yet, or cannot be."""
         self.incomplete = False
@@ -154,8 +157,9 @@ class Summary:
     def banner(self) -> list[str]:
         """Lines to show before the first prompt."""
         size = f" ({human_size(self.size)})" if self.size is not None else ""
+        of = "" if self.subject is None else f": {self.subject.sentence}"
         lines = [
-            f"dump    {self.name}{size}",
+            f"dump    {self.name}{size}{of}",
             f"kernel  Linux {self.release} {self.architecture}",
         ]
         if self.panic:

@@ -3,6 +3,8 @@
 """docs/json.md has every key that a command prints, and no other."""
 
 from collections.abc import Iterator
+import dataclasses
+import json
 from pathlib import Path
 import re
 from typing import Any
@@ -10,8 +12,10 @@ from typing import Any
 import pytest
 
 from drgn_pmem.commands import command_names, load_command
+from drgn_pmem.commands.pmem_list import _DAX
+from drgn_pmem.errors import UsageError
 
-from ..samples import Case, pmem_samples, samples
+from ..samples import CASES, CUT_SHORT, Case, pmem_samples, run_answer, samples
 from .test_every_command import question
 
 PAGE = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
@@ -61,3 +65,32 @@ def test_keys_of_a_record_are_those_of_the_page(name: str) -> None:
 def test_keys_inside_are_there(name: str) -> None:
     printed = {key for record in records(name) for key in every_key(record)}
     assert named(ROWS[name][1]) <= printed
+
+
+def test_full_json_has_notes_and_what_is_missing_beside_the_answer() -> None:
+    case = next(case for case in CASES if case.format.endswith(CUT_SHORT))
+    answer, out, err = run_answer(case.prog, "pmem-namespaces --json=full")
+    found = json.loads(out)
+    assert err == ""
+    assert found["version"] == 1
+    assert found["command"] == "pmem-namespaces"
+    assert found["answer"] == case.json("pmem-namespaces")
+    assert answer is not None
+    assert found["complete"] is answer.whole is False
+    assert [*found["notes"], *(p["why"] for p in found["problems"])]
+    assert any(p["degrades"] and p["cause"] == "not saved" for p in found["problems"])
+    with pytest.raises(UsageError, match="ignored explicit argument"):
+        run_answer(case.prog, "pmem-namespaces --json=half")
+
+
+def test_a_dax_device_without_a_driver_is_disabled() -> None:
+    case = next(case for case in CASES if case.format == "elf")
+    answer = run_answer(case.prog, "pmem-list -X")[0]
+    assert answer is not None
+    device = dataclasses.replace(answer.records[0], mode=None)
+    (state,) = [field for field in _DAX if field.name == "STATE"]
+    assert [state.value(record) for record in (answer.records[0], device)] == [
+        "enabled",
+        "disabled",
+    ]
+    assert device.to_json()["state"] == "disabled"

@@ -7,8 +7,12 @@ from typing import Any
 from drgn import FaultError
 import pytest
 
+from drgn_pmem.analysis.findings.crash import read_crash
 from drgn_pmem.analysis.headers import subject
 from drgn_pmem.analysis.headers.subject import Subject, subject_of
+from drgn_pmem.commands.pmem_report import _facts
+from drgn_pmem.session import Target
+from drgn_pmem.shell.summary import Summary
 
 from ..samples import CASES, CUT_SHORT, Case, run_json, samples
 
@@ -30,6 +34,17 @@ def test_subject_is_the_kernel_that_was_dumped(case: Case) -> None:
     assert found.evidence
     shown = run_json(case.prog, "elfcorehdr")["subject"]
     assert shown["subject"] == found.subject.value
+
+
+@pytest.mark.parametrize("case", [WHOLE[1], *FADUMP], ids=str)
+def test_the_first_line_says_whose_kernel_it_is(case: Case) -> None:
+    wanted = {"qemu-elf": Subject.RUNNING_GUEST, "qemu-capture": Subject.CAPTURE_KERNEL}
+    subject = wanted.get(case.format, Subject.CRASHED)
+    summary = Summary(Target(case.prog, str(case.dump)))
+    assert summary.banner()[0].endswith(f": {subject.sentence}")
+    crash = read_crash(case.prog).whole()
+    assert crash.subject is subject
+    assert _facts(crash)[0] == ("of", subject.sentence)
 
 
 def test_what_cannot_be_read_is_not_a_crashed_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,18 @@ def test_pipes_and_files(session: Session, capfd: Capture, tmp_path: Path) -> No
     assert file.read_text().splitlines() == lines * 2
 
 
+@pytest.mark.parametrize("into", ["> '{file}'", "| cat > '{file}'"])
+def test_notes_go_with_the_text_into_a_file_or_pipe(
+    session: Session, capfd: Capture, tmp_path: Path, into: str
+) -> None:
+    file = tmp_path / "answer"
+    for options, kept in (("", True), ("--json", False), ("-H", False)):
+        assert session.run(f"pmem-namespaces {options} {into.format(file=file)}")
+        notes = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note: ")]
+        assert notes
+        assert all((note in file.read_text()) is kept for note in notes)
+
+
 def test_a_reader_that_leaves_early_is_no_error(session: Session, capfd: Capture) -> None:
     assert session.run("pmem-list --json | head -n 1")
     result = capfd.readouterr()

@@ -13,6 +13,7 @@ import re
 from drgn import Program
 from drgn.helpers.linux.panic import panic_message
 
+from drgn_pmem.analysis.headers.subject import Subject, subject_by_kernel, subject_of
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo
 from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
@@ -30,6 +31,8 @@ class Crash(Record):
     """bytes; None of a live kernel"""
     format: str | None
     """In words."""
+    subject: Subject | None
+    """Whose kernel it is; None if that cannot be read."""
     release: str | None
     """``uname -r``"""
     architecture: str | None
@@ -68,6 +71,9 @@ def read_crash(prog: Program) -> Partial[Crash]:
         size=size,
         format=format,
         release=values.get("OSRELEASE"),
+        subject=problems.take(
+            subject_by_kernel(prog) if format is None else subject_of(prog)
+        ).subject,
         architecture=prog.platform.arch.name.lower() if prog.platform else None,
         panic=problems.take(panic_of(prog)),
         time=int(time) if re.fullmatch(r"[0-9]{1,20}", time) else None,

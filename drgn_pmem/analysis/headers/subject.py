@@ -14,15 +14,14 @@ line, device tree or fadump), ``panic_cpu`` in kernel/panic.c.
 
 import enum
 
-from drgn import FaultError, Program
+from drgn import FaultError, Program, ProgramFlags
 
-from drgn_pmem.dumpfile import DumpFile, DumpFormat, dump_of
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.partial import NotSaved, Partial, Problems
 from drgn_pmem.record import Record
 
-__all__ = ("DumpSubject", "Subject", "subject_of")
+__all__ = ("DumpSubject", "Subject", "subject_by_kernel", "subject_of")
 
 _ELFCORE_ADDR_MAX = (1 << 64) - 1
 """``elfcorehdr_addr`` of a kernel that captures nothing."""
@@ -42,6 +41,19 @@ class Subject(enum.Enum):
     CAPTURE_KERNEL = "capture kernel"
     """A kernel that was started to save the dump of the one before it."""
 
+    @property
+    def sentence(self) -> str:
+        """For the first lines about a dump."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Subject.LIVE: "the running kernel",
+    Subject.CRASHED: "the kernel that crashed",
+    Subject.RUNNING_GUEST: "a guest that was running: no CPU had panicked",
+    Subject.CAPTURE_KERNEL: "the capture kernel, not the kernel that crashed",
+}
+
 
 class DumpSubject(Record):
     """Whose kernel a dump is of, and the evidence."""
@@ -58,20 +70,32 @@ def subject_of(prog: Program) -> Partial[DumpSubject]:
 
     :raises DumpFileError: if the program has no dump file
     """
+    from drgn_pmem.dumpfile import DumpFormat, dump_of  # on use: the first prompt needs no numpy
+
     dump = dump_of(prog)
+    return _subject(prog, dump.contained is DumpFormat.LIVE, dump.hypervisor)
+
+
+def subject_by_kernel(prog: Program) -> Partial[DumpSubject]:
+    """The same, by the kernel's variables alone: who wrote the file is not read. A guest that was
+    running is then a kernel none of whose CPUs had panicked."""
+    return _subject(prog, bool(prog.flags & ProgramFlags.IS_LIVE), None)
+
+
+def _subject(prog: Program, live: bool, hypervisor: bool | None) -> Partial[DumpSubject]:
     problems = Problems()
     evidence: list[str] = []
     subject = None
-    if dump.contained is DumpFormat.LIVE:
+    if live:
         subject = Subject.LIVE
         evidence.append("the memory is that of a running machine")
     else:
         with problems.trying("whose kernel this is"):
-            subject = _of_kernel(prog, dump, evidence)
+            subject = _of_kernel(prog, hypervisor, evidence)
     return problems.partial(DumpSubject(subject=subject, evidence=tuple(evidence)))
 
 
-def _of_kernel(prog: Program, dump: DumpFile, evidence: list[str]) -> Subject:
+def _of_kernel(prog: Program, hypervisor: bool | None, evidence: list[str]) -> Subject:
     try:
         header = _read(prog, "elfcorehdr_addr")
     except MissingDebugInfo as error:
@@ -83,9 +107,10 @@ def _of_kernel(prog: Program, dump: DumpFile, evidence: list[str]) -> Subject:
         evidence.append(f"elfcorehdr_addr is {header:#x}: booted with another kernel's elfcorehdr")
         return Subject.CAPTURE_KERNEL
     evidence.append("elfcorehdr_addr is not set: it captures no other kernel")
-    if not dump.hypervisor:
+    if hypervisor is False:
         return Subject.CRASHED
-    evidence.append("a hypervisor wrote the dump")
+    if hypervisor:
+        evidence.append("a hypervisor wrote the dump")
     cpu = _read(prog, "panic_cpu")
     if cpu == _PANIC_CPU_INVALID:
         evidence.append("panic_cpu is not set: no CPU had panicked")
