@@ -30,7 +30,8 @@ def _state(name: str) -> Callable[[Any], Any]:
         "namespaces that keep them on the pmem (what the devm_memmap_vmcore list has), \"pmem\n"
         "userdata pages\" all other persistent memory; both with what the dump holds of them.\n"
         "Remaining pages of a dump written with makedumpfile -E include pages that were left out\n"
-        "but are between saved ones: it writes fewer than 256 of them in a row as zeroes."
+        "but are between saved ones: it writes fewer than 256 of them in a row as zeroes.\n"
+        "A kdump-compressed dump keeps pages of zeroes as one page, to which the others point."
     ),
     fields=(
         Field("LINE", lambda u: "  " * u.depth + u.name, "line of makedumpfile's report"),
@@ -77,5 +78,19 @@ def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
         notes.append(
             f"{'; '.join(reasons)}: Original pages 0x{usage.original + more:016x}, "
             f"Memory Hole 0x{usage.hole - more:016x}"
+        )
+    if usage.overlap is None:
+        notes.append(
+            "pages that two program headers have (the kernel's image, pmem used as RAM) count "
+            "once; makedumpfile counts them twice, and this format does not keep the headers"
+        )
+    if usage.zero:
+        excluded, remaining = (
+            usage.excluded + usage.zero,
+            usage.saved + usage.truncated - usage.zero,
+        )
+        notes.append(
+            f"{usage.zero} pages of zeroes share one page of the file; makedumpfile counts them as "
+            f"excluded: Excluded pages 0x{excluded:016x}, Remaining pages 0x{remaining:016x}"
         )
     return Answer(list(usage.lines()), notes=notes, problems=problems, json=usage.to_json())

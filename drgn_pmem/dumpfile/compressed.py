@@ -123,6 +123,33 @@ class CompressedPages:
             )
         return np.arange(first, last + 1)
 
+    def zero_pages(self) -> int:
+        """
+        Pages whose descriptors share one page of zeroes. makedumpfile, unless it keeps pages of
+        zeroes (-d), and QEMU write that page before all others and point each such page to it
+        (write_kdump_pages_and_bitmap_cyclic(), pd_zero).
+        """
+        shared, count, first = 1 << 64, 0, 0
+        for number in range(0, self.count, _BATCH):
+            table = read_descriptors(self._bitmaps, number, min(_BATCH, self.count - number))
+            there = np.flatnonzero(table["size"] != 0)
+            if not len(there):
+                continue
+            offsets = table["offset"][there]
+            lowest = int(offsets.min())
+            if lowest < shared:
+                shared, count = lowest, 0
+                first = number + int(there[int(offsets.argmin())])
+            if lowest == shared:
+                count += int((offsets == lowest).sum())
+        if not count:
+            return 0
+        try:
+            return 0 if any(self.page(first)) else count
+        except DecompressError:
+            # not a problem: a page that is damaged is not one of zeroes
+            return 0
+
     def stretches(self, numbers: Numbers) -> Iterator[Stretch]:
         """
         What pages hold, equal neighbours together.

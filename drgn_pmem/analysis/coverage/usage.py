@@ -29,6 +29,7 @@ from drgn_pmem.dumpfile import (
     dump_of,
     vmcoreinfo_of,
 )
+from drgn_pmem.dumpfile.pages import KdumpMemory
 from drgn_pmem.errors import NotFound
 from drgn_pmem.partial import Cause, Partial, Problems
 from drgn_pmem.ranges import Range, RangeSet, distinct
@@ -70,11 +71,15 @@ class Usage(Record):
     pmem_known: bool = True
     """Whether it is known what was persistent memory, and what of it is metadata; a machine
     without any is known too."""
-    overlap: int = 0
-    """Pages that more than one segment has; makedumpfile counts them again."""
     partial_pages: int = 0
     """Pages that a segment has only the beginning of, as where RAM ends within a page; makedumpfile
     leaves them out of a compressed dump."""
+    overlap: int | None = 0
+    """Pages that more than one segment has; makedumpfile counts them again. None where the format
+    has no segments."""
+    zero: int | None = None
+    """Of the saved pages, those that are zero and share their data in the file: makedumpfile counts
+    them as excluded. None where the format has no descriptors of pages."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -96,10 +101,16 @@ class Usage(Record):
         }
         held = {State.SAVED: self.saved, State.TRUNCATED: self.truncated}
         hole = {State.ABSENT: self.hole}
+        zero = (
+            ()
+            if self.zero is None
+            else (("Pages filled with zero", 2, self.zero, {State.SAVED: self.zero}),)
+        )
         for name, depth, pages, states in (
             ("Original pages", 0, self.original, there),
             ("Excluded pages", 1, self.excluded, {State.EXCLUDED: self.excluded}),
             ("Remaining pages", 1, self.saved + self.truncated, held),
+            *zero,
             ("Memory Hole", 0, self.hole, hole),
             ("Total pages", 0, self.total, there | hole),
         ):
@@ -125,6 +136,7 @@ class Usage(Record):
             "total": self.total,
             "overlap": self.overlap,
             "partial_pages": self.partial_pages,
+            "zero": self.zero,
             "pmem_metadata": self._pmem_json(self.pmem_metadata),
             "pmem_userdata": self._pmem_json(self.pmem_userdata),
         }
@@ -163,6 +175,7 @@ def read_usage(prog: Program) -> Partial[Usage]:
         pmem_known=known,
         overlap=_overlap(dump, size, original),
         partial_pages=0 if dump.kdump else sum(_end(s) % size != 0 for s in dump.segments),
+        zero=_zero(dump),
         notes=tuple(notes),
     )
     return problems.partial(usage)
@@ -185,10 +198,16 @@ def _cut_through(coverage: Coverage, size: int) -> int:
     return sum(coverage.state(page) is State.SAVED for page in pages.tolist())
 
 
-def _overlap(dump: DumpFile, size: int, original: int) -> int:
+def _zero(dump: DumpFile) -> int | None:
+    if dump.kdump is None or not isinstance(dump.memory, KdumpMemory):
+        return None
+    return dump.memory.pages.zero_pages()
+
+
+def _overlap(dump: DumpFile, size: int, original: int) -> int | None:
     """Pages that more than one segment has: by how much the sum of the segments is too large."""
     if dump.kdump is not None:
-        return 0
+        return None
     places = [(s.physical, s.memory_size) for s in dump.segments]
     pages = (-(-(p + n) // size) - -(-p // size) for p, n in places if p is not None and n)
     return max(0, sum(pages) - original)
