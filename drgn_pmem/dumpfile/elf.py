@@ -141,6 +141,7 @@ def open_elf(source: ByteSource, outer: DumpFormat = DumpFormat.ELF) -> DumpFile
         summary=f"{what}, {bits}-bit {byteorder}-endian, {len(loads)} PT_LOAD",
         coverage_builder=functools.partial(elf_coverage, source, pieces, unknown),
         memory_builder=functools.partial(ElfMemory, source, pieces),
+        has_sections=outer is DumpFormat.FLATTENED and header.e_shoff != 0,
         source=source,
         erased=erased,
         hypervisor=_is_of_hypervisor(notes, loads),

@@ -138,7 +138,7 @@ def _open(
         vmcoreinfo = _text_that_fits(dump, vmcoreinfo, "the vmcoreinfo that was given", lines)
     if architecture is None and dump.contained is DumpFormat.KDUMP:
         architecture = _missing_architecture(dump, vmcoreinfo, lines)
-    if dump.format is DumpFormat.IMAGE or dump.joined or not dump.source_complete:
+    if dump.in_place:
         prog = _open_in_place(dump, vmcoreinfo, architecture, lines)
     else:
         prog = _open_file(dump, vmcoreinfo, architecture, lines)
@@ -223,8 +223,8 @@ def _open_in_place(
     architecture: drgn.Architecture | None,
     lines: list[str],
 ) -> drgn.Program:
-    """A raw image, the files of a split dump, or a flattened file that was cut short, which
-    libkdumpfile refuses: drgn gets the memory, not the file."""
+    """A raw image, the files of a split dump, or a flattened file that libkdumpfile refuses or may
+    crash on: drgn gets the memory, not the file."""
     text = vmcoreinfo or dump.vmcoreinfo or b""
     name = _architecture_name(dump, text) if architecture is None else architecture.name
     if name is None:
@@ -243,6 +243,8 @@ def _open_in_place(
         what = "a split dump, read in place, has"
     elif dump.format is DumpFormat.IMAGE:
         what = "raw memory has"
+    elif dump.source_complete:
+        what = "a flattened file with section headers, read in place, has"
     else:
         what = "a flattened file that was cut short, read in place, has"
     lines.append(

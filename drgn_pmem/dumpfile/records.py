@@ -238,6 +238,9 @@ class DumpFile:
     """Format, size and byte order in words."""
     coverage_builder: Callable[[], Coverage] = field(repr=False)
     memory_builder: "Callable[[Coverage], PhysicalMemory] | None" = field(default=None, repr=False)
+    has_sections: bool = field(default=False, repr=False)
+    """Of a flattened ELF core: whether it has section headers. makedumpfile writes none but to
+    count more than 65534 program headers; libkdumpfile crashes on damaged ones."""
     source: "ByteSource | None" = field(default=None, repr=False)
     """The bytes, reassembled if the file is flattened; ``None`` if live."""
     kdump: KdumpHeader | None = field(default=None, repr=False)
@@ -262,6 +265,13 @@ class DumpFile:
         """Whether the file ends before the data that its headers describe, or its writer marked it
         incomplete."""
         return self.incomplete or self.coverage.has(State.TRUNCATED)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether drgn gets the memory instead of the file: a raw image, the files of a split dump,
+        or a flattened file that libkdumpfile refuses (it is cut short) or may crash on."""
+        special = self.format is DumpFormat.IMAGE or bool(self.joined)
+        return special or not self.source_complete or self.has_sections
 
     @property
     def source_complete(self) -> bool:

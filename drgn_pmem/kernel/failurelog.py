@@ -8,11 +8,11 @@ Every kind of line by which the kernel reports an error of memory with its addre
 (mm/memory-failure.c, drivers/base/memory.c), machine checks of x86 (arch/x86/kernel/cpu/mce/core.c)
 and powerpc (arch/powerpc/kernel/mce.c), APEI (drivers/acpi/apei/ghes.c,
 drivers/firmware/efi/cper.c, and cper-arm.c for arm64), EDAC (drivers/edac/edac_mc.c,
-skx_common.c).
+skx_common.c), CXL (drivers/cxl/core/mce.c).
 
 The handlers of nfit and libnvdimm log nothing by default (dev_dbg): what they know is in the bad
-ranges (:mod:`drgn_pmem.kernel.badblocks`). Events of CXL devices are trace events, not lines of the
-log.
+ranges (:mod:`drgn_pmem.kernel.badblocks`). Other events of CXL devices are trace events, not lines
+of the log.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +46,7 @@ class FailureSource(enum.Enum):
     GHES = "APEI/GHES"
     EDAC = "EDAC"
     POWERPC = "powerpc MCE"
+    CXL = "CXL"
 
 
 class FailureEvent(enum.Enum):
@@ -151,6 +152,15 @@ class _Reader:
     def edac_address(self, match: "re.Match[bytes]") -> _Found:
         return FailureSource.EDAC, self._mce_event(), None, int(match[1], 16)
 
+    def amd_address(self, match: "re.Match[bytes]") -> None:
+        # drivers/edac/mce_amd.c; that of a memory controller is normalized, and the line does not
+        # say whether it is.
+        self.of_controllers += 1
+
+    def cxl_alias(self, match: "re.Match[bytes]") -> _Found:
+        # drivers/cxl/core/mce.c: the same cache line at the address of its extended linear cache
+        return FailureSource.CXL, FailureEvent.REPORTED, None, int(match[1], 16)
+
     def powerpc(self, match: "re.Match[bytes]") -> _Found:
         return FailureSource.POWERPC, FailureEvent.REPORTED, None, int(match[1], 16)
 
@@ -197,6 +207,11 @@ _LINES: tuple[tuple["re.Pattern[bytes]", _Read], ...] = (
             rb"offset:(0x[0-9a-f]{1,16})"
         ),
         _Reader.edac,
+    ),
+    (re.compile(rb"\[Hardware Error\]: Error Addr: 0x[0-9a-f]{1,16}"), _Reader.amd_address),
+    (
+        re.compile(rb"Offlining aliased SPA address[0-9]*: 0x([0-9a-f]{1,16})"),
+        _Reader.cxl_alias,
     ),
     (re.compile(rb"MCE: CPU[0-9]+: .*\bpaddr: ([0-9a-f]{1,16})"), _Reader.powerpc),
 )

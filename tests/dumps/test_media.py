@@ -124,10 +124,17 @@ def test_first_bytes_are_of_the_file_system_that_is_mounted(prog: Program) -> No
     seen = set()
     for item in found.value.values():
         for mount in item.mounts or ():
-            assert item.content is not None
-            assert item.content.kind == mount.type
+            if item.content is not None:
+                assert item.content.kind == mount.type
             seen.add((mount.path, mount.type))
     assert {("/mnt/ext4", "ext4"), ("/mnt/bind", "ext4"), ("/mnt/xfs", "xfs")} <= seen
+
+
+def test_what_is_mounted_from_a_dm_disk_is_mounted_from_the_namespaces_below(prog: Program) -> None:
+    found = {dev: item.mounts for dev, item in read_media(prog).value.items()}
+    of_dm = {dev for dev, mounts in found.items() if any(m.path == "/mnt/dm" for m in mounts or ())}
+    assert of_dm == {"namespace6.1"}
+    assert [m.type for m in found["namespace6.1"] or ()] == ["ext4"]
 
 
 def test_first_bytes_that_were_not_saved_are_not_known(prog: Program) -> None:

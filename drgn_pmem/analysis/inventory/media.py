@@ -9,7 +9,7 @@ beside what is mounted from it; of one that is raw or disabled, why. Sources: dr
 (``nd_pmem_probe()``), claim.c and namespace_devs.c, and what they print to the kernel log.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import re
 from typing import Any
 
@@ -25,6 +25,7 @@ from drgn_pmem.formats.btt import BttArenaPlace, decode_map_entry, walk_btt
 from drgn_pmem.formats.content import CONTENT_PARTS, Content, identify
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.device import kernel_string
+from drgn_pmem.kernel.dm import DmPiece, dm_pieces
 from drgn_pmem.kernel.failurelog import read_log
 from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
@@ -57,7 +58,8 @@ class Media(Record):
     content_state: State | None = shown(json=False)
     """Whether its first bytes were saved; None if it has no block device."""
     mounts: tuple[Mount, ...] | None
-    """What is mounted from its block device or its partitions; None if that is not known."""
+    """What is mounted from its block device, its partitions or linear dm disks on it; None if that
+    is not known."""
     has_disk: bool = shown(json=False)
     """Whether it has a block device."""
     why: str | None
@@ -140,7 +142,29 @@ def _mounts(prog: Program) -> Partial[dict[str, tuple[Mount, ...]]]:
                     path, type_ = mount_dst(mount), mount_fstype(mount)
                     record = Mount(path=_text(path), type=_text(type_))
                     found[disk] = (*found.get(disk, ()), record)
+    if any(disk.startswith("dm-") for disk in found):
+        for below, mounts in _below(problems.take(dm_pieces(prog)), found).items():
+            found[below] = (*found.get(below, ()), *mounts)
     return problems.partial(found)
+
+
+def _below(
+    pieces: Iterable[DmPiece], by_disk: Mapping[str, tuple[Mount, ...]]
+) -> dict[str, tuple[Mount, ...]]:
+    """Mounts of dm disks, by each disk that they are on."""
+    places: dict[str, set[str]] = {}
+    for piece in pieces:
+        if piece.below is not None:
+            places.setdefault(piece.disk, set()).add(piece.below)
+    found: dict[str, tuple[Mount, ...]] = {}
+    for disk, mounts in by_disk.items():
+        seen, todo = {disk}, [disk]
+        while todo:
+            for below in sorted(places.get(todo.pop(), set()) - seen):
+                seen.add(below)
+                todo.append(below)
+                found[below] = (*found.get(below, ()), *mounts)
+    return found
 
 
 def _text(data: bytes) -> str:

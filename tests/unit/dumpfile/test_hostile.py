@@ -10,6 +10,7 @@ import pytest
 
 from drgn_pmem.dumpfile import State, open_dump
 from drgn_pmem.dumpfile.locate import find_vmcoreinfo
+from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import DumpFileError
 from tests.unit.dumpfile.writers import (
     PAGE,
@@ -121,3 +122,32 @@ def test_every_field_of_the_headers_at_its_extremes(tmp_path, name):
         for value in (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x01\0\0\x80", generator.randbytes(4)):
             path.write_bytes(whole[:at] + value + whole[at + 4 :])
             use(path)
+
+
+EXTREMES = (0, 1, 1 << 31, (1 << 32) - 1, 1 << 63, (1 << 64) - 1)
+HEADERS = {
+    "elf64": (range(0, 64 + 3 * 56, 4), "little"),
+    "kdump": ((*range(0, 464, 4), *range(PAGE, PAGE + 104, 4)), "little"),
+    "flat": ((*range(0, 40, 8), *range(PAGE, PAGE + 16 + 464, 8)), "big"),
+    "flatelf": ((*range(0, 40, 8), *range(PAGE, PAGE + 16 + 64 + 3 * 56, 8)), "big"),
+}
+"""Places of fields, and the byte order of the values tried there (of flattened dumps' own)."""
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_field_of_any_value_is_an_answer_or_one_line(tmp_path, capfd, name):
+    """make fuzz tries all; here some, and drgn opens the file as well."""
+    whole = FILES[name]
+    places, order = HEADERS[name]
+    path = tmp_path / "dump"
+    every = [
+        (at, value.to_bytes(width, order))
+        for at in places
+        for width in (4, 8)
+        for value in EXTREMES
+        if not value >> 8 * width
+    ]
+    for at, value in every[:: 1 if settings.default.max_examples > 1000 else 24]:
+        path.write_bytes(whole[:at] + value + whole[at + len(value) :])
+        use(path)
+        assert "\n" not in refused(open_program, path)

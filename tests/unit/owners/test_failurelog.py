@@ -74,6 +74,19 @@ def test_an_address_of_a_memory_controller_is_a_problem_not_a_page() -> None:
     assert not answer.complete
 
 
+def test_an_address_that_amds_decoder_prints_is_a_problem_not_a_page() -> None:
+    answer = parse_log(b"[Hardware Error]: Error Addr: 0x0000000129c01040", 12)
+    assert answer.value == []
+    assert not answer.complete
+
+
+@pytest.mark.parametrize("number", [b"", b"0"])
+def test_an_alias_of_cxl_memory_is_taken_offline(number: bytes) -> None:
+    log = b"[    3.5] cxl region0: Offlining aliased SPA address%s: 0x129c01040" % number
+    (line,) = parse_log(log, 12).value
+    assert (line.pfn, line.source.value, line.event) == (0x129C01, "CXL", FailureEvent.REPORTED)
+
+
 def test_the_time_is_the_lines() -> None:
     found = parse_log(b"[   20.669765] Memory failure: 0x1295f5: already hardware poisoned", 12)
     assert found.value[0].time == 20.669765
