@@ -11,10 +11,11 @@ from drgn import Program
 from drgn.helpers.linux.mm import follow_phys
 import pytest
 
+from drgn_pmem.analysis.owners import rampages
 from drgn_pmem.analysis.owners.daxfiles import DaxFile, dax_files_of
 from drgn_pmem.kernel import badblocks
 from drgn_pmem.kernel.tasks import openers_of, tasks_of
-from drgn_pmem.partial import State
+from drgn_pmem.partial import Cause, State
 
 from ..samples import CASES, open_crash, run_answer
 from ..taken.memory import page_size_of, take_away
@@ -173,3 +174,17 @@ def test_badblocks_of_a_disk_without_a_name_are_nobodys(
     (page,) = (page for page in pages if page["pfn"] == 0x1009F3)
     assert page["sources"] == ["unknown"]
     assert page["ranges"][0]["source"] is None
+
+
+def test_more_ram_in_dax_mappings_than_is_kept_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hostile page table may map RAM everywhere; each page costs memory and time."""
+    prog = case.prog
+    whole = rampages._find(prog)
+    assert whole.complete
+    assert whole.value
+    monkeypatch.setattr(rampages, "_MAX_RAM_PAGES", 1)
+    part = rampages._find(prog)
+    assert len(part.value) < len(whole.value)
+    assert [problem.cause for problem in part.problems] == [Cause.LIMIT]

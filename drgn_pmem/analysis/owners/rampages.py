@@ -22,6 +22,8 @@ __all__ = ("PrivateCopy", "is_hole", "private_copies_of", "ram_pages_of")
 
 _MAX_PAGES = 1 << 20
 """Pages of DAX mappings that are looked at."""
+_MAX_RAM_PAGES = 1 << 18
+"""Pages of RAM in them that are kept: private copies of a GiB."""
 
 Places = dict[int, list[tuple[DaxFile, Vma, int]]]
 """PFN -> the file, the VMA and the virtual address that it is mapped at."""
@@ -32,7 +34,7 @@ def _find(prog: Program) -> Partial[Places]:
     places: Places = {}
     pmem = RangeSet(r for pgmap in problems.take(for_each_pgmap(prog)) for r in pgmap.ranges)
     shift = int(prog["PAGE_SHIFT"])
-    left = _MAX_PAGES
+    left, ram_left = _MAX_PAGES, _MAX_RAM_PAGES
     for file in problems.take(dax_files_of(prog)).files:
         for vma in problems.take(vmas_of_mapping(prog, file.inode.mapping)):
             left -= max(vma.end - vma.start, 0) >> shift
@@ -45,6 +47,11 @@ def _find(prog: Program) -> Partial[Places]:
                 if extent.physical is None:
                     continue
                 for ram in pmem.gaps(extent.physical, extent.physical + extent.size):
+                    ram_left -= ram.size >> shift
+                    if ram_left < 0:
+                        why = f"RAM in DAX mappings: stopped after {_MAX_RAM_PAGES} pages"
+                        problems.add(Problem(cause=Cause.LIMIT, why=why))
+                        return problems.partial(places)
                     for physical in range(ram.start, ram.end, 1 << shift):
                         address = extent.virtual + (physical - extent.physical)
                         places.setdefault(physical >> shift, []).append((file, vma, address))
