@@ -270,7 +270,7 @@ class DumpFile:
     def in_place(self) -> bool:
         """Whether drgn gets the memory instead of the file: a raw image, the files of a split dump,
         or a flattened file that libkdumpfile refuses (it is cut short) or may crash on."""
-        special = self.format is DumpFormat.IMAGE or bool(self.joined)
+        special = self.format is DumpFormat.IMAGE or self.joined
         return special or not self.source_complete or self.has_sections
 
     @property
