@@ -74,7 +74,7 @@ def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
                 f"of {usage.partial_pages} pages only the beginning is RAM; makedumpfile leaves "
                 "them out of a compressed dump"
             )
-        more = usage.overlap - usage.partial_pages
+        more = (usage.overlap or 0) - usage.partial_pages
         notes.append(
             f"{'; '.join(reasons)}: Original pages 0x{usage.original + more:016x}, "
             f"Memory Hole 0x{usage.hole - more:016x}"
