@@ -11,17 +11,28 @@ dm-linear.c, include/linux/device-mapper.h.
 """
 
 from collections.abc import Iterator
+import functools
 from typing import Any
 
-from drgn import Program
+from drgn import Object, Program, cast
+from drgn.helpers.linux.block import for_each_disk
 
 from drgn_pmem.kernel.daxfs import dax_disks, disk_name, start_sector
-from drgn_pmem.kernel.debuginfo import find_variable, has_variable
+from drgn_pmem.kernel.debuginfo import find_variable, has_type, has_variable
 from drgn_pmem.kernel.memory import Layout, Memory, cached, memory_of
+from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.record import Record
 
-__all__ = ("DmPiece", "dm_pieces", "sector_below", "sectors_above", "target_at")
+__all__ = (
+    "DmPiece",
+    "SuspendedDisk",
+    "dm_pieces",
+    "sector_below",
+    "sectors_above",
+    "suspended_disks",
+    "target_at",
+)
 
 _MAX_TARGETS = 1 << 16
 _MAX_DEPTH = 16
@@ -195,3 +206,42 @@ def target_at(prog: Program, disk: str, sector: int) -> Partial[str | None]:
             return problems.partial(piece.type)
         disk, sector = piece.below, piece.below_start + sector - piece.start
     return problems.partial(None)
+
+
+_SUSPENDED = 1 << 1
+"""``DMF_SUSPENDED``, a macro of drivers/md/dm-core.h (in older kernels of dm.c)."""
+
+
+class SuspendedDisk(Record):
+    """A dm disk that lets no I/O through."""
+
+    name: str
+    """``"dm-0"``"""
+    mapped: str | None
+    """Its name below /dev/mapper; None if the debug info does not have it."""
+
+
+def suspended_disks(prog: Program) -> Partial[list[SuspendedDisk]]:
+    """dm disks that are suspended. Incomplete without debug info of dm_mod."""
+    problems = Problems()
+    found: list[SuspendedDisk] = []
+    with problems.trying("suspended dm disks"):
+        fops = _fops(prog)
+        for disk in problems.collect(bounded(for_each_disk(prog), "block devices")):
+            with problems.trying(f"disk {disk.value_():#x}"):
+                if disk.fops.value_() not in fops:
+                    continue
+                device = cast("struct mapped_device *", disk.private_data)
+                if not device.flags.value_() & _SUSPENDED:
+                    continue
+                name = disk.disk_name.string_().decode("utf-8", "backslashreplace")
+                mapped = problems.attempt(name, functools.partial(_mapped_name, device))
+                found.append(SuspendedDisk(name=name, mapped=mapped))
+    return problems.partial(found)
+
+
+def _mapped_name(device: Object) -> str | None:
+    if not has_type(device.prog_, "struct hash_cell") or not device.interface_ptr:
+        return None
+    cell = cast("struct hash_cell *", device.interface_ptr)
+    return cell.name.string_().decode("utf-8", "backslashreplace")

@@ -117,6 +117,17 @@ def test_task_in_state_d_is_named(case: Case) -> None:
     assert {f"{pid}/{comm}" for pid, comm in blocked} <= named
 
 
+def test_suspended_device_is_named(case: Case) -> None:
+    """The lab suspends the one that lab-direct writes to."""
+    suspended = {"slow"} if events(case, "DIRECT") else set()
+    named = {
+        re.findall(r"/dev/mapper/(\w+)", item.subject)[0] for item in found(case, "dm-suspended")
+    }
+    assert named == suspended
+    for name in suspended:
+        assert f"/dev/mapper/{name}): device-mapper device suspended" in screen(case)["TASKS"]
+
+
 def test_warning_of_dax_in_the_log_is_decoded(case: Case) -> None:
     """The kernel names source and function; the file is that of the process that it names."""
     recorded = re.findall(
@@ -223,8 +234,9 @@ def test_nothing_else_is_found(case: Case) -> None:
     """The lab made no other fault: a machine without any has no finding."""
     made = {
         "poison-in-file", "poison-in-struct-pages", "machine-check-not-handled", "layout-break",
-        "pinned-page", "task-stuck-on-pmem", "kernel-report", "namespace-disabled", "memmap-list",
-        "header-outdated", "memmap-overwritten", "memmap-not-saved", "dump-truncated",
+        "pinned-page", "task-stuck-on-pmem", "dm-suspended",
+        "kernel-report", "namespace-disabled", "memmap-list", "header-outdated",
+        "memmap-overwritten", "memmap-not-saved", "dump-truncated",
     }  # fmt: skip
     assert {item.id for item in diagnosis(case).findings} <= made
 

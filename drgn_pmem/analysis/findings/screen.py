@@ -213,7 +213,10 @@ class Screen:
         tasks = len(self.problems.take(self.facts.tasks()))
         pins = self._rulings[Heading.PINNED]
         waiting = [i for r in pins for i in r.findings if i.id == "layout-break"]
+        others = [item for item in found if item.id != "task-stuck-on-pmem"]
+        found = [item for item in found if item.id == "task-stuck-on-pmem"]
         if not found and not waiting:
+            yield from _grouped(others)
             return
         parts = []
         if waiting:
@@ -222,6 +225,7 @@ class Screen:
         if len(found) > _GROUPS:
             parts.append(f"and {len(found) - _GROUPS} more")
         yield f"{len(waiting) + len(found)} of {tasks} stuck on pmem: {', '.join(parts)}"
+        yield from _grouped(others)
 
     def _plain(self, found: list[Finding]) -> Iterator[str]:
         yield from _grouped(found)

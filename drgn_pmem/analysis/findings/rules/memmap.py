@@ -54,7 +54,7 @@ def memmap_overwritten(case: Case) -> None:
             case.found(
                 Severity.CRITICAL,
                 str(item.namespace),
-                "its struct pages were overwritten by the capture kernel before they were saved",
+                "struct pages overwritten by the capture kernel before they were saved",
                 evidence=[item.check.evidence],
                 more=f"pmem-coverage {item.namespace}",
                 do="next time keep nd_pmem and nfit out of the capture kernel: pmem-coverage",
@@ -76,7 +76,7 @@ def memmap_not_saved(case: Case) -> None:
         case.found(
             Severity.CRITICAL if whole else Severity.WARNING,
             str(item.namespace),
-            f"its struct pages are {few(parts)}" if whole else f"of its struct pages {few(parts)}",
+            f"struct pages {few(parts)}" if whole else f"struct pages in part: {few(parts)}",
             evidence=[item.verdict],
             more=f"pmem-coverage {item.namespace}",
             do="to save the struct pages next time: pmem-coverage shows what to change",

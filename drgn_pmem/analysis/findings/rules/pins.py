@@ -14,6 +14,7 @@ from drgn_pmem.analysis.findings.functions import is_of_pmem
 from drgn_pmem.analysis.findings.model import Heading, Severity
 from drgn_pmem.analysis.findings.pins import Holder, PinnedPage, Waiter
 from drgn_pmem.analysis.findings.words import few, plural
+from drgn_pmem.kernel.dm import suspended_disks
 from drgn_pmem.kernel.holders import Hold
 from drgn_pmem.kernel.tasks import Task
 from drgn_pmem.partial import Problems, WalkError
@@ -179,3 +180,17 @@ def _functions(case: Case, task: Task) -> tuple[str, ...]:
         except (ValueError, LookupError) as error:
             raise WalkError(f"it cannot be unwound: {error}") from None
     return ()
+
+
+@rule("dm-suspended", Heading.TASKS, "suspended device-mapper devices", "pmem-pins")
+def dm_suspended(case: Case) -> None:
+    """Device-mapper devices that let no I/O through: a task that reads or writes pmem through one
+    keeps its pages pinned."""
+    for disk in case.take(lambda: suspended_disks(case.prog)):
+        named = f" (/dev/mapper/{disk.mapped})" if disk.mapped else ""
+        case.found(
+            Severity.WARNING,
+            f"{disk.name}{named}",
+            "device-mapper device suspended: I/O to it waits",
+            do=f"resume it: dmsetup resume {disk.mapped or disk.name}",
+        )
