@@ -144,16 +144,21 @@ def _segments(value: Any, same_format: bool) -> Any:
     for item in value:
         if item["physical"] is not None:
             start = int(item["physical"], 16)
-            end = start + item["memory_size"]
-            if not same_format:
-                # A bitmap has whole pages.
-                start, end = start // _PAGE * _PAGE, -(-end // _PAGE) * _PAGE
-            every.append(Range(start, end))
+            every.append(Range(start, start + item["memory_size"]))
             if item["pmem"] and same_format:
                 marked.append(every[-1])
     return [
-        [item.to_json() for item in RangeSet(ranges).contiguous()] for ranges in (every, marked)
+        [item.to_json() for item in _whole(RangeSet(ranges).contiguous(), same_format)]
+        for ranges in (every, marked)
     ]
+
+
+def _whole(ranges: RangeSet, same_format: bool) -> RangeSet:
+    """Without the pages that a bitmap does not have, because memory begins or ends in them."""
+    if same_format:
+        return ranges
+    pairs = ((-(-item.start // _PAGE) * _PAGE, item.end // _PAGE * _PAGE) for item in ranges)
+    return RangeSet(Range(start, end) for start, end in pairs if start < end)
 
 
 _OF_HEADERS = ("overlap", "original", "memory_hole", "partial_pages")
@@ -210,8 +215,10 @@ def _fadump(value: Any, same_format: bool) -> Any:
 
 
 def _diagnose(value: Any, same_format: bool) -> Any:
-    """What was found; a rule that cannot be decided without user data says so."""
-    return [item for item in value if item["complete"]]
+    """What was found; a rule that cannot be decided without user data says so. In a bitmap a page
+    is missing in which memory begins or ends."""
+    of_bitmap = () if same_format else ("ram-missing",)
+    return [item for item in value if item["complete"] and item["id"] not in of_bitmap]
 
 
 _ADAPT: dict[str, Callable[[Any, bool], Any]] = {

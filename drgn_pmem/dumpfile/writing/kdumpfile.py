@@ -55,7 +55,8 @@ class _Writer:
         self.how = how
         self.size = contents.page_size
         self.pages = contents.kept.whole(self.size)
-        self.covered = contents.covered.touched(self.size)
+        # As with makedumpfile, a page that exists in part is none.
+        self.covered = contents.covered.whole(self.size)
         end = int(self.covered.ends[-1]) if len(self.covered) else self.size
         self.max_mapnr = end // self.size
         self.bitmap = -(-self.max_mapnr // (8 * self.size)) * self.size

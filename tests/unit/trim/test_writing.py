@@ -177,6 +177,14 @@ def test_bitmaps_are_made_in_pieces(tmp_path: Path) -> None:
     assert (tmp_path / "dump").stat().st_blocks * 512 < 1 << 20
 
 
+def test_a_page_that_exists_in_part_is_none_in_a_bitmap(tmp_path: Path) -> None:
+    what = contents(covered=Runs.of([Range(0x1000, 0x4C00), Range(0x8100, 0xA000)]))
+    what = what.without([Range(0x3000, 1 << 40)])
+    written(tmp_path / "dump", what, "zlib")
+    extent = [(r.start, r.end) for r in open_dump(tmp_path / "dump").coverage.covered()]
+    assert extent == [(0x1000, 0x4000), (0x9000, 0xA000)]
+
+
 def test_pages_of_zeroes_share_one_copy(tmp_path: Path) -> None:
     kept = Runs.of([ZERO])
     written(tmp_path / "two", contents(kept=kept), "zlib")
