@@ -123,7 +123,7 @@ def _footer(items: "Sequence[NamespaceCoverage]", look: Look) -> str:
     """What the characters of MAP mean, and the verdict and advice of each namespace."""
     from drgn_pmem.output.bars import legend_of, use_ascii
 
-    bars = [_bar(item) or "" for item in items]
+    bars = [] if "MAP" in look.left_out else [_bar(item) or "" for item in items]
     blocks = ["\n".join(map(paragraph, legend_of(bars, use_ascii()).splitlines()))]
     for item in items:
         lines = [f"{escape(_name(item))}: {item.verdict}.", f"  next time: {item.advice}."]

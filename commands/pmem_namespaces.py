@@ -109,5 +109,6 @@ def _bar(memmap: "Memmap") -> str | None:
 
 def _footer(memmaps: "Sequence[Memmap]", look: Look) -> str:
     bars = [_bar(memmap) or "" for memmap in memmaps]
-    lines = legend_of(bars, use_ascii()).splitlines() if look.width else []
+    wanted = look.width and "LAYOUT" not in look.left_out
+    lines = legend_of(bars, use_ascii()).splitlines() if wanted else []
     return "\n".join(map(paragraph, lines))

@@ -10,6 +10,7 @@ from drgn import Program
 
 from drgn_pmem.commands.common import flags_text
 from drgn_pmem.output.table import Field
+from drgn_pmem.output.text import natural
 from drgn_pmem.record import Show
 from drgn_pmem.spec import Answer, Argument, command
 
@@ -142,7 +143,10 @@ def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
         )
     found = problems.take(partial)
     return Answer(
-        found.ranges if args.ranges else found.groups,
+        # The states of a namespace stay in their order: the most common first.
+        found.ranges
+        if args.ranges
+        else sorted(found.groups, key=lambda group: natural(group.namespace)),
         notes=list(found.notes),
         problems=problems,
         fields=_RANGES if args.ranges else None,

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ from drgn_pmem.output.notes import merged
 from drgn_pmem.output.records import Records, Table
 from drgn_pmem.output.stream import streaming
 from drgn_pmem.output.table import Field
-from drgn_pmem.output.terminal import layout, look_of, paragraph
+from drgn_pmem.output.terminal import laid_out, look_of, paragraph
 from drgn_pmem.output.text import escape, escape_lines
 from drgn_pmem.partial import Cause, Problem, is_of_dump
 
@@ -353,7 +353,9 @@ def render(
         elif args.no_header:
             blocks.append(table.scripted(rows, chosen))
         elif rows:
-            blocks.append((f"{escape(title)}\n" if title else "") + layout(rows, chosen, look))
+            block, missing = laid_out(rows, chosen, look)
+            blocks.append((f"{escape(title)}\n" if title else "") + block)
+            look = replace(look, left_out=look.left_out | missing)
     if answer.footer is not None and not (args.csv or args.no_header or args.fields):
         shown = [record for _, rows, _ in sections for record in rows]
         blocks.append(escape_lines(answer.footer(shown, look)) if shown else "")

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from drgn_pmem.output.columns import broken, draw, fitted, vertical
 from drgn_pmem.output.table import Field
 
-__all__ = ("Look", "colours", "layout", "look_of", "paragraph", "terminal_width")
+__all__ = ("Look", "colours", "laid_out", "layout", "look_of", "paragraph", "terminal_width")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Look:
     colour: bool = False
     expanded: bool | None = None
     """Field by field: always, never, or, if None, where a record alone is too wide."""
+    left_out: frozenset[str] = frozenset()
+    """Columns of the tables above that were left out: what is said below leaves them out, too."""
 
 
 def look_of(stream: TextIO, *, rounded: bool | None = None, expanded: bool | None = None) -> Look:
@@ -53,17 +55,24 @@ def look_of(stream: TextIO, *, rounded: bool | None = None, expanded: bool | Non
 
 def layout(records: Iterable[Any], fields: Sequence[Field], look: Look = Look()) -> str:
     """A table that fits the terminal, with a last line that names what was left out."""
+    return laid_out(records, fields, look)[0]
+
+
+def laid_out(
+    records: Iterable[Any], fields: Sequence[Field], look: Look
+) -> tuple[str, frozenset[str]]:
+    """The same, and the names of the columns that were left out."""
     cells = [[field.text(record, look.rounded) for field in fields] for record in records]
     if look.expanded:
-        return vertical(cells, fields, look.width, look.colour)
+        return vertical(cells, fields, look.width, look.colour), frozenset()
     if not look.width:
-        return draw(cells, fields, look.colour)
+        return draw(cells, fields, look.colour), frozenset()
     text, missing = fitted(cells, fields, look.width, look.colour, look.expanded is None)
     if not missing:
-        return text
+        return text, frozenset()
     names = ",".join(missing).lower()
     hint = broken(f"too wide for the terminal: -o +{names} for more", max(look.width, 20))
-    return "\n".join([text, *hint])
+    return "\n".join([text, *hint]), frozenset(missing)
 
 
 def colours(stream: TextIO) -> bool:

@@ -10,10 +10,11 @@ terminal, a page or a log. Safe text stays unchanged, so escaping twice is harml
 """
 
 from collections.abc import Sequence
+import re
 from typing import Any
 import unicodedata
 
-__all__ = ("cell", "escape", "escape_lines", "human_size", "plural", "short_size")
+__all__ = ("cell", "escape", "escape_lines", "human_size", "natural", "plural", "short_size")
 
 _KIB = 1024
 _MIB = 1024 * _KIB
@@ -89,6 +90,12 @@ def short_size(size: int) -> str:
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return f"{text} {units[unit]}"
+
+
+def natural(name: "str | None") -> list["int | str"]:
+    """Key that sorts names of devices by their numbers: ``region2`` before ``region10``."""
+    parts = re.split(r"(\d+)", name or "")
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)]
 
 
 def plural(count: int, noun: str) -> str:

@@ -474,3 +474,23 @@ def test_sizes_are_bytes_but_on_a_terminal(session: Session, capfd: Capture, mon
     for option in ("-H", "--csv -H"):
         assert session.run(f"{line} {option}")
         assert capfd.readouterr().out == "65011712\n"
+
+
+def test_the_legend_is_there_where_the_bars_are(
+    session: Session, capfd: Capture, monkeypatch
+) -> None:
+    for width, there in ((120, True), (60, False), (0, False)):
+        monkeypatch.setattr("drgn_pmem.output.terminal.terminal_width", lambda stream, w=width: w)
+        assert session.run("pmem-namespaces")
+        assert ("info block" in capfd.readouterr().out) is there
+
+
+def test_namespaces_are_in_one_order(session: Session, capfd: Capture) -> None:
+    orders = []
+    for name in ("pmem-list", "pmem-namespaces", "pmem-memmap", "pmem-coverage", "pmem-pages"):
+        assert session.run(f"{name} -H -o namespace")
+        names = [line for line in capfd.readouterr().out.split() if line.startswith("namespace")]
+        orders.append([name for name in dict.fromkeys(names) if name != "namespace0.2"])
+    assert len(orders[0]) == 10
+    for order in orders[1:]:
+        assert order == [name for name in orders[0] if name in order]

@@ -14,7 +14,7 @@ from drgn_pmem.output.json import humanize
 from drgn_pmem.output.notes import merged
 from drgn_pmem.output.table import Field, choose, csv_text, scripted, sort, table
 from drgn_pmem.output.terminal import Look, colours, layout
-from drgn_pmem.output.text import cell, escape, human_size, plural, short_size
+from drgn_pmem.output.text import cell, escape, human_size, natural, plural, short_size
 from drgn_pmem.output.where import parse_where, select
 from drgn_pmem.record import Show
 
@@ -327,3 +327,10 @@ def test_a_table_of_wide_text_is_aligned() -> None:
     lines = table([Row("文件", 1), Row("file", 2)], FIELDS[:2]).splitlines()
     assert lines[1] == "文件     1"
     assert lines[2] == "file     2"
+
+
+def test_names_are_in_the_order_of_their_numbers() -> None:
+    names = ["region10", "namespace2.10", "namespace2.9", "region2", "dax0.0"]
+    ordered = ["dax0.0", "namespace2.9", "namespace2.10", "region2", "region10"]
+    assert sorted(names, key=natural) == ordered
+    assert natural(None) == [""]
