@@ -63,6 +63,8 @@ dl.screen {{ display: grid; grid-template-columns: max-content 1fr; gap: 0.35em 
   code, pre, td {{ font-size: 9px; }}
   a {{ color: inherit; text-decoration: none; }}
   tr, dt, dd {{ break-inside: avoid; }}
+  h2, h3, summary {{ break-after: avoid; }}
+  .map {{ max-height: 110mm; }}
 }}
 """
 
