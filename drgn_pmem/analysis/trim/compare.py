@@ -166,7 +166,7 @@ _OF_HEADERS = ("overlap", "original", "memory_hole", "partial_pages")
 
 
 def _usage(value: Any, same_format: bool) -> Any:
-    names = ["excluded", "remaining", "truncated", "pmem_userdata"]
+    names = ["excluded", "remaining", "truncated", "zero", "pmem_userdata"]
     return _without(value, *names, *(() if same_format else _OF_HEADERS))
 
 
