@@ -33,7 +33,7 @@ _CACHE_KEY = "drgn_pmem.kernel.modules"
 _PACKAGES = (
     # Debian: uname -r ends with the flavour, which ends with the architecture.
     (
-        r"-(amd64|arm64|armmp(-lpae)?|loong64|powerpc64le(-64k)?|riscv64|s390x|686(-pae)?)$",
+        r"-(amd64|arm64(-16k)?|armmp(-lpae)?|loong64|powerpc64le(-64k)?|riscv64|s390x|686(-pae)?)$",
         "linux-image-{}-dbg",
     ),
     # Ubuntu
