@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import re
 import textwrap
 from typing import Protocol
-import unicodedata
 
 __all__ = ("broken", "draw", "fitted", "vertical")
 
@@ -150,27 +149,23 @@ def _lines(
     widths: Sequence[int],
     colour: bool,
 ) -> str:
-    lines = [_line([field.name for field in fields], fields, widths, False)]
+    # Imported here: a command that prints no table does not pay for it.
+    from tabulate import tabulate
+
+    rows = [[field.name for field in fields]]
     for row in cells:
-        wrapped = [
-            broken(text, width) if field.wrap else [text]
-            for text, field, width in zip(row, fields, widths, strict=True)
-        ]
-        for number in range(max(map(len, wrapped), default=0)):
-            parts = [part[number] if number < len(part) else "" for part in wrapped]
-            lines.append(_line(parts, fields, widths, colour))
-    return "\n".join(lines)
-
-
-def _line(
-    parts: Sequence[str], fields: Sequence[Column], widths: Sequence[int], colour: bool
-) -> str:
-    padded = []
-    for text, field, width in zip(parts, fields, widths, strict=True):
-        blanks = " " * (width - _columns(text))
-        text = _paint(text, field, colour)
-        padded.append(blanks + text if field.right else text + blanks)
-    return (" " * _GAP).join(padded).rstrip()
+        rows.append([])
+        for text, field, width in zip(row, fields, widths, strict=True):
+            parts = broken(text, width) if field.wrap else [text]
+            rows[-1].append("\n".join(_paint(part, field, colour) for part in parts))
+    text = tabulate(
+        rows,
+        tablefmt="plain",
+        disable_numparse=True,
+        colalign=["right" if field.right else "left" for field in fields],
+        preserve_whitespace=True,
+    )
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def _paint(text: str, field: Column, colour: bool) -> str:
@@ -191,7 +186,6 @@ def _columns(text: str) -> int:
     """Columns of a terminal that a text takes."""
     if text.isascii():
         return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
+    from wcwidth import wcswidth
+
+    return max(wcswidth(text), 0)

@@ -204,7 +204,7 @@ def test_options_have_drgns_names_and_meanings() -> None:
 
     with mock.patch.object(argparse.ArgumentParser, "parse_args", capture), pytest.raises(Stop):
         cli._main()
-    ours = {option for action in options._parser()._actions for option in action.option_strings}
+    ours = {option for action in options.make_parser()._actions for option in action.option_strings}
     theirs = {option for action in parsers[0]._actions for option in action.option_strings}
     # A process is not what this program is about.
     assert theirs - ours == {"-p", "--pid"}
