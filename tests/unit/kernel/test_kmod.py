@@ -35,7 +35,6 @@ def with_modules(*names: str) -> Program:
         ("5.10.0-32-cloud-amd64", "linux-image-5.10.0-32-cloud-amd64-dbg"),
         ("6.12.117+deb13-amd64", "linux-image-6.12.117+deb13-amd64-dbg"),
         ("6.12.117+deb13-arm64-16k", "linux-image-6.12.117+deb13-arm64-16k-dbg"),
-        ("6.12.117+deb13-arm64-16k", None),
         ("6.1.0-50-powerpc64le", "linux-image-6.1.0-50-powerpc64le-dbg"),
         ("6.8.0-31-generic", "linux-image-6.8.0-31-generic-dbgsym"),
         ("6.17.4-200.fc42.x86_64", "kernel-debuginfo-6.17.4-200.fc42.x86_64"),
