@@ -23,6 +23,8 @@ _PAGE = 1 << 16
 _SHOWN = 3
 """Places of one answer that are named."""
 _MAX_TEXT = 80
+_OF_FILE = ("pmem-segments", "pmem-usage")
+"""Commands whose answer lacks what a file lacks that was cut short: a new one is whole."""
 
 
 class Said(Record):
@@ -56,7 +58,7 @@ def differences(command: str, before: Said, after: Said, *, same_format: bool) -
             continue  # what was left out is user data; anything else shows in the values
         if (problem.cause, problem.what) not in known:
             yield str(problem)
-    if after.whole and not before.whole:
+    if after.whole and not before.whole and command not in _OF_FILE:
         yield "complete, instead of incomplete"
     adapt = _ADAPT.get(command, _same)
     pair = [_merged(adapt(value, same_format)) for value in (before.json, after.json)]
@@ -97,7 +99,9 @@ def _merged(value: Any) -> Any:
         return {key: _merged(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_merged(item) for item in value]
-    return _EXCLUDED if isinstance(value, str) and value in _LEFT_OUT else value
+    if isinstance(value, str):  # sentences name the state, too
+        return value.replace(State.TRUNCATED.value, _EXCLUDED)
+    return value
 
 
 def _same(value: Any, same_format: bool) -> Any:
@@ -215,10 +219,13 @@ def _fadump(value: Any, same_format: bool) -> Any:
 
 
 def _diagnose(value: Any, same_format: bool) -> Any:
-    """What was found; a rule that cannot be decided without user data says so. In a bitmap a page
-    is missing in which memory begins or ends."""
-    of_bitmap = () if same_format else ("ram-missing",)
-    return [item for item in value if item["complete"] and item["id"] not in of_bitmap]
+    """What was found; a rule that cannot be decided without user data says so. What is missing of
+    the file is compared as memory; how struct pages are missing is in words there."""
+    return [
+        _without(item, "finding", "evidence", "do") if item["id"] == "memmap-not-saved" else item
+        for item in value
+        if item["complete"] and item["id"] not in ("dump-truncated", "ram-missing")
+    ]
 
 
 _ADAPT: dict[str, Callable[[Any, bool], Any]] = {
