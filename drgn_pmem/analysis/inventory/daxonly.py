@@ -12,6 +12,7 @@ Sources: drivers/dax/hmem/hmem.c, drivers/dax/cxl.c.
 """
 
 from collections.abc import Iterator
+import re
 
 from drgn import Program
 
@@ -21,6 +22,9 @@ from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.ranges import Range
 
 __all__ = ("dax_without_namespace",)
+
+_NVDIMM_BUS = re.compile(r"/ndbus\d+/")
+"""In the sysfs path of what libnvdimm has."""
 
 
 def dax_without_namespace(prog: Program) -> Partial[list[Namespace]]:
@@ -32,6 +36,8 @@ def dax_without_namespace(prog: Program) -> Partial[list[Namespace]]:
     namespaces = problems.take(for_each_namespace(prog))
     found = []
     for region in problems.take(for_each_dax_region(prog)):
+        if _NVDIMM_BUS.search(region.path):
+            continue  # a namespace's, also where that could not be read
         if not any(_belongs(region, namespace) for namespace in namespaces):
             found += [item for device in region.devices for item in _as_namespaces(device, region)]
     return problems.partial(found)

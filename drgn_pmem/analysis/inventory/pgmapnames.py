@@ -35,23 +35,22 @@ def pgmap_names(prog: Program, pgmaps: Iterable[Pgmap]) -> Partial[dict[int, str
     problems = Problems()
     pgmaps = list(pgmaps)
     what = "names of namespaces"
-    named = [
-        *problems.take(for_each_namespace(prog), what),
-        *problems.take(dax_without_namespace(prog), what),
-    ]
+    namespaces, devices = for_each_namespace(prog), dax_without_namespace(prog)
+    known = namespaces.complete and devices.complete
+    named = [*problems.take(namespaces, what), *problems.take(devices, what)]
     names: dict[int, str] = {}
     for namespace in named:
         pgmap = pgmap_of(namespace, pgmaps)
         if pgmap is not None:
             names.setdefault(pgmap.address, namespace.dev)
     others = [pgmap for pgmap in pgmaps if pgmap.address not in names]
-    resources = problems.take(for_each_iomem(prog)) if others else []
+    # One that has no namespace or device so far may be that of one that could not be read.
+    resources = problems.take(for_each_iomem(prog)) if others and known else []
     for pgmap in others:
-        names[pgmap.address] = (
-            _by_resource(pgmap, resources)
-            or _by_operations(prog, pgmap, problems)
-            or f"pgmap {pgmap.address:#x}"
-        )
+        name = None
+        if known:
+            name = _by_resource(pgmap, resources) or _by_operations(prog, pgmap, problems)
+        names[pgmap.address] = name or f"pgmap {pgmap.address:#x}"
     return problems.partial(names)
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Device memory that is in no namespace has the name of its DAX device, resource or driver."""
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from drgn_pmem.analysis.inventory import daxonly, pgmapnames
 from drgn_pmem.kernel.dax import DaxDevice, DaxRegion
 from drgn_pmem.kernel.iomem import Resource
-from drgn_pmem.partial import Partial
+from drgn_pmem.partial import Cause, Partial, Problem
 from drgn_pmem.ranges import Range
 
 NOTHING: Any = None
@@ -110,3 +111,19 @@ def test_other_device_memory_is_named_by_its_resource_or_its_driver(kernel: Any)
     prog: Any = SimpleNamespace(symbol=lambda at: SimpleNamespace(name="dmirror_devmem_ops"))
     names = pgmapnames.pgmap_names(prog, [pgmap(1, bar), pgmap(2, private, 0xFFFF)]).whole()
     assert names == {1: "0000:00:04.0", 2: "dmirror_devmem_ops"}
+
+
+def test_without_all_namespaces_no_page_map_has_the_name_of_something_else(
+    kernel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be that of a namespace that could not be read."""
+    path = "/platform/ndbus0/region1/dax1.1"
+    kernel.regions = [dataclasses.replace(region(dax_device(HMEM)), path=path)]
+    kernel.iomem = [resource("Persistent Memory", HMEM, 0)]
+    lost = Problem(cause=Cause.NOT_SAVED, why="region1")
+    for module in (daxonly, pgmapnames):
+        monkeypatch.setattr(module, "for_each_namespace", lambda prog: Partial([], (lost,)))
+    assert daxonly.dax_without_namespace(NOTHING).value == []
+    names = pgmapnames.pgmap_names(NOTHING, [pgmap(0x1000, HMEM)])
+    assert names.value == {0x1000: "pgmap 0x1000"}
+    assert not names.complete
