@@ -8,7 +8,8 @@ from drgn_pmem.analysis.findings.case import Case, rule
 from drgn_pmem.analysis.findings.model import Heading, Severity
 from drgn_pmem.analysis.findings.words import few, plural, short_size
 from drgn_pmem.analysis.inventory.media import lost_memory
-from drgn_pmem.formats.btt import BttArenaPlace
+from drgn_pmem.formats.btt import BttArena, BttArenaPlace
+from drgn_pmem.formats.label import CxlRegionLabel
 from drgn_pmem.kernel.namespace import NIL_UUID, Namespace
 from drgn_pmem.partial import Cause, Problem
 
@@ -35,7 +36,12 @@ def _each(case: Case) -> Iterable[Namespace]:
 @rule("dimm-failed", Heading.ODD, "failures of DIMMs", "pmem-list -D")
 def dimm_failed(case: Case) -> None:
     """What the NFIT and the firmware say: not armed, save failed, dirty shutdown."""
-    for dimm in case.take(case.facts.inventory).dimms:
+    dimms = case.take(case.facts.inventory).dimms
+    unknown = [dimm.dev for dimm in dimms if dimm.flags is None]
+    if unknown and not case.problems:
+        why = "what the firmware says of it is not known: no debug info of nfit or papr_scm"
+        case.problems.add(Problem(cause=Cause.NO_DEBUG_INFO, why=why), few(unknown))
+    for dimm in dimms:
         said = [_FLAGS.get(flag, flag) for flag in dimm.flags or ()]
         if dimm.shutdown_state == "dirty":
             count = "" if dimm.shutdown_count is None else f" ({dimm.shutdown_count} in all)"
@@ -46,7 +52,7 @@ def dimm_failed(case: Case) -> None:
                 Severity.WARNING if smart_only else Severity.CRITICAL,
                 dimm.dev,
                 "; ".join(said),
-                evidence=[f"flags of the NFIT: {', '.join(dimm.flags or ())}"],
+                evidence=[f"flags: {', '.join(dimm.flags or ())}"],
                 do=f"check the data of the regions of {dimm.dev} before it is used",
             )
 
@@ -112,23 +118,22 @@ def namespace_gone(case: Case) -> None:
     found = case.facts.inventory()
     known = {n.label_uuid for n in case.problems.take(found).namespaces}
     if None in known or not found.complete:
+        # A label's namespace may be one of those that are not known.
         why = "the uuids of some namespaces are not known"
         case.problems.add(Problem(cause=Cause.NOT_SAVED, why=why), "labels without a namespace")
-        known.discard(None)
-        if not known:
-            return
+        return
     for area in labels:
         for slot in area.area.slots:
-            uuid = getattr(slot.label, "uuid", None)
-            if uuid is None or slot.problems or uuid in known or not found.complete:
+            label = slot.label
+            if isinstance(label, CxlRegionLabel) or slot.problems or label.uuid in known:
                 continue
-            name = getattr(slot.label, "name", None)
+            name = label.name.partition(b"\0")[0].decode("utf-8", "backslashreplace")
             case.found(
                 Severity.WARNING,
-                f"namespace {name or uuid}",
+                f"namespace {name or label.uuid}",
                 f"{area.dimm or 'a DIMM'} has its label (slot {slot.index}), the kernel made no "
                 "namespace of it",
-                evidence=[f"uuid {uuid}"],
+                evidence=[f"uuid {label.uuid}"],
             )
 
 
@@ -186,9 +191,12 @@ def infoblock_refused(case: Case) -> None:
 def btt_error(case: Case) -> None:
     """Arenas that the kernel made read-only, chains that end early, backups that differ."""
     for block in case.take(case.facts.infoblocks).blocks:
-        if block.chain is None:
-            continue
         subject = f"BTT of {block.namespace or f'physical {block.start:#x}'}"
+        if block.chain is None:
+            if isinstance(block.block, BttArena) and not block.refused:
+                why = "; ".join(("its arenas could not be read", *block.notes))
+                case.problems.add(Problem(cause=Cause.NOT_SAVED, why=why), subject)
+            continue
         for problem in block.chain.problems:
             if problem.cause is Cause.DAMAGED:
                 case.found(Severity.CRITICAL, subject, str(problem))
@@ -205,9 +213,7 @@ def btt_error(case: Case) -> None:
 
 def _arena(place: BttArenaPlace) -> list[str]:
     """What is wrong with an arena."""
-    said = list(place.problems)
-    if place.arena.error:
-        said.append("in error: the kernel refuses to write to it")
+    said = list(place.problems)  # the error flag is one of them
     if place.backup in ("differs", "damaged"):
         said.append(f"the backup of its info block {_BACKUP[place.backup]}")
     return said

@@ -14,7 +14,7 @@ from drgn_pmem.analysis.owners.search import owners_of
 from drgn_pmem.kernel.page_layout import page_layout
 from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.kernel.pgmap import for_each_pgmap
-from drgn_pmem.partial import NotSaved, Problems, State
+from drgn_pmem.partial import Cause, NotSaved, Problem, Problems, State
 
 __all__ = ()
 
@@ -58,6 +58,10 @@ def panic_in_pmem(case: Case) -> None:
     for trace in problems.take(case.facts.backtraces()):
         if trace.crashed:
             names += [frame.function for frame in trace.frames if frame.function]
+            for pc in [frame.pc for frame in trace.frames if frame.function is None]:
+                what = "a function" if pc is None else f"the function at {pc:#x}"
+                why = f"{what} has no symbol: that of a module without debug info"
+                problems.add(Problem(cause=Cause.NO_DEBUG_INFO, why=why), "stack of the panic")
     of_pmem = [name for name in dict.fromkeys(names) if is_of_pmem(name)]
     if of_pmem:
         case.found(
