@@ -78,6 +78,9 @@ class PageOwners(Record):
     """Whether no DAX file or device that is in memory has the page; None if that is not known."""
     notes: tuple[str, ...]
     """What the answer rests on, and what it lacks: the problems of the answer in words."""
+    disagreements: tuple[str, ...] = ()
+    """Where the struct page names another file, device or offset than the DAX entries or the
+    device's range do; among the notes, too."""
     page_shift: int
     query: str | None = None
     """What the user typed."""

@@ -63,6 +63,7 @@ class _Question:
         self.page = self.problems.take(read_page(prog, pfn))
         self.page_shift = int(prog["PAGE_SHIFT"])
         self.notes: list[str] = []
+        self.disagreements: list[str] = []
         self.namespace = self._namespace()
 
     def answer(self) -> Partial[PageOwners]:
@@ -85,6 +86,7 @@ class _Question:
             owners=owners,
             unowned=None if not owners and self.problems else not owners,
             notes=tuple(dict.fromkeys((*self.notes, *map(str, self.problems)))),
+            disagreements=tuple(self.disagreements),
             page_shift=self.page_shift,
         )
         return self.problems.partial(record)
@@ -100,6 +102,11 @@ class _Question:
         if found is None or found.data_offset is None or not (found.blockdev or found.chardev):
             self.problems.take(partial, what)
         return found
+
+    def _disagree(self, sentence: str) -> None:
+        """Note that the struct page and the other source name different owners."""
+        self.notes.append(sentence)
+        self.disagreements.append(sentence)
 
     @property
     def _is_pmem(self) -> bool:
@@ -191,7 +198,7 @@ class _Question:
                 sources.insert(0, "page")
             else:
                 page = "" if claim[1] is None else f" page {claim[1]:#x}"
-                self.notes.append(
+                self._disagree(
                     f"the struct page names {take(describe_mapping(self.prog, claim[0]))}{page},"
                     f" the device's range {char.name} page {index:#x}"
                 )
@@ -228,7 +235,7 @@ class _Question:
         if entry is not None or file.entries.complete:
             there = None if entry is None else entry.pfn_at(index)
             says = "no DAX entry" if there is None else f"PFN {there:#x}"
-            self.notes.append(
+            self._disagree(
                 f"the two sources disagree: the struct page names {what} offset"
                 f" {index << self.page_shift:#x}, whose i_pages has {says} there"
                 + ("; other files' i_pages name this page" if others else "")

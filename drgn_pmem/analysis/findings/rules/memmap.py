@@ -106,6 +106,25 @@ def memmap_sources_disagree(case: Case) -> None:
             )
 
 
+@rule("owner-sources-disagree", Heading.TRUST, "bad or held pages of two owners", "pmem-rmap -v")
+def owner_sources_disagree(case: Case) -> None:
+    """Bad and held pages whose struct page names another owner than the DAX entries (``i_pages``)
+    or the range of the DAX device do."""
+    pages = [page.owners for page in case.take(case.facts.poison).pages]
+    pages += [page.owners for page in case.take(case.facts.pins).pages]
+    for owners in {page.pfn: page for page in pages}.values():
+        for sentence in owners.disagreements:
+            case.found(
+                Severity.WARNING,
+                f"PFN {owners.pfn:#x} of {owners.namespace or 'pmem'}",
+                sentence,
+                evidence=owners.notes,
+                more=f"pmem-rmap pfn:{owners.pfn:#x}",
+                do="trust neither of its owners before the other is ruled out",
+                place="owners",
+            )
+
+
 @rule("memmap-list", Heading.ODD, "entries of devm_memmap_vmcore", "pmem-memmap")
 def memmap_list(case: Case) -> None:
     """Stale, duplicate, overlapping entries; a list that is cyclic or leads astray."""
