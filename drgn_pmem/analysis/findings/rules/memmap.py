@@ -106,7 +106,7 @@ def memmap_sources_disagree(case: Case) -> None:
             )
 
 
-@rule("owner-sources-disagree", Heading.TRUST, "bad or held pages of two owners", "pmem-rmap -v")
+@rule("owner-sources-disagree", Heading.TRUST, "bad or held pages of two owners", "pmem-poison -v")
 def owner_sources_disagree(case: Case) -> None:
     """Bad and held pages whose struct page names another owner than the DAX entries (``i_pages``)
     or the range of the DAX device do."""
@@ -120,7 +120,7 @@ def owner_sources_disagree(case: Case) -> None:
                 sentence,
                 evidence=owners.notes,
                 more=f"pmem-rmap pfn:{owners.pfn:#x}",
-                do="trust neither of its owners before the other is ruled out",
+                do="compare the page with the data of each before a file is restored",
                 place="owners",
             )
 
