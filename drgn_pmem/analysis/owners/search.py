@@ -238,7 +238,7 @@ class _Question:
             self._disagree(
                 f"the two sources disagree: the struct page names {what} offset"
                 f" {index << self.page_shift:#x}, whose i_pages has {says} there"
-                + ("; other files' i_pages name this page" if others else "")
+                + ("; other DAX entries name this page" if others else "")
             )
         yield self._of_file(file, None, index, ("page",))
 

@@ -24,7 +24,7 @@ SENTENCE = (
 class File:
     """A DAX file whose page 3 has another PFN."""
 
-    inode = SimpleNamespace(mapping=0x1000, super=None)
+    inode = SimpleNamespace(mapping=0x1000, super=None, ino=7)
     device = "pmem0"
 
     def __init__(self, pfn: int | None, *problems: Problem) -> None:
@@ -67,13 +67,22 @@ def test_the_struct_page_against_the_entries_of_the_file_that_it_names(
     assert nothing == (SENTENCE.replace("PFN 0x999", "no DAX entry"),)
 
 
+def test_entries_at_another_offset_of_the_same_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = File(0x999)
+    answer = owners(monkeypatch, file, (file, NOTHING, 9))
+    assert answer.disagreements == (f"{SENTENCE}; other DAX entries name this page",)
+    assert [(owner.offset, owner.sources) for owner in answer.owners] == [
+        (0x9000, ("i_pages",)),
+        (0x3000, ("page",)),
+    ]
+
+
 def test_entries_that_were_not_read_do_not_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert owners(monkeypatch, File(None, LOST)).disagreements == ()
 
 
 def test_sources_that_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    file: Any = File(0x555)
-    file.inode = SimpleNamespace(mapping=0x1000, super=None, ino=7)
+    file = File(0x555)
     answer = owners(monkeypatch, file, (file, NOTHING, 3))
     assert [owner.sources for owner in answer.owners] == [("page", "i_pages")]
     assert answer.disagreements == ()
