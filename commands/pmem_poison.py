@@ -85,5 +85,10 @@ def pmem_poison(prog: Program, args: argparse.Namespace) -> Answer:
             notes += [f"PFN {page.pfn:#x}: {step}" for step in page.arithmetic]
             notes += [f"PFN {page.pfn:#x}: log: {line.text}" for line in page.lines]
     if not pages:
-        notes.append("no bad memory was found: no bad range, badblock, poisoned page or log line")
+        what = "bad range, badblock, poisoned page or log line"
+        notes.append(
+            f"no {what} was found, but not all could be looked at"
+            if any(problem.degrades for problem in problems)
+            else f"no bad memory was found: no {what}"
+        )
     return Answer(list(pages), notes=notes, problems=problems)

@@ -12,6 +12,8 @@ import pytest
 
 from drgn_pmem.analysis.findings.case import RULES
 from drgn_pmem.analysis.findings.diagnose import Diagnosis, diagnose
+from drgn_pmem.analysis.findings.model import Severity
+from drgn_pmem.output.text import short_size
 
 from ..samples import ASKED, CASES, CUT_SHORT, Case, run_json, run_text, without_debug_info
 from .test_every_command import ALL
@@ -59,6 +61,28 @@ def test_poison_is_named_with_file_offset_and_victims(case: Case) -> None:
         for item in found(case, "poison-in-file")
         for offset in re.findall(r"at offsets? (0x\w+)", item.finding)
     } == wanted
+
+
+def test_poison_that_software_injected_is_no_loss_of_data(case: Case) -> None:
+    """The lab's machine checks and badblocks are; those of madvise(MADV_HWPOISON) are not."""
+    asked = re.findall(r"Injecting memory failure for pfn (0x\w+)", case.truth("dmesg"))
+    injected = {int(pfn, 16) for pfn in asked}
+    for pfn, event in poisoned(case).items():
+        if not event["path"]:
+            continue
+        (item,) = [i for i in found(case, "poison-in-file") if i.subject == event["path"]]
+        assert ("injected by software" in item.finding) == (pfn in injected)
+        assert item.severity is (Severity.WARNING if pfn in injected else Severity.CRITICAL)
+        assert (item.do is None) == (pfn in injected)
+
+
+def test_memory_that_was_used_as_ram_has_the_size_that_iomem_had(case: Case) -> None:
+    sizes = [end - start for start, end in iomem(case.sample.truth, "System RAM (kmem)")]
+    line = screen(case)["PMEM"]
+    if sizes and "used as RAM (" in line:
+        assert f"used as RAM ({short_size(sum(sizes))})" in line
+    elif not sizes:
+        assert "used as RAM" not in line
 
 
 def test_poison_in_struct_pages_names_those_of_their_namespace(case: Case) -> None:

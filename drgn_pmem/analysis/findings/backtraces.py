@@ -55,7 +55,7 @@ def _frames(prog: Program, task: Object, what: str, problems: Problems) -> tuple
     try:
         trace = prog.stack_trace(task)
     except (FaultError, ValueError, LookupError) as error:
-        problems.add(Problem(cause=Cause.NOT_SAVED, why=f"it cannot be unwound: {error}"), what)
+        problems.add(Problem(cause=Cause.NOT_SAVED, why=f"drgn cannot unwind it: {error}"), what)
         return ()
     found: list[Frame] = []
     for frame in list(trace)[:_MAX_FRAMES]:

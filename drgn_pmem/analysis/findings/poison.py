@@ -21,7 +21,13 @@ from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.states import read_page_report
 from drgn_pmem.kernel.badblocks import SECTOR, BadRange, read_bad_ranges
 from drgn_pmem.kernel.debuginfo import has_variable
-from drgn_pmem.kernel.failurelog import FailureEvent, FailureLine, for_each_failure_line, history_of
+from drgn_pmem.kernel.failurelog import (
+    FailureEvent,
+    FailureLine,
+    FailureSource,
+    for_each_failure_line,
+    history_of,
+)
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pagetable import for_each_extent
@@ -80,6 +86,14 @@ class PoisonedPage(Record):
             names.append("HWPoison")
         names += [line.source.value for line in self.lines]
         return list(dict.fromkeys(names))
+
+    @property
+    def injected(self) -> bool:
+        """Only software says that it is bad, on request (``madvise(MADV_HWPOISON)``,
+        hwpoison-inject): the bytes on the media are intact, and a reboot forgets it."""
+        by_software = {line.source for line in self.lines} == {FailureSource.MEMORY_FAILURE}
+        asked = any(line.event is FailureEvent.INJECTED for line in self.lines)
+        return asked and by_software and not self.ranges
 
     @property
     def history(self) -> list[tuple[float | None, str, str]]:

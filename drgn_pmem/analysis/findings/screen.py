@@ -88,7 +88,7 @@ class Screen:
         """What to do, the worst first."""
         found = [i for rulings in self._rulings.values() for r in rulings for i in r.findings]
         found.sort(key=lambda item: item.severity.rank)
-        lost = [item for item in found if item.id == "poison-in-file"]
+        lost = [item for item in found if item.id == "poison-in-file" and item.do]
         todo = dict.fromkeys(item.do for item in found if item.do)
         if len(lost) > 1:
             for item in lost:
@@ -175,9 +175,19 @@ class Screen:
         parts.append(f"{least}{count} enabled{modes}" if count else "namespaces are not known")
         devices = [d for r in inventory.dax_regions for d in r.devices if d.mode == "system-ram"]
         if devices:
-            total = short_size(sum(device.size for device in devices))
-            parts.append(f"{few(d.chardev for d in devices)} used as RAM ({total})")
+            parts.append(f"{few(d.chardev for d in devices)} used as RAM{self._online()}")
         return ", ".join(parts) + self._of_media()
+
+    def _online(self) -> str:
+        """How much persistent memory is online as RAM: whole memory blocks of a device."""
+        try:
+            namespaces = self.problems.take(self.facts.coverage()).namespaces
+        except NotFound:
+            # not a problem: that of DAX devices without a namespace is not persistent
+            return ""
+        sizes = [item.kmem for item in namespaces]
+        known = [size for size in sizes if size is not None]
+        return f" ({short_size(sum(known))})" if any(known) and known == sizes else ""
 
     def _of_media(self) -> str:
         """What is known of info blocks, BTT and labels."""
@@ -244,7 +254,7 @@ class Screen:
         if known:
             yield (
                 f"all struct pages are in the dump ({plural(on_pmem, 'namespace')} on pmem, "
-                f"{len(known) - on_pmem} in RAM); all sources agree"
+                f"{len(known) - on_pmem} in RAM), and all sources agree on where they are"
             )
 
     def _lacks(self, found: list[Finding]) -> Iterator[str]:

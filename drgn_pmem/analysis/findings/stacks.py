@@ -252,7 +252,7 @@ class _Searcher:
         try:
             trace = self.prog.stack_trace(task.object)
         except (FaultError, ValueError, LookupError) as error:
-            why = f"it cannot be unwound: {error}"
+            why = f"drgn cannot unwind it: {error}"
             self.problems.add(Problem(cause=Cause.NOT_SAVED, why=why), f"stack of {task.pid}")
         else:
             functions = tuple(f.name for f in trace if f.name)

@@ -91,9 +91,15 @@ def _chain(waiter: Waiter, page: PinnedPage | None) -> list[str]:
     if waiter.pfn is not None:
         steps.append(f"its stack names PFN {waiter.pfn:#x}")
     if page is not None:
-        steps.append(f"PFN {page.pfn:#x} has refcount {page.count('refcount')}")
+        steps.append(f"PFN {page.pfn:#x} has {_counts(page, 'refcount')}")
         steps += [f"{_holder(h)}: {h.evidence}" for h in page.holders]
     return steps
+
+
+def _counts(page: PinnedPage, *names: str) -> str:
+    """``"refcount 2, pins 1"``; those that are not known are called unknown."""
+    counts = ((name, page.count(name)) for name in names)
+    return ", ".join(f"{name} {'unknown' if c is None else c}" for name, c in counts)
 
 
 def _release(waiter: Waiter, page: PinnedPage | None) -> str:
@@ -101,7 +107,7 @@ def _release(waiter: Waiter, page: PinnedPage | None) -> str:
     task = f"{waiter.task.pid}/{waiter.task.comm}"
     if not holders:
         return f"find what holds the page for which {task} waits"
-    return f"end {holders} or let it release the page: {task} waits until then"
+    return f"find why {holders} keeps the page: {task} waits until it is released"
 
 
 @rule("pinned-page", Heading.PINNED, "pages with extra references", "pmem-pins")
@@ -119,10 +125,7 @@ def pinned_page(case: Case) -> None:
             f"{few(_file(page)[1] for page in pages)} pinned by {held}"
             if known
             else f"{few(_file(page)[1] for page in pages)} has extra references; {held}",
-            evidence=[
-                f"PFN {page.pfn:#x}: refcount {page.count('refcount')}, pins {page.count('pins')}"
-                for page in pages
-            ],
+            evidence=[f"PFN {page.pfn:#x}: {_counts(page, 'refcount', 'pins')}" for page in pages],
             more=f"pmem-rmap pfn:{pages[0].pfn:#x}",
             place=name,
             brief=f"{name} {few(_file(page)[1] for page in pages)} by {held}",
@@ -178,7 +181,7 @@ def _functions(case: Case, task: Task) -> tuple[str, ...]:
         try:
             return tuple(f.name for f in case.prog.stack_trace(task.object) if f.name)
         except (ValueError, LookupError) as error:
-            raise WalkError(f"it cannot be unwound: {error}") from None
+            raise WalkError(f"drgn cannot unwind it: {error}") from None
     return ()
 
 

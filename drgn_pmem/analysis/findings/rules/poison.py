@@ -54,16 +54,23 @@ def poison_in_file(case: Case) -> None:
         offsets = few(f"{owner.offset + p.physical % size:#x}" for p, owner in hits)
         reads = _processes(pages)
         signalled = _signalled(pages)
+        injected = all(page.injected for page in pages)
+        by = ", injected by software (log)" if injected else ""
         case.found(
-            Severity.CRITICAL,
+            Severity.WARNING if injected else Severity.CRITICAL,
             name,
-            f"poison at offset{'s' if len(hits) > 1 else ''} {offsets}"
+            f"poison at offset{'s' if len(hits) > 1 else ''} {offsets}{by}"
             + (_hit(reads, signalled) or ", mapped by no process"),
-            evidence=[_evidence(page) for page in pages],
+            evidence=[
+                text
+                for page in pages
+                for text in (_evidence(page), *(f"log: {line.text}" for line in page.lines))
+            ],
             more=f"pmem-rmap pfn:{pages[0].pfn:#x}",
-            do=_restore(name, [owner.offset for _, owner in hits], size),
+            do=None if injected else _restore(name, [owner.offset for _, owner in hits], size),
             place=_FILES,
-            brief=f"{name} at {offsets}" + _hit(reads, signalled),
+            brief=f"{name} at {offsets}{', injected (log)' if injected else ''}"
+            + _hit(reads, signalled),
         )
 
 
@@ -96,9 +103,8 @@ def poison_in_struct_pages(case: Case) -> None:
             f"poison at physical {page.physical:#x}, in the struct pages of PFN {first:#x} to "
             f"{first + count - 1:#x}",
             evidence=[_evidence(page), *(f"log: {line.text}" for line in page.lines)],
-            more=f"pmem-page pfn:{first:#x}",
-            do=f"disable {dev} and clear it (ndctl clear-errors {dev}): reading these struct pages"
-            " is a machine check",
+            do=f"unmount and disable {dev}, then clear it (ndctl disable-namespace {dev}; ndctl "
+            f"clear-errors {dev}): reading these struct pages is a machine check",
             place=_STRUCT_PAGES,
             brief=f"{dev}, PFN {first:#x} to {first + count - 1:#x}",
         )
@@ -117,7 +123,6 @@ def poison_in_metadata(case: Case) -> None:
             dev,
             f"poison at physical {page.physical:#x}, in {what}",
             evidence=[_evidence(page), *page.arithmetic],
-            more=f"pmem-page pfn:{page.pfn:#x}",
             do=f"save the data of {dev} before it is disabled: it may not be enabled again",
             place=_METADATA,
             brief=f"{dev}, {what}",
@@ -175,7 +180,6 @@ def machine_check_not_handled(case: Case) -> None:
             f"the kernel reported this memory error of {dev} and "
             + ("failed to handle it" if failed else "logged no recovery"),
             evidence=[f"log: {line.text}" for line in page.lines],
-            more=f"pmem-page pfn:{page.pfn:#x}",
             place="not handled",
             brief=f"PFN {page.pfn:#x}",
         )
