@@ -22,8 +22,10 @@ class Pager:
     def page(self, text: str) -> bool:
         """Show a text. :return: False if the pager could not be started."""
         environment = dict(os.environ)
-        # Colours through, and the text stays on the screen afterwards.
-        environment.setdefault("LESS", "RX")
+        # Colours through, the text stays on the screen afterwards, and a prompt that says how to
+        # leave: who types the next command writes no file and starts no program.
+        environment.setdefault("LESS", r"RXPsspace\: more, q\: back to the prompt$")
+        environment.setdefault("LESSSECURE", "1")
         # Ctrl-C is for the pager while it has the screen; without this it would end our wait, and
         # two programs would read the keys.
         previous = signal.signal(signal.SIGINT, _ignore)
