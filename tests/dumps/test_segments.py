@@ -141,7 +141,8 @@ def test_loader_is_told_by_the_order_of_the_headers(case: Case) -> None:
 def pmem_follows_ram(case: Case) -> bool:
     """No RAM is above persistent memory: both loaders put it last. (On x86_64, the first MiB
     tells.)"""
-    last = max(end for _, end in iomem(case, "System RAM"))
+    ram = iomem(case, "System RAM") + iomem(case, "System RAM (kmem)")
+    last = max(end for _, end in ram)
     first = min(start for start, _ in iomem(case, "Persistent Memory"))
     return case.sample.architecture != "x86_64" and last <= first
 

@@ -75,7 +75,7 @@ ARGUMENTS = {
 READ_NO_MEMORY = {
     "open", "coverage_of", "dump_of", "parse_flags", "parse_refcount", "read_crashed_stack",
     "read_fadump",  # POWER only
-    "scan_pages",  # takes what others found
+    "scan_pages", "trim",  # take what others found
     "parse_page",
 }  # fmt: skip
 
