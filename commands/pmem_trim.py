@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import os
 import shlex
 import shutil
 from typing import TYPE_CHECKING, Any
 
 from drgn_pmem.errors import NotFound, PmemError, UsageError
-from drgn_pmem.partial import Partial, Problem, Problems
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.record import Record
 from drgn_pmem.spec import Answer, Argument, Field, ask, command, json_value
 
@@ -80,7 +80,7 @@ def trim(
     plan: TrimPlan,
     *,
     format: str = "kdump",
-    compression: str = "zlib",
+    compression: str | None = None,
     verify: bool = True,
 ) -> Partial[Trimmed]:
     """
@@ -90,20 +90,26 @@ def trim(
     :param plan: What of the dump is kept, by :func:`~drgn_pmem.analysis.trim.plan.plan_trim` for
         the same format.
     :param format: ``"kdump"`` or ``"elf"``.
-    :param compression: ``"zlib"``, ``"zstd"``, ``"lzo"`` or ``"none"``; of a kdump-compressed dump.
+    :param compression: ``"zlib"`` (the default), ``"zstd"``, ``"lzo"`` or ``"none"``; of a
+        kdump-compressed dump.
     :param verify: Whether the file is opened anew, its memory compared with the plan, and, if
         metadata is kept, asked what the dump is asked.
-    :raises UsageError: if there is such a file, or it cannot be written
+    :raises UsageError: if there is such a file, or it cannot be written, or a compression is given
+        for an ELF core
     :raises DumpFileError: if the written dump does not answer the same
+    :raises KeyboardInterrupt: after Ctrl-C, also while the answers are compared: there is no file
     """
+    from drgn_pmem.analysis.trim.plan import lost_memory
     from drgn_pmem.analysis.trim.write import check_memory, estimate, sha256_of, write_trimmed
     from drgn_pmem.dumpfile import dump_of
     from drgn_pmem.output.files import replacing
     from drgn_pmem.output.progress import progress
 
     name = os.fspath(path)
+    _refuse_no_name(name)
+    compression = _compression(format, compression)
     problems = Problems()
-    compression = compression if format == "kdump" else "none"
+    problems.extend(lost_memory(dump_of(prog)))
     verified: list[str] = []
     try:
         if os.path.lexists(name):
@@ -140,6 +146,46 @@ def trim(
     )
 
 
+def _refuse_no_name(name: str) -> None:
+    """
+    :raises UsageError: for what names no file: a dump is read again while it is written
+    """
+    if not name:
+        raise UsageError("pmem-trim: -o '': give the name of a new file")
+    if name == "-":
+        raise UsageError(
+            "pmem-trim: -o -: give the name of a new file; a dump cannot be written to standard "
+            "output, because it is read again to verify it (a file of that name: -o ./-)"
+        )
+
+
+def _compression(format: str, wanted: str | None) -> str:
+    """
+    The compression of the new dump.
+
+    :raises UsageError: if one is wanted of an ELF core, which has none
+    """
+    if format == "kdump":
+        return "zlib" if wanted is None else wanted
+    if wanted not in (None, "none"):
+        raise UsageError(
+            f"pmem-trim: --compress {wanted}: an ELF core is not compressed; leave out --compress "
+            "or use --format kdump"
+        )
+    return "none"
+
+
+def _stop_if_interrupted(problems: Iterable[Problem]) -> None:
+    """
+    Commands keep what they found until Ctrl-C, and answer with it. Such an answer proves nothing
+    of a dump, so the user's Ctrl-C ends pmem-trim, too.
+
+    :raises KeyboardInterrupt: if a part is missing because of Ctrl-C
+    """
+    if any(problem.cause is Cause.INTERRUPTED for problem in problems):
+        raise KeyboardInterrupt
+
+
 def _check_space(name: str, needed: int) -> None:
     free = shutil.disk_usage(os.path.dirname(os.path.realpath(name))).free
     if free < needed:
@@ -154,6 +200,7 @@ def _compare(prog: Program, path: str) -> list[str]:
 
     :return: Command lines that were asked.
     :raises DumpFileError: if it answers otherwise
+    :raises KeyboardInterrupt: if the user pressed Ctrl-C in one of the commands
     """
     from drgn_pmem.analysis.trim.compare import differences
     from drgn_pmem.dumpfile import DumpFormat, dump_of
@@ -193,7 +240,11 @@ def _said(prog: Program, line: str) -> Said:
     except NotFound as error:
         return Said(error=str(error))
     except PmemError as error:
-        return Said(error=str(error), problems=(Problem.of(error),))
+        problems = Problems()
+        problems.add(error)
+        _stop_if_interrupted(problems)
+        return Said(error=str(error), problems=tuple(problems))
+    _stop_if_interrupted(answer.problems)
     return Said(json=json_value(args, answer), problems=tuple(answer.problems))
 
 
@@ -209,6 +260,7 @@ def _subjects(prog: Program) -> Sequence[str]:
     size = vmcoreinfo_of(prog).page_size or 4096
     problems = Problems()  # every command names them
     found = problems.take(read_machine(prog)).namespaces
+    _stop_if_interrupted(problems)
     pages = [f"pfn:{(n.resource + (n.data_offset or 0)) // size:#x}" for n in found[:_PAGES]]
     if pages:
         lines += [f"{name} {' '.join(pages)}" for name in ("pmem-page", "pmem-rmap")]
@@ -234,7 +286,7 @@ def _code(args: argparse.Namespace) -> str:
     ]
     if args.output is not None:
         lines[0] += ", trim"
-        if args.compress != "zlib":
+        if args.compress not in (None, "zlib"):
             more.append(f"compression={args.compress!r}")
         if args.no_verify:
             more.append("verify=False")
@@ -257,15 +309,15 @@ def _code(args: argparse.Namespace) -> str:
         Argument("-o", "--output", kind="file", metavar="FILE", help="the new file"),
         Argument("--format", choices=("kdump", "elf"), default="kdump",
                  help="kdump-compressed (the default) or an ELF core, which keeps PF_DEV"),
-        Argument("--compress", choices=("zstd", "zlib", "lzo", "none"), default="zlib",
+        Argument("--compress", choices=("zstd", "zlib", "lzo", "none"),
                  help="compression of a kdump-compressed dump; zlib, which all tools read, if not "
                  "given"),
         Argument("--keep-userdata", kind="namespace", metavar="NAMESPACE", action="append",
                  default=[], help="keep all of this namespace; may be given several times"),
         Argument("--drop-metadata", action="store_true",
                  help="drop the metadata of persistent memory too"),
-        Argument("--keep", kind="page", metavar="PAGE", nargs="+", default=[],
-                 help="keep these pages"),
+        Argument("--keep", kind="page", metavar="PAGE", nargs="+", action="extend", default=[],
+                 help="keep these pages; may be given several times"),
         Argument("--no-verify", action="store_true",
                  help="do not compare the answers of the new dump with those of this one"),
     ),
@@ -282,6 +334,9 @@ def pmem_trim(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.dumpfile import dump_of
     from drgn_pmem.output.table import table
 
+    compression = _compression(args.format, args.compress)
+    if args.output is not None:
+        _refuse_no_name(args.output)
     problems = Problems()
     plan = problems.take(
         plan_trim(
@@ -292,11 +347,12 @@ def pmem_trim(prog: Program, args: argparse.Namespace) -> Answer:
             pages=args.keep,
         )
     )
+    _stop_if_interrupted(problems)
     value: dict[str, Any] = {
         "input": dump_of(prog).path,
         "output": None,
         "format": args.format,
-        "compression": args.compress if args.format == "kdump" else "none",
+        "compression": compression,
         "size": None,
         **plan.to_json(),
         "sha256": None,
@@ -310,7 +366,7 @@ def pmem_trim(prog: Program, args: argparse.Namespace) -> Answer:
                 args.output,
                 plan,
                 format=args.format,
-                compression=args.compress,
+                compression=compression,
                 verify=not args.no_verify,
             )
         )

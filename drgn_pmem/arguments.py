@@ -45,7 +45,7 @@ class Argument:
     @property
     def takes_value(self) -> bool:
         action = self.options.get("action", "store")
-        return action in ("store", "append") and self.options.get("nargs") != 0
+        return action in ("store", "append", "extend") and self.options.get("nargs") != 0
 
 
 LIST = (

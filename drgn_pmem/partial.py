@@ -257,12 +257,16 @@ _MAX_PROBLEMS = 50
 """Problems of one answer that are named one by one: a dump may lack a million inodes."""
 
 
+def _rank(problem: Problem) -> tuple[bool, bool]:
+    return problem.cause is not Cause.INTERRUPTED, not problem.degrades
+
+
 def _few(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
-    """The first problems, those that make the answer incomplete before the others, and how many
-    more there are."""
+    """The first problems, Ctrl-C and then those that make the answer incomplete before the others,
+    and how many more there are."""
     if len(problems) <= _MAX_PROBLEMS:
         return problems
-    ordered = sorted(problems, key=lambda problem: not problem.degrades)
+    ordered = sorted(problems, key=_rank)
     rest = ordered[_MAX_PROBLEMS:]
     more = Problem(cause=rest[0].cause, why=f"and {len(rest)} more problems")
     return (*ordered[:_MAX_PROBLEMS], more)

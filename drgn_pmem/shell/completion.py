@@ -126,7 +126,7 @@ class ShellCompleter(Completer):
             for argument in arguments:
                 if argument.is_option and (
                     id(argument) not in used
-                    or argument.options.get("action") in ("append", "count")
+                    or argument.options.get("action") in ("append", "extend", "count")
                 ):
                     name = _option_name(argument, current)
                     if name is not None:

@@ -8,7 +8,10 @@ its namespaces; it must be nowhere in the trimmed dump, compressed or not. ``mak
 dumps, ``make test-trim`` every sample in every format to every format.
 """
 
+from collections.abc import Callable
+import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -26,8 +29,9 @@ from drgn_pmem.commands import pmem_trim
 from drgn_pmem.dumpfile import DumpFormat, State, dump_of, open_dump
 from drgn_pmem.dumpfile.records import DumpFile
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, UsageError
+from drgn_pmem.partial import Incomplete, Partial, Problems
 from drgn_pmem.ranges import Range, RangeSet
-from drgn_pmem.spec import SPECS
+from drgn_pmem.spec import SPECS, Answer
 
 from ..samples import (
     CASES,
@@ -244,6 +248,111 @@ def test_what_ends_it_early_leaves_nothing(
     with pytest.raises((KeyboardInterrupt, UsageError)):
         run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'}")
     assert list(tmp_path.iterdir()) == []
+
+
+def ctrl_c_in_a_command(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], object]) -> None:
+    """What is compared is the answer of one command that the user stopped."""
+    run_answer(default.prog, "pmem-list")  # its module declares the command
+    monkeypatch.setattr(pmem_trim, "_QUESTIONS", ("pmem-list",))
+    monkeypatch.setattr(pmem_trim, "_subjects", lambda prog: [])
+    stopped = dataclasses.replace(SPECS["pmem-list"], function=lambda prog, args: answer())
+    monkeypatch.setitem(SPECS, "pmem-list", stopped)
+
+
+def stopped_answer() -> Answer:
+    problems = Problems()
+    problems.until_interrupted((_raise(KeyboardInterrupt()) for _ in "1"), "1 of 3 was read")
+    return Answer([], problems=problems)
+
+
+def stopped_error() -> Answer:
+    _raise(Incomplete(stopped_answer().problems))
+    raise AssertionError
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("stopped", [stopped_answer, stopped_error])
+def test_ctrl_c_that_a_command_answers_with_ends_it(
+    stopped: Callable[[], Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a difference nor, where both dumps answer so, the same answer."""
+    ctrl_c_in_a_command(monkeypatch, stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'} --compress none")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_that_ctrl_c_ended_is_not_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems = tuple(stopped_answer().problems)
+    monkeypatch.setattr(
+        plan_module,
+        "known_metadata",
+        lambda *args: Partial(known_metadata(*args).value, problems),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'} --no-verify")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_truncated_dump_lost_is_named(tmp_path: Path) -> None:
+    case = CASES[-1]
+    lost = dump_of(case.prog).coverage.count()[State.TRUNCATED]
+    line = f"pmem-trim -o {tmp_path / 'new'} --no-verify --compress none"
+    answer, _, notes = run_answer(case.prog, line)
+    assert answer is not None
+    assert not answer.whole
+    assert f"truncated: {lost} bytes" in notes
+    assert State.TRUNCATED not in open_dump(tmp_path / "new").coverage.count()
+    assert not any(p.state is State.TRUNCATED for p in plan_trim(default.prog).problems)
+
+
+def held_pages(count: int) -> list[str]:
+    """Pages of user data that the dump has."""
+    saved = RangeSet(
+        Range(r.start, r.end)
+        for r in dump_of(default.prog).coverage.ranges(0x128000000 + 6291456)
+        if r.state is State.SAVED
+    )
+    found = (at for r in saved for at in range(r.start, r.end, PAGE))
+    return [f"phys:{at:#x}" for at in itertools.islice(found, count)]
+
+
+def test_keep_may_be_given_several_times() -> None:
+    one, two, three = held_pages(3)
+    said = run_json(default.prog, f"pmem-trim --keep {one} --keep {two} {three}")
+    assert said["kept"]["pages that were asked for"] == 3 * PAGE
+
+
+def test_a_page_to_keep_that_the_dump_lacks_is_named() -> None:
+    there = held_pages(1)[0]
+    lacks = next(
+        r.start for r in dump_of(default.prog).coverage.ranges(1 << 32) if r.state is State.EXCLUDED
+    )
+    answer, _, notes = run_answer(default.prog, f"pmem-trim --keep {there} phys:{lacks:#x}")
+    assert answer is not None
+    assert not answer.whole
+    assert f"page phys:{lacks:#x}: it is not in the dump (excluded), so it is not kept" in notes
+    assert f"page {there}" not in notes
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--format elf --compress zstd", "an ELF core is not compressed"),
+        ("--format elf --compress zlib", "an ELF core is not compressed"),
+        ("-o -", "-o -: give the name of a new file"),
+        ("-o ''", "-o '': give the name of a new file"),
+    ],
+)
+def test_wrong_usage_is_one_line(words: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why) as caught:
+        run_answer(default.prog, f"pmem-trim {words}")
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_asked_for_is_kept(tmp_path: Path) -> None:

@@ -157,6 +157,14 @@ def test_a_member_that_the_kernel_lacks_is_said() -> None:
     ]
 
 
+def test_ctrl_c_is_among_the_problems_that_are_named() -> None:
+    problems = Problems()
+    for number in range(100):
+        problems.add(Problem(cause=Cause.NOT_SAVED, why=f"number {number}"))
+    problems.add(KeyboardInterrupt(), "the rest")
+    assert any(p.cause is Cause.INTERRUPTED for p in problems.partial(None).problems)
+
+
 def test_an_answer_has_the_records_and_problems_of_a_partial() -> None:
     from drgn_pmem.spec import Answer
 

@@ -36,7 +36,7 @@ from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.ranges import Range, RangeSet
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("TrimPart", "TrimPlan", "plan_trim")
+__all__ = ("TrimPart", "TrimPlan", "lost_memory", "plan_trim")
 
 _LOW = 1 << 20
 """Below this, x86 has firmware and the BIOS, never persistent memory."""
@@ -107,7 +107,8 @@ def plan_trim(
     :param metadata: Whether metadata of persistent memory is kept.
     :param userdata: Namespaces of which everything is kept.
     :param pages: Pages that are kept, named as for ``pmem-page``.
-    :return: What is kept; the problems are why something that may be metadata is dropped.
+    :return: What is kept; the problems are why something that may be metadata is dropped, pages
+        that are wanted and not in the dump, and what a truncated dump lost.
     :raises MissingDebugInfo: without the kernel's debug info: what is RAM is not known
     :raises DumpFileError: if the program has no dump file
     """
@@ -121,6 +122,7 @@ def plan_trim(
             "vmlinux",
         )
     problems = Problems()
+    problems.extend(lost_memory(dump))
     machine = problems.take(read_machine(prog))
     if not machine.system_ram:
         raise DumpFileError(
@@ -128,6 +130,19 @@ def plan_trim(
         )
     planner = _Planner(prog, dump, machine, problems)
     return problems.partial(planner.plan(format == "kdump", metadata, userdata, pages))
+
+
+def lost_memory(dump: DumpFile) -> Iterator[Problem]:
+    """What a truncated dump lost: its trimmed copy cannot show that."""
+    if not dump.truncated:
+        return
+    lost = dump.coverage.count().get(State.TRUNCATED, 0)
+    if lost:
+        why = f"truncated: {lost} bytes of memory that its headers describe are missing; they are "
+    else:
+        why = "its writer could not finish it: what it lacks is "
+    why += "excluded in the trimmed dump, which does not show that they were lost"
+    yield Problem(cause=Cause.NOT_SAVED, why=why, what=dump.path, state=State.TRUNCATED)
 
 
 class _Planner:
@@ -169,6 +184,7 @@ class _Planner:
             # The rest of such a page is not in the dump: it must not be something in the new one.
             cut = _cut_pages(keep, unit)
             keep = keep.whole(unit)
+        self._name_missing(pages, keep)
         return TrimPlan(
             unit=unit,
             metadata=metadata,
@@ -204,11 +220,33 @@ class _Planner:
         for name in userdata:
             namespace = find_namespace(self.prog, name)
             yield f"{namespace.dev}: user data, as asked for", RangeSet([namespace.range])
-        size = self.page_size
-        pfns = [self.problems.take(resolve_page(self.prog, text)).pfn for text in pages]
-        if pfns:
-            ranges = RangeSet(Range(pfn * size, pfn * size + size) for pfn in pfns)
-            yield "pages that were asked for", ranges
+        if pages:
+            yield "pages that were asked for", RangeSet(self._page(text) for text in pages)
+
+    def _page(self, text: str) -> Range:
+        start = self.problems.take(resolve_page(self.prog, text)).pfn * self.page_size
+        return Range(start, start + self.page_size)
+
+    def _name_missing(self, pages: Sequence[str], keep: Runs) -> None:
+        """Pages that were asked for and cannot be kept."""
+        for text in pages:
+            page = self._page(text)
+            left = keep.within(page.start, page.end).total
+            if left == page.size:
+                continue
+            states = self.dump.coverage.count(page.start, page.end)
+            state = max(
+                (s for s in states if s is not State.SAVED), key=lambda s: states[s], default=None
+            )
+            if state is None:
+                why = "the machine's memory ends in it"
+            elif State.SAVED in states:
+                why = f"the dump has it in part (the rest is {state.value})"
+            else:
+                why = f"it is not in the dump ({state.value})"
+            why += f": {left} bytes are kept" if left else ", so it is not kept"
+            problem = Problem(cause=Cause.NOT_SAVED, why=why, what=f"page {text}", state=state)
+            self.problems.add(problem)
 
     def _zeroes(self, layout: Layout, known: RangeSet) -> Iterator[Range]:
         """Pages of zeroes where metadata may be."""
