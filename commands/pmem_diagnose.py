@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from drgn_pmem.analysis.findings.model import Ruling
     from drgn_pmem.analysis.findings.screen import Line
 
+_NOTHING = "nothing that these rules look for was found"
+
 _PROBLEMS = 3
 """Problems that are named after the findings."""
 
@@ -39,7 +41,8 @@ _PROBLEMS = 3
                  help="show the evidence of each finding and what to do about it"),
     ),
     fields=(
-        Field("SEVERITY", lambda f: f.severity.value, "critical, warning, info"),
+        Field("SEVERITY", lambda f: f.severity.value, "critical, warning, info",
+              order=lambda f: f.severity.rank),
         Field("ID", lambda f: f.id, "the rule that found it"),
         Field("SUBJECT", lambda f: f.subject, "file, namespace, task, part of the dump"),
         Field("FINDING", lambda f: f.finding, "what is wrong with it"),
@@ -105,7 +108,7 @@ def pmem_diagnose(prog: Program, args: argparse.Namespace) -> Answer:
             add(part)
     for part in undecided_text(diagnosis.undecided, width):
         add(part)
-    notes = [] if found else ["nothing that these rules look for was found"]
+    notes = [] if found or any(p.degrades for p in problems) else [_NOTHING]
     if len(shown) < len(found) and not table:
         notes.append(f"{len(shown)} of {len(found)} findings shown (--limit)")
     lacking = list(problems)

@@ -45,8 +45,12 @@ def replacing(
     :param mode: As for :func:`write_file`.
     :param overwrite: Whether there may be a file; without, one that appears meanwhile is kept, too.
     :raises FileExistsError: if there is one and must not be
+    :raises OSError: ``EBUSY`` if it is a file that this process has open, such as the dump
     :raises OSError: if it cannot be written; what was there is as before
     """
+    if _is_in_use(path):
+        why = "it is the dump or debug info that is open"
+        raise OSError(errno.EBUSY, why, os.fspath(path))
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path))
     try:
@@ -76,6 +80,23 @@ def replacing(
             os.unlink(temporary)
         raise
     _sync_folder(os.path.dirname(target))
+
+
+def _is_in_use(path: str | os.PathLike[str]) -> bool:
+    """Whether this process reads from a file, so that replacing it would destroy its input."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return False  # not a problem: what is not there is not read
+    if not stat.S_ISREG(info.st_mode):
+        return False
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if int(number) > 2 and os.path.samestat(info, os.stat(f"/proc/self/fd/{number}")):
+                return True
+    target = os.fsencode(os.path.realpath(path))
+    with open("/proc/self/maps", "rb") as maps:
+        return any(line.rstrip(b"\n").partition(b"/")[2] == target[1:] for line in maps)
 
 
 def _move_to_new(temporary: str, target: str) -> None:

@@ -35,7 +35,7 @@ class Field:
 
     name: str
     value: Callable[[Any], Any]
-    """What a table is sorted by; :meth:`text` is what it shows."""
+    """:meth:`text` is what a table shows of it."""
     help: str = ""
     right: bool = False
     """Align right (numbers)."""
@@ -52,6 +52,8 @@ class Field:
     """Its words are states or severities, shown in their colours."""
     chosen: bool = False
     """The user asked for it with ``-o``: it is never left out."""
+    order: Callable[[Any], Any] | None = None
+    """What a table is sorted by, if not by the value."""
 
     @classmethod
     def of(
@@ -199,7 +201,7 @@ def sort(
     found = [] if name is None else _find(fields, name.lstrip("-"), known)
     if not found:
         return list(records)
-    value = found[0].value
+    value = found[0].order or found[0].value
     rows = list(records)
     descending = str(name).startswith("-")
     sortable = [row for row in rows if value(row) is not None]

@@ -14,6 +14,7 @@ import drgn
 
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.output.text import escape_lines
+from drgn_pmem.partial import Cause
 from drgn_pmem.session import Target
 from drgn_pmem.shell.failures import explain
 from drgn_pmem.shell.log import logger
@@ -44,7 +45,9 @@ def run_command(target: Target, name: str, words: Sequence[str]) -> int:
         # Whatever a hostile dump causes in a command, the user sees one line.
         logger.debug("%s", name, exc_info=True)
         raise PmemError(explain(error, name, target.missing, _HINT)) from error
-    return 0 if answer is None or answer.whole else 1
+    if answer is None or answer.whole:
+        return 0
+    return _SIGINT if any(p.cause is Cause.INTERRUPTED for p in answer.problems) else 1
 
 
 def other_commands(prog: drgn.Program) -> list[str]:

@@ -12,6 +12,7 @@ import contextlib
 import gc
 import importlib
 import os
+import signal
 import sys
 import threading
 
@@ -30,6 +31,8 @@ _SIGINT = 128 + 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script. :return: Exit status."""
+    _open_missing_streams()
+    _leave_on_signals()
     log.set_up("warning")
     try:
         status = _main(sys.argv[1:] if argv is None else argv)
@@ -51,6 +54,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_of_numpy(error):
             raise
         return _fail(explain(error), 1)
+
+
+def _open_missing_streams() -> None:
+    """Standard streams that were closed (``>&-``) are /dev/null, so that no other file becomes
+    one."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                os.fstat(number)
+                continue
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))
+
+
+def _leave_on_signals() -> None:
+    """SIGTERM and SIGHUP leave as Ctrl-C does: files that are not whole yet are removed."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, leave)
 
 
 def _fail(message: str, status: int) -> int:

@@ -332,3 +332,38 @@ def test_a_processor_that_numpy_does_not_run_on_is_one_line(
     assert "numpy does not run on this machine" in result.stderr
     assert "pip install 'numpy<2.3'" in result.stderr
     assert drgn_pmem("--list-samples", env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_error(dump: Dump, closed: str) -> None:
+    program = [str(Path(sys.executable).parent / "drgn-pmem"), "-c", dump[0], "-s", dump[1]]
+    script = f'"$@" {closed}'
+    done = subprocess.run(
+        ["bash", "-c", script, "-", *program, "pmem-namespaces", "-H"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stdout + done.stderr
+    assert ("namespace1.0" in done.stdout) == (">&-" not in closed or closed == "2>&-")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_half_file(dump: Dump, number: signal.Signals, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\n"
+        "from drgn_pmem.output.files import replacing\n"
+        f"with replacing({str(tmp_path / 'new')!r}) as file:\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    program = str(Path(sys.executable).parent / "drgn-pmem")
+    words = [program, "-q", "-c", dump[0], "-s", dump[1], str(script)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["script.py"]

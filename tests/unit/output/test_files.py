@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Files of the user's are written as a whole or not at all, and nothing beside them."""
 
+import mmap
 import os
 from pathlib import Path
 import stat
@@ -62,6 +63,23 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("how", ["open", "mapped"])
+def test_a_file_that_is_read_from_is_not_replaced(how: str, tmp_path: Path) -> None:
+    """``pmem-report -o VMCORE`` destroyed the dump that it was about."""
+    dump, link = tmp_path / "vmcore", tmp_path / "link"
+    dump.write_bytes(b"dump" * 4096)
+    link.symlink_to(dump)
+    with dump.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        if how == "mapped":
+            file.close()
+        for path in (dump, link):
+            with pytest.raises(OSError, match="dump or debug info that is open"):
+                write_file(path, b"report")
+        assert mapped[:4] == b"dump"
+    write_file(dump, b"report")
+    assert dump.read_bytes() == b"report"
 
 
 def test_a_log_is_its_owners_and_a_plain_file(tmp_path: Path) -> None:
