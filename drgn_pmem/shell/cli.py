@@ -65,7 +65,9 @@ def _open_missing_streams() -> None:
                 os.fstat(number)
                 continue
             os.open(os.devnull, os.O_RDWR)  # the lowest free number
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))
+            mode = "r" if number == 0 else "w"
+            stream = open(number, mode, closefd=False)  # noqa: SIM115 (open to the end)
+            setattr(sys, name, stream)
 
 
 def _leave_on_signals() -> None:

@@ -46,7 +46,7 @@ class Summary:
         self.architecture = prog.platform.arch.name.lower() if prog.platform else "unknown"
         problems = Problems()
         self.panic = escape(problems.take(panic_of(prog)) or "")
-        self.subject = problems.take(subject_by_kernel(prog)).subject
+        self.subject = problems.take(subject_by_kernel(prog, bool(self.panic))).subject
         """Whose kernel it is; None if that cannot be read."""
         self.namespaces: int | None = None
         """How many are enabled; None if that is not known yet, or cannot be."""

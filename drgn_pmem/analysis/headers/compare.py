@@ -278,8 +278,7 @@ def _pmem_left_out(
     # What iomem does not mark (virtio-pmem, papr) is known from the regions and page maps.
     machine = read_machine(prog)
     least = "" if machine.complete else "at least "
-    # not a problem: the sentence says "at least"
-    regions = Problems().take(machine).pmem
+    regions = problems.take(machine, "persistent memory").pmem
     pmem = RangeSet([*(item.range for item in marked), *regions])
     missing = sum(r.size - memory_covered(rebuilt, r.start, r.end) for r in pmem)
     if not missing:

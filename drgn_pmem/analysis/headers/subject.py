@@ -12,12 +12,13 @@ Sources: ``elfcorehdr_addr`` in kernel/crash_dump.c (set in a capture kernel onl
 line, device tree or fadump), ``panic_cpu`` in kernel/panic.c.
 """
 
+from collections.abc import Callable
 import enum
 
-from drgn import FaultError, Program, ProgramFlags
+from drgn import FaultError, Object, Program, ProgramFlags
 
 from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.debuginfo import find_variable
+from drgn_pmem.kernel.debuginfo import find_variable, has_variable
 from drgn_pmem.partial import NotSaved, Partial, Problems
 from drgn_pmem.record import Record
 
@@ -76,13 +77,20 @@ def subject_of(prog: Program) -> Partial[DumpSubject]:
     return _subject(prog, dump.contained is DumpFormat.LIVE, dump.hypervisor)
 
 
-def subject_by_kernel(prog: Program) -> Partial[DumpSubject]:
-    """The same, by the kernel's variables alone: who wrote the file is not read. A guest that was
-    running is then a kernel none of whose CPUs had panicked."""
-    return _subject(prog, bool(prog.flags & ProgramFlags.IS_LIVE), None)
+def subject_by_kernel(prog: Program, panicked: bool = False) -> Partial[DumpSubject]:
+    """
+    The same, by the kernel's variables alone: who wrote the file is not read. A guest that was
+    running is then a kernel none of whose CPUs had panicked.
+
+    :param panicked: Whether a panic is known otherwise, by its message.
+    """
+    live = bool(prog.flags & ProgramFlags.IS_LIVE)
+    return _subject(prog, live, None, _Unguarded(panicked).read)
 
 
-def _subject(prog: Program, live: bool, hypervisor: bool | None) -> Partial[DumpSubject]:
+def _subject(
+    prog: Program, live: bool, hypervisor: bool | None, read: "_Read | None" = None
+) -> Partial[DumpSubject]:
     problems = Problems()
     evidence: list[str] = []
     subject = None
@@ -91,13 +99,15 @@ def _subject(prog: Program, live: bool, hypervisor: bool | None) -> Partial[Dump
         evidence.append("the memory is that of a running machine")
     else:
         with problems.trying("whose kernel this is"):
-            subject = _of_kernel(prog, hypervisor, evidence)
+            subject = _of_kernel(prog, hypervisor, evidence, read or _read)
     return problems.partial(DumpSubject(subject=subject, evidence=tuple(evidence)))
 
 
-def _of_kernel(prog: Program, hypervisor: bool | None, evidence: list[str]) -> Subject:
+def _of_kernel(
+    prog: Program, hypervisor: bool | None, evidence: list[str], read: "_Read"
+) -> Subject:
     try:
-        header = _read(prog, "elfcorehdr_addr")
+        header = read(prog, "elfcorehdr_addr")
     except MissingDebugInfo as error:
         if error.module is not None:
             raise
@@ -111,7 +121,7 @@ def _of_kernel(prog: Program, hypervisor: bool | None, evidence: list[str]) -> S
         return Subject.CRASHED
     if hypervisor:
         evidence.append("a hypervisor wrote the dump")
-    cpu = _read(prog, "panic_cpu")
+    cpu = read(prog, "panic_cpu")
     if cpu == _PANIC_CPU_INVALID:
         evidence.append("panic_cpu is not set: no CPU had panicked")
         return Subject.RUNNING_GUEST
@@ -119,9 +129,31 @@ def _of_kernel(prog: Program, hypervisor: bool | None, evidence: list[str]) -> S
     return Subject.CRASHED
 
 
+_Read = Callable[[Program, str], int]
+
+
 def _read(prog: Program, name: str) -> int:
-    variable = find_variable(prog, name, "vmlinux")
+    return _value(find_variable(prog, name, "vmlinux"), name)
+
+
+def _value(variable: Object, name: str) -> int:
     try:
         return int((variable.counter if name == "panic_cpu" else variable).value_())
     except FaultError as error:
         raise NotSaved(f"{name}: {error}") from None
+
+
+class _Unguarded:
+    """Reads without the guard, which needs numpy, for which the first prompt does not wait: memory
+    that was left out reads as zeroes, so that a zero is not known."""
+
+    def __init__(self, panicked: bool) -> None:
+        self._panicked = panicked
+
+    def read(self, prog: Program, name: str) -> int:
+        if not has_variable(prog, name):
+            return _read(prog, name)  # says what is missing
+        value = _value(prog[name], name)
+        if not value and not (name == "panic_cpu" and self._panicked):
+            raise NotSaved(f"{name}: zero, or not saved")
+        return value

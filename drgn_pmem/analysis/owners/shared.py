@@ -58,12 +58,14 @@ def describe_mapping(prog: Program, mapping: "Object | int") -> Partial[str]:
     file = searched.find(dax_files_of(prog).map(lambda files: files.by_mapping(mapping)))
     if file is not None:
         return problems.partial(file.text(problems))
+    every = dax_chars_of(prog)
     char = searched.find(
-        dax_chars_of(prog).map(
+        every.map(
             lambda chars: next((char for char in chars if char.inode.mapping == mapping), None)
         )
     )
     if char is not None:
+        problems.take(every, "device nodes")  # its path may be cut short
         return problems.partial(char.paths[0])
     problems.extend(searched)
     text = f"address space {mapping:#x}"
