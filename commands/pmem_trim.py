@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from drgn_pmem.analysis.trim.compare import Said
     from drgn_pmem.analysis.trim.plan import TrimPlan
+    from drgn_pmem.ranges import RangeSet
 
 __all__ = ("Trimmed", "trim")
 
@@ -118,12 +119,14 @@ def trim(
         with replacing(name, mode=0o600, overwrite=False) as file:
             number = file.fileno()
             with progress(f"writing {os.path.basename(name)}", plan.keep.total) as report:
-                size = problems.take(write_trimmed(prog, plan, number, format, compression, report))
+                file_written = problems.take(
+                    write_trimmed(prog, plan, number, format, compression, report)
+                )
             if verify:
                 written = f"/proc/self/fd/{number}"
-                check_memory(prog, plan, written)
-                verified = _compare(prog, written) if plan.metadata else []
-            with progress("checksum", size) as report:
+                check_memory(prog, plan, written, file_written.damaged)
+                verified = _compare(prog, written, file_written.damaged) if plan.metadata else []
+            with progress("checksum", file_written.size) as report:
                 sha256 = sha256_of(number, report)
     except PmemError:
         raise
@@ -137,7 +140,7 @@ def trim(
             output=name,
             format=format,
             compression=compression,
-            size=size,
+            size=file_written.size,
             kept=plan.kept,
             dropped=plan.dropped,
             sha256=sha256,
@@ -194,10 +197,11 @@ def _check_space(name: str, needed: int) -> None:
         )
 
 
-def _compare(prog: Program, path: str) -> list[str]:
+def _compare(prog: Program, path: str, damaged: RangeSet) -> list[str]:
     """
     Ask the written file what the dump is asked.
 
+    :param damaged: Pages that are left out because they cannot be decompressed.
     :return: Command lines that were asked.
     :raises DumpFileError: if it answers otherwise
     :raises KeyboardInterrupt: if the user pressed Ctrl-C in one of the commands
@@ -218,9 +222,10 @@ def _compare(prog: Program, path: str) -> list[str]:
                 differences(line.split()[0], before, after, same_format=formats[0] == formats[1])
             )
             if found:
+                why = f"{len(damaged)} damaged pages are left out of it; " if damaged else ""
                 raise DumpFileError(
-                    f"the written dump does not answer as this one, so it was removed (--no-verify "
-                    f"keeps it): {line}: {'; '.join(found)}"
+                    f"{why}the written dump does not answer as this one, so it was removed "
+                    f"(--no-verify keeps it): {line}: {'; '.join(found)}"
                 )
             report(number + 1, len(lines))
     return lines

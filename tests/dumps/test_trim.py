@@ -18,6 +18,7 @@ from pathlib import Path
 import re
 import secrets
 import shutil
+import struct
 
 import drgn
 import pytest
@@ -309,6 +310,44 @@ def test_what_a_truncated_dump_lost_is_named(tmp_path: Path) -> None:
     assert f"truncated: {lost} bytes" in notes
     assert State.TRUNCATED not in open_dump(tmp_path / "new").coverage.count()
     assert not any(p.state is State.TRUNCATED for p in plan_trim(default.prog).problems)
+
+
+def with_damaged_pages(case: Case, path: Path, count: int) -> None:
+    """A copy of a zlib dump in which some compressed pages are no streams of zlib."""
+    data = bytearray(case.dump.read_bytes())
+    header = open_dump(case.dump).kdump
+    assert header is not None
+    first = (1 + header.sub_header_blocks + header.bitmap_blocks) * header.block_size
+    for number in itertools.count(2000):
+        offset, size, flags, _ = struct.unpack_from("<QIIQ", data, first + 24 * number)
+        if flags == 1 and size > 200:
+            data[offset : offset + 2] = b"\xff\xff"
+            count -= 1
+        if not count:
+            break
+    path.write_bytes(data)
+
+
+def test_damaged_pages_are_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = case_of("6.1-fileload:zlib")
+    with_damaged_pages(case, tmp_path / "damaged", 3)
+    prog = open_crash(case.sample, tmp_path / "damaged")
+    monkeypatch.setattr(pmem_trim, "_QUESTIONS", ("pmem-segments",))
+    monkeypatch.setattr(pmem_trim, "_subjects", lambda prog: [])
+    line = f"pmem-trim -o {tmp_path / 'new'} --compress none"
+    answer, _, notes = run_answer(prog, line)
+    assert answer is not None
+    assert not answer.whole
+    assert "3 damaged pages, which cannot be decompressed, are left out" in notes
+    assert "1 questions answered as by this dump" in notes
+    # Descriptors of a task are in them: what is said of those differs.
+    monkeypatch.setattr(pmem_trim, "_QUESTIONS", ("pmem-poison",))
+    (tmp_path / "new").unlink()
+    with pytest.raises(DumpFileError, match="3 damaged pages are left out of it; the written dump"):
+        run_answer(prog, line)
+    assert not (tmp_path / "new").exists()
 
 
 def held_pages(count: int) -> list[str]:

@@ -25,8 +25,9 @@ from drgn_pmem.dumpfile.writing.pump import read_pages
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.ranges import Range, RangeSet
+from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("check_memory", "estimate", "sha256_of", "write_trimmed")
+__all__ = ("Written", "check_memory", "estimate", "sha256_of", "write_trimmed")
 
 Report = Callable[[int, int], None]
 
@@ -34,11 +35,21 @@ _SAMPLES = 256
 """Pages whose compressed size is that of all, for the estimate, and pages that are compared."""
 _MARGIN = 1.25
 _CHUNK = 1 << 20
+_NOTHING = RangeSet()
+
+
+class Written(Record):
+    """A file that was written."""
+
+    size: int
+    """bytes"""
+    damaged: RangeSet = shown(Show.HIDDEN)
+    """What was to be kept and cannot be decompressed: excluded in the file."""
 
 
 def write_trimmed(
     prog: Program, plan: TrimPlan, number: int, format: str, compression: str, report: Report
-) -> Partial[int]:
+) -> Partial[Written]:
     """
     Write what a plan keeps.
 
@@ -46,19 +57,19 @@ def write_trimmed(
     :param format: ``"kdump"`` or ``"elf"``.
     :param compression: Of a kdump-compressed dump.
     :param report: Called with bytes of memory done and in all.
-    :return: Bytes of the file.
     """
     problems = Problems()
     contents = contents_of(prog, plan, problems, format)
-    damaged = _write(number, contents, format, compression, report)
-    if damaged:
-        pages = RangeSet(damaged)
-        why = f"{len(pages)} pages that cannot be decompressed are left out, the first at "
+    pages = RangeSet(_write(number, contents, format, compression, report))
+    if pages:
+        why = (
+            f"{len(pages)} damaged pages, which cannot be decompressed, are left out, the first at "
+        )
         why += f"{pages.ranges[0].start:#x}"
         problems.add(Problem(cause=Cause.DAMAGED, why=why))
         os.ftruncate(number, 0)
         _write(number, contents.without(pages), format, compression, report)
-    return problems.partial(os.fstat(number).st_size)
+    return problems.partial(Written(size=os.fstat(number).st_size, damaged=pages))
 
 
 def _write(
@@ -99,21 +110,22 @@ def _sample(runs: Runs, size: int) -> Iterator[Range]:
                 yield Range(start, start + size)
 
 
-def check_memory(prog: Program, plan: TrimPlan, path: str) -> None:
+def check_memory(prog: Program, plan: TrimPlan, path: str, damaged: RangeSet = _NOTHING) -> None:
     """
     Check that a written file has what a plan keeps and nothing else.
 
     :param path: The file.
+    :param damaged: What could not be decompressed, so that it is not in the file.
     :raises DumpFileError: if it has not
     """
     dump, written = dump_of(prog), open_dump(path)
     problems = Problems()
-    contents = contents_of(prog, plan, problems)
+    contents = contents_of(prog, plan, problems).without(damaged)
     got = Runs.in_state(written.coverage, State.SAVED)
-    extra = got.subtract(RangeSet(plan.keep)).total
+    extra = got.subtract(RangeSet(contents.kept)).total
     if extra:
         raise DumpFileError(f"{extra} bytes are in the file that were to be dropped")
-    lost = plan.keep.total - got.total
+    lost = contents.kept.total - got.total
     if lost:
         raise DumpFileError(f"{lost} bytes that were to be kept are not in the file")
     if written.truncated or written.vmcoreinfo != prog["VMCOREINFO"].string_().rstrip(b"\0"):
@@ -121,7 +133,7 @@ def check_memory(prog: Program, plan: TrimPlan, path: str) -> None:
     memory = written.memory
     assert memory is not None
     own = contents.reader()
-    for page in _sample(plan.keep, contents.page_size):
+    for page in _sample(contents.kept, contents.page_size):
         if memory.read(page.start, page.size) != read_pages(contents, own, page, []):
             raise DumpFileError(f"{page} of the file is not what {dump.path} has")
 
