@@ -360,8 +360,13 @@ def test_a_signal_leaves_no_half_file(dump: Dump, number: signal.Signals, tmp_pa
         "    time.sleep(60)\n"
     )
     program = str(Path(sys.executable).parent / "drgn-pmem")
+    # The tests may have been started with nohup, and a program inherits that.
+    start = (
+        f"import os, signal; signal.signal({int(number)}, signal.SIG_DFL); os.execv({program!r}, "
+    )
     words = [program, "-q", "-c", dump[0], "-s", dump[1], str(script)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    python = [sys.executable, "-c", f"{start}{words!r})"]
+    with subprocess.Popen(python, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
