@@ -8,7 +8,6 @@ from typing import Any
 from drgn import Program
 
 from drgn_pmem.commands.common import media_fields, nothing, reasons
-from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.output.table import Field
 from drgn_pmem.record import Show
 from drgn_pmem.spec import Answer, Argument, command
@@ -219,5 +218,7 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
 
 def _dump(record: Any, media: dict[str, Any]) -> dict[str, Any]:
     value = {} if record.object is None else {"address": f"{record.object.value_():#x}"}
+    from drgn_pmem.kernel.namespace import Namespace
+
     own = media.get(record.dev) if isinstance(record, Namespace) else None
     return value | (own.to_json() if own is not None else {})

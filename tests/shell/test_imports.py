@@ -23,3 +23,15 @@ def test_an_answer_imports_only_what_it_needs(dump: tuple[str, str], line: str) 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True []\n"
+
+
+def test_the_commands_are_known_before_numpy_is() -> None:
+    """The shell loads them before its first prompt."""
+    code = (
+        "import sys\n"
+        "from drgn_pmem.commands import load_commands\n"
+        "load_commands()\n"
+        "print([n for n in ('numpy', 'tabulate', 'elftools', 'dissect') if n in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
