@@ -52,7 +52,7 @@ def vmcoreinfo_value(prog: drgn.Program, key: str) -> str | None:
     try:
         text = prog["VMCOREINFO"].string_()
     except (LookupError, drgn.FaultError):
-        return None
+        return None  # no vmcoreinfo, or not saved: the value is not known
     found = re.search(rb"^" + re.escape(key.encode()) + rb"=(.*)$", text, re.MULTILINE)
     return found.group(1).decode("utf-8", "backslashreplace") if found else None
 

@@ -252,7 +252,7 @@ def _verified(read: Callable[[int, int], bytes | None], address: int) -> FadumpH
     try:
         header = parse_fadump_header(data)
     except FormatError:
-        return None
+        return None  # a chance hit of the magic number: the search goes on
     if header.elfcorehdr_addr is not None and header.layout == "FADMPINF":
         distance = header.elfcorehdr_addr - address
         if not 24 + 352 < distance <= 24 + 2048 or read(header.elfcorehdr_addr, 4) != b"\x7fELF":

@@ -106,12 +106,12 @@ class PythonCompleter(Completer):
             try:
                 self._last = (expression, eval(expression, self._names))
             except Exception:
-                return
+                return  # what was typed has no value yet: nothing is offered
         value = self._last[1]
         try:
             names = dir(value)
         except Exception:
-            return
+            return  # the user's own __dir__() failed: nothing is offered
         if isinstance(value, drgn.Object):
             # Members of the structure first; they are what is looked for.
             names = [n for n in names if n not in _OBJECT_METHODS] + sorted(_OBJECT_METHODS)
@@ -136,7 +136,7 @@ def _lazily(function: Callable[..., str], *arguments: Any) -> Callable[[], str]:
         try:
             return function(*arguments)
         except Exception:
-            return ""
+            return ""  # the menu lacks a description, not the name
 
     return describe
 

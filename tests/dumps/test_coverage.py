@@ -120,7 +120,7 @@ def test_drgn_reads_the_bytes_of_the_file_where_coverage_says_saved(case: Case) 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_what_one_format_saved_the_raw_dump_has(case: Case) -> None:
     if case.format.startswith("qemu") or "raw" not in case.sample.formats:
-        pytest.skip("not made from /proc/vmcore, or that is not there")
+        pytest.skip("made by QEMU, or this crash has no raw copy of /proc/vmcore")
     raw = open_dump(case.sample.dump("raw")).coverage
     ours = open_dump(case.dump).coverage
     end = raw.extent()[-1].end + (64 << 20)
@@ -139,7 +139,7 @@ def test_compressors_save_the_same_pages(case: Case) -> None:
     if case.format not in ("lzo", "snappy", "zstd", "flattened") or (
         "zlib" not in case.sample.formats
     ):
-        pytest.skip("nothing to compare with")
+        pytest.skip("this crash has no zlib dump to compare this format with")
     zlib = open_dump(case.sample.dump("zlib")).coverage
     assert open_dump(case.dump).coverage.to_json() == zlib.to_json()
 

@@ -268,7 +268,7 @@ def test_nothing_else_is_found(case: Case) -> None:
 def test_a_machine_without_a_fault_has_no_finding(case: Case) -> None:
     """Nobody hurt the machines of these samples, and only memory was added to some."""
     if case.sample.name not in ("6.1-hotadd", "6.1-hotadd-load", "7.2-hotadd"):
-        pytest.skip("the lab made faults in it")
+        pytest.skip("not a healthy machine: the lab made faults in it")
     ids = {item.id for item in diagnosis(case).findings}
     assert ids <= {"header-outdated", "memmap-not-saved"}
     assert not {"POISON", "PINNED", "TASKS", "KERNEL"} & set(screen(case)) or not all(
