@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
 from drgn_pmem.analysis.pages.runs import RUN, UNKNOWN_MAPCOUNT, Kind, join
 
-__all__ = ("Decoder",)
+__all__ = ("Decoder", "MemmapDecoder")
 
 _SUB_PAGES = 16384
 """Pages that are compared at once: they, their differences and columns fit into the cache."""
@@ -309,3 +309,15 @@ class Decoder:
         runs["flags"][tails] &= self._poison_bit
         for name in ("index", "shared", "refcount", "mapcount", "word"):
             runs[name][tails] = 0
+
+
+class MemmapDecoder(Decoder):
+    """As :class:`Decoder`, of the pages that hold a memmap: the first word of each is the head of a
+    list of its own (``INIT_LIST_HEAD`` of ``page.lru``), which would make each one a run."""
+
+    def decode(self, data: "Bytes", first_pfn: int) -> "Runs":
+        """As :meth:`Decoder.decode`; the first word of a page that has one is not kept."""
+        data = data.copy()
+        word = np.frombuffer(data, self._page)["word"]
+        word[(word != 0) & (word & 1 == 0)] = 2
+        return super().decode(data, first_pfn)

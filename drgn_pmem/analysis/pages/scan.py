@@ -188,7 +188,7 @@ def scan_some(
             if kind is Kind.UNINITIALISED:
                 parts = never_written(prog, start, end)
             else:
-                parts = for_each_runs(prog, start, end, problems, workers=workers)
+                parts = for_each_runs(prog, start, end, problems, kind=kind, workers=workers)
             for runs in joined_memmap(parts) if kind is Kind.MEMMAP else parts:
                 groups.add(runs)
                 kept.add(runs)

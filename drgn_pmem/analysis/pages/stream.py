@@ -18,7 +18,7 @@ from drgn import Program
 import numpy as np
 
 from drgn_pmem.analysis.pages.blocks import Block, Gap, Reader, for_each_block, reader_of
-from drgn_pmem.analysis.pages.decode import Decoder
+from drgn_pmem.analysis.pages.decode import Decoder, MemmapDecoder
 from drgn_pmem.analysis.pages.runs import (
     EMPTY,
     UNKNOWN_FOLIO,
@@ -78,9 +78,9 @@ def scan_ranges(pgmaps: Iterable[Pgmap]) -> list[tuple[int, int, Kind]]:
 class _BlockDecoder:
     """Runs of the blocks of a reader."""
 
-    def __init__(self, reader: Reader, layout: PageLayout) -> None:
+    def __init__(self, reader: Reader, layout: PageLayout, kind: Kind) -> None:
         self._reader = reader
-        self._decoder = Decoder(layout)
+        self._decoder = (MemmapDecoder if kind is Kind.MEMMAP else Decoder)(layout)
         self._unit = layout.size
 
     def decode(self, block: Block) -> "Partial[Runs]":
@@ -126,12 +126,12 @@ class _BlockDecoder:
 
 
 def _in_order(
-    prog: Program, start_pfn: int, end_pfn: int, problems: Problems, workers: int
+    prog: Program, start_pfn: int, end_pfn: int, problems: Problems, workers: int, kind: Kind
 ) -> Iterator["Runs"]:
     """Runs of every block and gap, in order; blocks are decoded ahead by other threads where the
     reader allows it."""
     layout, reader = page_layout(prog), reader_of(prog)
-    decoder = _BlockDecoder(reader, layout)
+    decoder = _BlockDecoder(reader, layout, kind)
     blocks = for_each_block(prog, layout, start_pfn, end_pfn, reader.blocks)
     if workers < 2 or not reader.parallel:
         for part in blocks:
@@ -240,6 +240,7 @@ def for_each_runs(
     end_pfn: int,
     problems: Problems,
     *,
+    kind: Kind = Kind.PAGE,
     workers: int | None = None,
 ) -> Iterator["Runs"]:
     """
@@ -249,13 +250,15 @@ def for_each_runs(
     :param start_pfn: First PFN; the kernel must have initialised the struct pages.
     :param end_pfn: End, exclusive.
     :param problems: Gets what could not be read although the dump should hold it.
+    :param kind: ``PAGE``, or ``MEMMAP`` for the pages that hold the struct pages of a map=dev
+        namespace.
     :param workers: Threads that read and decode; None: one for each CPU, up to four.
     :raises MissingDebugInfo: if the layout of struct page is not known
     """
     held: Runs = EMPTY
     gap_end = 0
     workers = min(os.cpu_count() or 1, _MAX_WORKERS) if workers is None else workers
-    for runs in _in_order(prog, start_pfn, end_pfn, problems, workers):
+    for runs in _in_order(prog, start_pfn, end_pfn, problems, workers, kind):
         _resolve_mapcounts(prog, runs)
         done, held = hold_back(_without_ends(prog, join([held, runs])))
         if len(done):
