@@ -35,7 +35,7 @@ class Summary:
     """
 
     def __init__(self, target: Target) -> None:
-        from drgn_pmem.analysis.findings.crash import panic_of
+        from drgn_pmem.analysis.findings.crash import architecture_of, panic_of
         from drgn_pmem.analysis.headers.subject import subject_by_kernel
 
         self._target = target
@@ -43,7 +43,7 @@ class Summary:
         self.name = escape(target.name)
         self.short_name = escape(os.path.basename(target.name)) or self.name
         self.release = escape(vmcoreinfo_value(prog, "OSRELEASE") or "unknown release")
-        self.architecture = prog.platform.arch.name.lower() if prog.platform else "unknown"
+        self.architecture = architecture_of(prog) or "unknown"
         problems = Problems()
         self.panic = escape(problems.take(panic_of(prog)) or "")
         self.subject = problems.take(subject_by_kernel(prog, bool(self.panic))).subject

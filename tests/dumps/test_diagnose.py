@@ -18,7 +18,7 @@ from drgn_pmem.output.text import short_size
 from ..samples import ASKED, CASES, CUT_SHORT, Case, run_json, run_text, without_debug_info
 from .test_every_command import ALL
 from .test_pins import held
-from .test_poison import expected as poisoned
+from .test_poison import expected as poisoned, lines
 from .truth_owners import PAGE, events, iomem
 
 pytestmark = pytest.mark.holds("pmem-diagnose")
@@ -279,7 +279,7 @@ def test_a_machine_without_a_fault_has_no_finding(case: Case) -> None:
 def test_the_first_screen_says_what_the_dump_and_the_machine_are(case: Case) -> None:
     line, pmem = screen(case)["DUMP"], screen(case)["PMEM"]
     assert line.startswith(str(case.dump))
-    assert f"Linux {case.sample.release}" in line
+    assert f"Linux {case.sample.release} {case.sample.architecture}".replace("arm", "aarch") in line
     if case.format.startswith("qemu"):
         assert "snapshot of a RUNNING guest: no panic" in line
         assert "a crash kernel is loaded" in line
@@ -300,6 +300,41 @@ def test_the_first_screen_says_what_the_dump_and_the_machine_are(case: Case) -> 
     for mode in {namespace["mode"] for namespace in enabled}:
         count = sum(namespace["mode"] == mode for namespace in enabled)
         assert f"{count} {mode}" in pmem
+
+
+def test_the_first_screen_says_how_long_the_machine_was_up(case: Case) -> None:
+    """Not less than the last line of the log that the machine kept, and not much more."""
+    times = re.findall(r"^\[ *(\d+\.\d+)\]", case.truth("dmesg"), re.MULTILINE)
+    shown = re.findall(r", up (?:(\d+) min )?([\d.]+) s", screen(case)["DUMP"])
+    if not shown:
+        assert not diagnosis(case).findings or case.format.endswith(CUT_SHORT)
+        return
+    minutes, seconds = shown[0]
+    up = 60 * int(minutes or 0) + float(seconds)
+    assert not times or float(times[-1]) - 1 <= up <= float(times[-1]) + 120
+
+
+def test_the_first_screen_says_what_tainted_the_kernel(case: Case) -> None:
+    """The lab's machine checks do, and the warning of one kernel."""
+    if ", up " not in screen(case)["DUMP"]:
+        return  # a dump that is cut short: nothing is known of the machine's state
+    machine_checks, log = lines(case, "machine-checks"), case.truth("dmesg")
+    assert ("tainted: machine check" in screen(case)["DUMP"]) == bool(machine_checks)
+    assert ("warning (" in screen(case)["DUMP"]) == ("WARNING: " in log)
+
+
+def test_the_first_screen_says_what_the_dump_is_complete_in(case: Case) -> None:
+    line = screen(case)["DUMP"]
+    if case.format.endswith(CUT_SHORT):
+        assert "vmcore" in line
+        assert "complete" not in line
+    elif case.format in ("raw", "qemu-elf"):
+        # /proc/vmcore and QEMU leave no byte out of their segments.
+        assert re.search(r", complete: all [\d.]+ [MG]iB that its headers describe \(ELF", line)
+    else:
+        assert re.search(
+            r", complete but filtered: without [\d.]+ ([MG]iB|bytes) of the [\d.]+ [MG]iB", line
+        )
 
 
 EACH = [case for case in CASES if case.format == next(iter(case.sample.formats))]
@@ -370,5 +405,8 @@ def test_machines_of_fadump_have_no_pmem_and_the_right_kernel(power: Case) -> No
     assert ("CAPTURE kernel" in lines["DUMP"]) == (power.format == "qemu-capture")
     if power.format == "qemu-elf":
         assert "snapshot of a RUNNING guest: no panic, firmware-assisted dump" in lines["DUMP"]
+    # The notes of firmware-assisted dump have no process ids: the stack is read all the same.
+    assert "KERNEL" not in lines
+    assert " ppc64le" in lines["DUMP"]
     # SLOF puts its run-time services into the reserve area: what fadump says, too.
     assert ids <= {"capture-kernel", "fadump-refused"}

@@ -13,7 +13,7 @@ Source: ``fadump_regs_to_elf_notes()`` in arch/powerpc/kernel/fadump.c.
 
 from drgn import FaultError, Object, Program, StackTrace, offsetof, sizeof
 from drgn.helpers.linux.cpumask import for_each_online_cpu
-from drgn.helpers.linux.sched import cpu_curr
+from drgn.helpers.linux.sched import cpu_curr, task_cpu
 
 from drgn_pmem.dumpfile import dump_of
 from drgn_pmem.errors import DumpFileError, FormatError, NotFound
@@ -28,6 +28,7 @@ __all__ = (
     "fadump_stack",
     "register_summary",
     "saved_registers",
+    "stack_of_running",
 )
 
 _NT_PRSTATUS = 1
@@ -108,6 +109,33 @@ def crashing_registers(prog: Program) -> Partial[SavedRegisters]:
     if ours:
         return problems.partial(ours[0])
     raise NotFound(f"the dump has registers of {len(saved)} CPUs, not of the crashing CPU {cpu}")
+
+
+_MSR_PR = 1 << 14
+"""The CPU was in user space (arch/powerpc/include/asm/reg.h)."""
+
+
+def stack_of_running(prog: Program, task: Object) -> StackTrace | None:
+    """
+    The kernel stack of a task that ran on a CPU when the machine crashed.
+
+    :param task: ``struct task_struct *``
+    :return: None if it ran in user space.
+    :raises NotFound: if the dump has no registers of it, or its stack is not in the dump
+    :raises NotSaved: if its ``task_struct`` cannot be read
+    """
+    size = sizeof(find_type(prog, "union thread_union", "vmlinux"))
+    try:
+        start, cpu = task.stack.value_(), int(task_cpu(task))
+    except FaultError as error:
+        raise NotSaved(f"task_struct {task.value_():#x}: {error}") from None
+    for registers in saved_registers(prog):
+        regs = registers.object(prog)
+        if start <= int(regs.gpr[1]) < start + size:
+            return fadump_stack(prog, regs)
+        if registers.cpu == cpu and int(regs.msr) & _MSR_PR:
+            return None
+    raise NotFound(f"no PRSTATUS note has a stack pointer in the stack of {task.pid.value_()}")
 
 
 def register_summary(prog: Program, data: bytes) -> dict[str, str] | None:

@@ -8,17 +8,21 @@ The stacks of the task that panicked and of what each CPU ran, by drgn's unwinde
 ``%crash bt`` shows those of other tasks.
 """
 
-from drgn import FaultError, Object, Program
-from drgn.helpers.linux.cpumask import for_each_online_cpu
-from drgn.helpers.linux.sched import cpu_curr
+import contextlib
 
+from drgn import Architecture, FaultError, Object, Program, StackTrace
+from drgn.helpers.linux.cpumask import for_each_online_cpu
+from drgn.helpers.linux.sched import cpu_curr, task_cpu
+
+from drgn_pmem.analysis.fadump.notes import stack_of_running
 from drgn_pmem.dumpfile.faults import guard_reads
+from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.mmu import is_kernel_address
-from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("Backtrace", "Frame", "crashed_task", "read_backtraces")
+__all__ = ("Backtrace", "Frame", "crashed_task", "read_backtraces", "read_panic_stack", "unwind")
 
 _MAX_FRAMES = 256
 _MAX_CPUS = 1 << 13
@@ -52,11 +56,32 @@ class Backtrace(Record):
 
 
 def _frames(prog: Program, task: Object, what: str, problems: Problems) -> tuple[Frame, ...]:
+    with problems.trying(what):
+        trace = unwind(prog, task)
+        return () if trace is None else _of_trace(prog, trace, what, problems)
+    return ()
+
+
+def unwind(prog: Program, task: Object) -> StackTrace | None:
+    """
+    The kernel stack of a task.
+
+    :param task: ``struct task_struct *``
+    :return: None if the task ran in user space when the machine crashed, and the dump says so.
+    :raises WalkError: if drgn cannot unwind it
+    """
     try:
-        trace = prog.stack_trace(task)
+        return prog.stack_trace(task)
     except (FaultError, ValueError, LookupError) as error:
-        problems.add(Problem(cause=Cause.NOT_SAVED, why=f"drgn cannot unwind it: {error}"), what)
-        return ()
+        of_power = prog.platform is not None and prog.platform.arch == Architecture.PPC64
+        if of_power and isinstance(error, LookupError):
+            # drgn finds no registers in the notes of a firmware-assisted dump.
+            with contextlib.suppress(NotFound):
+                return stack_of_running(prog, task)
+        raise WalkError(f"drgn cannot unwind it: {error}") from None
+
+
+def _of_trace(prog: Program, trace: StackTrace, what: str, problems: Problems) -> tuple[Frame, ...]:
     found: list[Frame] = []
     for frame in list(trace)[:_MAX_FRAMES]:
         pc = source = None
@@ -95,6 +120,37 @@ def crashed_task(prog: Program) -> Partial[Object | None]:
     return problems.partial(task)
 
 
+def read_panic_stack(prog: Program) -> Partial[Backtrace | None]:
+    """
+    The stack of the task that panicked; None if there was no panic.
+
+    :raises MissingDebugInfo: without debug info of vmlinux
+    """
+    need_kernel_debug_info(prog, "the stack of the panic")
+    guard_reads(prog)
+    problems = Problems()
+    task = problems.take(crashed_task(prog))
+    found = None
+    if task is not None:
+        with problems.trying(f"task_struct {task.value_():#x}"):
+            found = _read(prog, task, task_cpu(task), True, problems)
+    return problems.partial(found)
+
+
+def _read(
+    prog: Program, task: Object, cpu: int | None, crashed: bool, problems: Problems
+) -> Backtrace:
+    pid = task.pid.value_()
+    return Backtrace(
+        cpu=cpu,
+        pid=pid,
+        comm=task.comm.string_().decode("utf-8", "backslashreplace"),
+        crashed=crashed,
+        frames=_frames(prog, task, f"stack of {pid}", problems),
+        object=task,
+    )
+
+
 def read_backtraces(prog: Program) -> Partial[tuple[Backtrace, ...]]:
     """
     The stacks of the task that panicked and of what each online CPU ran, that of the panic first.
@@ -116,15 +172,6 @@ def read_backtraces(prog: Program) -> Partial[tuple[Backtrace, ...]]:
     found = []
     for address, (ran_on, task) in tasks.items():
         with problems.trying(f"task_struct {address:#x}"):
-            pid = task.pid.value_()
-            found.append(
-                Backtrace(
-                    cpu=ran_on,
-                    pid=pid,
-                    comm=task.comm.string_().decode("utf-8", "backslashreplace"),
-                    crashed=crashed is not None and address == crashed.value_(),
-                    frames=_frames(prog, task, f"stack of {pid}", problems),
-                    object=task,
-                )
-            )
+            by_panic = crashed is not None and address == crashed.value_()
+            found.append(_read(prog, task, ran_on, by_panic, problems))
     return problems.partial(tuple(found))

@@ -29,11 +29,12 @@ from drgn import Program
 from drgn_pmem.analysis.coverage.namespaces import read_namespace_coverage
 from drgn_pmem.analysis.coverage.records import CoverageAnswer
 from drgn_pmem.analysis.coverage.segments import SegmentsAnswer, read_segments
-from drgn_pmem.analysis.findings.backtraces import Backtrace, read_backtraces
+from drgn_pmem.analysis.findings.backtraces import Backtrace, read_panic_stack
 from drgn_pmem.analysis.findings.crash import Crash, read_crash
 from drgn_pmem.analysis.findings.model import Finding, Heading, Ruling, Severity
 from drgn_pmem.analysis.findings.pins import Pins, find_pins
 from drgn_pmem.analysis.findings.poison import Poison, find_poison
+from drgn_pmem.analysis.findings.registers import Register, panic_registers
 from drgn_pmem.analysis.findings.stacks import StackFinding, search_stacks
 from drgn_pmem.analysis.headers.compare import CrashHeaders, read_crash_headers
 from drgn_pmem.analysis.headers.subject import DumpSubject, subject_of
@@ -48,7 +49,7 @@ from drgn_pmem.kernel.failurelog import read_log
 from drgn_pmem.kernel.tasks import Task, tasks_of
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 
-__all__ = ("RULES", "Case", "Facts", "Rule", "judge", "rule")
+__all__ = ("RULES", "Case", "Facts", "Rule", "judge", "log_of", "rule")
 
 T = TypeVar("T")
 
@@ -74,9 +75,6 @@ class Facts:
         if isinstance(answer, PmemError):
             raise answer
         return answer
-
-    def backtraces(self) -> Partial[tuple[Backtrace, ...]]:
-        return self._ask("backtraces", read_backtraces)
 
     def coverage(self) -> Partial[CoverageAnswer]:
         return self._ask("coverage", read_namespace_coverage)
@@ -104,6 +102,12 @@ class Facts:
 
     def memmaps(self) -> Partial[MemmapAnswer]:
         return self._ask("memmaps", read_memmaps)
+
+    def panic_registers(self) -> Partial[tuple[Register, ...]]:
+        return self._ask("registers of the panic", panic_registers)
+
+    def panic_stack(self) -> Partial[Backtrace | None]:
+        return self._ask("stack of the panic", read_panic_stack)
 
     def pins(self) -> Partial[Pins]:
         return self._ask("pins", find_pins)
@@ -207,6 +211,11 @@ def rule(
         return function
 
     return declare
+
+
+def log_of(case: Case) -> str:
+    """The kernel log."""
+    return case.take(case.facts.log).decode("utf-8", "backslashreplace")
 
 
 def judge(one: Rule, facts: Facts) -> Ruling:

@@ -10,8 +10,9 @@ Which kernel crashed, why and when, and its dump file.
 import os
 import re
 
-from drgn import Program
-from drgn.helpers.linux.panic import panic_message
+from drgn import Architecture, PlatformFlags, Program
+from drgn.helpers.linux.panic import panic_message, tainted
+from drgn.helpers.linux.timekeeping import uptime
 
 from drgn_pmem.analysis.headers.subject import Subject, subject_by_kernel, subject_of
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo
@@ -19,7 +20,7 @@ from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("Crash", "panic_of", "read_crash")
+__all__ = ("Crash", "architecture_of", "panic_of", "read_crash", "taint_words")
 
 
 class Crash(Record):
@@ -40,6 +41,11 @@ class Crash(Record):
     """The panic's message; None if there was none, or it cannot be read."""
     time: int | None
     """``CRASHTIME`` of vmcoreinfo, seconds since 1970; a dump by a hypervisor has none."""
+    uptime: float | None
+    """seconds since boot, as of the last tick; None if it cannot be read"""
+    taints: str | None
+    """Letters of the taint flags that are set, empty if there are none: ``"MW"``. None if they
+    cannot be read."""
 
 
 def read_crash(prog: Program) -> Partial[Crash]:
@@ -74,11 +80,71 @@ def read_crash(prog: Program) -> Partial[Crash]:
         subject=problems.take(
             subject_by_kernel(prog) if format is None else subject_of(prog)
         ).subject,
-        architecture=prog.platform.arch.name.lower() if prog.platform else None,
+        architecture=architecture_of(prog),
         panic=problems.take(panic_of(prog)),
         time=int(time) if re.fullmatch(r"[0-9]{1,20}", time) else None,
+        uptime=problems.attempt("uptime", lambda: _uptime(prog)),
+        taints=problems.attempt("taint flags", lambda: _taints(prog)),
     )
     return problems.partial(crash)
+
+
+def architecture_of(prog: Program) -> str | None:
+    """As ``uname -m`` names it: ``"x86_64"``, ``"ppc64le"``; None if it is not known."""
+    platform = prog.platform
+    if platform is None:
+        return None
+    little = bool(platform.flags & PlatformFlags.IS_LITTLE_ENDIAN)
+    return platform.arch.name.lower() + (
+        "le" if platform.arch == Architecture.PPC64 and little else ""
+    )
+
+
+def _need_kernel(prog: Program) -> None:
+    if not has_kernel_debug_info(prog):
+        raise MissingDebugInfo(f"no debug info of the kernel: {how_to_get_kernel(prog)}", "vmlinux")
+
+
+def _uptime(prog: Program) -> float:
+    _need_kernel(prog)
+    return float(uptime(prog))
+
+
+def _taints(prog: Program) -> str:
+    _need_kernel(prog)
+    # drgn writes "G" where the flag "P" is not set, and blanks for the others.
+    return tainted(prog).replace(" ", "").removeprefix("G")
+
+
+# kernel/panic.c and Documentation/admin-guide/tainted-kernels.rst
+_TAINTS = {
+    "P": "proprietary module",
+    "F": "module loaded by force",
+    "S": "CPU out of specification",
+    "R": "module unloaded by force",
+    "M": "machine check",
+    "B": "bad page",
+    "U": "on request of a user",
+    "D": "oops before",
+    "A": "ACPI table overridden",
+    "W": "warning",
+    "C": "staging driver",
+    "I": "firmware bug",
+    "O": "out-of-tree module",
+    "E": "unsigned module",
+    "L": "soft lockup",
+    "K": "live patch",
+    "X": "distribution",
+    "T": "randomized structures",
+    "N": "test",
+    "J": "firmware control debug interface",
+}
+
+
+def taint_words(taints: str) -> str:
+    """``"machine check, warning (MW)"``"""
+    words = [_TAINTS.get(letter, f"flag {letter}") for letter in taints]
+    return f"{', '.join(words)} ({taints})"
 
 
 def panic_of(prog: Program) -> Partial[str | None]:
@@ -86,10 +152,7 @@ def panic_of(prog: Program) -> Partial[str | None]:
     problems = Problems()
     text: str | None = None
     with problems.trying("panic message"):
-        if not has_kernel_debug_info(prog):
-            raise MissingDebugInfo(
-                f"no debug info of the kernel: {how_to_get_kernel(prog)}", "vmlinux"
-            )
+        _need_kernel(prog)
         try:
             message = panic_message(prog)
         except ValueError as error:

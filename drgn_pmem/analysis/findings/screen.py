@@ -10,22 +10,15 @@ wrong is left out; a line that could not be decided says so.
 """
 
 from collections.abc import Iterable, Iterator
-import contextlib
 
-from drgn.helpers.linux.sched import task_cpu
-
-from drgn_pmem.analysis.coverage.segments import SegmentsAnswer
-from drgn_pmem.analysis.findings.backtraces import crashed_task
 from drgn_pmem.analysis.findings.case import Facts
+from drgn_pmem.analysis.findings.head import dump_text, pmem_text
 from drgn_pmem.analysis.findings.model import Finding, Heading, Outcome, Ruling
-from drgn_pmem.analysis.findings.rules.devices import namespace_counts
 from drgn_pmem.analysis.findings.rules.poison import pages_by_place
 from drgn_pmem.analysis.findings.words import few, plural, short_size
-from drgn_pmem.analysis.headers.subject import Subject
 from drgn_pmem.analysis.inventory.machine import MachineMap, read_machine
 from drgn_pmem.dumpfile import DumpFormat, State, coverage_of, dump_of
 from drgn_pmem.errors import NotFound
-from drgn_pmem.kernel.fadump import fw_dump
 from drgn_pmem.partial import Problems
 from drgn_pmem.record import Record
 
@@ -55,7 +48,6 @@ class Screen:
         self.prog = facts.prog
         self.problems = problems
         """Get what the lines lack that is not of a rule."""
-        self._media: tuple[Ruling, ...] = ()
         self._rulings: dict[Heading, list[Ruling]] = {heading: [] for heading in Heading}
 
     def add(self, ruling: Ruling) -> None:
@@ -79,10 +71,10 @@ class Screen:
 
         :param media: What the rules about info blocks, BTT and labels found out.
         """
-        self._media = tuple(media)
-        for label, make in (("DUMP", self._dump), ("PMEM", self._pmem)):
-            with self.problems.trying(label):
-                yield Line(label=label, text=make())
+        with self.problems.trying("DUMP"):
+            yield Line(label="DUMP", text=dump_text(self.facts, self.problems))
+        with self.problems.trying("PMEM"):
+            yield Line(label="PMEM", text=pmem_text(self.facts, media, self.problems))
 
     def advice(self) -> Line | None:
         """What to do, the worst first."""
@@ -99,101 +91,6 @@ class Screen:
             return None
         more = f"; and {len(todo) - _DO} more: pmem-diagnose -v" if len(todo) > _DO else ""
         return Line(label="DO", text="; ".join(str(do) for do in list(todo)[:_DO]) + more)
-
-    def _dump(self) -> str:
-        take = self.problems.take
-        dump, crash = dump_of(self.prog), take(self.facts.crash())
-        subject = take(self.facts.subject())
-        live = dump.contained is DumpFormat.LIVE
-        parts = [crash.file or "live memory"]
-        if not live:
-            whole = "truncated" if dump.truncated else "complete"
-            parts = [f"{crash.file}, {whole} ({self._writer(take(self.facts.segments()))})"]
-        release = f"Linux {crash.release or 'of unknown release'} {crash.architecture or ''}"
-        parts.append(release.rstrip())
-        if subject.subject is Subject.CAPTURE_KERNEL:
-            parts.append(f"memory of the CAPTURE kernel: {subject.evidence[0]}")
-        elif subject.subject is Subject.RUNNING_GUEST:
-            parts.append(f"snapshot of a RUNNING guest: no panic, {self._crash_kernel()}")
-        elif crash.panic is not None:
-            message = crash.panic.removeprefix("Kernel panic - not syncing: ")
-            parts.append(f'panic "{message}"{self._who()}')
-        elif subject.subject is None or (crash.panic is None and not live):
-            parts.append("no panic message was found")
-        return "; ".join(parts)
-
-    def _writer(self, segments: SegmentsAnswer) -> str:
-        """Format, and who made the dump."""
-        dump = dump_of(self.prog)
-        formats = {DumpFormat.KDUMP: "kdump-compressed", DumpFormat.IMAGE: "raw images"}
-        kind = formats.get(dump.contained, "ELF")
-        if dump.format is DumpFormat.FLATTENED:
-            kind += ", flattened"
-        writer = segments.loader.by_order or segments.loader.by_kernel
-        return kind if writer is None else f"{kind}, {writer.value}"
-
-    def _crash_kernel(self) -> str:
-        with self.problems.trying("whether a crash kernel is loaded"):
-            image = self.problems.take(self.facts.headers()).image
-            if image is not None:
-                return f"a crash kernel is loaded ({image.loader.value})"
-            with contextlib.suppress(NotFound):
-                if fw_dump(self.prog).registered:
-                    return "firmware-assisted dump is registered"
-            return "no crash kernel loaded: a panic would leave no vmcore"
-        return "whether a crash kernel is loaded is not known"
-
-    def _who(self) -> str:
-        """``", PID 1 init on CPU 0"``: the task that panicked."""
-        with self.problems.trying("the task that panicked"):
-            task = self.problems.take(crashed_task(self.prog))
-            if task is not None:
-                comm = task.comm.string_().decode("utf-8", "backslashreplace")
-                return f", PID {task.pid.value_()} {comm} on CPU {task_cpu(task)}"
-        return ""
-
-    def _pmem(self) -> str:
-        try:
-            found = self.facts.inventory()
-        except NotFound:
-            # not a problem: the machine had none
-            return "no persistent memory in this machine"
-        inventory = self.problems.take(found)
-        least = "" if found.complete else "at least "
-        size = sum(r.size for r in inventory.regions if r.type == "pmem")
-        if not size:
-            machine = self.problems.take(read_machine(self.prog))
-            size = sum(part.size for part in machine.pmem.ranges)
-        buses = few(bus.provider or bus.dev for bus in inventory.buses)
-        parts = [least + short_size(size)]
-        if inventory.dimms:
-            parts[0] += f" on {plural(len(inventory.dimms), 'NVDIMM')}"
-        parts[0] += f" ({buses})" if buses else ""
-        enabled = [n for n in inventory.namespaces if n.enabled and n.raw_size > 0]
-        count = plural(len(enabled), "namespace") if enabled or found.complete else ""
-        modes = f" ({namespace_counts(enabled)})" if enabled else ""
-        parts.append(f"{least}{count} enabled{modes}" if count else "namespaces are not known")
-        devices = [d for r in inventory.dax_regions for d in r.devices if d.mode == "system-ram"]
-        if devices:
-            parts.append(f"{few(d.chardev for d in devices)} used as RAM{self._online()}")
-        return ", ".join(parts) + self._of_media()
-
-    def _online(self) -> str:
-        """How much persistent memory is online as RAM: whole memory blocks of a device."""
-        try:
-            namespaces = self.problems.take(self.facts.coverage()).namespaces
-        except NotFound:
-            # not a problem: that of DAX devices without a namespace is not persistent
-            return ""
-        sizes = [item.kmem for item in namespaces]
-        known = [size for size in sizes if size is not None]
-        return f" ({short_size(sum(known))})" if any(known) and known == sizes else ""
-
-    def _of_media(self) -> str:
-        """What is known of info blocks, BTT and labels."""
-        if all(ruling.outcome is Outcome.NOT_FOUND for ruling in self._media):
-            return "; info blocks, BTT and labels are valid"
-        return ""
 
     def _poison(self, found: list[Finding]) -> Iterator[str]:
         if not found:

@@ -47,6 +47,13 @@ _NEW_TASK = re.compile(r"^WARNING: .*, CPU#[0-9]+: (?P<comm>.*)/(?P<pid>[0-9]+)$
 _HUNG = re.compile(r"INFO: task (?P<comm>\S+):(?P<pid>[0-9]+) blocked")
 _CALL = re.compile(r"(?P<function>[A-Za-z_.][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
 _KERNEL_ADDRESS = re.compile(r"(?<![0-9a-f.-])(?:0x)?(?P<value>[89a-f][0-9a-f]{15})(?![0-9a-f-])")
+_FAULT = re.compile(
+    r"(?:for address:|paging request at|virtual address|(?:probably|maybe) for (?:non-canonical )?"
+    r"address|NULL pointer dereference(?:,? address:| at)|data access on (?:read|write) at"
+    r"|instruction fetch at|for (?:data|instruction fetch) at address|Effective address:"
+    r"|CR2:|DAR:) *(?:0x)?(?P<value>[0-9a-f]{8,16})\b"
+)
+"""The address that a fault was about, by arch/x86, arm64 and powerpc."""
 _BAD_PFN = re.compile(r"BUG: Bad page (?:state|map).* pfn:(?P<pfn>[0-9a-f]{1,16})")
 
 
@@ -63,6 +70,8 @@ class Splat(Record):
     """Those that the report names, in its order."""
     addresses: tuple[int, ...] = shown(Show.ADDRESS)
     """Kernel addresses of it: registers, the faulting address."""
+    fault: int | None = shown(Show.ADDRESS)
+    """The address that the kernel failed to access; None if the report is about no such fault."""
     pfn: int | None = shown(Show.ADDRESS)
     """Of a bad page state or map."""
     lines: tuple[str, ...]
@@ -130,6 +139,7 @@ def _splat(lines: list[_Line]) -> Splat:
     tasks = (pattern.search(text) for text in texts for pattern in (_TASK, _HUNG, _NEW_TASK))
     task = next(filter(None, tasks), None)
     bad = next(filter(None, map(_BAD_PFN.search, texts)), None)
+    fault = next(filter(None, map(_FAULT.search, texts)), None)
     return Splat(
         time=lines[0][0],
         title=texts[0].strip(),
@@ -145,6 +155,7 @@ def _splat(lines: list[_Line]) -> Splat:
                 for match in _KERNEL_ADDRESS.finditer(text)
             )
         ),
+        fault=None if fault is None else int(fault["value"], 16),
         pfn=None if bad is None else int(bad["pfn"], 16),
         lines=texts,
     )

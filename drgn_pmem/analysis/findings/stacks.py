@@ -16,10 +16,11 @@ from collections.abc import Iterator
 import enum
 import re
 
-from drgn import FaultError, Program, StackTrace
+from drgn import Program, StackTrace
 import numpy as np
 import numpy.typing as npt
 
+from drgn_pmem.analysis.findings.backtraces import unwind
 from drgn_pmem.analysis.owners.daxfiles import dax_chars_of, dax_files_of
 from drgn_pmem.kernel.holders import Hold
 from drgn_pmem.kernel.memory import BadAddress, Layout, memory_of
@@ -27,7 +28,7 @@ from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.rmap import Vma, mapped_pfn, vmas_of_mapping
 from drgn_pmem.kernel.tasks import Task, tasks_of
-from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, State
+from drgn_pmem.partial import NotSaved, Partial, Problems, State, WalkError
 from drgn_pmem.ranges import distinct
 from drgn_pmem.record import Record, Show, shown
 
@@ -185,11 +186,11 @@ class _Searcher:
         if not values["running"]:
             return values["sp"]
         try:
-            trace = self.prog.stack_trace(task.object)
-        except (FaultError, ValueError, LookupError):
+            trace = unwind(self.prog, task.object)
+        except WalkError:
             # not a problem: the whole stack is looked at then
             return None
-        return trace[0].sp if len(trace) else None
+        return trace[0].sp if trace else None
 
     def _words(self, task: Task) -> "tuple[int, npt.NDArray[np.uint64]]":
         """
@@ -249,12 +250,10 @@ class _Searcher:
         functions: tuple[str, ...] = ()
         inode = None
         live = words
-        try:
-            trace = self.prog.stack_trace(task.object)
-        except (FaultError, ValueError, LookupError) as error:
-            why = f"drgn cannot unwind it: {error}"
-            self.problems.add(Problem(cause=Cause.NOT_SAVED, why=why), f"stack of {task.pid}")
-        else:
+        with self.problems.trying(f"stack of {task.pid}"):
+            trace = unwind(self.prog, task.object)
+            if trace is None:
+                return None
             functions = tuple(f.name for f in trace if f.name)
             if len(trace) and base <= trace[0].sp < base + 8 * len(words):
                 # Below the stack pointer is what earlier calls left.

@@ -4,7 +4,7 @@
 
 from collections.abc import Iterable
 
-__all__ = ("few", "plural", "short_size")
+__all__ = ("duration", "few", "plural", "short_size")
 
 _SHOWN = 4
 
@@ -33,3 +33,15 @@ def short_size(size: int) -> str:
         if size >> shift:
             return f"{size / (1 << shift):.1f}".removesuffix(".0") + f" {unit}"
     return plural(size, "byte")
+
+
+def duration(seconds: float) -> str:
+    """The two largest units: ``"7.4 s"``, ``"1 min 52 s"``, ``"3 d 4 h"``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    left, parts = int(seconds), []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if left >= size or parts:
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(parts[:2])

@@ -30,30 +30,25 @@ def crash(panic: str | None) -> Crash:
     return Crash(**(nothing | {"panic": panic}))
 
 
-def stack(*functions: str | None, crashed: bool = True) -> Backtrace:
+def stack(*functions: str | None) -> Backtrace:
     frames = [
         Frame(function=name, pc=0xFFFFFFFFC0000010, source=None, inlined=False)
         for name in functions
     ]
-    return Backtrace(
-        cpu=0, pid=1, comm="init", crashed=crashed, frames=tuple(frames), object=NOTHING
-    )
+    return Backtrace(cpu=0, pid=1, comm="init", crashed=True, frames=tuple(frames), object=NOTHING)
 
 
 @pytest.mark.parametrize(
-    ("log", "traces"),
-    [
-        (PANIC.format("pmem_do_read"), []),
-        ("", [stack("btt_log_read", crashed=False), stack("panic", "pmem_do_read")]),
-    ],
+    ("log", "trace"),
+    [(PANIC.format("pmem_do_read"), None), ("", stack("panic", "pmem_do_read"))],
     ids=["by the calls in the log", "by the stack"],
 )
 def test_a_panic_in_a_function_of_pmem(
-    answer: Callable[..., None], monkeypatch: pytest.MonkeyPatch, log: str, traces: Any
+    answer: Callable[..., None], monkeypatch: pytest.MonkeyPatch, log: str, trace: Any
 ) -> None:
     monkeypatch.setattr(case, "read_log", lambda prog: log.encode())
     answer("read_crash", crash("x"))
-    answer("read_backtraces", traces)
+    answer("read_panic_stack", trace)
     found = the_finding("panic-in-pmem")
     assert (found.subject, found.severity) == ("the panic", Severity.CRITICAL)
     assert found.finding == "its stack is in pmem_do_read"
@@ -66,7 +61,7 @@ def test_a_panic_elsewhere_and_a_machine_without_one(
     monkeypatch.setattr(case, "read_log", lambda prog: PANIC.format("sysrq_handle").encode())
     answer("read_crash", crash("x"))
     # The log has the calls: what the unwinder lacks does not matter.
-    answer("read_backtraces", [stack("pmem_do_read", crashed=False)], LOST)
+    answer("read_panic_stack", stack("panic"), LOST)
     assert ruling("panic-in-pmem").outcome is Outcome.NOT_FOUND
     answer("read_crash", crash(None))
     assert ruling("panic-in-pmem").outcome is Outcome.NOT_FOUND
@@ -77,9 +72,9 @@ def test_a_panic_whose_calls_are_not_all_known_may_be_in_pmem(
 ) -> None:
     monkeypatch.setattr(case, "read_log", lambda prog: b"")
     answer("read_crash", crash("x"))
-    answer("read_backtraces", [stack("panic")], LOST)
+    answer("read_panic_stack", stack("panic"), LOST)
     assert ruling("panic-in-pmem").outcome is Outcome.UNDECIDED
-    answer("read_backtraces", [stack("panic", None)])
+    answer("read_panic_stack", stack("panic", None))
     own = ruling("panic-in-pmem")
     assert own.outcome is Outcome.UNDECIDED, "a function of a module without symbols"
     assert own.why is not None

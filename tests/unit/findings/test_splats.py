@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Reports of kernel logs, as kernels of several years and machines print them."""
 
+import pytest
+
 from drgn_pmem.analysis.findings.functions import is_of_pmem
 from drgn_pmem.analysis.findings.splats import panic_functions, parse_splats
 
@@ -61,6 +63,40 @@ def test_an_oops_is_one_report_and_what_follows_the_panic_is_none() -> None:
     assert splat.title == "BUG: unable to handle page fault for address: ffff88812d000000"
     assert (splat.pid, splat.comm) == (1234, "my task")
     assert 0xFFFF88812D000000 in splat.addresses
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        # arch/x86/mm/fault.c and kernel/traps.c, since v5.1 and before
+        ("BUG: unable to handle page fault for address: ffff88812d000000", 0xFFFF88812D000000),
+        ("BUG: unable to handle kernel paging request at ffff88812d000000", 0xFFFF88812D000000),
+        ("BUG: kernel NULL pointer dereference, address: 0000000000000008", 8),
+        (
+            "general protection fault, maybe for address 0xffffea0004a57dc8: 0000 [#1] SMP",
+            0xFFFFEA0004A57DC8,
+        ),
+        ("CR2: ffff88812d000000 CR3: 000000000220a000 CR4: 00000000000006f0", 0xFFFF88812D000000),
+        # arch/arm64/mm/fault.c
+        (
+            "Unable to handle kernel paging request at virtual address ffff000059628000",
+            0xFFFF000059628000,
+        ),
+        # arch/powerpc/mm/fault.c
+        (
+            "BUG: Unable to handle kernel data access on read at 0xc000000128000000",
+            0xC000000128000000,
+        ),
+        (
+            "Unable to handle kernel paging request for data at address 0xc000000128000000",
+            0xC000000128000000,
+        ),
+    ],
+)
+def test_a_fault_has_its_address(line: str, fault: int) -> None:
+    text = f"[ 1.0] Oops: 0000 [#1] SMP\n[ 1.0] {line}\n[ 1.1] RBX: ffff888100000000\n"
+    assert parse_splats(text)[-1].fault == fault
+    assert parse_splats(WARNING)[0].fault is None
 
 
 def test_a_warning_of_a_new_kernel_names_its_task() -> None:

@@ -1,20 +1,17 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Rules about the panic and the kernel log: does what they report touch persistent memory?"""
+"""Rules about the kernel log: does what it reports touch persistent memory?"""
 
 from collections.abc import Iterator
 import re
 
-from drgn_pmem.analysis.findings.case import Case, rule
+from drgn_pmem.analysis.findings.addresses import named_page, pmem_address
+from drgn_pmem.analysis.findings.case import Case, log_of, rule
 from drgn_pmem.analysis.findings.functions import is_of_pmem
 from drgn_pmem.analysis.findings.model import Heading, Severity
-from drgn_pmem.analysis.findings.splats import Splat, panic_functions, parse_splats
+from drgn_pmem.analysis.findings.splats import Splat, parse_splats
 from drgn_pmem.analysis.findings.words import few
-from drgn_pmem.analysis.owners.search import owners_of
-from drgn_pmem.kernel.page_layout import page_layout
-from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.kernel.pgmap import for_each_pgmap
-from drgn_pmem.partial import Cause, NotSaved, Problem, Problems, State
 
 __all__ = ()
 
@@ -39,46 +36,15 @@ _IO_ERRORS = (
 )
 
 
-def _log(case: Case) -> str:
-    return case.take(case.facts.log).decode("utf-8", "backslashreplace")
-
-
 def _lines(case: Case) -> Iterator[str]:
-    return iter(_log(case).splitlines())
-
-
-@rule("panic-in-pmem", Heading.KERNEL, "the panic in functions of pmem", "pmem-report")
-def panic_in_pmem(case: Case) -> None:
-    """The task that panicked was in a function of persistent memory."""
-    if case.take(case.facts.crash).panic is None:
-        return
-    names = panic_functions(_log(case))
-    # not a problem: panic() printed its calls, so a stack that cannot be unwound lacks nothing
-    problems = Problems() if names else case.problems
-    for trace in problems.take(case.facts.backtraces()):
-        if trace.crashed:
-            names += [frame.function for frame in trace.frames if frame.function]
-            for pc in [frame.pc for frame in trace.frames if frame.function is None]:
-                what = "a function" if pc is None else f"the function at {pc:#x}"
-                why = f"{what} has no symbol: that of a module without debug info"
-                problems.add(Problem(cause=Cause.NO_DEBUG_INFO, why=why), "stack of the panic")
-    of_pmem = [name for name in dict.fromkeys(names) if is_of_pmem(name)]
-    if of_pmem:
-        case.found(
-            Severity.CRITICAL,
-            "the panic",
-            f"its stack is in {few(of_pmem)}",
-            evidence=[" <- ".join(dict.fromkeys(names))],
-            more="%crash bt",
-            place="panic",
-        )
+    return iter(log_of(case).splitlines())
 
 
 @rule("kernel-report", Heading.KERNEL, "warnings and errors about pmem in the log", "%crash log")
 def kernel_report(case: Case) -> None:
     """Warnings, bugs, page faults, bad pages and hung tasks of the log that touch pmem: by the
     functions that they name, or by an address in them."""
-    for splat in parse_splats(_log(case)):
+    for splat in parse_splats(log_of(case)):
         of_pmem = [name for name in splat.functions if is_of_pmem(name)]
         touched = list(dict.fromkeys(_touched(case, splat)))
         if not of_pmem and not touched:
@@ -110,28 +76,12 @@ def _touched(case: Case, splat: Splat) -> Iterator[str]:
     """Pages of pmem that a report has an address of, with their files."""
     pgmaps = case.take(lambda: for_each_pgmap(case.prog))
     if splat.pfn is not None and any(pgmap.has_pfn(splat.pfn) for pgmap in pgmaps):
-        yield _named(case, splat.pfn)
-    layout = page_layout(case.prog)
+        pfn = splat.pfn
+        yield case.take(lambda: named_page(case.prog, pfn))
     for address in splat.addresses:
-        pfn = (address - layout.vmemmap) // layout.size if address >= layout.vmemmap else None
-        if pfn is not None and any(pgmap.has_pfn(pfn) for pgmap in pgmaps):
-            yield f"the struct page of {_named(case, pfn)}"
-            continue
-        try:
-            physical = translate(case.prog, address)
-        except NotSaved as error:
-            if error.state is not State.UNMAPPED:
-                case.problems.add(error, "an address in the log")
-            continue
-        if any(pgmap.has_pfn(physical >> layout.page_shift) for pgmap in pgmaps):
-            yield _named(case, physical >> layout.page_shift)
-
-
-def _named(case: Case, pfn: int) -> str:
-    owners = case.take(lambda: owners_of(case.prog, pfn))
-    files = few(f"{owner.name or owner.inode} offset {owner.offset:#x}" for owner in owners.owners)
-    where = owners.namespace or "pmem"
-    return f"{files} (PFN {pfn:#x} of {where})" if files else f"PFN {pfn:#x} of {where}"
+        found = case.problems.take(pmem_address(case.prog, address), "an address in the log")
+        if found is not None:
+            yield found.words
 
 
 @rule("persistence-not-guaranteed", Heading.KERNEL, "writes without a flush", "pmem-list -R")

@@ -9,6 +9,7 @@ from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.percpu import per_cpu
 from drgn.helpers.linux.sched import task_state_to_char
 
+from drgn_pmem.analysis.findings.backtraces import unwind
 from drgn_pmem.analysis.findings.case import Case, rule
 from drgn_pmem.analysis.findings.functions import is_of_pmem
 from drgn_pmem.analysis.findings.model import Heading, Severity
@@ -17,7 +18,7 @@ from drgn_pmem.analysis.findings.words import few, plural
 from drgn_pmem.kernel.dm import suspended_disks
 from drgn_pmem.kernel.holders import Hold
 from drgn_pmem.kernel.tasks import Task
-from drgn_pmem.partial import Problems, WalkError
+from drgn_pmem.partial import Problems
 
 __all__ = ("uninterruptible",)
 
@@ -178,10 +179,7 @@ def task_stuck_on_pmem(case: Case) -> None:
 
 def _functions(case: Case, task: Task) -> tuple[str, ...]:
     with case.problems.trying(f"stack of {task.pid}"):
-        try:
-            return tuple(f.name for f in case.prog.stack_trace(task.object) if f.name)
-        except (ValueError, LookupError) as error:
-            raise WalkError(f"drgn cannot unwind it: {error}") from None
+        return tuple(f.name for f in unwind(case.prog, task.object) or () if f.name)
     return ()
 
 
