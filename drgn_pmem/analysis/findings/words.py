@@ -39,7 +39,8 @@ def duration(seconds: float) -> str:
     """The two largest units: ``"7.4 s"``, ``"1 min 52 s"``, ``"3 d 4 h"``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    left, parts = int(seconds), []
+    left = int(seconds)
+    parts: list[str] = []
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         if left >= size or parts:
             parts.append(f"{left // size} {unit}")
