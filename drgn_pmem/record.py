@@ -84,8 +84,13 @@ def _hexadecimal(value: Any) -> Any:
     return value
 
 
+_PLAIN = frozenset((str, int, bool, float))
+
+
 def to_json(value: Any) -> Any:
     """The JSON value of a record, an enum, or a container of them."""
+    if value is None or type(value) in _PLAIN:
+        return value
     if hasattr(value, "to_json"):
         return to_json(value.to_json())
     if isinstance(value, enum.Enum):

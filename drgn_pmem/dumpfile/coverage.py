@@ -134,7 +134,7 @@ class Coverage:
         return len(self._starts)
 
     def _find(self, address: int) -> int:
-        return int(np.searchsorted(self._starts, np.uint64(address), side="right")) - 1
+        return int(self._starts.searchsorted(np.uint64(address), "right")) - 1
 
     def _end(self, run: int) -> int:
         return int(self._starts[run + 1]) if run + 1 < len(self._starts) else ADDRESS_SPACE
@@ -176,22 +176,31 @@ class Coverage:
         run = self._find(address)
         return _STATES[self._codes[run]] is State.SAVED and address + size <= self._end(run)
 
+    def saved_each(self, addresses: U64, size: int) -> "npt.NDArray[np.bool_]":
+        """Of each physical address, whether all ``size`` bytes (1 or more) from it on are in the
+        dump file."""
+        runs = self._starts.searchsorted(addresses, "right") - 1
+        lasts = np.append(self._starts[1:], np.uint64(0)) - np.uint64(1)
+        there = self._codes[runs] == _CODES[State.SAVED]
+        within: npt.NDArray[np.bool_] = there & (lasts[runs] - addresses >= np.uint64(size - 1))
+        return within
+
     def count(self, start: int = 0, end: int = ADDRESS_SPACE) -> dict[State, int]:
         """Bytes of ``[start, end)`` by state; only states that occur."""
         start, end = max(start, 0), min(end, ADDRESS_SPACE)
         if start >= end:
             return {}
         first, last = self._find(start), self._find(end - 1)
+        if first == last:
+            return {_STATES[self._codes[first]]: end - start}
         edges = self._starts[first : last + 1].copy()
         edges[0] = start
-        # Differences modulo 2**64: right for all but one run over the whole address space.
+        # Differences modulo 2**64: right but for one run over the whole address space, see above.
         sizes = np.append(edges[1:], np.uint64(end % ADDRESS_SPACE)) - edges
         codes = self._codes[first : last + 1]
         counts: dict[State, int] = {}
         for code in distinct(codes).tolist():
             counts[_STATES[code]] = int(sizes[codes == code].sum(dtype=np.uint64))
-        if len(counts) == 1:
-            return dict.fromkeys(counts, end - start)
         return counts
 
     def has(self, state: State) -> bool:

@@ -29,7 +29,8 @@ _MAX_TABLES = 1 << 20
 """Tables that one walk reads: 2 TiB of base pages on x86. More is a loop."""
 
 _MAX_PAGES = 1 << 18
-"""Pages that are looked up one by one where the tables cannot be read in bulk."""
+"""Pages that all walks of a program together look up one by one, where the tables cannot be read in
+bulk: some ten microseconds each."""
 
 
 class Extent(Record):
@@ -203,15 +204,17 @@ def walk_with_drgn(prog: Program, start: int, end: int) -> Iterator[Extent]:
     except MissingDebugInfo as error:
         yield not_known(start, end, f"the page tables of this machine: {error}")
         return
-    yield from merge(_drgn_pages(mm, page_size, start, end))
+    left: list[int] = prog.cache.setdefault("drgn_pmem.single_pages", [_MAX_PAGES])
+    yield from merge(_drgn_pages(mm, page_size, start, end, left))
 
 
-def _drgn_pages(mm: Any, page_size: int, start: int, end: int) -> Iterator[Extent]:
-    for count, page in enumerate(range(start - start % page_size, end, page_size)):
+def _drgn_pages(mm: Any, page_size: int, start: int, end: int, left: list[int]) -> Iterator[Extent]:
+    for page in range(start - start % page_size, end, page_size):
         low, high = max(start, page), min(end, page + page_size)
-        if count >= _MAX_PAGES:
+        if left[0] <= 0:
             yield not_known(low, end, f"more than {_MAX_PAGES} pages to look up one by one")
             return
+        left[0] -= 1
         try:
             yield mapped(low, high, follow_phys(mm, low).value_())
         except (FaultError, NotImplementedError, ValueError) as error:

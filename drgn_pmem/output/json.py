@@ -23,12 +23,16 @@ _VERSION = 1
 _SIZE_KEYS = frozenset(("size", "available_size", "max_available_extent"))
 """Keys whose value ``ndctl list -u`` prints as a size."""
 
+_PLAIN = frozenset((str, int, bool, float))
+
 _HEX_KEYS = frozenset(("handle", "phys_id", "iset_id", "offset", "length"))
 """Keys whose value ``ndctl list -u`` prints in hexadecimal."""
 
 
 def to_json(record: Any) -> Any:
     """The JSON value of a record: its ``to_json()``, applied through lists and dicts."""
+    if record is None or type(record) in _PLAIN:
+        return record
     if hasattr(record, "to_json"):
         record = record.to_json()
     if isinstance(record, dict):
@@ -92,4 +96,9 @@ def envelope(
 def dumps(value: Any) -> str:
     """JSON text, indented by two as ndctl's. Non-ASCII is escaped, so the text is safe on a
     terminal."""
-    return json.dumps(value, indent=2, default=str)
+    if not isinstance(value, list) or not value:
+        return json.dumps(value, indent=2, default=str)
+    # One by one: with an indent, the library makes a string of every word before it joins them. A
+    # newline is never in the middle of one.
+    rows = (json.dumps(row, indent=2, default=str).replace("\n", "\n  ") for row in value)
+    return "[\n  " + ",\n  ".join(rows) + "\n]"

@@ -41,7 +41,7 @@ class Change:
 def _weight(line: str) -> int:
     """How often a command is asked: one that asks all others, or scans all pages, costs as much as
     ten."""
-    return 1 if line.startswith(("pmem-report", "pmem-pins")) else 8
+    return 1 if line.startswith(("pmem-report", "pmem-pins", "pmem-diagnose")) else 8
 
 
 class Kernel:

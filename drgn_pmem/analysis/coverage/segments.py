@@ -227,7 +227,8 @@ class _Reader:
         """No segment overlaps another, and the file has all bytes that they describe."""
         counts = self.dump.coverage.count()
         covered = sum(size for state, size in counts.items() if state is not State.ABSENT)
-        sizes = sum(s.memory_size for s in self.segments if s.physical is not None)
+        # Of all of them: the list may be cut.
+        sizes = sum(s.memory_size for s in self.dump.segments if s.physical is not None)
         return covered == sizes and not self.dump.truncated
 
     def _states(self, start: int, segment: Segment) -> dict[State, int]:

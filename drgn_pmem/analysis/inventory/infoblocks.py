@@ -144,21 +144,27 @@ class _Finder:
         listed = self._listed()
         if not ranges:
             # Nothing says where persistent memory is: everything that is in the dump.
-            starts, lasts = self.coverage.runs(State.SAVED)
-            ranges = [
-                (a, b + 1)
-                for a, b in zip(starts.tolist(), lasts.tolist(), strict=True)
-                if b < ADDRESS_SPACE - 1
-            ]
+            starts, _ = self.coverage.runs(State.SAVED)
+            ranges = [(0, ADDRESS_SPACE)]
             self.searched = (
                 "all saved memory at every 2 MiB: nothing says where persistent memory is"
             )
+        else:
+            starts = np.array([start for start, _ in ranges if start < ADDRESS_SPACE], np.uint64)
         if listed:
             self.searched += ", the devm_memmap_vmcore list"
-        firsts = [*self.names, *listed, *(start for start, _ in ranges)]
-        points = [np.array([at for at in firsts if 0 <= at < ADDRESS_SPACE], np.uint64)]
-        points += [self._steps(start, end) for start, end in ranges]
-        return distinct(np.concatenate(points))
+        known = [at for at in (*self.names, *listed) if 0 <= at < ADDRESS_SPACE]
+        points = [starts, *(self._steps(start, end) for start, end in ranges)]
+        points = [part[self._may_hold(part)] for part in points]
+        return distinct(np.concatenate([np.array(known, np.uint64), *points]))
+
+    def _may_hold(self, starts: "np.ndarray[Any, np.dtype[np.uint64]]") -> "np.ndarray[Any, Any]":
+        """Of places where a namespace may begin, which the dump holds one of both pages of."""
+        seconds = np.minimum(starts, np.uint64(ADDRESS_SPACE - 1 - INFO_BLOCK_OFFSET))
+        seconds = seconds + np.uint64(INFO_BLOCK_OFFSET)
+        return self.coverage.saved_each(starts, INFO_BLOCK_SIZE) | self.coverage.saved_each(
+            seconds, INFO_BLOCK_SIZE
+        )
 
     def _steps(self, start: int, end: int) -> "np.ndarray[Any, np.dtype[np.uint64]]":
         """Where namespaces may begin in a range, if the dump holds a byte of the first two pages:

@@ -6,6 +6,7 @@ import itertools
 
 import drgn
 from hypothesis import given, strategies as st
+import numpy as np
 import pytest
 
 from drgn_pmem.dumpfile import (
@@ -75,6 +76,9 @@ def test_coverage_agrees_with_a_list_of_bytes(gaps, base, start, end):
     assert coverage.saved(start, size) == (
         size <= 0 or (inside and all(state is State.SAVED for state in expected))
     )
+    if inside and size > 0:
+        each = coverage.saved_each(np.arange(start, end, dtype=np.uint64), 3)
+        assert each.tolist() == [coverage.saved(address, 3) for address in range(start, end)]
 
 
 def test_extent_leaves_out_what_is_absent():

@@ -3,6 +3,7 @@
 """Tables, sizes and text: what reaches a reader."""
 
 from dataclasses import dataclass
+import json
 import re
 
 from hypothesis import given, strategies as st
@@ -10,7 +11,7 @@ import pytest
 
 from drgn_pmem.errors import UsageError
 from drgn_pmem.output.columns import fitted, vertical
-from drgn_pmem.output.json import humanize
+from drgn_pmem.output.json import dumps, humanize
 from drgn_pmem.output.notes import merged
 from drgn_pmem.output.table import Field, choose, csv_text, scripted, sort, table
 from drgn_pmem.output.terminal import Look, colours, layout
@@ -334,3 +335,15 @@ def test_names_are_in_the_order_of_their_numbers() -> None:
     ordered = ["dax0.0", "namespace2.9", "namespace2.10", "region2", "region10"]
     assert sorted(names, key=natural) == ordered
     assert natural(None) == [""]
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=12,
+)
+
+
+@given(_VALUES)
+def test_rows_of_json_one_by_one_are_the_text_of_the_list(value: object) -> None:
+    assert dumps(value) == json.dumps(value, indent=2)
