@@ -17,8 +17,9 @@ from drgn_pmem.spec import Answer, Argument, command
     long_description=(
         "Show the pages of DAX files and devices with more references than mappings explain,\n"
         "with the holders that can be found exactly (pipes filled by vmsplice, io_uring's\n"
-        "registered buffers, direct I/O on the stacks) or may be (with ?: RDMA, vfio), and the\n"
-        "tasks that wait for them in a DAX layout break (truncate, hole punch, unmount)."
+        "registered buffers, direct I/O on the stacks, memory failures before Linux 4.19) or may\n"
+        "be (with ?: RDMA, vfio), and the tasks that wait for them in a DAX layout break\n"
+        "(truncate, hole punch, unmount)."
     ),
     arguments=(
         Argument("-w", "--waited", action="store_true", help="only pages that a task waits for"),
@@ -36,7 +37,7 @@ from drgn_pmem.spec import Answer, Argument, command
         Field("OFFSET", lambda p: [f"{o.offset:#x}" for o in p.owners.owners],
               "in each file, bytes", right=True),
         Field("HELD_BY",
-              lambda p: [f"{h.task.tgid}/{h.task.comm} {h.kind.value}{'' if h.certain else '?'}"
+              lambda p: [f"{h.process} {h.kind.value}{'' if h.certain else '?'}".strip()
                          for h in p.holders],
               "process and how", keep=2, wrap=True),
         Field("WAITED_BY", lambda p: [f"{w.task.pid}/{w.task.comm}" for w in p.waiters],
@@ -59,7 +60,7 @@ from drgn_pmem.spec import Answer, Argument, command
         "for page in pages:\n"
         "    print(hex(page.pfn), page.owners.page.pins, [o.path for o in page.owners.owners])\n"
         "    for holder in page.holders:\n"
-        "        print('    held by', holder.task.tgid, holder.kind.value, holder.evidence)\n"
+        "        print('    held by', holder.process, holder.kind.value, holder.evidence)\n"
         "    for waiter in page.waiters:\n"
         "        print('    waited for by', waiter.task.pid, waiter.function)\n"
     ),

@@ -46,6 +46,8 @@ class Hold(enum.Enum):
     DIRECT_IO = "direct I/O"
     RDMA = "RDMA"
     VFIO = "vfio"
+    MEMORY_FAILURE = "memory failure"
+    """memory_failure() of kernels that do not know persistent memory there."""
     USER_PAGES = "user pages"
     """get_user_pages() or the like."""
     STACK = "stack"

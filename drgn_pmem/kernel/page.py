@@ -269,8 +269,9 @@ class _Reader:
             # A reserved page: its first word is a list head, not a page map.
             return answer
         if pgmap is None:
-            # Without a mapping the word may be how many share a DAX page.
-            if mapping > _DAX_SHARED:
+            # Without a mapping the word may be how many share a DAX page. Where page maps are not
+            # known, the page may be of DAX that sets no index, and leaves it 0.
+            if mapping > _DAX_SHARED and (index or layout.keeps_index or self._all_pgmaps):
                 answer["index"] = index + (self._pfn - head_pfn)
             return answer
         answer["pgmap"] = word

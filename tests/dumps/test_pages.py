@@ -35,7 +35,7 @@ from ..samples import (
     truth_pages,
     without_debug_info,
 )
-from .truth_owners import data_starts, is_pmem, shown_path
+from .truth_owners import data_starts, is_pmem, marked_as_reserved, shown_path
 
 pytestmark = pytest.mark.holds("pmem-pages", "pmem-page")
 
@@ -155,8 +155,26 @@ def test_every_page_of_the_page_maps_is_accounted_for(case: Case) -> None:
         assert counts.get("uninitialised", 0) == reserve
         lost = sum(counts.get(state.value, 0) for state in State if state is not State.SAVED)
         own = metadata - reserve if block["mode"] == 2 else 0
-        assert counts.get("memmap", 0) <= own <= counts.get("memmap", 0) + lost
+        memmap = counts.get("memmap", 0) + len(poisoned_memmap(case, name))
+        assert memmap <= own <= memmap + lost
         assert sum(counts.values()) == (sizes[name] >> shift) + metadata
+
+
+def poisoned_memmap(case: Case, namespace: str | None = None) -> set[int]:
+    """Pages of the memmap whose struct page the kernel marked, in a namespace if it is named."""
+    names = {n["dev"]: n["name"] for n in case.truth_json("ndctl-list-N.json") if "name" in n}
+    return {
+        int(line["address"], 16) // PAGE
+        for line in machine_checks(case)
+        if line.get("metadata") in (set(names.values()) if namespace is None
+                                    else {names.get(namespace)})
+    } & marked_as_reserved(case)  # fmt: skip
+
+
+def machine_checks(case: Case) -> list[dict[str, str]]:
+    checks = case.sample.truth / "machine-checks"
+    lines = checks.read_text().splitlines() if checks.exists() else []
+    return [dict(re.findall(r"(\w+)=(\S+)", line)) for line in lines if line.startswith("MCE ")]
 
 
 def saved_truth(case: Case) -> Iterator[tuple[TruthPage, Any]]:
@@ -292,13 +310,12 @@ def test_poisoned_pages_are_those_that_were_poisoned(case: Case) -> None:
     skip_without_pmem(case)
     expected = {int(line["pfn"], 16) for line in recorded_lines(case, "HWPOISON")
                 if line["madvise"] == "0"}  # fmt: skip
-    checks = case.sample.truth / "machine-checks"
-    if checks.exists():
-        # Of the info block and memmap there is no struct page to mark.
-        expected |= {
-            int(address, 16) // PAGE
-            for address in re.findall(r"MCE address=(\w+) path=", checks.read_text())
-        }
+    # Of the info block and memmap there is no struct page that the kernel would mark.
+    expected |= {
+        int(line["address"], 16) // PAGE for line in machine_checks(case) if "path" in line
+    }
+    # But one that takes them for reserved pages does, and marks those for which madvise() fails.
+    expected |= {pfn for pfn in marked_as_reserved(case) if is_pmem(case, pfn)}
     assert ranges(case, "--hwpoison") == readable(case, expected)
 
 
@@ -310,6 +327,7 @@ def test_busy_pages_are_those_that_someone_pinned(case: Case) -> None:
         for line in recorded_lines(case, word)
         if int(line["result"]) >= 0 and "pfn" in line
     }
+    pinned |= marked_as_reserved(case) - poisoned_memmap(case)
     maps = pmem_maps(case.prog)
     expected = readable(case, {pfn for pfn in pinned if any(g.has_pfn(pfn) for g in maps)})
     folios = set()

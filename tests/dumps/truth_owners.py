@@ -21,6 +21,7 @@ __all__ = (
     "events",
     "extents",
     "is_pmem",
+    "marked_as_reserved",
     "pages",
     "physical_of_sector",
     "recorded",
@@ -61,6 +62,16 @@ def events(case: Case, *wanted: str) -> list[Event]:
                 if event not in found:
                     found.append(event)
     return found
+
+
+def marked_as_reserved(case: Case) -> set[int]:
+    """
+    PFNs that a kernel which does not know persistent memory in memory_failure() (before v4.19)
+    marked as poisoned and could not handle, the pages of the memmap among them. It keeps its
+    reference to each.
+    """
+    line = r"Memory failure: (0x\w+): recovery action for reserved kernel page: Failed"
+    return {int(pfn, 16) for pfn in re.findall(line, case.truth("dmesg"))}
 
 
 @functools.cache

@@ -20,8 +20,10 @@ from drgn_pmem.analysis.owners.daxfiles import dax_files_of
 from drgn_pmem.analysis.owners.search import PageOwners, owners_of
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.states import read_page_report
+from drgn_pmem.kernel.failurelog import FailureEvent, for_each_failure_line
 from drgn_pmem.kernel.holders import Hold, PinningDevice, for_each_held, for_each_pinning_device
 from drgn_pmem.kernel.page import read_page
+from drgn_pmem.kernel.page_layout import page_layout
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.tasks import Task
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
@@ -33,9 +35,10 @@ _MAX_PAGES = 1 << 14
 
 
 class Holder(Record):
-    """Who holds a page, or may."""
+    """Who or what holds a page, or may."""
 
-    task: Task
+    task: Task | None
+    """None: the kernel itself."""
     kind: Hold
     pfn: int
     """The exact page, within a large folio."""
@@ -43,15 +46,25 @@ class Holder(Record):
     certain: bool
     """Whether it holds the page for certain; False if it only may."""
 
+    @property
+    def process(self) -> str:
+        """``"393/lab-pin"``; empty for the kernel itself."""
+        return f"{self.task.tgid}/{self.task.comm}" if self.task else ""
+
     def to_json(self) -> dict[str, Any]:
         return {
-            "pid": self.task.tgid,
-            "comm": self.task.comm,
+            "pid": self.task.tgid if self.task else None,
+            "comm": self.task.comm if self.task else None,
             "kind": self.kind.value,
             "pfn": self.pfn,
             "evidence": self.evidence,
             "certain": self.certain,
         }
+
+
+def _failed(pfn: int, evidence: str) -> Holder:
+    kind = Hold.MEMORY_FAILURE
+    return Holder(task=None, kind=kind, pfn=pfn, evidence=evidence, certain=True)
 
 
 class Waiter(Record):
@@ -125,12 +138,14 @@ class _Search:
         self.heads: dict[int, int] = {}
         page_maps = self.problems.collect(for_each_pgmap(prog))
         self.pgmaps = [g for g in page_maps if g.is_fsdax or g.is_device_dax]
+        self.keeps_index = page_layout(prog).keeps_index
         self.devices: dict[int, list[PinningDevice]] = {}
         """Process -> the devices that pin user pages it has open."""
 
     def run(self) -> Partial[Pins]:
         pinned = set(self._busy())
         self._read_objects()
+        self._read_failures()
         self._read_stacks(pinned)
         wanted = pinned | set(self.holders)
         wanted |= {self._head(w.pfn) for w in self.waiters if w.pfn is not None}
@@ -203,6 +218,26 @@ class _Search:
         for device in devices:
             self.devices.setdefault(device.opener.task.tgid, []).append(device)
 
+    def _read_failures(self) -> None:
+        """
+        Memory failures, by the kernel log. Before Linux kernel commit 6100e34b2526 ("mm,
+        memory_failure: Teach memory_failure() about dev_pagemap pages") (in v4.19, with the index
+        of DAX pages), the kernel takes the page for a reserved one, marks it all the same, and
+        never drops its reference.
+        """
+        if self.keeps_index:
+            return
+        failed: dict[int, Holder] = {}
+        lines = self.problems.take(for_each_failure_line(self.prog), "there may be more holders")
+        for line in lines:
+            if line.event is FailureEvent.CLEARED:
+                failed.pop(line.pfn, None)
+            elif "recovery action for reserved kernel page" in line.text:
+                failed[line.pfn] = _failed(line.pfn, f"kernel log: {line.text}")
+        for pfn, holder in failed.items():
+            if any(g.has_pfn(pfn) and pfn >= g.first_pfn for g in self.pgmaps):
+                self._hold(holder)
+
     def _read_stacks(self, pinned: set[int]) -> None:
         with self.problems.trying("stacks"):
             for finding in self.problems.take(search_stacks(self.prog)):
@@ -248,10 +283,19 @@ class _Search:
     def _page(self, pfn: int) -> PinnedPage:
         owners = self.problems.take(owners_of(self.prog, pfn))
         holders = list(self.holders.get(pfn, ()))
+        if not any(h.kind is Hold.MEMORY_FAILURE for h in holders):
+            holders += self._memory_failure(owners)
         if not any(h.certain for h in holders):
             holders += self._suspects(owners)
         waiters = [w for w in self.waiters if w.pfn is not None and self._head(w.pfn) == pfn]
         return PinnedPage(pfn=pfn, owners=owners, holders=tuple(holders), waiters=tuple(waiters))
+
+    def _memory_failure(self, owners: PageOwners) -> Iterator[Holder]:
+        """The reference of a memory failure whose line is no longer in the log."""
+        page = owners.page
+        if owners.trusted and page.hwpoison and page.pins and not self.keeps_index:
+            why = "poisoned (PG_hwpoison): before Linux 4.19 memory_failure() keeps its reference"
+            yield _failed(owners.pfn, why)
 
     def _suspects(self, owners: PageOwners) -> Iterator[Holder]:
         """Processes that map the page and have a device open that pins user pages."""

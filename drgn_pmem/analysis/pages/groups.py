@@ -140,7 +140,10 @@ class Describer:
         mask = np.ones(len(runs), bool)
         if not chosen.is_set:
             return mask
-        mask &= (runs["kind"] == Kind.PAGE) | (runs["kind"] == Kind.TAIL)
+        # A poisoned page that holds struct pages is one to know of; it has no owner and no pins.
+        marked = chosen.hwpoison or chosen.flags
+        kinds = (Kind.PAGE, Kind.TAIL, Kind.MEMMAP) if marked else (Kind.PAGE, Kind.TAIL)
+        mask &= np.isin(runs["kind"], kinds)
         mask &= ~self.overwritten(runs)
         if chosen.flags:
             wanted = np.uint64(chosen.flags)

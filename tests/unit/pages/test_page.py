@@ -291,6 +291,18 @@ def test_vmcoreinfo_alone() -> None:
         idle_refcount(prog)
 
 
+@pytest.mark.parametrize(("index", "shown"), [(7, 7), (0, None)])
+def test_an_index_of_0_is_unknown_where_the_kernel_may_set_none(
+    index: int, shown: int | None
+) -> None:
+    """VMCOREINFO does not say whether DAX sets it (since v4.19), unless the kernel is younger."""
+    prog = Kernel("6.1", {BUSY: Page(mapping=MAPPING, index=index)}, debug_info=False).prog
+    lacks = Problem(cause=Cause.NO_DEBUG_INFO, why="pgmap_array")
+    prog.cache["drgn_pmem.pgmaps"] = Partial([], (lacks,))
+    page = page_of(prog, BUSY)
+    assert (page.mapping, page.index) == (MAPPING, shown)
+
+
 def test_vmcoreinfo_of_7_1_tells_the_generation() -> None:
     prog = Kernel("7.1", {}, debug_info=False).prog
     assert page_layout(prog).generation is DaxGeneration.FOLIO

@@ -3,6 +3,7 @@
 """Scans of struct page arrays, against reading the same pages one by one."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 import itertools
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,24 @@ def test_only_the_struct_pages_of_the_reserve_are_not_initialised() -> None:
     lost = scan_pages(kernel.lose(FIRST), ranges).value
     (never,) = lost.runs[lost.runs["kind"] == Kind.UNINITIALISED]
     assert int(never["state"]) == Coverage.code(State.ABSENT)
+
+
+def test_poisoned_pages_of_the_memmap_itself_are_listed() -> None:
+    """The kernel of RHEL 8.1 marks them."""
+    altmap = Altmap(
+        base_pfn=FIRST, end_pfn=FIRST + COUNT - 1, reserve=2, free=30, align=0, alloc=16
+    )
+    pages = {FIRST + i: Page(word=VMEMMAP + 64 * (FIRST + i) + 8) for i in range(2, 32)}
+    pages[FIRST + 9] = replace(pages[FIRST + 9], flags=RESERVED | HWPOISON, refcount=2)
+    pages[FIRST + 99] = Page(flags=RESERVED | HWPOISON)
+    prog = Kernel("6.1", pages, altmap=altmap).prog
+
+    def listed(chosen: Filter) -> list[int]:
+        return [r.pfn for r in report_of(prog, chosen=chosen, ranges=True).value.ranges]
+
+    assert listed(Filter(hwpoison=True)) == [FIRST + 9, FIRST + 99]
+    assert listed(Filter(flags=HWPOISON)) == [FIRST + 9, FIRST + 99]
+    assert listed(Filter(hwpoison=True, busy=True)) == []
 
 
 def test_chosen_runs_and_a_limit() -> None:

@@ -36,7 +36,9 @@ def _holder(holder: Holder) -> str:
     fd = _FD.search(holder.evidence)
     where = f", fd {fd[1]}" if fd else ""
     maybe = "" if holder.certain else "possibly "
-    return f"{maybe}{holder.task.tgid}/{holder.task.comm} ({holder.kind.value}{where})"
+    if holder.task is None:
+        return f"{maybe}the kernel ({holder.kind.value})"
+    return f"{maybe}{holder.process} ({holder.kind.value}{where})"
 
 
 def _file(page: PinnedPage) -> tuple[str, str]:
@@ -104,8 +106,10 @@ def _counts(page: PinnedPage, *names: str) -> str:
 
 
 def _release(waiter: Waiter, page: PinnedPage | None) -> str:
-    holders = few(f"{h.task.tgid}/{h.task.comm}" for h in page.holders) if page else ""
+    holders = few(h.process for h in page.holders if h.task) if page else ""
     task = f"{waiter.task.pid}/{waiter.task.comm}"
+    if page and any(h.kind is Hold.MEMORY_FAILURE for h in page.holders):
+        return f"{task} waits for ever: before Linux 4.19 a poisoned DAX page is never released"
     if not holders:
         return f"find what holds the page for which {task} waits"
     return f"find why {holders} keeps the page: {task} waits until it is released"
