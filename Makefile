@@ -17,6 +17,10 @@ $(SUITES):
 	@:
 endif
 SUITES := $(or $(SUITES),bullseye bookworm trixie trixie-backports)
+# cloud, or generic: the kernels for any machine
+FLAVOUR ?= cloud
+SAMPLES_OF_cloud = ($(subst $(SPACE), or ,$(strip $(SUITES)))) and not generic
+SAMPLES_OF_generic = $(subst $(SPACE), or ,$(strip $(addsuffix -generic,$(SUITES))))
 
 .PHONY: demo test test-distro test-live test-trim lint typecheck layers bench bench-dump fuzz docs matrix vmcores clean
 
@@ -44,10 +48,10 @@ test: lint
 
 # Debian's own kernels: fetched, booted and crashed (as root on Debian), then the tests of real dumps on each.
 test-distro: $(VENV)/.installed
-	vmcores/lab/x86_64/distro.sh $(DISTRO) $(SUITES)
+	FLAVOUR=$(FLAVOUR) vmcores/lab/x86_64/distro.sh $(DISTRO) $(SUITES)
 	DRGN_PMEM_SAMPLES=$(DISTRO) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup \
 		tests/dumps tests/taken/test_modules.py \
-		-k "$(subst $(SPACE), or ,$(strip $(SUITES)))"
+		-k "$(SAMPLES_OF_$(FLAVOUR))"
 
 # The product on running kernels: in a guest (-k) and from outside of it (--qemu), compared with the guest's
 # own tools (as root on Debian; needs mmdebstrap, e2fsprogs, kmod, cpio, gcc, busybox-static).

@@ -1,10 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# run.sh WORK OUTPUT: boot the guest, let QEMU dump it while it waits, crash it, and leave
+# run.sh WORK OUTPUT [PAGES]: boot the guest, let QEMU dump it while it waits, crash it, and leave
 # OUTPUT/vmcore (raw, sparse), OUTPUT/vmcore.qemu-elf, OUTPUT/truth/ and the logs.
 #
-# WORK is what build-kernel.sh and make-guest.sh filled.  About two minutes, emulated.
+# WORK is what build-kernel.sh and make-guest.sh filled.  About two minutes, emulated.  PAGES is that
+# of build-kernel.sh: sections and memory blocks of 128 MiB with 16K, of 512 MiB with 64K want larger
+# DIMMs, and the last one, which becomes RAM, holds whole blocks wherever it lies.
 #
 # - UEFI, because ACPI and with it the NFIT need it; virtio-rng, because the EFI stub wants randomness
 #   for KASLR; the vmcoreinfo device, through which the guest tells QEMU where its vmcoreinfo lies.
@@ -22,9 +24,15 @@ output=$(cd "$2" && pwd)
 # shellcheck source=vmcores/lab/guest.sh
 . "$here/../guest.sh"
 
+case ${3:-4K} in
+4K) memory="256 64" crashkernel=80M dimms="256 128 128 256 128 128 256" ;;
+16K) memory="1024 512" crashkernel=384M dimms="384 256 128 256 128 128 512" ;;
+64K) memory="768 256" crashkernel=384M dimms="1024 512 256 512 256 256 1024" ;;
+esac
+
 make_disks "$work" "CONSOLE=ttyAMA0 CONTROL=/dev/ttyS0 KERNEL=Image LOADER=${LOADER:-file} SETUP=full CAPTURE_PMEM=0 HOTADD=0 QEMU_DUMPS=elf" \
 	"$here"/../x86_64/guest/*.sh "$here"/guest/*.sh "$work/Image" "$work/initrd"
-add_memory "${MEMORY:-256 64}" "${DIMMS:-256 128 128 256 128 128 256}"
+add_memory "${MEMORY:-$memory}" "${DIMMS:-$dimms}"
 start_control
 
 timeout "${TIMEOUT:-900}" qemu-system-aarch64 -accel tcg,thread=multi \
@@ -33,6 +41,6 @@ timeout "${TIMEOUT:-900}" qemu-system-aarch64 -accel tcg,thread=multi \
 	"${options[@]}" \
 	-device virtio-rng-pci -device vmcoreinfo \
 	-kernel "$work/Image" -initrd "$work/initrd" \
-	-append "console=ttyAMA0 crashkernel=${CRASHKERNEL:-80M} panic=10 memtest=1 init_on_free=1 swiotlb=noforce ${APPEND:-}" \
+	-append "console=ttyAMA0 crashkernel=${CRASHKERNEL:-$crashkernel} panic=10 memtest=1 init_on_free=1 swiotlb=noforce ${APPEND:-}" \
 	-chardev "socket,id=guest,path=$output/guest.sock,server=on,wait=off" -device pci-serial,chardev=guest
 collect

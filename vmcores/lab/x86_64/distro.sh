@@ -1,11 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# distro.sh WORK [SUITE...]: crash the stock cloud kernels of Debian's SUITEs in the project's guest, and
+# distro.sh WORK [SUITE...]: crash the stock kernels of Debian's SUITEs in the project's guest, and
 # leave a sample of each in WORK, as WORK/index.json describes them.  No build: two minutes for each.
 #
-# SUITE is bullseye (5.10), bookworm (6.1), trixie (6.12), trixie-backports or sid (7.x); all but sid by
-# default.  WORK/SUITE holds the packages (about 320 MB, most of it debug info, 3 GB unpacked); a sample
+# SUITE is bullseye (5.10), bookworm (6.1), bookworm-backports or trixie (6.12), trixie-backports or sid
+# (7.x); by default those that have a kernel of their own.  FLAVOUR=generic in the environment takes the
+# kernels for any machine (with CXL, virtio-pmem, ACPI HMAT) instead of those for clouds.  WORK/SUITE,
+# or WORK/SUITE-generic, holds the packages (about 320 MB, most of it debug info, 3 GB unpacked); a sample
 # that is there is left as it is: remove its folder to have it made anew.
 #
 # These kernels are as Debian ships them: pmem drivers, XFS and device mapper are modules, and nothing
@@ -22,6 +24,11 @@ shift
 export PATH=$PATH:/usr/sbin:/sbin
 # shellcheck source=vmcores/lab/debian.sh
 . "$here/../debian.sh"
+case ${FLAVOUR:=cloud} in
+cloud) image=linux-image-cloud-amd64 tail="" ;;
+generic) image=linux-image-amd64 tail=-generic ;;
+*) echo "FLAVOUR is cloud or generic, not $FLAVOUR" >&2; exit 2 ;;
+esac
 
 # what the guest loads, and what those need; a kernel has some of them built in
 MODULES="virtio_pci virtio_blk crc32c-intel crc32c_generic ext4 xfs dm-mod qemu_fw_cfg
@@ -52,7 +59,7 @@ describe() {
 	[6-9].[1-9][0-9]* | [7-9].*) levels="23 1" ;;
 	esac
 	cat <<-END
-		DESCRIPTION="Debian's cloud kernel of $1 as it is: pmem drivers are modules, no pmem in /proc/vmcore"
+		DESCRIPTION="Debian's $FLAVOUR kernel of $1 as it is: pmem drivers are modules, no pmem in /proc/vmcore"
 		KERNEL=$2 LOADER=file CRASHKERNEL=224M MEMORY="640 128" APPEND="memhp_default_state=offline"
 		FORMATS="raw elf zlib qemu-elf" QEMU_DUMPS="elf" QEMU_CAPTURE=1
 		VMCOREINFO_DEVICE=1 LEVELS="$levels"
@@ -64,22 +71,23 @@ if [ ! -f "$work/guest.img" ]; then
 	mv "$work/tools.img" "$work/guest.img"
 fi
 for suite in "$@"; do
-	[ -f "$work/$suite/release" ] || fetch_kernel "$work/$suite" "$suite" linux-image-cloud-amd64
-	release=$(cat "$work/$suite/release")
-	name=debian-$(echo "$release" | cut -d . -f 1,2)-$suite
+	kernel=$suite$tail
+	[ -f "$work/$kernel/release" ] || fetch_kernel "$work/$kernel" "$suite" "$image"
+	release=$(cat "$work/$kernel/release")
+	name=debian-$(echo "$release" | cut -d . -f 1,2)-$kernel
 	[ ! -d "$work/$name/truth" ] || continue
-	prepare "$suite" "$release"
-	describe "$suite" "$release" > "$work/$suite/scenario"
-	"$here/run.sh" "$work/$suite/scenario" "$work/$suite" "$work/$name.part"
+	prepare "$kernel" "$release"
+	describe "$suite" "$release" > "$work/$kernel/scenario"
+	"$here/run.sh" "$work/$kernel/scenario" "$work/$kernel" "$work/$name.part"
 	(
 		# shellcheck source=/dev/null
-		. "$work/$suite/scenario"
+		. "$work/$kernel/scenario"
 		# QEMU's dump of the capture kernel: --crashed opens the crashed one in it
 		[ ! -f "$work/$name.part/vmcore.qemu-capture" ] || FORMATS="$FORMATS qemu-capture"
 		LEVELS=$LEVELS "$here/formats.sh" "$work/$name.part" elf zlib
 		mv "$work/$name.part" "$work/$name"
 		# shellcheck disable=SC2086
 		python3 "$here/../pack.py" place "$work" "$name" x86_64 "$release" kexec_file_load "$DESCRIPTION" \
-			"$suite/debug/usr/lib/debug" $FORMATS
+			"$kernel/debug/usr/lib/debug" $FORMATS
 	)
 done

@@ -28,8 +28,8 @@ ask() {
 # The nth region in address order; its number follows the NFIT, not the DIMMs.
 region_at() {
 	for region in /sys/bus/nd/devices/region*; do
-		echo "$(cat "$region/resource") ${region##*/}"
-	done | sort | sed -n "$(($1 + 1))s/.* //p"
+		echo "$(($(cat "$region/resource"))) ${region##*/}"
+	done | sort -n | sed -n "$(($1 + 1))s/.* //p"
 }
 
 # A namespace of this name in the nth region.

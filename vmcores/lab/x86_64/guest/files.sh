@@ -33,9 +33,14 @@ pmtruth make /mnt/small/bad 0x8000
 
 # below 300 MB mkfs.xfs makes file systems for tests only; rmapbt: memory failure finds owners
 export TEST_DIR=1 TEST_DEV=1 QA_CHECK_FS=1
+# Blocks of 16 KiB and more: an allocation group of one in four has no room for the log.
+groups=
+if [ "$scale" != 1 ]; then
+	groups=agcount=1,
+fi
 mkdir -p /mnt/xfs
 for reflink in 1 0; do # before 6.0, XFS has reflinks or DAX
-	mkfs.xfs -q -f -b "size=$page" -m "reflink=$reflink,rmapbt=1" -d su=2m,sw=1 "$xfs"
+	mkfs.xfs -q -f -b "size=$page" -m "reflink=$reflink,rmapbt=1" -d "${groups}su=2m,sw=1" "$xfs"
 	mount -t xfs -o dax=always "$xfs" /mnt/xfs && break
 	echo "LAB: /mnt/xfs was not mounted with reflink=$reflink"
 done
