@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ("command_names", "load_command", "load_commands")
 
-_NO_COMMAND = "common"
-"""A file of this folder that declares none: what commands share."""
+_NO_COMMANDS = ("common", "report")
+"""Files of this folder that declare none: what commands share."""
 
 
 def command_names() -> list[str]:
     """Names of all commands, sorted."""
     modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name.replace("_", "-") for name in modules if name != _NO_COMMAND)
+    return sorted(name.replace("_", "-") for name in modules if name not in _NO_COMMANDS)
 
 
 def load_command(name: str) -> Spec:

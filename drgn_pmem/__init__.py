@@ -61,7 +61,7 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "analysis.headers.compare": ("read_crash_headers",),
         "analysis.fadump.examine": ("read_fadump",),
         "analysis.fadump.stack": ("read_crashed_stack",),
-        "commands.pmem_report": ("for_each_report_section",),
+        "commands.report": ("for_each_report_section",),
     },
     "A dump to hand on": {
         "analysis.trim.plan": ("TrimPlan", "plan_trim"),

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from drgn_pmem.analysis.findings.crash import read_crash
-from drgn_pmem.commands import load_commands, pmem_report
+from drgn_pmem.commands import load_commands, report
 from drgn_pmem.dumpfile import Vmcoreinfo
 from drgn_pmem.errors import PmemError, UsageError
 from drgn_pmem.output import progress
@@ -280,14 +280,14 @@ def test_html_and_json_at_once_is_wrong_usage() -> None:
 
 def test_ctrl_c_ends_it_and_keeps_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = default.json("pmem-report")["sections"]
-    ask = pmem_report.ask
+    ask = report.ask
 
     def interrupted(spec, prog, args):
         if spec.name == "pmem-pins":
             raise KeyboardInterrupt
         return ask(spec, prog, args)
 
-    monkeypatch.setattr(pmem_report, "ask", interrupted)
+    monkeypatch.setattr(report, "ask", interrupted)
     answer, out, notes = run_answer(default.prog, "pmem-report --json")
     assert answer is not None
     assert not answer.whole

@@ -10,7 +10,7 @@ import pytest
 from drgn_pmem.analysis.findings.crash import read_crash
 from drgn_pmem.analysis.headers import subject
 from drgn_pmem.analysis.headers.subject import Subject, subject_of
-from drgn_pmem.commands.pmem_report import _facts
+from drgn_pmem.commands.report import facts_of
 from drgn_pmem.session import Target
 from drgn_pmem.shell.summary import Summary
 
@@ -44,7 +44,7 @@ def test_the_first_line_says_whose_kernel_it_is(case: Case) -> None:
     assert summary.banner()[0].endswith(f": {subject.sentence}")
     crash = read_crash(case.prog).whole()
     assert crash.subject is subject
-    assert _facts(crash)[0] == ("of", subject.sentence)
+    assert facts_of(crash)[0] == ("of", subject.sentence)
 
 
 def test_what_cannot_be_read_is_not_a_crashed_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
