@@ -28,6 +28,7 @@ __all__ = (
     "open_again",
     "open_core",
     "open_corrected",
+    "open_with_debug_info",
     "read_vmcoreinfo_file",
 )
 
@@ -89,6 +90,38 @@ def open(
     :return: The program; also drgn's default one from now on.
     :raises PmemError: if the file is no dump, or debug info is of another build
     """
+    target = open_with_debug_info(
+        path,
+        symbols,
+        debug_directories=debug_directories,
+        kernel_directories=kernel_directories,
+        vmcoreinfo=vmcoreinfo,
+        architecture=architecture,
+        crashed=crashed,
+    )
+    prog = target.prog
+    for note in (*target.notes, target.missing):
+        if note:
+            _logger.warning("%s", note)
+    drgn.set_default_prog(prog)
+    return prog
+
+
+def open_with_debug_info(
+    path: "str | os.PathLike[str] | Sequence[str]",
+    symbols: "Sequence[str | os.PathLike[str]]" = (),
+    *,
+    debug_directories: "Sequence[str | os.PathLike[str]]" = (),
+    kernel_directories: "Sequence[str | os.PathLike[str]]" = (),
+    vmcoreinfo: "str | os.PathLike[str] | None" = None,
+    architecture: "str | None" = None,
+    crashed: bool = False,
+) -> Target:
+    """
+    As :func:`open`: the program with the notes about how it was opened, which are not logged.
+
+    :raises PmemError: if the file is no dump, or debug info is of another build
+    """
     files = _paths(symbols)
     for file in files:
         check_readable(file)
@@ -103,16 +136,10 @@ def open(
         missing, _ = load_debug_info(prog, files, default={"default": True, "main": True})
         return Target(prog, " ".join(names), notes, missing)
 
-    target = open_corrected(
+    return open_corrected(
         with_debug_info,
         None if vmcoreinfo is None else read_vmcoreinfo_file(os.fspath(vmcoreinfo), "vmcoreinfo"),
     )
-    prog = target.prog
-    for note in (*target.notes, target.missing):
-        if note:
-            _logger.warning("%s", note)
-    drgn.set_default_prog(prog)
-    return prog
 
 
 def open_again(prog: drgn.Program, path: str) -> drgn.Program:

@@ -10,6 +10,7 @@ give the dump that a :class:`drgn.Program` was opened from, once per program.
 
 import os
 import re
+from typing import Literal
 
 import drgn
 
@@ -27,8 +28,10 @@ __all__ = (
     "has_dump",
     "is_erased",
     "open_dump",
+    "other_format",
     "set_coverage",
     "set_dump",
+    "starts_as_dump",
 )
 
 _DUMP_KEY = "drgn_pmem.dumpfile.dump"
@@ -36,6 +39,7 @@ _COVERAGE_KEY = "drgn_pmem.dumpfile.coverage"
 
 _KCORE = re.compile(r"/proc/(kcore|\d+/root/proc/kcore)")
 
+_ET_CORE = 4
 _FLATTENED = b"makedumpfile\0\0\0\0"
 
 _CRASH = "crash opens it, drgn does not"
@@ -112,13 +116,31 @@ def open_dump(path: str | os.PathLike[str]) -> DumpFile:
         return open_kdump(source)
     if magic.startswith(_FLATTENED):
         return _open_flattened(source)
-    for start, what in _OTHER_FORMATS:
-        if magic.startswith(start):
-            raise DumpFileError(f"{source.path}: {what}")
+    other = other_format(magic)
+    if other is not None:
+        raise DumpFileError(f"{source.path}: {other}")
     raise DumpFileError(
         f"{source.path}: not a dump: neither an ELF core nor kdump-compressed nor flattened"
         f" (starts with {magic[:8].hex(' ')})"
     )
+
+
+def starts_as_dump(start: bytes) -> bool:
+    """
+    Whether a file that starts so is an ELF core, kdump-compressed or flattened.
+
+    :param start: The first 20 bytes.
+    """
+    if start.startswith(b"\x7fELF"):
+        order: Literal["big", "little"] = "big" if start[5:6] == b"\2" else "little"
+        return int.from_bytes(start[16:18], order) == _ET_CORE
+    return start.startswith((*KDUMP_MAGICS, _FLATTENED))
+
+
+def other_format(start: bytes) -> str | None:
+    """What a file that starts so is, and what would make a dump of it; None if that is not
+    known."""
+    return next((what for magic, what in _OTHER_FORMATS if start.startswith(magic)), None)
 
 
 def _open_flattened(outer: FileSource) -> DumpFile:

@@ -19,7 +19,7 @@ from drgn_pmem.output.memorymap import MAP_STYLE
 from drgn_pmem.output.table import Field
 from drgn_pmem.output.text import escape_lines
 
-__all__ = ("Section", "page")
+__all__ = ("Section", "add", "add_row", "page", "page_text", "start_page")
 
 _STYLE = f"""
 :root {{ color-scheme: light dark; }}
@@ -125,6 +125,24 @@ def page(
     return _Page().make(title, facts, sections, tuple(screen), drawing)
 
 
+def start_page(title: str) -> tuple[ET.Element, ET.Element]:
+    """:return: A page with a title and the style of all pages, and its body to add to."""
+    html = ET.Element("html", lang="en")
+    head = ET.SubElement(html, "head")
+    ET.SubElement(head, "meta", charset="utf-8")
+    ET.SubElement(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
+    add(head, "title", title)
+    add(head, "style", _STYLE)
+    body = ET.SubElement(html, "body")
+    add(body, "h1", title)
+    return html, body
+
+
+def page_text(html: ET.Element) -> str:
+    """What a browser reads."""
+    return f"<!DOCTYPE html>\n{ET.tostring(html, 'unicode', method='html')}\n"
+
+
 class _Page:
     def __init__(self) -> None:
         self.places: dict[str, str] = {}
@@ -141,59 +159,52 @@ class _Page:
         screen: Sequence[tuple[str, str, str]],
         drawing: ET.Element | None,
     ) -> str:
-        html = ET.Element("html", lang="en")
-        head = ET.SubElement(html, "head")
-        ET.SubElement(head, "meta", charset="utf-8")
-        ET.SubElement(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
-        _add(head, "title", title)
-        _add(head, "style", _STYLE)
-        body = ET.SubElement(html, "body")
-        _add(body, "h1", title)
+        html, body = start_page(title)
         if screen:
-            _add(body, "h2", "Findings", id="findings")
+            add(body, "h2", "Findings", id="findings")
             lines = ET.SubElement(body, "dl", {"class": "screen"})
             for label, text, severity in screen:
-                _add(lines, "dt", label, {"class": severity} if severity else None)
-                _add(lines, "dd", text)
+                add(lines, "dt", label, {"class": severity} if severity else None)
+                add(lines, "dd", text)
         if drawing is not None:
-            _add(body, "h2", "Physical memory", id="map")
+            add(body, "h2", "Physical memory", id="map")
             body.append(drawing)
-        _add(body, "h2", "About this report", id="about")
+        add(body, "h2", "About this report", id="about")
         about = ET.SubElement(body, "table", {"class": "about"})
         for name, text in facts:
             row = ET.SubElement(about, "tr")
-            _add(row, "th", name)
-            _add(row, "td", text)
+            add(row, "th", name)
+            add(row, "td", text)
         _contents(body, sections)
         for section in sections:
             body.append(self._section(section))
         self._processes(body)
         self._link(body)
-        return f"<!DOCTYPE html>\n{ET.tostring(html, 'unicode', method='html')}\n"
+        return page_text(html)
 
     def _section(self, section: Section) -> ET.Element:
         element = ET.Element("section", id=section.anchor)
         if section.empty:
             # One line says that there is nothing, or why.
             line = ET.SubElement(element, "p", {"class": "fold"})
-            _add(line, "code", section.line).tail = " "
-            _add(line, "span", section.state, {"class": section.state}).tail = " "
-            _add(line, "span", "; ".join(section.notes) or "nothing found")
+            add(line, "code", section.line).tail = " "
+            add(line, "span", section.state, {"class": section.state}).tail = " "
+            add(line, "span", "; ".join(section.notes) or "nothing found")
             return element
         details = ET.SubElement(element, "details", open="open")
         summary = ET.SubElement(details, "summary")
-        _add(summary, "code", section.line).tail = " "
-        _add(summary, "span", section.description, {"class": "description"}).tail = " "
-        _add(summary, "span", section.state, {"class": section.state})
+        add(summary, "code", section.line).tail = " "
+        add(summary, "span", section.description, {"class": "description"}).tail = " "
+        add(summary, "span", section.state, {"class": section.state})
         if isinstance(section.body, str):
-            _add(details, "pre", section.body)
+            add(details, "pre", section.body)
         else:
             for title, records, fields in section.body:
                 self._table(details, section.anchor, title, records, fields)
         if section.notes:
             notes = ET.SubElement(details, "ul")
             for note in section.notes:
-                _add(notes, "li", note)
+                add(notes, "li", note)
         return element
 
     def _table(
@@ -207,14 +218,14 @@ class _Page:
         if not records or not fields:
             return
         if title:
-            _add(parent, "h3", title)
+            add(parent, "h3", title)
         table = ET.SubElement(parent, "table")
         names = [field.name for field in fields]
         numbers = [{"class": "number"} if field.right else {} for field in fields]
-        _row(table, "th", names, numbers)
+        add_row(table, "th", names, numbers)
         for record in records:
             texts = [field.text(record) for field in fields]
-            row = _row(table, "td", texts, numbers)
+            row = add_row(table, "td", texts, numbers)
             row.set("id", self._place(anchor, names, texts))
             if names[0] == "SEVERITY":
                 row[0].set("class", texts[0])
@@ -239,15 +250,15 @@ class _Page:
         """Where each process is named."""
         if not self.mentions:
             return
-        _add(body, "h2", "Processes", id="processes")
+        add(body, "h2", "Processes", id="processes")
         processes = ET.SubElement(body, "ul")
         for process, rows in sorted(self.mentions.items(), key=lambda item: _number(item[0])):
             id = f"process-{_number(process)}"
             if process not in self.places:
                 self.places[process] = id
-            item = _add(processes, "li", f"{process}: ", id=id)
+            item = add(processes, "li", f"{process}: ", id=id)
             for number, (row, anchor) in enumerate(rows):
-                link = _add(item, "a", anchor, href=f"#{row}")
+                link = add(item, "a", anchor, href=f"#{row}")
                 link.tail = "" if number + 1 == len(rows) else ", "
 
     def _link(self, body: ET.Element) -> None:
@@ -284,26 +295,28 @@ def _number(process: str) -> int:
 
 def _contents(body: ET.Element, sections: Sequence[Section]) -> None:
     table = ET.SubElement(ET.SubElement(body, "nav"), "table")
-    _row(table, "th", ("SECTION", "ANSWER", "FOUND"), ({}, {}, {}))
+    add_row(table, "th", ("SECTION", "ANSWER", "FOUND"), ({}, {}, {}))
     for section in sections:
         row = ET.SubElement(table, "tr")
-        _add(ET.SubElement(row, "td"), "a", section.line, href=f"#{section.anchor}")
-        _add(row, "td", section.state, {"class": section.state})
-        _add(row, "td", section.found)
+        add(ET.SubElement(row, "td"), "a", section.line, href=f"#{section.anchor}")
+        add(row, "td", section.state, {"class": section.state})
+        add(row, "td", section.found)
 
 
-def _row(
+def add_row(
     table: ET.Element, tag: str, texts: Sequence[str], attributes: Sequence[dict[str, str]]
 ) -> ET.Element:
+    """Add a row of cells (``th`` or ``td``) to a table."""
     row = ET.SubElement(table, "tr")
     for text, more in zip(texts, attributes, strict=True):
-        _add(row, tag, text, more)
+        add(row, tag, text, more)
     return row
 
 
-def _add(
+def add(
     parent: ET.Element, tag: str, text: str, attributes: "dict[str, str] | None" = None, **more: str
 ) -> ET.Element:
+    """Add an element; its text is escaped."""
     element = ET.SubElement(parent, tag, attributes or {}, **more)
     element.text = escape_lines(text)
     return element

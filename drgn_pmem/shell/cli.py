@@ -111,6 +111,8 @@ def _main(argv: Sequence[str]) -> int:
         options = _take_sample(options)
     elif options.words and _needs_no_target(options):
         return _help(options.words)
+    if options.words and options.words[0] == "fleet":
+        return _fleet(options)
     _check_words(options)
     if options.log_level != "none":
         _show_progress()
@@ -152,6 +154,18 @@ def _work(options: argparse.Namespace) -> int:
             return batch.run_script(target, options.words)
         raise _unknown_command(options.words[0])
     return batch.run_texts(target, [sys.stdin.read()], [""], "<stdin>")
+
+
+def _fleet(options: argparse.Namespace) -> int:
+    """``fleet DUMP...``: many dumps, each opened by a process of its own."""
+    if options.core or options.kernel or options.qemu or options.sample:
+        raise UsageError("fleet takes the dumps after it: drgn-pmem fleet DUMP... -o FOLDER")
+    from drgn_pmem.fleet.run import run_fleet
+
+    if options.log_level != "none":
+        _show_progress()
+    quiet = ["--quiet"] if options.log_level == "none" else []
+    return run_fleet([*options.words[1:], *quiet])
 
 
 def _prepare_shell() -> None:

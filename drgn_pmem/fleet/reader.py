@@ -1,0 +1,152 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+The process that reads one dump
+-------------------------------
+
+``python -m drgn_pmem.fleet.reader``, with the task (:mod:`drgn_pmem.fleet.request`) on standard
+input: opens the dump, writes its report and then its result. It limits its own memory before it
+looks at the dump, dies with the process that started it, and leaves what it says on standard error.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from typing import Any
+
+from drgn_pmem.errors import PmemError
+from drgn_pmem.fleet.find import Identity, identity_of
+from drgn_pmem.fleet.request import Request
+from drgn_pmem.fleet.result import State, make_result, write_result
+
+__all__ = ("main",)
+
+_PR_SET_PDEATHSIG = 1
+_FILE = 1 << 30
+"""Bytes of a file that is written at most."""
+_MAPPED = 4 << 30
+"""Addresses beyond memory and the dump: libraries and debug info, which are mapped."""
+
+
+def main() -> int:
+    """:return: Exit status: 0 if the result was written."""
+    started = time.monotonic()
+    task = json.load(sys.stdin)
+    _die_with(task["parent"])
+    request = Request.loads(task["request"])
+    _limit(request)
+
+    def result(state: State, error: str | None, **more: Any) -> dict[str, Any]:
+        seconds = time.monotonic() - started
+        return make_result(request, state, error, tries=task["tries"], seconds=seconds, **more)
+
+    try:
+        value = _check(request)
+        if value is None:
+            value = _read(request)
+        done = result(**value)
+    except PmemError as error:
+        done = result(State.REFUSED, _line(error))
+    except MemoryError:
+        done = result(State.MEMORY, f"more than {request.memory_limit >> 20} MiB of memory")
+    if done["state"] != State.DONE.value:
+        for path in (request.html, request.json):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+    write_result(request, done)
+    return 0
+
+
+def _die_with(parent: int) -> None:
+    """End with the process that started this one, whatever ends it (prctl(2))."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _limit(request: Request) -> None:
+    """
+    Bound memory. What is written to counts against RLIMIT_DATA; the dump may be mapped, which
+    takes addresses and no memory.
+    """
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: _FILE,
+        resource.RLIMIT_DATA: request.memory_limit,
+        resource.RLIMIT_AS: request.memory_limit + request.size + _MAPPED,
+    }
+    for which, wanted in limits.items():
+        _, hard = resource.getrlimit(which)
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        resource.setrlimit(which, (wanted, wanted))
+
+
+def _check(request: Request) -> dict[str, Any] | None:
+    """Whether this machine sees the same file: None, or the result that says what it sees."""
+    wanted = Identity(request.size, request.changed, request.sha256)
+    try:
+        found = identity_of(request.dump)
+    except OSError as error:
+        return _unseen(f"{request.dump}: {error.strerror}")
+    if found != wanted:
+        return _unseen(
+            f"{request.dump} is another file there than where the run was started, or it changed "
+            f"since ({found.size} bytes, {wanted.size} there)"
+        )
+    return None
+
+
+def _unseen(why: str) -> dict[str, Any]:
+    return {"state": State.UNSEEN, "error": f"{os.uname().nodename}: {why}"}
+
+
+def _read(request: Request) -> dict[str, Any]:
+    """Write the report; the rest of the result."""
+    from drgn_pmem.commands.report import read_report
+    from drgn_pmem.dumpfile.faults import guard_reads
+    from drgn_pmem.fleet.summary import summary_of
+    from drgn_pmem.kernel.root import refuse_unfit
+    from drgn_pmem.output import json as output_json
+    from drgn_pmem.output.files import write_file
+    from drgn_pmem.partial import Problems
+    from drgn_pmem.session import open_with_debug_info
+
+    target = open_with_debug_info(
+        request.dump,
+        debug_directories=request.debug_directories,
+        kernel_directories=request.debug_directories,
+    )
+    problems = Problems()
+    problems.extend(guard_reads(target.prog).problems)
+    refuse_unfit(target.prog)
+    report = read_report(target.prog, draw=True)
+    problems.extend(report.problems)
+    value = report.to_json()
+    try:
+        write_file(request.json, output_json.dumps(value) + "\n")
+        write_file(request.html, report.html())
+    except OSError as error:
+        return _unseen(f"the report cannot be written: {error.filename}: {error.strerror}")
+    return {
+        "state": State.DONE,
+        "error": None,
+        "complete": not problems,
+        "notes": target.notes,
+        "missing": target.missing,
+        "lacks": [str(problem) for problem in problems if problem.degrades],
+        **summary_of(value),
+    }
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
