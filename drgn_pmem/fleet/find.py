@@ -132,5 +132,5 @@ def name_of(path: str) -> str:
     :param path: Absolute path of the dump.
     """
     words = "-".join(path.split(os.sep)[-2:])
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", words).lstrip(".-")[-60:]
-    return f"{plain}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:10]}"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", words)[-60:].lstrip(".-")
+    return f"{plain or 'dump'}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:10]}"

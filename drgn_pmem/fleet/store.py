@@ -167,7 +167,7 @@ def _bound(value: Any) -> Any:
     if isinstance(value, (list, dict)):
         return json.dumps(value)
     if isinstance(value, int) and not -_SIGNED <= value < _SIGNED:
-        return str(value)
+        return hex(value)  # decimal digits would become an inexact number
     return value
 
 
