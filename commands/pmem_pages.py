@@ -24,8 +24,18 @@ _PAGE_FIELDS = (
     Field.of("PINS", "pins", "references beyond idle and mappings", right=True, shown=False),
     Field.of("FOLIO", "folio_pages", "pages of each folio", right=True, shown=False),
     Field.of("MAPPING", "mapping", "struct address_space of the owner", right=True, shown=False),
-    Field.of("OWNER", "owner", "file or device", keep=2, wrap=True),
-)
+    Field.of("OWNER", "owner", "file or device; of RAM also processes", keep=2, wrap=True),
+    Field.of("MEMORY_BLOCK", "memory_block", "of memory that is used as RAM", shown=False),
+    Field.of("ZONE", "zone", "of its memory block", shown=False),
+    Field.of("BLOCKS_OFFLINE", "blocks_offline",
+             "of RAM: they keep their memory block from going offline", shown=False),
+    Field.of("EXTRA", "extra",
+             "of a range of RAM: references of each page beyond mappings and page cache",
+             right=True, shown=False),
+)  # fmt: skip
+_OF_RAM = {"MEMORY_BLOCK": True, "BLOCKS_OFFLINE": True, "EXTRA": True, "FLAGS": False,
+           "MAPCOUNT": False}  # fmt: skip
+"""Fields that are shown, or not, where all rows are of memory that is used as RAM."""
 
 
 def _of_group(field: Field) -> Field:
@@ -35,6 +45,20 @@ def _of_group(field: Field) -> Field:
                    right=field.right, shown=field.shown, show=show, keep=field.keep,
                    wrap=field.wrap)  # fmt: skip
 
+
+_GROUPS = (
+    Field.of("NAMESPACE", "namespace", "namespace"),
+    Field.of("STATUS", "status",
+             "idle, file, shared, pinned, poisoned, tail, memmap, uninitialised, overwritten,"
+             " torn, unknown; absent, excluded, truncated, unmapped: struct pages that cannot"
+             " be read; of memory that is used as RAM page cache, anonymous, slab, page table,"
+             " reserved, allocated, memmap, free, free on a CPU, offline", keep=2, coloured=True),
+    Field.of("PAGES", "pages", "how many", right=True),
+    Field("SIZE", lambda g: g.size, "of those pages", right=True, shown=False,
+          show=Show.SIZE),
+    Field.of("RANGES", "ranges", "in how many ranges", right=True),
+    *_PAGE_FIELDS,
+)  # fmt: skip
 
 _RANGES = (
     Field.of("NAMESPACE", "group.namespace", "namespace"),
@@ -93,7 +117,9 @@ def _code(args: argparse.Namespace) -> str:
     long_description=(
         "Scan the struct pages of a namespace (or of all) and count them by flags, reference\n"
         "count and owner; --ranges lists where they are. Only struct pages that are in the dump\n"
-        "are read; the others are counted by state (excluded, absent, truncated)."
+        "are read; the others are counted by state (excluded, absent, truncated). Memory that is\n"
+        "used as RAM (system-ram) is shown by memory block: what its pages are used for, and with\n"
+        "--busy which of them keep the block from going offline."
     ),
     arguments=(
         Argument("namespace", kind="namespace", nargs="?", help="only this namespace"),
@@ -105,28 +131,19 @@ def _code(args: argparse.Namespace) -> str:
                  help="only pages of this file or device: part of its path, or the address of its"
                  " struct address_space"),
         Argument("--busy", action="store_true",
-                 help="only pages with references beyond idle and mappings"),
+                 help="only pages with references beyond idle and mappings; of RAM those that keep"
+                 " their memory block from going offline"),
         Argument("--hwpoison", action="store_true", help="only poisoned pages"),
         Argument("--shared", action="store_true",
                  help="only pages whose struct page counts several files (reflink); pmem-files and"
                  " pmem-rmap compare DAX entries, too"),
     ),
-    fields=(
-        Field.of("NAMESPACE", "namespace", "namespace"),
-        Field.of("STATUS", "status",
-                 "idle, file, shared, pinned, poisoned, tail, memmap, uninitialised, overwritten,"
-                 " torn, unknown; absent, excluded, truncated, unmapped: struct pages that cannot"
-                 " be read", keep=2, coloured=True),
-        Field.of("PAGES", "pages", "how many", right=True),
-        Field("SIZE", lambda g: g.size, "of those pages", right=True, shown=False,
-              show=Show.SIZE),
-        Field.of("RANGES", "ranges", "in how many ranges", right=True),
-        *_PAGE_FIELDS,
-    ),
+    fields=_GROUPS,
     examples=(
         ("pmem-pages", "all namespaces, the most common state first"),
         ("pmem-pages namespace2.0 --busy --ranges", "pages with extra references, by range"),
         ("pmem-pages --owner alpha --ranges", "the pages of one file"),
+        ("pmem-pages dax4.0", "memory that is used as RAM: what for, by memory block"),
     ),
     code=_code,
     modules={"dax": "owners of the pages of character devices"},
@@ -142,14 +159,19 @@ def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
             prog, args.namespace, _filter(prog, args), ranges=args.ranges, progress=report
         )
     found = problems.take(partial)
+    # The states of a namespace stay in their order: the most common first.
+    groups = sorted(found.groups, key=lambda group: natural(group.namespace))
+    fields = _RANGES if args.ranges else None
+    if groups and all(group.memory_block for group in groups):
+        shown = _OF_RAM if args.ranges else _OF_RAM | {"EXTRA": False, "REFCOUNT": False}
+        fields = tuple(
+            replace(field, shown=shown.get(field.name, field.shown)) for field in fields or _GROUPS
+        )
     return Answer(
-        # The states of a namespace stay in their order: the most common first.
-        found.ranges
-        if args.ranges
-        else sorted(found.groups, key=lambda group: natural(group.namespace)),
+        found.ranges if args.ranges else groups,
         notes=list(found.notes),
         problems=problems,
-        fields=_RANGES if args.ranges else None,
+        fields=fields,
     )
 
 

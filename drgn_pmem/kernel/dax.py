@@ -13,16 +13,11 @@ from typing import Any
 
 from drgn import Object, Program, TypeKind, cast, container_of
 from drgn.helpers.linux.device import class_for_each_device
-from drgn.helpers.linux.mm import (
-    decode_memory_block_state,
-    for_each_memory_block,
-    memory_block_size_bytes,
-)
-from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.sysfs import kobject_path
 
 from drgn_pmem.kernel.debuginfo import find_type, has_member, has_variable, member, optional_member
 from drgn_pmem.kernel.device import device_name, driver_name, for_each_device
+from drgn_pmem.kernel.memoryblocks import memory_blocks_of
 from drgn_pmem.kernel.mmu import physical_range
 from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Partial, Problems, WalkError
@@ -199,49 +194,14 @@ def _read_dax_device(dev_dax: Object, of_class: bool, problems: Problems) -> Dax
 
 
 def _memory_blocks(prog: Program, ranges: tuple[Range, ...]) -> MemoryBlocks:
-    """Memory blocks that are in the ranges as a whole (kmem drops what is less than a block)."""
-    section = 1 << prog["SECTION_SIZE_BITS"].value_()
-    size = memory_block_size_bytes(prog).value_()
-    total = online = movable = 0
-    known = True
-    for block in bounded(for_each_memory_block(prog), "memory blocks"):
-        start = block.start_section_nr.value_() * section
-        if not any(r.start <= start and start + size <= r.end for r in ranges):
-            continue
-        total += 1
-        if decode_memory_block_state(block) != "MEM_ONLINE":
-            continue
-        online += 1
-        zone = _zone_name(prog, block, Range(start, start + size))
-        known &= zone is not None
-        movable += zone == b"Movable"
+    blocks = memory_blocks_of(prog, ranges)
+    zones = [block.zone for block in blocks if block.online]
+    known = bool(zones) and None not in zones
     return MemoryBlocks(
-        online=online, total=total, movable=movable == online if online and known else None
+        online=len(zones),
+        total=len(blocks),
+        movable=all(zone == "Movable" for zone in zones) if known else None,
     )
-
-
-def _zone_name(prog: Program, block: Object, span: Range) -> bytes | None:
-    """
-    Zone of an online memory block, as ``valid_zones`` of sysfs shows it; None if not known.
-
-    :param block: ``struct memory_block *``
-    :param span: Where the block is.
-    """
-    # Since Linux kernel commit 395f6081bad4 ("drivers/base/memory: determine and store zone for
-    # single-zone memory blocks") (in v5.18).
-    own = optional_member(block, "zone")
-    if own is not None:
-        return own.name.string_() if own else b""
-    # Before, the one zone that spans it. Pages of memory blocks are never in ZONE_DEVICE.
-    shift = prog["PAGE_SHIFT"].value_()
-    names = set()
-    for node in for_each_online_pgdat(prog):
-        for zone in node.node_zones:
-            start = zone.zone_start_pfn.value_() << shift
-            if start < span.end and span.start < start + (zone.spanned_pages.value_() << shift):
-                names.add(zone.name.string_())
-    names.discard(b"Device")
-    return names.pop() if len(names) == 1 else None
 
 
 def for_each_dax_device(prog: Program) -> Partial[list[DaxDevice]]:

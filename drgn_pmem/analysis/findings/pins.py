@@ -182,7 +182,9 @@ class _Search:
 
     def _busy(self) -> Iterator[int]:
         """Pages whose struct page counts more references than idle and mappings explain."""
-        found = read_page_report(self.prog, chosen=Filter(busy=True), ranges=True, keep=_MAX_PAGES)
+        found = read_page_report(
+            self.prog, chosen=Filter(busy=True), ranges=True, keep=_MAX_PAGES, ram=False
+        )
         report = self.problems.take(found)
         self.notes += report.notes
         if not found.complete:

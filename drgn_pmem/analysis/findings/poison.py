@@ -287,7 +287,7 @@ class _Search:
     def _hwpoison(self) -> Iterator[int]:
         """PFNs whose struct page is marked."""
         found = read_page_report(
-            self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES
+            self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES, ram=False
         )
         report = self.problems.take(found)
         self.notes += report.notes

@@ -47,7 +47,9 @@ class PageGroup(Record):
     """What they are doing, in a word or two: ``"idle"``, ``"file"``, ``"shared"``, ``"pinned"``,
     ``"poisoned"``, ``"tail"``, ``"memmap"``, ``"uninitialised"``, ``"overwritten"``, ``"torn"``,
     ``"unknown"`` (neither idle nor in use by what could be read; what the head says of tail pages
-    that are cut off from it), or the state of struct pages that are not in the dump."""
+    that are cut off from it), or the state of struct pages that are not in the dump. Of memory that
+    is used as RAM ``"page cache"``, ``"anonymous"``, ``"slab"``, ``"page table"``, ``"reserved"``,
+    ``"allocated"``, ``"memmap"``, ``"free"``, ``"free on a CPU"``, ``"offline"``."""
     state: State
     """Of the struct pages, in the dump."""
     pages: int
@@ -67,8 +69,19 @@ class PageGroup(Record):
     mapping: int | None = shown(Show.ADDRESS, default=None)
     """``struct address_space *`` of the owner, None for none."""
     owner: str | None = None
-    """File or device."""
+    """File or device; of anonymous memory its processes. Of a group of RAM the first ones and how
+    many there are."""
     pgmap_known: bool | None = None
+    memory_block: str | None = None
+    """Of memory that is used as RAM: ``"memory44"``; None otherwise. Its groups are of one use and
+    not of one set of flags and counts, which are None then."""
+    zone: str | None = None
+    """Of its memory block: ``"Movable"``."""
+    blocks_offline: bool | None = None
+    """Of RAM: whether these pages keep their memory block from going offline. None for other memory
+    and if that is not known."""
+    extra: int | None = None
+    """Of a range of RAM: references of each page beyond those of mappings and the page cache."""
 
 
 class PageRange(Record):

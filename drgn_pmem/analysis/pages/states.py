@@ -23,6 +23,7 @@ from drgn_pmem.analysis.owners.shared import describe_mapping
 from drgn_pmem.analysis.pages.blocks import reader_of
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.groups import Describer, PageGroup, PageRange
+from drgn_pmem.analysis.pages.ramblocks import RamScan, ram_devices
 from drgn_pmem.analysis.pages.runs import Kind
 from drgn_pmem.analysis.pages.scan import Progress, Scan, scan_pages, scan_some
 from drgn_pmem.analysis.pages.stream import scan_ranges
@@ -99,15 +100,17 @@ def read_page_report(
     ranges: bool = False,
     keep: int = 50_000,
     progress: Progress | None = None,
+    ram: bool = True,
 ) -> Partial[PageReport]:
     """
     Scan the struct pages of a namespace, or of all.
 
-    :param name: Namespace; all if None.
+    :param name: Namespace, or a DAX device that is used as RAM; all if None.
     :param chosen: Which pages; all if None.
     :param ranges: Also list the ranges of pages, not only groups.
     :param keep: How many ranges at most.
     :param progress: Called with (pages done, pages in all) now and then.
+    :param ram: Also memory that is used as RAM (system-ram), by memory block.
     :raises NotFound: if there is no such namespace, or it has no struct pages
     """
     need_kernel_debug_info(prog, "pgmap_array")
@@ -116,13 +119,15 @@ def read_page_report(
     groups: list[PageGroup] = []
     found: list[PageRange] = []
     notes: list[str] = []
-    todo = problems.take(namespaces_to_scan(prog, name))
+    devices = problems.take(ram_devices(prog, name)) if ram else []
+    only_ram = bool(devices) and name is not None
+    todo = [] if only_ram else problems.take(namespaces_to_scan(prog, name))
     pgmaps = pages_pgmap(prog)
     # If these are all page maps, a struct page that points to none of them was overwritten.
     known = np.array([g.address for g in problems.take(pgmaps)], np.uint64)
     total = sum(end - start for start, end, _ in scan_ranges(g for _, g in todo))
     done = 0
-    if not todo and not problems:
+    if not todo and not devices and not problems:
         notes.append("no page map: no namespace in fsdax or devdax mode was enabled")
     if todo and (slow := reader_of(prog).note):
         notes.append(slow)
@@ -172,6 +177,16 @@ def read_page_report(
         if _interrupted(partial):
             break
         describer.explain(scan, notes)
+    else:
+        try:
+            for title, device in devices:
+                RamScan(prog, title, device, chosen, problems).scan(
+                    groups, found if ranges else None, keep
+                )
+        except KeyboardInterrupt as error:
+            problems.add(error, "pages of memory that is used as RAM")
+    if only_ram and chosen == Filter(busy=True) and not groups and not problems:
+        notes.append("no page keeps a memory block of it from going offline")
     if chosen.shared:
         notes += _compare_shared(prog, groups, [pgmap for _, pgmap in todo], problems)
     report = PageReport(groups=tuple(groups), ranges=tuple(found), notes=tuple(notes))

@@ -460,7 +460,7 @@ def report_of(prog: Program, **more: Any) -> Partial[PageReport]:
         names = {pgmap.address: "one" for pgmap in pages_pgmap(prog).value}
         patch.setattr(states, "pgmap_names", lambda *_: Partial(names))
         patch.setattr(states, "describe_mapping", lambda _, mapping: Partial(f"{mapping:#x}"))
-        return read_page_report(prog, **more)
+        return read_page_report(prog, ram=False, **more)
 
 
 def test_an_unknown_mapcount_makes_no_page_pinned() -> None:
