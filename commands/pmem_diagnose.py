@@ -24,6 +24,38 @@ _PROBLEMS = 3
 """Problems that are named after the findings."""
 
 
+_STACKS = (
+    Field.of("CPU", "cpu", "that it ran on", right=True),
+    Field.of("PID", "pid", "of the task", right=True),
+    Field.of("COMM", "comm", "its name"),
+    Field.of("CRASHED", "crashed", "it is the task that panicked"),
+    Field("FRAMES", lambda b: [frame.text for frame in b.frames],
+          "functions of its stack, innermost first"),
+)  # fmt: skip
+
+
+def _code(args: argparse.Namespace) -> str:
+    if args.stacks:
+        return (
+            "from drgn_pmem import read_backtraces\n\n"
+            "answer = read_backtraces(prog)  # answer.problems: what it lacks\n"
+            "for stack in answer.value:\n"
+            "    print(stack.cpu, stack.pid, stack.comm, stack.crashed)\n"
+            "    for frame in stack.frames:\n"
+            "        print('   ', frame.text)\n"
+        )
+    return (
+        "from drgn_pmem import diagnose\n\n"
+        "answer = diagnose(prog)  # answer.problems: what it lacks\n"
+        "for line in answer.value.lines:\n"
+        "    print(line.label, line.text)\n"
+        "for finding in answer.value.findings:\n"
+        "    print(finding.severity.value, finding.text, finding.more)\n"
+        "for ruling in answer.value.undecided:\n"
+        "    print('unknown', ruling.about, ruling.why)\n"
+    )
+
+
 @command(
     name="pmem-diagnose",
     description="what is wrong, worst first, with the evidence and the command that shows more",
@@ -34,11 +66,15 @@ _PROBLEMS = 3
         "the kernel reported (KERNEL), devices that are not as they should be (ODD), what the\n"
         "struct pages are worth (TRUST), what is not in the dump (LACKS), what to do (DO). Lines\n"
         "where nothing is wrong are left out. Then every finding, worst first, each with the\n"
-        "command that shows more. A rule whose evidence was not saved is unknown, never fine."
+        "command that shows more. A rule whose evidence was not saved is unknown, never fine.\n"
+        "--stacks shows the stacks of the crash, as far as drgn can unwind them."
     ),
     arguments=(
         Argument("-v", "--verbose", action="store_true",
                  help="show the evidence of each finding and what to do about it"),
+        Argument("--stacks", action="store_true",
+                 help="show only the stacks of the task that panicked and of what each CPU ran;"
+                 " %%crash bt PID shows another task's"),
     ),
     fields=(
         Field("SEVERITY", lambda f: f.severity.value, "critical, warning, info",
@@ -56,17 +92,9 @@ _PROBLEMS = 3
         ("pmem-diagnose -v", "with the evidence"),
         ("pmem-diagnose -o severity,subject,finding", "the findings as a table"),
         ("pmem-diagnose --json", "the findings, and what could not be decided"),
+        ("pmem-diagnose --stacks", "the stacks of the task that panicked and of the CPUs"),
     ),
-    code=(
-        "from drgn_pmem import diagnose\n\n"
-        "answer = diagnose(prog)  # answer.problems: what it lacks\n"
-        "for line in answer.value.lines:\n"
-        "    print(line.label, line.text)\n"
-        "for finding in answer.value.findings:\n"
-        "    print(finding.severity.value, finding.text, finding.more)\n"
-        "for ruling in answer.value.undecided:\n"
-        "    print('unknown', ruling.about, ruling.why)\n"
-    ),
+    code=_code,
     modules=OWNER_MODULES | {"libnvdimm": "DIMMs, regions, namespaces, bad ranges and badblocks",
                              "nfit": "flags of DIMMs"},
 )  # fmt: skip
@@ -78,6 +106,8 @@ def pmem_diagnose(prog: Program, args: argparse.Namespace) -> Answer:
     problems = Problems()
     table = args.no_header or args.csv
     table |= any(value is not None for value in (args.fields, args.sort, args.where))
+    if args.stacks:
+        return _stacks(prog, table)
     width = text_width()
     text: list[str] = []
 
@@ -122,6 +152,23 @@ def pmem_diagnose(prog: Program, args: argparse.Namespace) -> Answer:
         extra=lines,
         streamed=not table and is_streaming(),
         json=diagnosis.to_json(),
+    )
+
+
+def _stacks(prog: Program, table: bool) -> Answer:
+    """The stacks of the crash."""
+    from drgn_pmem.analysis.findings.backtraces import read_backtraces
+    from drgn_pmem.output.screen import stack_text
+
+    problems = Problems()
+    stacks = problems.take(read_backtraces(prog))
+    text = "\n\n".join(stack_text(stack) for stack in stacks)
+    return Answer(
+        list(stacks),
+        notes=["%crash bt PID shows the stack of another task"],
+        problems=problems,
+        fields=_STACKS,
+        text=None if table else text,
     )
 
 

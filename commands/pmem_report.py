@@ -39,7 +39,7 @@ _KINDS = {".html": "html", ".htm": "html", ".json": "json"}
         "commands about this dump, one after the other: for a ticket or an overview. A file is\n"
         "written as a whole or not at all. Ctrl-C ends the report; what was found so far is kept\n"
         "and marked.\n"
-        "Stacks are not in it: %crash bt shows one, read_backtraces() in Python those of all CPUs."
+        "Stacks are not in it: pmem-diagnose --stacks shows those of the panic and of all CPUs."
     ),
     arguments=(
         Argument("-o", "--output", kind="file", metavar="FILE",

@@ -14,10 +14,11 @@ from drgn_pmem.output.terminal import terminal_width
 from drgn_pmem.output.text import escape
 
 if TYPE_CHECKING:
+    from drgn_pmem.analysis.findings.backtraces import Backtrace
     from drgn_pmem.analysis.findings.model import Finding, Ruling
     from drgn_pmem.analysis.findings.screen import Line
 
-__all__ = ("finding_text", "line_text", "text_width", "undecided_text")
+__all__ = ("finding_text", "line_text", "stack_text", "text_width", "undecided_text")
 
 _MOST = 120
 _LEAST = 40
@@ -49,6 +50,19 @@ def finding_text(item: "Finding", width: int, verbose: bool = False) -> Iterator
         yield _hanging("", fact, _SEVERITY + 2, width)
     if item.do:
         yield _hanging("", f"do: {item.do}", _SEVERITY + 2, width)
+
+
+def stack_text(stack: "Backtrace") -> str:
+    """The stack of a task, a line for each function."""
+    cpu = "a CPU that is not known" if stack.cpu is None else f"CPU {stack.cpu}"
+    crashed = ", the task that panicked" if stack.crashed else ""
+    lines = [f"PID {stack.pid} {escape(stack.comm)} on {cpu}{crashed}"]
+    lines += [f"  #{number:<3}{escape(frame.text)}" for number, frame in enumerate(stack.frames)]
+    if stack.in_user_space:
+        lines.append("  in user space: no kernel stack")
+    elif not stack.frames:
+        lines.append("  not known: drgn could not unwind it")
+    return "\n".join(lines)
 
 
 def undecided_text(rulings: "Iterable[Ruling]", width: int) -> Iterator[str]:

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The stacks of the crash: the task that panicked first, and every CPU's."""
 
+import re
+
 import pytest
 
 from drgn_pmem.analysis.findings.backtraces import read_backtraces
 
-from ..samples import CASES, Case
+from ..samples import CASES, Case, open_crash, run_answer, run_json, run_text, samples
 
 CHOSEN = ("6.1-fileload:elf", "6.1-fileload:zlib", "arm64-6.12:elf")
 
@@ -42,3 +44,40 @@ def test_a_stack_that_the_unwinder_loses_is_a_problem() -> None:
     assert first.crashed
     assert [frame.function for frame in first.frames] == ["__crash_kexec"]
     assert any("the unwinder lost it after __crash_kexec" in str(p) for p in answer.problems)
+
+
+def test_the_command_shows_the_stacks_of_the_panic_and_of_each_cpu(chosen: Case) -> None:
+    traces = read_backtraces(chosen.prog).value
+    shown = run_json(chosen.prog, "pmem-diagnose --stacks")
+    assert [(s["cpu"], s["pid"], s["crashed"]) for s in shown] == [
+        (trace.cpu, trace.pid, trace.crashed) for trace in traces
+    ]
+    out, notes = run_text(chosen.prog, "pmem-diagnose --stacks")
+    assert f"PID {traces[0].pid} sh on CPU {traces[0].cpu}, the task that panicked\n" in out
+    assert re.search(r"^  #\d+ +sysrq_handle_crash( \(drivers/tty/sysrq.c:\d+\))?$", out, re.M)
+    assert out.count("PID ") == len(traces)
+    assert "%crash bt PID shows the stack of another task" in notes
+    table, _ = run_text(chosen.prog, "pmem-diagnose --stacks -o pid,crashed -H")
+    assert table.splitlines()[0].split() == [str(traces[0].pid), "yes"]
+
+
+@pytest.mark.parametrize("name", ["ppc64le-6.12", "ppc64le-6.1"])
+def test_stacks_of_a_firmware_assisted_dump(name: str) -> None:
+    """Which registers are whose only the stack pointers say; a task in user space has no stack, and
+    what cannot be unwound to its end is named."""
+    sample = samples()[name]
+    prog = open_crash(sample, sample.dump("raw"))
+    answer, out, notes = run_answer(prog, "pmem-diagnose --stacks")
+    assert answer is not None
+    panicked, other = read_backtraces(prog).value
+    assert "sysrq_handle_crash" in [frame.function for frame in panicked.frames]
+    assert out.startswith(
+        f"PID {panicked.pid} init on CPU {panicked.cpu}, the task that panicked\n"
+    )
+    if name == "ppc64le-6.1":
+        assert other.in_user_space
+        assert out.endswith(f"PID {other.pid} init on CPU 1\n  in user space: no kernel stack\n")
+        assert answer.whole
+    else:
+        assert f"stack of {other.pid}: the unwinder lost it after set_dec_or_work" in notes
+        assert not answer.whole

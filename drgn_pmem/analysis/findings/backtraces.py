@@ -38,6 +38,13 @@ class Frame(Record):
     """``"fs/dax.c:1234"``, where the debug info has it."""
     inlined: bool
 
+    @property
+    def text(self) -> str:
+        """``"dax_fault (fs/dax.c:1234)"``"""
+        name = self.function or ("unknown" if self.pc is None else f"{self.pc:#x}")
+        inlined = ", inlined" if self.inlined else ""
+        return f"{name} ({self.source}{inlined})" if self.source else f"{name}"
+
 
 class Backtrace(Record):
     """The kernel stack of a task."""
@@ -50,16 +57,21 @@ class Backtrace(Record):
     crashed: bool
     """Whether it is the task that panicked."""
     frames: tuple[Frame, ...]
-    """Innermost first."""
+    """Innermost first; none also if it could not be unwound."""
+    in_user_space: bool = False
+    """The task ran in user space when the machine crashed, so it has no kernel stack."""
     object: Object = shown(Show.HIDDEN)
     """``struct task_struct *``"""
 
 
-def _frames(prog: Program, task: Object, what: str, problems: Problems) -> tuple[Frame, ...]:
+def _frames(
+    prog: Program, task: Object, what: str, problems: Problems
+) -> tuple[tuple[Frame, ...], bool]:
+    """Frames, and whether the task ran in user space."""
     with problems.trying(what):
         trace = unwind(prog, task)
-        return () if trace is None else _of_trace(prog, trace, what, problems)
-    return ()
+        return ((), True) if trace is None else (_of_trace(prog, trace, what, problems), False)
+    return (), False
 
 
 def unwind(prog: Program, task: Object) -> StackTrace | None:
@@ -141,12 +153,14 @@ def _read(
     prog: Program, task: Object, cpu: int | None, crashed: bool, problems: Problems
 ) -> Backtrace:
     pid = task.pid.value_()
+    frames, in_user_space = _frames(prog, task, f"stack of {pid}", problems)
     return Backtrace(
         cpu=cpu,
         pid=pid,
         comm=task.comm.string_().decode("utf-8", "backslashreplace"),
         crashed=crashed,
-        frames=_frames(prog, task, f"stack of {pid}", problems),
+        frames=frames,
+        in_user_space=in_user_space,
         object=task,
     )
 
