@@ -16,6 +16,7 @@ from drgn import Program
 
 from drgn_pmem.analysis.headers.differences import ADDED_AFTER_LOAD, ExplainedDifference, explain
 from drgn_pmem.analysis.headers.hotplug import CrashHotplug, crash_hotplug
+from drgn_pmem.analysis.headers.memory import system_ram
 from drgn_pmem.analysis.headers.rebuild import RebuiltHeader, architecture, rebuild_elfcorehdr
 from drgn_pmem.analysis.headers.sources import find_elfcorehdr, implied_elfcorehdr
 from drgn_pmem.analysis.headers.subject import DumpSubject, Subject, subject_of
@@ -26,10 +27,10 @@ from drgn_pmem.formats.architecture import PPC64
 from drgn_pmem.formats.elfcompare import memory_covered
 from drgn_pmem.formats.elfcorehdr import CrashHeader, HeaderSource, build_elfcorehdr
 from drgn_pmem.kernel.fadump import fw_dump
-from drgn_pmem.kernel.iomem import for_each_persistent_memory
+from drgn_pmem.kernel.iomem import for_each_iomem, for_each_persistent_memory
 from drgn_pmem.kernel.kexec import CrashImage, LoadedBy, NamedRange, crash_image, crash_reservations
 from drgn_pmem.partial import Cause, Incomplete, NotSaved, Partial, Problem, Problems
-from drgn_pmem.ranges import RangeSet
+from drgn_pmem.ranges import Range, RangeSet
 from drgn_pmem.record import Record
 
 __all__ = ("CrashHeaders", "read_crash_headers")
@@ -283,10 +284,18 @@ def _pmem_left_out(
     missing = sum(r.size - memory_covered(rebuilt, r.start, r.end) for r in pmem)
     if not missing:
         return []
+    # RAM of dax devices, which kexec-tools leaves out on aarch64.
+    ram = RangeSet(
+        Range(item.start, item.end)
+        for item in system_ram(problems.take(for_each_iomem(prog), "memory map"))
+    ).intersect(pmem)
+    used = sum(r.size - memory_covered(rebuilt, r.start, r.end) for r in ram)
     tools = image is not None and not image.file_mode
     return [
-        f"{least}{missing} bytes of persistent memory are not in the header: "
-        f"{'kexec-tools puts' if tools else 'this kernel puts'} only RAM into it"
+        f"{least}{missing} bytes of persistent memory are not in the header"
+        f"{f', {used} of them in use as RAM' if used else ''}: "
+        f"{'kexec-tools puts' if tools else 'this kernel puts'} only "
+        f"{'RAM that is no device into it' if used else 'RAM into it'}"
     ]
 
 

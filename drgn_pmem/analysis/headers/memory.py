@@ -226,19 +226,23 @@ def kexec_tools_memory(prog: Program, arch: Architecture | None) -> CrashMemory:
     """
     Memory that kexec-tools puts into the elfcorehdr of kexec_load, as of the crash.
 
-    It takes every line of ``/proc/iomem`` with "System RAM" in it and cuts out what is called
-    "Crash kernel"; the low megabyte stays, its first range as the backup region.
+    Of x86_64 it takes every line of ``/proc/iomem`` with "System RAM" in it, of aarch64 those that
+    are that, without RAM of dax devices; and cuts out what is called "Crash kernel". On x86_64 the
+    low megabyte stays, its first range as the backup region.
 
-    :raises NotFound: for another architecture than x86_64
+    Source: ``crash_get_memory_ranges()`` in kexec-tools' kexec/arch/i386/crashdump-x86.c and
+    kexec/arch/arm64/crashdump-arm64.c.
+
+    :raises NotFound: for another architecture
     :raises Incomplete: if the memory map cannot be read in full
     """
-    if arch != X86_64:
+    if arch not in (X86_64, AARCH64):
         raise NotFound(f"how kexec-tools builds an elfcorehdr for {_name(arch)} is not supported")
     resources = for_each_iomem(prog).whole()
     ranges = [
         CrashRange(start=r.start, end=r.end + 1)
         for r in resources
-        if "System RAM" in (r.name or "")
+        if (r.name == "System RAM" if arch == AARCH64 else "System RAM" in (r.name or ""))
     ]
     for resource in resources:
         if resource.name == "Crash kernel":

@@ -20,7 +20,13 @@ from drgn.helpers.linux.mm import phys_to_virt
 
 from drgn_pmem.analysis.headers.memory import CrashMemory, crash_memory, kexec_tools_memory
 from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.formats.architecture import PPC64, Architecture, find_architecture
+from drgn_pmem.formats.architecture import (
+    AARCH64,
+    PPC64,
+    X86_64,
+    Architecture,
+    find_architecture,
+)
 from drgn_pmem.formats.elfcorehdr import CrashHeader, Role
 from drgn_pmem.formats.elfprepare import CrashRange, crash_prepare_elf64_headers, elfcorehdr_size
 from drgn_pmem.kernel.crash_core import (
@@ -103,7 +109,8 @@ def rebuild_elfcorehdr(
     tools = image is not None and not image.file_mode and arch != PPC64
     if tools:
         memory = kexec_tools_memory(prog, arch)
-        memory = dataclasses.replace(memory, ranges=_backed_up(memory, image))
+        if arch == X86_64:
+            memory = dataclasses.replace(memory, ranges=_backed_up(memory, image))
     else:
         memory = crash_memory(prog, arch, image, pmem=kernel_adds_pmem(prog))
     assert arch is not None  # both raise for an unknown one
@@ -113,7 +120,7 @@ def rebuild_elfcorehdr(
     # ppc64's kernel is in its direct map, so memory's own PT_LOADs have it
     text = None if arch == PPC64 else kernel_text(prog)
     if text is not None and tools:
-        text = _text_of_kexec_tools(prog, text)
+        text = _text_of_kexec_tools(prog, text, arch)
     header = crash_prepare_elf64_headers(
         machine=arch.e_machine,
         cpu_notes=[(note.physical, note.size) for note in counted],
@@ -153,15 +160,15 @@ def _counted(
     return present, []
 
 
-def _text_of_kexec_tools(prog: Program, text: KernelText) -> KernelText:
-    """kexec-tools takes the kernel's place from "Kernel code" in iomem, its size from
-    ``/proc/kcore``, in whole pages."""
-    physical = text.physical
-    for resource in for_each_iomem(prog).whole():
-        if resource.name == "Kernel code":
-            physical = resource.start
-            break
+def _text_of_kexec_tools(prog: Program, text: KernelText, arch: Architecture) -> KernelText:
+    """kexec-tools takes the kernel's place from "Kernel code" in iomem; its size on aarch64 up to
+    the end of "Kernel data", on x86_64 from ``/proc/kcore``, in whole pages."""
+    names = {resource.name: resource for resource in reversed(for_each_iomem(prog).whole())}
+    code, data = names.get("Kernel code"), names.get("Kernel data")
+    physical = text.physical if code is None else code.start
     size = -(-text.size // _PAGE) * _PAGE
+    if arch == AARCH64 and data is not None:
+        size = data.end + 1 - physical
     return KernelText(virtual=text.virtual, physical=physical, size=size)
 
 

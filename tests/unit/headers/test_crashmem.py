@@ -7,10 +7,18 @@ from typing import Any
 from drgn import Program
 import pytest
 
-from drgn_pmem.analysis.headers import memory
+from drgn_pmem.analysis.headers import memory, rebuild
 from drgn_pmem.analysis.headers.memory import crash_memory, kexec_tools_memory, system_ram
+from drgn_pmem.analysis.headers.rebuild import _text_of_kexec_tools
 from drgn_pmem.errors import NotFound
-from drgn_pmem.formats.architecture import AARCH64, PPC64, X86_64, find_architecture
+from drgn_pmem.formats.architecture import (
+    AARCH64,
+    PPC64,
+    X86_64,
+    Architecture,
+    find_architecture,
+)
+from drgn_pmem.kernel.crash_core import KernelText
 from drgn_pmem.kernel.iomem import IORESOURCE_BUSY, IORESOURCE_SYSTEM_RAM, Resource
 from drgn_pmem.kernel.kexec import NamedRange
 from drgn_pmem.kernel.memblock import MemblockRegion
@@ -184,8 +192,45 @@ def test_kexec_tools_keeps_low_memory_and_all_that_is_called_ram(machine: Any) -
     ]
 
 
+def arm64_lines() -> list[Resource]:
+    """Of an arm64 machine with pages of 16 KiB: reserved memory does not interrupt the ranges."""
+    return [
+        resource("System RAM", 0x40000000, 0x7BB70000),
+        resource("reserved", 0x40208000, 0x40209000, MEM, depth=1),
+        resource("Kernel code", 0x5C350000, 0x5E0C0000, depth=1),
+        resource("reserved", 0x5E0C0000, 0x5E410000, MEM, depth=1),
+        resource("Kernel data", 0x5E410000, 0x5E900000, depth=1),
+        resource("Crash kernel", 0x63000000, 0x7B000000, depth=1),
+        resource("reserved", 0x7BB70000, 0x7BB80000, MEM),
+        resource("System RAM", 0x7BB80000, 0x7C440000),
+        resource("Persistent Memory", 0x110000000, 0x130000000, MEM, PMEM),
+        resource("System RAM (kmem)", 0x110200000, 0x130000000, depth=2),
+    ]
+
+
+def test_kexec_tools_of_aarch64_leaves_out_the_ram_of_dax_devices(machine: Any) -> None:
+    """As it said itself: its "System RAM" is a whole line of /proc/iomem."""
+    assert spans(kexec_tools_memory(machine(arm64_lines()), AARCH64).ranges) == [
+        (0x40000000, 0x63000000),
+        (0x7B000000, 0x7BB70000),
+        (0x7BB80000, 0x7C440000),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"), [(AARCH64, 0x5E900000 - 0x5C350000), (X86_64, 0x2001000)]
+)
+def test_kexec_tools_takes_the_kernels_size_from_iomem_on_aarch64(
+    architecture: Architecture, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild, "for_each_iomem", lambda prog: Partial(arm64_lines()))
+    text = KernelText(virtual=0xFFFFD00455950000, physical=0x5C340000, size=0x2000001)
+    found = _text_of_kexec_tools(Program(), text, architecture)
+    assert (found.virtual, found.physical, found.size) == (text.virtual, 0x5C350000, size)
+
+
 def test_an_unknown_architecture_is_said_to_be_unknown(machine: Any) -> None:
     with pytest.raises(NotFound, match="s390x"):
         crash_memory(machine(), find_architecture("s390x"), None, pmem=False)
-    with pytest.raises(NotFound, match="aarch64"):
-        kexec_tools_memory(machine(), AARCH64)
+    with pytest.raises(NotFound, match="ppc64"):
+        kexec_tools_memory(machine(), PPC64)

@@ -33,9 +33,9 @@ pmtruth make /mnt/small/bad 0x8000
 
 # below 300 MB mkfs.xfs makes file systems for tests only; rmapbt: memory failure finds owners
 export TEST_DIR=1 TEST_DEV=1 QA_CHECK_FS=1
-# Blocks of 16 KiB and more: an allocation group of one in four has no room for the log.
+# Blocks of 16 KiB: an allocation group of one in four has no room for the log.
 groups=
-if [ "$scale" != 1 ]; then
+if [ "$scale" = 4 ]; then
 	groups=agcount=1,
 fi
 mkdir -p /mnt/xfs
