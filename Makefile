@@ -22,7 +22,7 @@ FLAVOUR ?= cloud
 SAMPLES_OF_cloud = ($(subst $(SPACE), or ,$(strip $(SUITES)))) and not generic
 SAMPLES_OF_generic = $(subst $(SPACE), or ,$(strip $(addsuffix -generic,$(SUITES))))
 
-.PHONY: demo test test-distro test-live test-trim lint typecheck layers bench bench-dump fuzz docs matrix vmcores clean
+.PHONY: demo test test-distro test-live test-trim test-fleet lint typecheck layers bench bench-dump fuzz docs matrix vmcores clean
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -63,6 +63,11 @@ test-live: $(VENV)/.installed
 # Every sample in every format, trimmed to every format. Takes an hour of one core.
 test-trim: $(VENV)/.installed
 	DRGN_PMEM_TRIM=all $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests/dumps/test_trim.py
+
+# Every sample in every format as a fleet, on one worker and on two, with hostile dumps and killed
+# workers. Takes some ten minutes of both cores.
+test-fleet: $(VENV)/.installed
+	DRGN_PMEM_FLEET=all $(BIN)/python -m pytest -n 0 -s tests/fleet
 
 lint: $(VENV)/.installed typecheck layers
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
 Writes the man pages into build/man from the options and the commands' specs: ``make docs``.
-``drgn-pmem(1)``, and one page for each command.
+``drgn-pmem(1)``, ``drgn-pmem-fleet(1)``, and one page for each command.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import time
 
 from drgn_pmem.arguments import Argument
 from drgn_pmem.commands import load_commands
+from drgn_pmem.fleet import options as fleet
 from drgn_pmem.shell.help import DESCRIPTIONS
 from drgn_pmem.shell.options import make_parser
 from drgn_pmem.spec import Spec
@@ -29,6 +30,13 @@ STATUS = (
     ("130", "Stopped by Ctrl-C."),
 )
 
+FLEET_STATUS = (
+    ("0", "Every dump has a report, and every report is complete."),
+    ("1", "A dump has no report, a report is incomplete, or the run failed."),
+    ("2", "Wrong usage."),
+    ("130", "Stopped by Ctrl-C."),
+)
+
 
 def main() -> None:
     """Write all pages."""
@@ -40,7 +48,11 @@ def main() -> None:
 def pages() -> dict[str, str]:
     """Text of each page by name."""
     specs = load_commands()
-    return {"drgn-pmem": _main_page(specs), **{spec.name: _page(spec) for spec in specs}}
+    return {
+        "drgn-pmem": _main_page(specs),
+        "drgn-pmem-fleet": _fleet_page(),
+        **{spec.name: _page(spec) for spec in specs},
+    }
 
 
 def _head(name: str, what: str) -> list[str]:
@@ -68,6 +80,7 @@ def _main_page(specs: list[Spec]) -> str:
     lines += [".SH COMMANDS"]
     for spec in sorted(specs, key=lambda spec: spec.name):
         lines += _tagged(spec.name, spec.description)
+    lines += _tagged("fleet", fleet.DESCRIPTION)
     lines += [".SH SHELL", "Without a command, the shell. Its own commands are:"]
     for name, what in DESCRIPTIONS.items():
         lines += _tagged(name, what)
@@ -75,7 +88,23 @@ def _main_page(specs: list[Spec]) -> str:
     for status, what in STATUS:
         lines += _tagged(status, what)
     names = [spec.name for spec in sorted(specs, key=lambda spec: spec.name)]
-    return _finish([*lines, ".SH SEE ALSO", *_see_also([*names, "drgn"])])
+    return _finish([*lines, ".SH SEE ALSO", *_see_also(["drgn-pmem-fleet", *names, "drgn"])])
+
+
+def _fleet_page() -> str:
+    lines = [*_head("drgn-pmem-fleet", fleet.DESCRIPTION), ".SH SYNOPSIS", ".B drgn-pmem"]
+    lines += [_text("fleet DUMP ... -o FOLDER [OPTIONS]")]
+    lines += [".SH DESCRIPTION", *_paragraphs(fleet.LONG), ".SH OPTIONS"]
+    for argument in fleet.ARGUMENTS:
+        name = "DUMP" if not argument.is_option else _names(argument)
+        lines += _tagged(name, argument.help)
+    lines += [".SH EXAMPLES"]
+    for line, what in fleet.EXAMPLES:
+        lines += _tagged(line, what)
+    lines += [".SH EXIT STATUS"]
+    for status, what in FLEET_STATUS:
+        lines += _tagged(status, what)
+    return _finish([*lines, ".SH SEE ALSO", *_see_also(["drgn-pmem", "pmem-report"])])
 
 
 def _page(spec: Spec) -> str:

@@ -257,7 +257,7 @@ def _is_script(word: str) -> bool:
 
 
 def _unknown_command(word: str) -> UsageError:
-    near = did_you_mean(word.lstrip("%"), list(SPECS))
+    near = did_you_mean(word.lstrip("%"), [*SPECS, "fleet"])
     return UsageError(f"no command {escape(word)!r}{near or ' (see drgn-pmem help)'}")
 
 
@@ -273,15 +273,22 @@ def _help(words: Sequence[str]) -> int:
     if words[0] in SPECS:
         parse_arguments(SPECS[words[0]], words[1:])
         return 0
+    from drgn_pmem.fleet.options import DESCRIPTION, parse_fleet
+
     for name in words[1:]:
+        if name == "fleet":
+            parse_fleet(["-h"])
+            continue
         spec = SPECS.get(name)
         if spec is None:
             raise UsageError(f"no command {escape(name)!r}{did_you_mean(name, list(SPECS))}")
         parse_arguments(spec, ["-h"])
     if not words[1:]:
-        width = max(map(len, SPECS), default=0)
-        for name, spec in sorted(SPECS.items()):
-            print(f"{name:<{width}}  {spec.description}")
+        described = {name: spec.description for name, spec in SPECS.items()}
+        described["fleet"] = f"{DESCRIPTION} (takes the dumps itself, without -c)"
+        width = max(map(len, described))
+        for name, text in sorted(described.items()):
+            print(f"{name:<{width}}  {text}")
     return 0
 
 
@@ -300,7 +307,7 @@ def _check_words(options: argparse.Namespace) -> None:
         _check_script(word)
         if _is_elf_or_dump(word):
             raise UsageError(f"{escape(word)} is not a script (did you mean -c {escape(word)}?)")
-    elif did_you_mean(name, list(SPECS)):
+    elif did_you_mean(name, [*SPECS, "fleet"]):
         # drgn's and other plugins' commands are known only when a target is set; a word that is
         # nearly one of ours is not one of those.
         raise _unknown_command(word)

@@ -3,13 +3,16 @@
 """Completion of the command line for bash, zsh and fish, from its options and the specs."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 import re
 import shlex
 
+from drgn_pmem.arguments import Argument
 from drgn_pmem.errors import UsageError
+from drgn_pmem.fleet import options as fleet
 from drgn_pmem.shell.options import make_parser
-from drgn_pmem.spec import SPECS, Spec
+from drgn_pmem.spec import SPECS
 
 __all__ = ("SHELLS", "completion_script")
 
@@ -27,9 +30,33 @@ def _options() -> Iterator[tuple[str, str, bool, bool]]:
             yield name, action.help or "", takes, takes and action.metavar in _FILES
 
 
-def _arguments(spec: Spec) -> Iterator[tuple[str, str, bool, bool]]:
+@dataclass(frozen=True)
+class _Command:
+    """What can come after the options: a command, or ``fleet``."""
+
+    name: str
+    description: str
+    arguments: Sequence[Argument]
+    fields: Sequence[str] = ()
+
+
+def _commands() -> list[_Command]:
+    commands = [
+        _Command(
+            spec.name,
+            spec.description,
+            spec.all_arguments(),
+            [field.name.lower() for field in spec.fields],
+        )
+        for spec in SPECS.values()
+    ]
+    commands.append(_Command("fleet", fleet.DESCRIPTION, fleet.ARGUMENTS))
+    return sorted(commands, key=lambda command: command.name)
+
+
+def _arguments(command: _Command) -> Iterator[tuple[str, str, bool, bool]]:
     """The same of a command's options."""
-    for argument in spec.all_arguments():
+    for argument in command.arguments:
         if argument.is_option:
             for name in argument.names:
                 is_file = argument.kind == "file"
@@ -37,7 +64,7 @@ def _arguments(spec: Spec) -> Iterator[tuple[str, str, bool, bool]]:
 
 
 def _bash() -> str:
-    commands = " ".join(sorted(SPECS))
+    commands = " ".join(command.name for command in _commands())
     files = "|".join(name for name, _, _, is_file in _options() if is_file)
     lines = [
         "# bash completion for drgn-pmem; written by drgn-pmem --completion bash",
@@ -53,14 +80,14 @@ def _bash() -> str:
         f'        "") words="{" ".join(name for name, *_ in _options())} {commands} help"',
         f"            case $prev in {files}) words= ;; esac ;;",
     ]
-    for name, spec in sorted(SPECS.items()):
-        options = " ".join(option for option, *_ in _arguments(spec))
-        lines.append(f'        {name}) words="{options}"')
-        taking = "|".join(option for option, _, _, is_file in _arguments(spec) if is_file)
+    for command in _commands():
+        options = " ".join(option for option, *_ in _arguments(command))
+        lines.append(f'        {command.name}) words="{options}"')
+        taking = "|".join(option for option, _, _, is_file in _arguments(command) if is_file)
         if taking:
             lines.append(f"            case $prev in {taking}) words= ;; esac")
-        fields = " ".join(field.name.lower() for field in spec.fields)
-        if fields:
+        if command.fields:
+            fields = " ".join(command.fields)
             lines.append(
                 f'            case $prev in -o|--fields|-s|--sort) words="{fields}" ;; esac'
             )
@@ -84,7 +111,7 @@ def _zsh() -> str:
         "    local command word",
         "    local -a options commands fields",
         "    commands=(",
-        *(f"        {_described(name, spec.description)}" for name, spec in sorted(SPECS.items())),
+        *(f"        {_described(each.name, each.description)}" for each in _commands()),
         "    )",
         "    for word in ${words[2,CURRENT-1]}; do",
         "        if (( ${commands[(I)$word:*]} )); then command=$word; break; fi",
@@ -94,11 +121,11 @@ def _zsh() -> str:
         *(f"            {_described(name, text)}" for name, text, *_ in _options()),
         "        ) ;;",
     ]
-    for name, spec in sorted(SPECS.items()):
-        names = " ".join(shlex.quote(field.name.lower()) for field in spec.fields)
+    for each in _commands():
+        names = " ".join(map(shlex.quote, each.fields))
         lines += [
-            f"        {name}) fields=({names}) options=(",
-            *(f"            {_described(option, text)}" for option, text, *_ in _arguments(spec)),
+            f"        {each.name}) fields=({names}) options=(",
+            *(f"            {_described(option, text)}" for option, text, *_ in _arguments(each)),
             "        ) ;;",
         ]
     return "\n".join(
@@ -107,7 +134,7 @@ def _zsh() -> str:
             "    esac",
             "    case ${words[CURRENT-1]} in",
             "        -o|--fields|-s|--sort)",
-            "            if [[ -n $command ]]; then compadd -a fields; return; fi ;;",
+            "            if (( ${#fields} )); then compadd -a fields; return; fi ;;",
             "    esac",
             "    if [[ ${words[CURRENT]} == -* ]]; then",
             "        _describe option options",
@@ -129,7 +156,7 @@ def _described(name: str, text: str) -> str:
 
 
 def _fish() -> str:
-    names = " ".join(sorted(SPECS))
+    names = " ".join(command.name for command in _commands())
     none = f"not __fish_seen_subcommand_from {names}"
     lines = [
         "# fish completion for drgn-pmem; written by drgn-pmem --completion fish",
@@ -137,13 +164,13 @@ def _fish() -> str:
     ]
     for name, text, takes, is_file in _options():
         lines.append(_fish_option(none, name, text, takes, is_file))
-    for name, spec in sorted(SPECS.items()):
+    for command in _commands():
         lines.append(
-            f"complete -c drgn-pmem -n {shlex.quote(none)} -a {name} "
-            f"-d {shlex.quote(_line(spec.description))}"
+            f"complete -c drgn-pmem -n {shlex.quote(none)} -a {command.name} "
+            f"-d {shlex.quote(_line(command.description))}"
         )
-        seen = f"__fish_seen_subcommand_from {name}"
-        for option, text, takes, is_file in _arguments(spec):
+        seen = f"__fish_seen_subcommand_from {command.name}"
+        for option, text, takes, is_file in _arguments(command):
             lines.append(_fish_option(seen, option, text, takes, is_file))
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from drgn_pmem.commands import load_commands
+from drgn_pmem.fleet.options import ARGUMENTS
 from drgn_pmem.shell.completionscripts import SHELLS, completion_script
 from drgn_pmem.spec import SPECS
 
@@ -27,7 +28,7 @@ def pages() -> dict[str, str]:
 
 
 def test_every_command_has_a_page_with_its_options_and_fields(pages: dict[str, str]) -> None:
-    assert set(pages) == {"drgn-pmem", *SPECS}
+    assert set(pages) == {"drgn-pmem", "drgn-pmem-fleet", *SPECS}
     for name, spec in SPECS.items():
         text = pages[name].replace("\\-", "-")
         for argument in spec.all_arguments():
@@ -35,6 +36,13 @@ def test_every_command_has_a_page_with_its_options_and_fields(pages: dict[str, s
         for field in spec.fields:
             assert f".B {field.name}\n" in text
         assert f"BR {name} (1)" in pages["drgn-pmem"].replace("\\-", "-")
+
+
+def test_the_page_of_fleet_has_its_options(pages: dict[str, str]) -> None:
+    text = pages["drgn-pmem-fleet"].replace("\\-", "-")
+    for argument in ARGUMENTS:
+        assert argument.help in " ".join(text.split())
+    assert "drgn-pmem-fleet (1)" in pages["drgn-pmem"].replace("\\-", "-")
 
 
 def test_mandoc_finds_nothing_wrong(pages: dict[str, str], tmp_path: Path) -> None:
@@ -73,6 +81,9 @@ def test_bash_completes(tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
     assert complete("-c", "vmcore", "pmem-na") == ["pmem-namespaces"]
+    assert complete("fle") == ["fleet"]
+    assert complete("fleet", "/var/crash", "--sch") == ["--scheduler"]
+    assert complete("fleet", "-o", "") == []  # files
     assert complete("--sam") == ["--sample"]
     assert complete("-c", "vmcore", "pmem-list", "--names") == ["--namespaces", "--namespace"]
     assert complete("-c", "vmcore", "pmem-list", "-o", "uu") == ["uuid"]
