@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Whole runs of drgn-pmem fleet, on this machine and on a Dask scheduler with workers."""
 
-from collections.abc import Iterator
 import contextlib
 import json
 import os
@@ -13,23 +12,16 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
 
 from drgn_pmem.shell.sample import find_sample
+from tests.fleet.conftest import fleet, wait_until
 from tests.fleet.hostile import write_endless
 from tests.unit.dumpfile.writers import Elf, Load
 
 SAMPLE, FORMAT = "6.1-clobbered", "elf"
-
-
-def fleet(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "drgn_pmem", "fleet", *map(str, arguments)]
-    return subprocess.run(
-        command, **{"capture_output": True, "text": True, "timeout": 300, **options}
-    )
 
 
 @pytest.fixture
@@ -177,40 +169,6 @@ def test_no_scheduler_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(PmemError, match=f"no Dask scheduler at {address}"):
             engine.Engine(1, address)
-
-
-@pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[str]:
-    """A scheduler with two workers, each a process of its own, at 127.0.0.1."""
-    dask = [sys.executable, "-m", "dask"]
-    file = tmp_path / "scheduler.json"
-    here = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
-    work = ["--no-nanny", "--nthreads", "1", "--local-directory", str(tmp_path / "scratch")]
-    commands = [
-        [*dask, "scheduler", *here, "--port", "0"],
-        [*dask, "worker", *here, *work],
-        [*dask, "worker", *here, *work],
-    ]
-    processes = []
-    try:
-        for command in commands:
-            processes.append(
-                subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            )
-            wait_until(file.exists)
-        yield json.loads(file.read_text())["address"]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
-def wait_until(happens: Any) -> None:
-    for _ in range(1200):
-        if happens():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen")
 
 
 def test_a_worker_that_is_killed_takes_no_dump_along(folder: Path, scheduler: str) -> None:
