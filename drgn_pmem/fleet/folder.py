@@ -12,7 +12,7 @@ The folder of a fleet
     debug-info/                                 links to debug info by build ID
     .fleet.json                                 which dumps were asked for
     .lock                                       held by the run that writes
-    .run                                        name of the run that goes on; its tasks look at it
+    .run-NAME                                   there while that run goes on; its tasks look at it
 """
 
 from collections.abc import Iterator, Sequence
@@ -62,12 +62,13 @@ class Folder:
         """Note what is asked for, and that a run goes on."""
         value = {"dumps": list(dumps), "debug_directories": list(debug_directories)}
         write_file(self.path / ".fleet.json", json.dumps(value) + "\n")
-        write_file(self.path / ".run", self.run)
+        for old in self.path.glob(".run-*"):
+            old.unlink(missing_ok=True)
+        write_file(self.path / f".run-{self.run}", "")
 
     def end(self) -> None:
         """Tasks of this run that have not ended end now."""
-        with contextlib.suppress(FileNotFoundError):
-            (self.path / ".run").unlink()
+        (self.path / f".run-{self.run}").unlink(missing_ok=True)
 
     def tidy(self) -> None:
         """Remove what tasks left that were ended."""

@@ -8,7 +8,7 @@ A table of all dumps, worst first, with links to their reports; groups of dumps 
 findings. As a report: no script, nothing from elsewhere, all text escaped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from xml.etree import ElementTree as ET
 
@@ -99,7 +99,7 @@ def _dumps(body: ET.Element, rows: Sequence[Row]) -> None:
     for row in rows:
         line = ET.SubElement(table, "tr", id=row.name)
         add(
-            ET.SubElement(line, "td", title=escape(row.dump)),
+            ET.SubElement(line, "td", {"class": "name"}, title=escape(row.dump)),
             "a",
             short_name(row.dump),
             href=_report(row),
@@ -114,7 +114,7 @@ def _dumps(body: ET.Element, rows: Sequence[Row]) -> None:
             answers.text += f", {row.undecided} undecided"
         if row.tries > 1:
             answers.text += f"; read {row.tries} times, its reader or worker died before"
-        _found(ET.SubElement(line, "td"), row.found)
+        _found(ET.SubElement(line, "td"), row.found, row.numbers)
         add(line, "td", row.panic or "-")
 
 
@@ -122,13 +122,18 @@ def _report(row: Row) -> str:
     return f"reports/{row.name}.html"
 
 
-def _found(cell: ET.Element, found: Sequence[tuple[str, str]]) -> None:
-    """Names of the rules, coloured by severity."""
+def _found(
+    cell: ET.Element,
+    found: Sequence[tuple[str, str]],
+    numbers: Mapping[tuple[str, str], int] | None = None,
+) -> None:
+    """Names of the rules, coloured by severity; how often, if more than once."""
     if not found:
         cell.text = "-"
-    for number, (severity, rule) in enumerate(found):
+    for place, (severity, rule) in enumerate(found, 1):
+        times = (numbers or {}).get((severity, rule), 1)
         name = add(cell, "span", rule, {"class": severity})
-        name.tail = "" if number + 1 == len(found) else ", "
+        name.tail = (f" ({times})" if times > 1 else "") + (", " if place < len(found) else "")
 
 
 def _groups(body: ET.Element, rows: Sequence[Row]) -> None:

@@ -9,6 +9,9 @@ input: opens the dump, writes its report and then its result. It limits its own 
 looks at the dump, dies with the process that started it, and leaves what it says on standard error.
 """
 
+from __future__ import annotations
+
+import argparse
 import contextlib
 import ctypes
 import json
@@ -17,12 +20,17 @@ import resource
 import signal
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drgn_pmem.errors import PmemError
 from drgn_pmem.fleet.find import Identity, identity_of
 from drgn_pmem.fleet.request import Request
 from drgn_pmem.fleet.result import State, make_result, write_result
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+    from drgn_pmem.spec import Answer
 
 __all__ = ("main",)
 
@@ -108,38 +116,43 @@ def _unseen(why: str) -> dict[str, Any]:
 
 def _read(request: Request) -> dict[str, Any]:
     """Write the report; the rest of the result."""
-    from drgn_pmem.commands.report import read_report
-    from drgn_pmem.dumpfile.faults import guard_reads
+    from dataclasses import replace
+
+    from drgn_pmem.commands import load_command
+    from drgn_pmem.commands.report import Report, read_report
     from drgn_pmem.fleet.summary import summary_of
-    from drgn_pmem.kernel.root import refuse_unfit
     from drgn_pmem.output import json as output_json
     from drgn_pmem.output.files import write_file
-    from drgn_pmem.partial import Problems
     from drgn_pmem.session import open_with_debug_info
+    from drgn_pmem.spec import Answer, ask
 
     target = open_with_debug_info(
         request.dump,
         debug_directories=request.debug_directories,
         kernel_directories=request.debug_directories,
     )
-    problems = Problems()
-    problems.extend(guard_reads(target.prog).problems)
-    refuse_unfit(target.prog)
-    report = read_report(target.prog, draw=True)
-    problems.extend(report.problems)
-    value = report.to_json()
+    made: list[Report] = []
+
+    def both(prog: Program, args: argparse.Namespace) -> Answer:
+        """As pmem-report, whose answer is either HTML or JSON."""
+        made.append(read_report(prog, draw=True))
+        return Answer(made[0].sections, problems=made[0].problems)
+
+    spec = replace(load_command("pmem-report"), function=both)
+    answer = ask(spec, target.prog, spec.parser().parse_args([]))
+    value = made[0].to_json()
     try:
         write_file(request.json, output_json.dumps(value) + "\n")
-        write_file(request.html, report.html())
+        write_file(request.html, made[0].html())
     except OSError as error:
         return _unseen(f"the report cannot be written: {error.filename}: {error.strerror}")
     return {
         "state": State.DONE,
         "error": None,
-        "complete": not problems,
+        "complete": answer.whole,
         "notes": target.notes,
         "missing": target.missing,
-        "lacks": [str(problem) for problem in problems if problem.degrades],
+        "lacks": answer.all_lacks(),
         **summary_of(value),
     }
 

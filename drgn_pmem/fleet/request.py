@@ -85,15 +85,9 @@ class Request:
 
     @property
     def marker(self) -> Path:
-        """Has the name of the run while it goes on: removed, its tasks end."""
-        return Path(self.folder) / ".run"
+        """Is there while the run goes on: removed, its tasks end. A name that no earlier run had: a
+        network file system remembers for a while what is not there."""
+        return Path(self.folder) / f".run-{self.run}"
 
     def _file(self, folder: str, suffix: str) -> Path:
         return Path(self.folder) / folder / (self.name + suffix)
-
-    def is_wanted(self) -> bool:
-        """Whether the run still goes on."""
-        try:
-            return self.marker.read_text() == self.run
-        except OSError:
-            return False

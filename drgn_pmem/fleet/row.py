@@ -8,7 +8,7 @@ What is known of one dump: from its report, or why there is none.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 import os
 
@@ -51,9 +51,10 @@ class Row:
     complete: bool
     found: tuple[tuple[str, str], ...]
     """(severity, rule) of what was found, each once, worst first."""
+    numbers: Mapping[tuple[str, str], int]
+    """How many findings there are of each."""
     tries: int
     seconds: float
-    incomplete_why: tuple[str, ...] = ()
 
     @property
     def has_report(self) -> bool:
@@ -65,7 +66,7 @@ def row_of(result: Result) -> Row:
     crash = result.value.get("crash") or {}
     decided = [item for item in result.findings if item["finding"] != UNDECIDED]
     counts = Counter(item["severity"] for item in decided)
-    found = {(item["severity"], item["id"]) for item in decided}
+    numbers = Counter((item["severity"], item["id"]) for item in decided)
     return Row(
         name=result.name,
         dump=result.dump,
@@ -77,10 +78,10 @@ def row_of(result: Result) -> Row:
         counts=(counts["critical"], counts["warning"], counts["info"]),
         undecided=len(result.findings) - len(decided),
         complete=result.complete,
-        found=tuple(sorted(found, key=lambda item: (_rank(item[0]), item[1]))),
+        found=tuple(sorted(numbers, key=lambda item: (_rank(item[0]), item[1]))),
+        numbers=numbers,
         tries=result.tries,
         seconds=result.seconds,
-        incomplete_why=tuple(map(str, result.value.get("lacks", ()))),
     )
 
 

@@ -114,7 +114,7 @@ def _work(folder: Folder, found: Found, requests: Sequence[Request], options: Fl
     started, interrupted = time.monotonic(), False
     try:
         if todo:
-            _read_all(todo, options, watch)
+            _read_all(folder, todo, options, watch)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -145,7 +145,7 @@ def _is_done(request: Request) -> bool:
     return not result.has_report or (request.html.exists() and request.json.exists())
 
 
-def _read_all(todo: Sequence[Request], options: FleetOptions, watch: Watch) -> None:
+def _read_all(folder: Folder, todo: Sequence[Request], options: FleetOptions, watch: Watch) -> None:
     jobs = options.jobs or len(os.sched_getaffinity(0))
     engine = Engine(jobs, options.scheduler)
     try:
@@ -168,6 +168,7 @@ def _read_all(todo: Sequence[Request], options: FleetOptions, watch: Watch) -> N
                 continue
             watch.end(_take(request, answer, why))
     finally:
+        folder.end()  # first: workers on this machine end when their tasks have
         engine.close()
 
 

@@ -52,9 +52,7 @@ def read_dump(text: str) -> str:
             f"{os.uname().nodename} has drgn-pmem {product_version()}, the run is of "
             f"{request.version}: install the same there",
         )
-    if not request.is_wanted():
-        if request.marker.exists():
-            return _answer(None)
+    if not request.marker.exists():
         return _answer(
             State.UNSEEN, f"{os.uname().nodename} does not see the folder {request.folder}"
         )
@@ -189,7 +187,7 @@ def _wait(process: "subprocess.Popen[bytes]", request: Request) -> tuple[State |
             status = process.wait(_POLL)
             break
         except subprocess.TimeoutExpired:
-            if not request.is_wanted():
+            if not request.marker.exists():
                 return None, ""
             if time.monotonic() > end:
                 why = f"not done after {request.timeout:g} s (--timeout)"

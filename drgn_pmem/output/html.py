@@ -37,6 +37,7 @@ table {{ border-collapse: collapse; margin-bottom: 1.2em; max-width: 100%; }}
 th, td {{ text-align: left; padding: 0.15em 0.6em 0.15em 0; vertical-align: top; }}
 td, li, dd, p, h1 {{ overflow-wrap: anywhere; }}
 td.critical, td.warning, td.info, .about th {{ white-space: nowrap; }}
+td.name {{ min-width: 12em; }}
 th {{ font-size: 11px; border-bottom: 1px solid #8888; }}
 tr:nth-child(odd) td {{ background: #8881; }}
 tr:target td, dt:target, li:target {{ background: #fd03; }}

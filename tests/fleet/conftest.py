@@ -24,7 +24,7 @@ def ask(tmp_path: Path) -> Ask:
     folder = tmp_path / "fleet"
     for name in ("reports", "results"):
         (folder / name).mkdir(parents=True)
-    (folder / ".run").write_text("run")
+    (folder / ".run-run").touch()
 
     def make(dump: Path, **changed: Any) -> Request:
         values: dict[str, Any] = {
@@ -48,7 +48,7 @@ def ask(tmp_path: Path) -> Ask:
 def fleet(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "drgn_pmem", "fleet", *map(str, arguments)]
     return subprocess.run(
-        command, **{"capture_output": True, "text": True, "timeout": 300, **options}
+        command, **{"capture_output": True, "text": True, "timeout": 3000, **options}
     )
 
 

@@ -125,7 +125,7 @@ def test_ctrl_c_keeps_what_is_done_and_no_one_else_can_connect_or_write(tmp_path
         assert f"another run writes there (process {process.pid} on" in other.stderr
         # As a terminal does: to all of the foreground.
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130

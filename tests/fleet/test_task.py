@@ -130,7 +130,7 @@ def test_a_worker_of_another_version_says_so(ask: Ask, small: Path) -> None:
 
 def test_a_run_that_was_stopped_ends_its_readers(ask: Ask, small: Path, instead: Any) -> None:
     request = ask(small)
-    instead(f"echo of the next run > {request.marker}; sleep 60 & wait")
+    instead(f"rm {request.marker}; sleep 60 & wait")
     said, result = answer(request)
     assert said["state"] is None
     assert result is None
