@@ -51,6 +51,7 @@ KEYS = (
     ("F1", "help for the command on the line"),
     ("F2", "Emacs or Vi keys"),
     ("F3", "completion while typing on or off"),
+    ("F4", "all warnings and findings; the bar shows the worst"),
     ("Ctrl-X Ctrl-E, Vi: v", "edit the line in $EDITOR"),
     ("Ctrl-C", "stop the running command; at the prompt, clear the line"),
     ("Ctrl-D", "leave"),

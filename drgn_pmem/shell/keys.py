@@ -26,8 +26,14 @@ class Toggles:
         self.complete_while_typing = complete_while_typing
 
 
-def key_bindings(session: Session, toggles: Toggles) -> KeyBindings:
-    """Bindings for Enter, Tab and the function keys."""
+def key_bindings(
+    session: Session, toggles: Toggles, warnings: Callable[[], list[str]]
+) -> KeyBindings:
+    """
+    Bindings for Enter, Tab and the function keys.
+
+    :param warnings: The lines that F4 shows.
+    """
     keys = KeyBindings()
     typing = has_focus(DEFAULT_BUFFER)
 
@@ -85,6 +91,10 @@ def key_bindings(session: Session, toggles: Toggles) -> KeyBindings:
         toggles.complete_while_typing = not toggles.complete_while_typing
         if not toggles.complete_while_typing:
             event.current_buffer.cancel_completion()
+
+    @keys.add("f4", filter=typing)
+    def _warnings(event: KeyPressEvent) -> None:
+        run_in_terminal(lambda: print("\n".join(warnings())))
 
     return keys
 

@@ -97,7 +97,7 @@ class Shell:
             search_ignore_case=True,
             enable_open_in_editor=True,
             enable_suspend=True,
-            key_bindings=key_bindings(self.session, self.toggles),
+            key_bindings=key_bindings(self.session, self.toggles, self._everything),
             lexer=ShellLexer(self.session.names),
             style=STYLE,
             include_default_pygments_style=False,
@@ -126,6 +126,9 @@ class Shell:
 
     def _toolbar(self) -> StyleAndTextTuples:
         return toolbar(self.session, self.summary)
+
+    def _everything(self) -> list[str]:
+        return self.summary.everything()
 
     def _continuation(self, width: int, number: int, wrapped: int) -> StyleAndTextTuples:
         # A line that wraps at the end of the terminal is not a new line.

@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import enum
 import os
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,19 @@ __all__ = ("Summary",)
 
 _WORST = 3
 """Findings that the shell shows by itself."""
+
+
+class _Weight(enum.IntEnum):
+    """What a warning is about, worst first."""
+
+    DESTROYED = 0
+    """The dump misleads: struct pages are not those of the crashed kernel."""
+    DUMP = 1
+    """How the dump was opened: truncated, of another kernel."""
+    DISAGREE = 2
+    """Sources contradict each other."""
+    MISSING = 3
+    """Something could not be read, or its debug info is missing."""
 
 
 class Summary:
@@ -55,14 +69,31 @@ class Summary:
         self.metadata = ""
         """How much of the struct pages of all namespaces the dump holds."""
         self._memmaps: list[Memmap] = []
-        self.warnings: list[str] = list(target.notes)
+        self._warnings: list[tuple[_Weight, str]] = []
+        for note in target.notes:
+            self._warn(_Weight.DUMP, note)
         if target.missing:
-            self.warnings.append(target.missing.replace("with -s", "with \\symbols FILE"))
-        self.warnings += [str(p) for p in problems if p.cause is not Cause.NO_DEBUG_INFO]
+            self._warn(_Weight.MISSING, target.missing.replace("with -s", "with \\symbols FILE"))
+        for problem in problems:
+            if problem.cause is not Cause.NO_DEBUG_INFO:
+                self._warn(_Weight.MISSING, str(problem))
         self.findings: list[Finding] = []
         """What is wrong, worst first; empty until :meth:`diagnose` is done."""
         self.size: int | None = None
         self._read_size()
+
+    def _warn(self, weight: _Weight, text: str) -> None:
+        self._warnings.append((weight, text))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before an answer is trusted, worst first."""
+        return [text for _, text in sorted(self._warnings, key=lambda item: item[0])]
+
+    @property
+    def misleads(self) -> bool:
+        """Whether the first warning is worse than any finding: the dump is not what it seems."""
+        return any(weight is _Weight.DESTROYED for weight, _ in self._warnings)
 
     def steps(self) -> Iterator[Step]:
         """The remaining steps."""
@@ -81,12 +112,15 @@ class Summary:
         diagnosis = Diagnosis(lines=(), rulings=tuple(rulings))
         self.findings = diagnosis.findings
 
+    def everything(self) -> list[str]:
+        """All warnings, then all findings, a line each, both worst first."""
+        lines = [f"{'warning':<9} {escape(warning)}" for warning in self.warnings]
+        lines += [_finding(item) for item in self.findings]
+        return lines or ["nothing to warn of is known"]
+
     def worst(self) -> list[str]:
         """The worst findings, when they are known, a line each; then how many there are."""
-        lines = [
-            f"{item.severity.value:<9} {escape(item.text)}  [{escape(item.more)}]"
-            for item in self.findings[:_WORST]
-        ]
+        lines = [_finding(item) for item in self.findings[:_WORST]]
         more = len(self.findings) - len(lines)
         if more > 0:
             lines.append(f"{'':<9} and {plural(more, 'more finding')}: pmem-diagnose")
@@ -115,10 +149,11 @@ class Summary:
         self._memmaps = list(answer.memmaps)
         self.metadata = _metadata(answer)
         for problem in problems:
-            self.warnings.append(f"pmem-memmap: {problem}")
+            self._warn(_Weight.MISSING, f"pmem-memmap: {problem}")
         disagree = [m.namespace.dev for m in answer.memmaps if m.agree is False]
         if disagree:
-            self.warnings.append(f"pmem-memmap: sources disagree about {', '.join(disagree)}")
+            named = ", ".join(disagree)
+            self._warn(_Weight.DISAGREE, f"pmem-memmap: sources disagree about {named}")
         yield
 
     def _struct_pages(self) -> Iterator[None]:
@@ -137,9 +172,10 @@ class Summary:
             end_pfn = pages.first_pfn + pages.npfns
             intact = problems.take(check_memmap(prog, pages.first_pfn, end_pfn, known))
             if intact.destroyed:
-                self.warnings.append(
+                self._warn(
+                    _Weight.DESTROYED,
                     f"struct pages of {memmap.namespace.dev} were initialised again after the "
-                    "crash: see pmem-coverage"
+                    "crash: see pmem-coverage",
                 )
             yield
 
@@ -168,6 +204,10 @@ class Summary:
             lines.append(f"pmem    {self.pmem}")
         lines += [f"warning {escape(warning)}" for warning in self.warnings]
         return lines + self.worst()
+
+
+def _finding(item: "Finding") -> str:
+    return f"{item.severity.value:<9} {escape(item.text)}  [{escape(item.more)}]"
 
 
 def _metadata(answer: "MemmapAnswer") -> str:

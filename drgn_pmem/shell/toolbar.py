@@ -7,17 +7,20 @@ from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.utils import get_cwidth
 
-from drgn_pmem.output.text import escape, plural
+from drgn_pmem.output.text import escape
 from drgn_pmem.shell.session import Session
 from drgn_pmem.shell.summary import Summary
 
 __all__ = ("cut", "toolbar")
 
+_WARNING = 3
+"""Which part of the bar the warning is."""
+
 
 def toolbar(session: Session, summary: Summary) -> StyleAndTextTuples:
     """
-    The dump, its kernel, its persistent memory and the first warning, as far as they fit; the panic
-    message is dropped first, then the keys.
+    The dump, its kernel, its persistent memory and the worst warning, as far as they fit; the panic
+    message is dropped first, then the keys; a finding shrinks to a number before the release goes.
     """
     mode = "Vi" if get_app().editing_mode == EditingMode.VI else "Emacs"
     recording = f"log {session.output.journal.path.name}" if session.output.journal else ""
@@ -31,8 +34,10 @@ def toolbar(session: Session, summary: Summary) -> StyleAndTextTuples:
         ("", summary.panic),
         ("class:bottom-toolbar.key", f"F1 help  F2 {mode}"),
     ]
-    for drop in (None, 5, 6, 4, 1):
-        if drop is not None:
+    for drop in (None, 5, 6, 4, _WARNING, 1):
+        if drop == _WARNING:
+            parts[drop] = (parts[drop][0], _warning(summary, columns // 2, short=True))
+        elif drop is not None:
             parts[drop] = ("", "")
         fragments = _join(parts)
         if sum(get_cwidth(text) for _, text, *_ in fragments) <= columns:
@@ -40,15 +45,31 @@ def toolbar(session: Session, summary: Summary) -> StyleAndTextTuples:
     return fragments
 
 
-def _warning(summary: Summary, columns: int) -> str:
-    """The first warning, cut to fit, or how many findings; the banner has shown the whole."""
-    lines = summary.warnings
-    if not lines:
-        worst = [item for item in summary.findings if item.severity is summary.findings[0].severity]
-        return f" {plural(len(worst), f'{worst[0].severity.value} finding')} " if worst else ""
-    more = f" (+{len(lines) - 1})" if len(lines) > 1 else ""
-    text = escape(lines[0]).removeprefix(f"{summary.name}: ")
-    return f" {cut(text, max(10, columns - len(more) - 2))}{more} "
+def _warning(summary: Summary, columns: int, short: bool = False) -> str:
+    """
+    The worst of all warnings and findings, cut to fit, how many more there are, and the key that
+    shows them all.
+
+    A critical finding comes before the warnings, unless one of those says that the dump misleads.
+
+    :param short: Of findings, only how many are as bad as the worst.
+    """
+    lines, findings = summary.warnings, summary.findings
+    count = len(lines) + len(findings)
+    if not count:
+        return ""
+    critical = bool(findings) and findings[0].severity.rank == 0
+    if lines and not (critical and not summary.misleads):
+        text = escape(lines[0]).removeprefix(f"{summary.name}: ")
+    elif short:
+        worst = findings[0].severity
+        of_them = sum(item.severity is worst for item in findings)
+        return f" {of_them} {worst.value}: F4 "
+    else:
+        text = f"{findings[0].severity.value}: {escape(findings[0].text)}"
+    after = f" (+{count - 1})" if count > 1 else ""
+    after += " F4 all"
+    return f" {cut(text, max(10, columns - len(after) - 2))}{after} "
 
 
 def cut(text: str, columns: int) -> str:

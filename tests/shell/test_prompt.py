@@ -20,9 +20,10 @@ from drgn_pmem.shell.keys import next_indent
 from drgn_pmem.shell.lexer import ShellLexer
 from drgn_pmem.shell.loop import Shell
 from drgn_pmem.shell.session import Session
+from drgn_pmem.shell.toolbar import _warning
 
 ENTER, ESCAPE, CTRL_C, CTRL_D, CTRL_R = "\r", "\x1b", "\x03", "\x04", "\x12"
-UP, TAB, F2 = "\x1b[A", "\t", "\x1bOQ"
+UP, TAB, F2, F4 = "\x1b[A", "\t", "\x1bOQ", "\x1bOS"
 Type = Callable[..., list[str]]
 
 
@@ -193,7 +194,25 @@ def test_the_worst_findings_come_when_nothing_is_typed(target, capsys) -> None:
     for line, item in zip(lines, worst, strict=False):
         assert line == f"{item.severity.value:<9} {item.text}  [{item.more}]"
     assert lines[:3] == shell.summary.banner()[-len(lines) :][:3]
-    assert " critical findings " in shown
+    critical = [item for item in shell.summary.findings if item.severity is worst[0].severity]
+    assert f" {len(critical)} critical: F4 " in shown  # 80 columns
+    wide = _warning(shell.summary, 200)
+    assert wide == f" critical: {worst[0].text} (+{len(shell.summary.findings) - 1}) F4 all "
+
+
+def test_f4_shows_all_warnings_and_findings(target, capsys) -> None:
+    with shell_with(target, "", Config()) as shell:
+        shell.idle.run_all()
+        everything = shell.summary.everything()
+    assert len(everything) == len(shell.summary.findings) > 3
+    with shell_with(target, F4 + CTRL_D, Config()) as other:
+        other.summary = shell.summary
+        other.config.banner = False
+        capsys.readouterr()
+        assert other.run() == 0
+        shown = capsys.readouterr().out
+    for line in everything:
+        assert line in shown
 
 
 def enabled_namespaces(target) -> list[object]:
@@ -315,6 +334,31 @@ def test_a_memmap_that_was_initialised_again_is_a_warning(drgn_pmem) -> None:
     with shell_with(open_target(parse(words)), CTRL_D, Config()) as shell:
         shell.idle.run_all()
         assert any("initialised again after the crash" in text for text in shell.summary.warnings)
+
+
+def test_the_bar_shows_the_worst_warning_not_the_first(drgn_pmem) -> None:
+    """That struct pages are not those of the crash was hidden by any note that came before it."""
+    from drgn_pmem.shell.options import parse
+    from drgn_pmem.shell.sample import find_sample
+    from drgn_pmem.shell.target import open_target
+
+    sample = find_sample("6.1-clobbered")
+    words = ["-c", str(sample.dump()), "--main-symbols"]
+    for path in sample.debug_info():
+        words += ["-s", str(path)]
+    target = open_target(parse(words))
+    target.notes.append("the bootloader said nothing")
+    with shell_with(target, CTRL_D, Config()) as shell:
+        before = "".join(text for _, text, *_ in shell._toolbar())
+        shell.idle.run_all()
+        shown = "".join(text for _, text, *_ in shell._toolbar())
+        everything = shell.summary.everything()
+    assert " the bootloader said nothing F4 all " in before
+    assert " struct pages" in shown
+    assert "bootloader" not in shown
+    assert "initialised again" in everything[0]
+    assert everything.index("warning   the bootloader said nothing") == 1
+    assert len(everything) == len(shell.summary.warnings) + len(shell.summary.findings)
 
 
 def test_debug_info_can_be_loaded_later(dump, capsys) -> None:
