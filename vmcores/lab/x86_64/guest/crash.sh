@@ -8,5 +8,7 @@ pmtruth sync-fs /out
 for format in $QEMU_DUMPS; do
 	ask dump "$format"
 done
+# without a dump of its own, that was all
+[ "$LOADER" != none ] || poweroff -f
 echo 1 > /proc/sys/kernel/sysrq
 echo c > /proc/sysrq-trigger

@@ -18,19 +18,35 @@ record_devices
 record_files
 say "devices and files recorded"
 
-# acpi_no_memhotplug: else a DIMM that was plugged in is RAM to the capture kernel, which then cannot read it
-cmdline="console=$CONSOLE lab=capture nr_cpus=1 reset_devices panic=10 swiotlb=noforce acpi_no_memhotplug"
-if [ "$CAPTURE_PMEM" != 1 ]; then
-	# else its nfit driver would write the struct pages on pmem anew
-	cmdline="$cmdline initcall_blacklist=nfit_init"
-fi
-how=-s
-if [ "$LOADER" = load ]; then
-	how=-c
-fi
-kexec -d "$how" -p "/out/lab/$KERNEL" --initrd=/out/lab/initrd --command-line="$cmdline" \
-	> "$truth/kexec.log" 2>&1
-say "kexec returned $?, loaded: $(cat /sys/kernel/kexec_crash_loaded)"
+load_capture_kernel() {
+	local cmdline how
+	# acpi_no_memhotplug: else a DIMM that was plugged in is RAM to the capture kernel, which then cannot read it
+	cmdline="console=$CONSOLE lab=capture nr_cpus=1 reset_devices panic=10 swiotlb=noforce acpi_no_memhotplug"
+	if [ "$CAPTURE_PMEM" != 1 ]; then
+		# else its nfit driver would write the struct pages on pmem anew
+		cmdline="$cmdline initcall_blacklist=nfit_init"
+	fi
+	how=-s
+	if [ "$LOADER" = load ]; then
+		how=-c
+	fi
+	kexec -d "$how" -p "/out/lab/$KERNEL" --initrd=/out/lab/initrd --command-line="$cmdline" \
+		> "$truth/kexec.log" 2>&1
+	say "kexec returned $?, loaded: $(cat /sys/kernel/kexec_crash_loaded)"
+}
+
+case $LOADER in
+none) ;;
+fadump)
+	. /out/lab/fadump.sh
+	# for the area that later kernels hand to the capture kernel (they have it under radix only)
+	[ ! -e /sys/kernel/fadump/bootargs_append ] || echo "lab.append=1" > /sys/kernel/fadump/bootargs_append
+	echo 1 > /sys/kernel/fadump/registered
+	say "firmware-assisted dump registered: $(cat /sys/kernel/fadump/registered)"
+	(while :; do :; done) & # a CPU whose registers only the firmware can save
+	;;
+*) load_capture_kernel ;;
+esac
 
 if [ "${HOTADD:-0}" -gt 0 ]; then
 	cat /proc/iomem > "$truth/iomem.loaded"
@@ -55,4 +71,7 @@ kill -USR1 $(pidof pmtruth)
 sleep 1
 record_memory
 record_processes
+if [ "$LOADER" = fadump ]; then
+	record_fadump "$truth/first"
+fi
 say "recording done"
