@@ -11,6 +11,7 @@ from drgn_pmem.output.table import Field
 __all__ = (
     "NAMESPACE_MODULES",
     "OWNER_MODULES",
+    "WAIT_MODULES",
     "flags_text",
     "media_fields",
     "nothing",
@@ -30,8 +31,15 @@ OWNER_MODULES = {
     "nd_pmem": "block devices, sectors",
     "dm_mod": "sectors of device-mapper disks",
     "dax": "pages of character devices",
+    "xfs": "whether an XFS shares extents between files",
 }
 """The same for an answer about the owners of pages."""
+
+WAIT_MODULES = {
+    "xfs": "who waits in XFS's layout breaks, shared extents",
+    "ext4": "who waits in ext4's layout breaks",
+}
+"""The same for an answer about tasks that wait for pages."""
 
 
 def flags_text(record: Any) -> "list[str] | str | None":

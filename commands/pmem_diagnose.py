@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from drgn_pmem.commands.common import OWNER_MODULES
+from drgn_pmem.commands.common import OWNER_MODULES, WAIT_MODULES
 from drgn_pmem.output.table import Field
 from drgn_pmem.partial import Problem, Problems
 from drgn_pmem.spec import Answer, Argument, command
@@ -95,8 +95,9 @@ def _code(args: argparse.Namespace) -> str:
         ("pmem-diagnose --stacks", "the stacks of the task that panicked and of the CPUs"),
     ),
     code=_code,
-    modules=OWNER_MODULES | {"libnvdimm": "DIMMs, regions, namespaces, bad ranges and badblocks",
-                             "nfit": "flags of DIMMs"},
+    modules=OWNER_MODULES | WAIT_MODULES
+    | {"libnvdimm": "DIMMs, regions, namespaces, bad ranges and badblocks",
+       "nfit": "flags of DIMMs"},
 )  # fmt: skip
 def pmem_diagnose(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.findings.diagnose import Diagnosis, diagnose_in_steps

@@ -146,7 +146,10 @@ def _code(args: argparse.Namespace) -> str:
         ("pmem-pages dax4.0", "memory that is used as RAM: what for, by memory block"),
     ),
     code=_code,
-    modules={"dax": "owners of the pages of character devices"},
+    modules={
+        "libnvdimm": "namespaces in use as RAM",
+        "dax": "owners of the pages of character devices",
+    },
 )  # fmt: skip
 def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.pages.states import read_page_report

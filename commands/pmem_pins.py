@@ -6,7 +6,7 @@ import argparse
 
 from drgn import Program
 
-from drgn_pmem.commands.common import OWNER_MODULES
+from drgn_pmem.commands.common import OWNER_MODULES, WAIT_MODULES
 from drgn_pmem.output.table import Field
 from drgn_pmem.spec import Answer, Argument, command
 
@@ -64,8 +64,7 @@ from drgn_pmem.spec import Answer, Argument, command
         "    for waiter in page.waiters:\n"
         "        print('    waited for by', waiter.task.pid, waiter.function)\n"
     ),
-    modules=OWNER_MODULES
-    | {"xfs": "who waits in XFS's layout breaks", "ext4": "who waits in ext4's layout breaks"},
+    modules=OWNER_MODULES | WAIT_MODULES,
 )  # fmt: skip
 def pmem_pins(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.findings.pins import find_pins
