@@ -86,6 +86,7 @@ _DIFFERENCE_FIELDS = (
         "for difference in headers.differences:\n    print(difference)\n"
         "for problem in answer.problems:\n    print(problem)"
     ),
+    modules={"libnvdimm": "persistent memory that is in no header"},
 )
 def elfcorehdr(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.headers.compare import read_crash_headers
