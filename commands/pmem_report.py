@@ -83,7 +83,7 @@ def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
         try:
             write_file(args.output, json.dumps(value) + "\n" if text is None else text)
         except OSError as error:
-            raise UsageError(f"pmem-report: {args.output}: {error.strerror}") from error
+            raise PmemError(f"pmem-report: {args.output}: {error.strerror}") from error
         notes.append(f"the report is in {args.output}")
         text, value = "", {"output": args.output}
     return Answer(

@@ -133,7 +133,7 @@ def trim(
     except FileExistsError:
         raise UsageError(f"pmem-trim: {name} exists; give the name of a new file") from None
     except OSError as error:
-        raise UsageError(f"pmem-trim: {name}: {error.strerror or error}") from error
+        raise PmemError(f"pmem-trim: {name}: {error.strerror or error}") from error
     return problems.partial(
         Trimmed(
             input=dump_of(prog).path,
@@ -192,7 +192,7 @@ def _stop_if_interrupted(problems: Iterable[Problem]) -> None:
 def _check_space(name: str, needed: int) -> None:
     free = shutil.disk_usage(os.path.dirname(os.path.realpath(name))).free
     if free < needed:
-        raise UsageError(
+        raise PmemError(
             f"pmem-trim: {name}: about {needed} bytes are needed, and {free} are free there"
         )
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from drgn_pmem.errors import UsageError
 
-__all__ = ("COMMON", "LIST", "Argument", "Parser", "join_descending")
+__all__ = ("COMMON", "LIST", "Argument", "Parser", "join_descending", "refuse_unused")
 
 
 class Argument:
@@ -57,7 +57,8 @@ LIST = (
              help="only rows where it holds: 'refcount > 1 and namespace = namespace0.0'; "
              "= != < <= > >= ~ (contains) !~"),
     Argument("-H", "--no-header", action="store_true", help="no header, tabs between values"),
-    Argument("--csv", action="store_true", help="comma-separated values"),
+    Argument("--csv", action="store_true",
+             help="comma-separated values; items of a list are separated by ;"),
     Argument("--bytes", action="store_true",
              help="sizes in bytes, as everywhere but on a terminal"),
     Argument("--limit", type=int, metavar="N", help="show the first N rows only"),
@@ -90,3 +91,26 @@ def join_descending(words: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
+
+
+_OF_TABLES = {"fields": "-o", "sort": "-s", "no_header": "-H", "csv": "--csv", "bytes": "--bytes"}
+
+
+def refuse_unused(command: str, arguments: Sequence[Argument], args: argparse.Namespace) -> None:
+    """
+    Refuse options of tables beside ``--json``, which would have no effect.
+
+    :param arguments: The command's own, which may mean something else by the same letter.
+    :raises UsageError: naming them
+    """
+    own = {name for argument in arguments for name in argument.names}
+    given = [
+        option
+        for name, option in _OF_TABLES.items()
+        if option not in own and getattr(args, name, None) not in (None, False)
+    ]
+    if args.json and given:
+        raise UsageError(
+            f"{command}: {', '.join(given)} {'has' if len(given) == 1 else 'have'} no effect on "
+            "--json, which has every field; give one or the other"
+        )
