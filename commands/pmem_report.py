@@ -19,7 +19,7 @@ from drgn_pmem.commands.report import (
     read_report,
     screen_of,
 )
-from drgn_pmem.errors import UsageError
+from drgn_pmem.errors import PmemError, UsageError
 from drgn_pmem.spec import Answer, Argument, command, render
 
 if TYPE_CHECKING:

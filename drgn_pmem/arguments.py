@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from drgn_pmem.errors import UsageError
 
-__all__ = ("COMMON", "LIST", "Argument", "Parser", "join_descending", "refuse_unused")
+__all__ = ("COMMON", "LIST", "Argument", "Parser", "join_descending")
 
 
 class Argument:
@@ -77,9 +77,30 @@ COMMON = (
 """Arguments of every command."""
 
 
+_OF_TABLES = {"fields": "-o", "sort": "-s", "no_header": "-H", "csv": "--csv", "bytes": "--bytes"}
+
+
 class Parser(argparse.ArgumentParser):
+    """The parser of a command's words."""
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message} (see {self.prog} -h)")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """:raises UsageError: also for options of tables beside ``--json``, which would have no
+        effect"""
+        parsed = super().parse_args(args, namespace)
+        given = [
+            option
+            for name, option in _OF_TABLES.items()
+            if getattr(parsed, name, None) not in (None, False)
+        ]
+        if given and getattr(parsed, "json", False):
+            raise UsageError(
+                f"{self.prog}: {', '.join(given)} {'has' if len(given) == 1 else 'have'} no effect "
+                "on --json, which has every field; give one or the other"
+            )
+        return parsed
 
 
 def join_descending(words: Sequence[str]) -> list[str]:
@@ -91,26 +112,3 @@ def join_descending(words: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
-
-
-_OF_TABLES = {"fields": "-o", "sort": "-s", "no_header": "-H", "csv": "--csv", "bytes": "--bytes"}
-
-
-def refuse_unused(command: str, arguments: Sequence[Argument], args: argparse.Namespace) -> None:
-    """
-    Refuse options of tables beside ``--json``, which would have no effect.
-
-    :param arguments: The command's own, which may mean something else by the same letter.
-    :raises UsageError: naming them
-    """
-    own = {name for argument in arguments for name in argument.names}
-    given = [
-        option
-        for name, option in _OF_TABLES.items()
-        if option not in own and getattr(args, name, None) not in (None, False)
-    ]
-    if args.json and given:
-        raise UsageError(
-            f"{command}: {', '.join(given)} {'has' if len(given) == 1 else 'have'} no effect on "
-            "--json, which has every field; give one or the other"
-        )

@@ -33,14 +33,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from drgn_pmem.answer import Answer
-from drgn_pmem.arguments import (
-    COMMON,
-    LIST,
-    Argument,
-    Parser,
-    join_descending,
-    refuse_unused,
-)
+from drgn_pmem.arguments import COMMON, LIST, Argument, Parser, join_descending
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.output.notes import merged
 from drgn_pmem.output.records import Records, Table
@@ -174,7 +167,6 @@ def parse_arguments(spec: Spec, words: Sequence[str]) -> argparse.Namespace | No
     )
     if full:
         args.json = "full"
-    refuse_unused(spec.name, spec.arguments, args)
     if getattr(args, "limit", None) is not None and args.limit < 0:
         raise UsageError(f"{spec.name}: --limit takes a number of rows, not {args.limit}")
     return args

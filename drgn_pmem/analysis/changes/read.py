@@ -320,7 +320,7 @@ class _Reader:
     def _pinned(self, page: PinnedPage) -> Item:
         files = _files(page.owners.owners, page.owners.unowned)
         pins = page.count("pins")
-        held = tuple(sorted({f"{h.task.tgid}/{h.task.comm} {h.kind.value}" for h in page.holders}))
+        held = tuple(sorted({f"{h.process} {h.kind.value}".strip() for h in page.holders}))
         return Item(
             name=f"PFN {page.pfn:#x}",
             key=f"{page.pfn:#x}",
