@@ -93,6 +93,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m bench.formats
 	$(BIN)/python -m bench.scale
 	$(BIN)/python -m bench.diagnose
+	$(BIN)/python -m bench.trim
 
 # With SIZE (512G, 6T): one of a larger machine, made of the large dump's real structures.
 bench-dump: $(VENV)/.installed

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ("command_names", "load_command", "load_commands")
 
-_NO_COMMANDS = ("common", "report")
+_NO_COMMANDS = ("common", "report", "verify")
 """Files of this folder that declare none: what commands share."""
 
 

@@ -5,43 +5,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
 import os
-import shlex
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from drgn_pmem.errors import NotFound, PmemError, UsageError
-from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.errors import PmemError, UsageError
+from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.record import Record
-from drgn_pmem.spec import Answer, Argument, Field, ask, command, json_value
+from drgn_pmem.spec import Answer, Argument, Field, command
 
 if TYPE_CHECKING:
     from drgn import Program
 
-    from drgn_pmem.analysis.trim.compare import Said
     from drgn_pmem.analysis.trim.plan import TrimPlan
-    from drgn_pmem.ranges import RangeSet
 
 __all__ = ("Trimmed", "trim")
-
-_QUESTIONS = (
-    "pmem-diagnose",
-    "pmem-list -BDRNXi",
-    "pmem-namespaces",
-    "pmem-coverage",
-    "pmem-memmap",
-    "pmem-poison",
-    "pmem-pins",
-    "pmem-files",
-    "pmem-pages",
-    "pmem-segments",
-    "pmem-usage",
-    "pmem-infoblocks",
-    "elfcorehdr",
-    "fadump",
-)
-"""What is asked of both dumps; to these come a file and some pages."""
 
 _FIELDS = (
     Field("WHAT", lambda p: p.what, "kind of memory"),
@@ -49,12 +27,15 @@ _FIELDS = (
     Field("DROPPED", lambda p: p.dropped, "bytes that are dropped", right=True),
 )
 
-_PAGES = 8
-"""Pages that are asked for."""
-
 _RAM = (
     "RAM is as it was in the crashed machine: copies of user data can be in it (page cache, "
     "anonymous memory, buffers of programs and of block devices); pmem-trim does not filter RAM"
+)
+
+
+_ZERO_EXCLUDED = (
+    "crash opens it with --zero_excluded: of an ELF dump crash reads pages that were left out as "
+    "zeroes, of a kdump-compressed one it refuses to read them"
 )
 
 
@@ -102,7 +83,8 @@ def trim(
     """
     from drgn_pmem.analysis.trim.plan import lost_memory
     from drgn_pmem.analysis.trim.write import check_memory, estimate, sha256_of, write_trimmed
-    from drgn_pmem.dumpfile import dump_of
+    from drgn_pmem.commands.verify import answers_kept
+    from drgn_pmem.dumpfile import DumpFormat, dump_of
     from drgn_pmem.output.files import replacing
     from drgn_pmem.output.progress import progress
 
@@ -110,7 +92,8 @@ def trim(
     _refuse_no_name(name)
     compression = _compression(format, compression)
     problems = Problems()
-    problems.extend(lost_memory(dump_of(prog)))
+    dump = dump_of(prog)
+    problems.extend(lost_memory(dump))
     verified: list[str] = []
     try:
         if os.path.lexists(name):
@@ -123,9 +106,16 @@ def trim(
                     write_trimmed(prog, plan, number, format, compression, report)
                 )
             if verify:
-                written = f"/proc/self/fd/{number}"
-                check_memory(prog, plan, written, file_written.damaged)
-                verified = _compare(prog, written, file_written.damaged) if plan.metadata else []
+                check_memory(prog, plan, f"/proc/self/fd/{number}", file_written.damaged)
+                if plan.metadata:
+                    verified = answers_kept(
+                        prog,
+                        number,
+                        _folder(name),
+                        len(file_written.damaged),
+                        same_format=dump.contained
+                        is (DumpFormat.ELF if format == "elf" else DumpFormat.KDUMP),
+                    )
             with progress("checksum", file_written.size) as report:
                 sha256 = sha256_of(number, report)
     except PmemError:
@@ -133,10 +123,10 @@ def trim(
     except FileExistsError:
         raise UsageError(f"pmem-trim: {name} exists; give the name of a new file") from None
     except OSError as error:
-        raise PmemError(f"pmem-trim: {name}: {error.strerror or error}") from error
+        raise UsageError(f"pmem-trim: {name}: {error.strerror or error}") from error
     return problems.partial(
         Trimmed(
-            input=dump_of(prog).path,
+            input=dump.path,
             output=name,
             format=format,
             compression=compression,
@@ -178,98 +168,16 @@ def _compression(format: str, wanted: str | None) -> str:
     return "none"
 
 
-def _stop_if_interrupted(problems: Iterable[Problem]) -> None:
-    """
-    Commands keep what they found until Ctrl-C, and answer with it. Such an answer proves nothing
-    of a dump, so the user's Ctrl-C ends pmem-trim, too.
-
-    :raises KeyboardInterrupt: if a part is missing because of Ctrl-C
-    """
-    if any(problem.cause is Cause.INTERRUPTED for problem in problems):
-        raise KeyboardInterrupt
+def _folder(name: str) -> str:
+    return os.path.dirname(os.path.realpath(name))
 
 
 def _check_space(name: str, needed: int) -> None:
-    free = shutil.disk_usage(os.path.dirname(os.path.realpath(name))).free
+    free = shutil.disk_usage(_folder(name)).free
     if free < needed:
-        raise PmemError(
+        raise UsageError(
             f"pmem-trim: {name}: about {needed} bytes are needed, and {free} are free there"
         )
-
-
-def _compare(prog: Program, path: str, damaged: RangeSet) -> list[str]:
-    """
-    Ask the written file what the dump is asked.
-
-    :param damaged: Pages that are left out because they cannot be decompressed.
-    :return: Command lines that were asked.
-    :raises DumpFileError: if it answers otherwise
-    :raises KeyboardInterrupt: if the user pressed Ctrl-C in one of the commands
-    """
-    from drgn_pmem.analysis.trim.compare import differences
-    from drgn_pmem.dumpfile import DumpFormat, dump_of
-    from drgn_pmem.errors import DumpFileError
-    from drgn_pmem.output.progress import progress
-    from drgn_pmem.session import open_again
-
-    other = open_again(prog, path)
-    formats = [dump_of(item).contained is DumpFormat.ELF for item in (prog, other)]
-    lines = [*_QUESTIONS, *_subjects(prog)]
-    with progress("comparing the answers of all commands", len(lines)) as report:
-        for number, line in enumerate(lines):
-            before, after = _said(prog, line), _said(other, line)
-            found = list(
-                differences(line.split()[0], before, after, same_format=formats[0] == formats[1])
-            )
-            if found:
-                why = f"{len(damaged)} damaged pages are left out of it; " if damaged else ""
-                raise DumpFileError(
-                    f"{why}the written dump does not answer as this one, so it was removed "
-                    f"(--no-verify keeps it): {line}: {'; '.join(found)}"
-                )
-            report(number + 1, len(lines))
-    return lines
-
-
-def _said(prog: Program, line: str) -> Said:
-    from drgn_pmem.analysis.trim.compare import Said
-    from drgn_pmem.commands import load_command
-    from drgn_pmem.output.stream import streaming
-
-    name, *words = shlex.split(line)
-    spec = load_command(name)
-    args = spec.parser().parse_args([*words, "--json"])
-    try:
-        with streaming(False):  # some commands print their text as they go
-            answer = ask(spec, prog, args)
-    except NotFound as error:
-        return Said(error=str(error))
-    except PmemError as error:
-        problems = Problems()
-        problems.add(error)
-        _stop_if_interrupted(problems)
-        return Said(error=str(error), problems=tuple(problems))
-    _stop_if_interrupted(answer.problems)
-    return Said(json=json_value(args, answer), problems=tuple(answer.problems))
-
-
-def _subjects(prog: Program) -> Sequence[str]:
-    """Questions about the first file and the first pages of namespaces."""
-    from drgn_pmem.analysis.inventory.machine import read_machine
-    from drgn_pmem.dumpfile import vmcoreinfo_of
-
-    lines = []
-    files = _said(prog, "pmem-files").json
-    if files:
-        lines.append(shlex.join(["pmem-file", files[0]["path"]]))
-    size = vmcoreinfo_of(prog).page_size or 4096
-    problems = Problems()  # every command names them
-    found = problems.take(read_machine(prog)).namespaces
-    _stop_if_interrupted(problems)
-    pages = [f"pfn:{(n.resource + (n.data_offset or 0)) // size:#x}" for n in found[:_PAGES]]
-    if pages:
-        lines += [f"{name} {' '.join(pages)}" for name in ("pmem-page", "pmem-rmap")]
-    return lines
 
 
 def _code(args: argparse.Namespace) -> str:
@@ -303,7 +211,7 @@ def _code(args: argparse.Namespace) -> str:
     name="pmem-trim",
     description="write a dump that can be handed on: no user data of pmem, all metadata",
     long_description=(
-        "Write a dump that can be handed on: RAM as it is in this dump, and of persistent memory\n"
+        "Write a dump that can be handed on: RAM as this dump has it, and of persistent memory\n"
         "only what is known to be metadata: info blocks, struct pages, maps and logs of BTT\n"
         "arenas. User data, and what may be user data, is left out as excluded memory, which no\n"
         "reader takes for zeroes. The file is written beside its name, opened anew, asked what\n"
@@ -336,7 +244,8 @@ def _code(args: argparse.Namespace) -> str:
 )  # fmt: skip
 def pmem_trim(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.trim.plan import plan_trim
-    from drgn_pmem.dumpfile import dump_of
+    from drgn_pmem.commands.verify import stop_if_interrupted
+    from drgn_pmem.dumpfile import DumpFormat, State, dump_of
     from drgn_pmem.output.table import table
 
     compression = _compression(args.format, args.compress)
@@ -352,7 +261,7 @@ def pmem_trim(prog: Program, args: argparse.Namespace) -> Answer:
             pages=args.keep,
         )
     )
-    _stop_if_interrupted(problems)
+    stop_if_interrupted(problems)
     value: dict[str, Any] = {
         "input": dump_of(prog).path,
         "output": None,
@@ -383,6 +292,13 @@ def pmem_trim(prog: Program, args: argparse.Namespace) -> Answer:
             checked = "opened anew, its memory is what was planned (answers need the metadata)"
         notes.append(f"{written.output}: {written.size} bytes, {checked}")
         notes.append(f"SHA-256 {written.sha256}")
+        dump = dump_of(prog)
+        if (
+            args.format == "kdump"
+            and dump.contained is DumpFormat.ELF
+            and dump.coverage.has(State.EXCLUDED)
+        ):
+            notes.append(_ZERO_EXCLUDED)
     if plan.blank:
         notes.append(f"{plan.blank} bytes that share a page with what is kept are written as X")
     notes.append(_RAM)

@@ -23,13 +23,13 @@ from drgn_pmem.symbols import check_readable, check_symbols, load_debug_info, vm
 
 __all__ = (
     "Target",
+    "debug_files",
     "find_architecture",
     "open",
-    "open_again",
     "open_core",
     "open_corrected",
-    "open_other",
     "open_with_debug_info",
+    "open_with_files",
     "read_vmcoreinfo_file",
 )
 
@@ -143,58 +143,29 @@ def open_with_debug_info(
     )
 
 
-def open_again(prog: drgn.Program, path: str) -> drgn.Program:
+def debug_files(prog: drgn.Program) -> list[str]:
+    """Paths of the files of debug info that a program has loaded."""
+    return sorted(
+        {
+            file
+            for module in prog.modules()
+            for file in (module.debug_file_path, module.loaded_file_path)
+            if file is not None and os.path.exists(file)
+        }
+    )
+
+
+def open_with_files(path: str, files: Sequence[str]) -> drgn.Program:
     """
-    Open another dump of the same crash with the debug info that a program has loaded.
+    Open another dump of the same crash.
 
     :param path: Path of the dump.
+    :param files: What :func:`debug_files` gives.
     :raises DumpFileError: if it cannot be opened
     """
-    other, _ = open_core(path)
-    load_debug_info(other, _files_of(prog))
-    return other
-
-
-def open_other(
-    prog: drgn.Program, path: "str | Sequence[str]", symbols: Sequence[str] = ()
-) -> Target:
-    """
-    Open another dump beside a program: with the debug info that the program has loaded if it is of
-    the same build, else with what is found in the same directories.
-
-    :param path: Path of the dump, or of each file of a split one or each raw image.
-    :param symbols: Files to use instead: vmlinux and modules.
-    :raises PmemError: if it cannot be opened, or debug info is of another build
-    """
-    names = [path] if isinstance(path, str) else list(path)
-    for file in symbols:
-        check_readable(file)
-
-    def with_debug_info(text: bytes | None) -> Target:
-        other, notes = open_core(names, text)
-        for option in ("directories", "debug_link_directories", "kernel_directories"):
-            value = getattr(prog.debug_info_options, option)
-            setattr(other.debug_info_options, option, value)
-        check_symbols(other, symbols)
-        build = vmcoreinfo_value(other, "BUILD-ID")
-        same = build is not None and build == vmcoreinfo_value(prog, "BUILD-ID")
-        files = symbols or (_files_of(prog) if same else ())
-        default = None if files else {"default": True, "main": True}
-        missing, missing_kernel = load_debug_info(other, files, default=default)
-        return Target(other, " ".join(names), notes, missing, missing_kernel)
-
-    return open_corrected(with_debug_info, None)
-
-
-def _files_of(prog: drgn.Program) -> list[str]:
-    """The files of debug info that a program has loaded."""
-    files = {
-        file
-        for module in prog.modules()
-        for file in (module.debug_file_path, module.loaded_file_path)
-        if file is not None and os.path.exists(file)
-    }
-    return sorted(files)
+    prog, _ = open_core(path)
+    load_debug_info(prog, files)
+    return prog
 
 
 def open_corrected(open_with: Callable[[bytes | None], Target], text: bytes | None) -> Target:

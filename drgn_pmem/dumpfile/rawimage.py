@@ -132,4 +132,5 @@ def open_images(images: Sequence[tuple[str, int]]) -> DumpFile:
         memory_builder=functools.partial(ElfMemory, source, pieces),
         source=source,
         hypervisor=True,
+        size_of_files=sum(file.size for file in files),
     )

@@ -250,8 +250,8 @@ class DumpFile:
     bytes are :data:`ERASED`."""
     joined: bool = False
     """Whether several files are read as one, which drgn cannot open."""
-    missing: tuple[tuple[int, int], ...] = ()
-    """Page frames (end exclusive) that are in none of the given files of a split dump."""
+    size_of_files: int | None = None
+    """Bytes of all files together, where :attr:`path` names more than one or an address."""
     hypervisor: bool = False
     """Whether QEMU (or libvirt) took the dump, from outside of the guest."""
     physical_addresses: bool = True

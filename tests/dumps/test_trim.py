@@ -19,17 +19,21 @@ import re
 import secrets
 import shutil
 import struct
+import sys
 
 import drgn
 import pytest
 
+import drgn_pmem
 from drgn_pmem.analysis.trim import plan as plan_module, write
 from drgn_pmem.analysis.trim.metadata import known_metadata
 from drgn_pmem.analysis.trim.plan import plan_trim
-from drgn_pmem.commands import pmem_trim
+from drgn_pmem.commands import pmem_trim, verify
 from drgn_pmem.dumpfile import DumpFormat, State, dump_of, open_dump
 from drgn_pmem.dumpfile.records import DumpFile
+from drgn_pmem.dumpfile.writing.contents import Runs
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo, UsageError
+from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.partial import Incomplete, Partial, Problems
 from drgn_pmem.ranges import Range, RangeSet
 from drgn_pmem.spec import SPECS, Answer
@@ -135,6 +139,8 @@ def test_a_secret_in_every_user_page_is_nowhere_in_the_new_dump(
 ) -> None:
     path, new = tmp_path / "planted", tmp_path / "new"
     secret, user = planted(case, path)
+    if EVERYTHING and not user:
+        pytest.skip("the dump has no user data: its pmem was not dumped")
     prog = open_crash(case.sample, path)
     assert len(holds(dump_of(prog), secret)) == user.total // PAGE > 0
     answer, _, _ = run_answer(prog, f"pmem-trim -o {new} --no-verify {options(to)}")
@@ -158,7 +164,8 @@ def test_every_answer_is_kept(case: Case, to: str, tmp_path: Path) -> None:
     assert said["kept"] == plan.kept
     assert said["dropped"] == plan.dropped
     asked = {line.split()[0] for line in said["verified"]}
-    assert asked == set(SPECS) - {"pmem-diff", "pmem-report", "pmem-trim"} or not said["dropped"]
+    of_pmem = set() if case in CASES else {"pmem-file", "pmem-page", "pmem-rmap"}
+    assert asked == set(SPECS) - {"pmem-report", "pmem-trim"} - of_pmem
     assert list(tmp_path.iterdir()) == [new]
     assert new.stat().st_mode & 0o777 == 0o600
     dump, before = open_dump(new), dump_of(case.prog)
@@ -172,33 +179,103 @@ def test_every_answer_is_kept(case: Case, to: str, tmp_path: Path) -> None:
     assert prog["VMCOREINFO"].string_() == case.prog["VMCOREINFO"].string_()
 
 
+@pytest.mark.skipif(not EVERYTHING, reason="takes long: make test-trim")
+@pytest.mark.parametrize("to", TO)
+def test_raw_images_of_memory_become_a_dump(to: str, tmp_path: Path) -> None:
+    case = case_of("6.1-hotadd:qemu-elf")
+    memory = dump_of(case.prog).memory
+    assert memory is not None
+    saved = Runs.in_state(dump_of(case.prog).coverage, State.SAVED)
+    words = []
+    for run in saved:
+        path = tmp_path / f"{run.start:x}"
+        words.append(f"{path}@{run.start:#x}")
+        with path.open("wb") as file:
+            for start in range(run.start, run.end, 1 << 20):
+                data = memory.read(start, min(1 << 20, run.end - start))
+                if any(data):
+                    file.seek(start - run.start)
+                    file.write(data)
+            file.truncate(run.size)
+    debug = next(path for m in case.prog.modules() if (path := m.debug_file_path))
+    said = run_json(
+        drgn_pmem.open(words, [debug]), f"pmem-trim -o {tmp_path / 'new'} {options(to)}"
+    )
+    assert len(said["verified"]) >= 17
+
+
 def test_the_answers_that_are_compared_are_not_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pmem_trim, "_QUESTIONS", ("pmem-diagnose",))
-    monkeypatch.setattr(pmem_trim, "_subjects", lambda prog: [])
+    monkeypatch.setattr(verify, "_QUESTIONS", ("pmem-diagnose",))
+    monkeypatch.setattr(verify, "_SUBJECTS", False)
     _, plan, _ = run_answer(default.prog, "pmem-trim")
     _, written, notes = run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'}")
     assert written == plan
     assert "1 questions answered" in notes
+    assert "crash opens it with --zero_excluded" in notes
+
+
+def without_struct_pages(
+    prog: drgn.Program, namespaces: list[Namespace]
+) -> Partial[list[tuple[str, RangeSet]]]:
+    return known_metadata(prog, namespaces).map(
+        lambda found: [(name, ranges) for name, ranges in found if "struct" not in name]
+    )
 
 
 def test_a_dump_that_answers_otherwise_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one without the struct pages would."""
-
-    def without_struct_pages(prog, namespaces):
-        found = known_metadata(prog, namespaces)
-        kept = [(name, ranges) for name, ranges in found.value if "struct" not in name]
-        return type(found)(kept, found.problems)
-
     monkeypatch.setattr(plan_module, "known_metadata", without_struct_pages)
     monkeypatch.setattr(plan_module, "may_be_zero", lambda layout: [])
-    monkeypatch.setattr(pmem_trim, "_QUESTIONS", ("pmem-memmap", "pmem-pages"))
+    monkeypatch.setattr(verify, "_QUESTIONS", ("pmem-memmap", "pmem-pages"))
     with pytest.raises(DumpFileError, match=r"does not answer as this one.*pmem-memmap"):
         run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'}")
     assert list(tmp_path.iterdir()) == []
+
+
+def program(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+def test_the_written_dump_is_asked_by_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The debug info of both and what commands keep of them would be too much memory. It imports
+    nothing from the current directory."""
+    (tmp_path / "json.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    python = program(tmp_path / "python", f'echo x >> started\nexec {sys.executable} "$@"')
+    monkeypatch.setattr(sys, "executable", python)
+    monkeypatch.setattr(verify, "_QUESTIONS", ("pmem-segments",))
+    monkeypatch.setattr(verify, "_SUBJECTS", False)
+    _, _, notes = run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'} --compress none")
+    assert "1 questions answered as by this dump" in notes
+    assert (tmp_path / "started").read_text() == "x\n"
+
+
+def test_a_process_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "python", "cat >/dev/null; exit 3"))
+    with pytest.raises(DumpFileError, match="ended with status 3, so the dump was removed"):
+        run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'} --compress none")
+    assert not (tmp_path / "new").exists()
+
+
+def test_ctrl_c_ends_the_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"cat >/dev/null; echo $$ | tee {tmp_path / 'pid'}; exec sleep 60"
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "python", text))
+
+    def report(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with (tmp_path / "file").open("wb") as file, pytest.raises(KeyboardInterrupt):
+        verify._ask_written(file.fileno(), file.fileno(), {}, report, 1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_memory_that_was_not_planned_is_found(tmp_path: Path) -> None:
@@ -254,8 +331,8 @@ def test_what_ends_it_early_leaves_nothing(
 def ctrl_c_in_a_command(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], object]) -> None:
     """What is compared is the answer of one command that the user stopped."""
     run_answer(default.prog, "pmem-list")  # its module declares the command
-    monkeypatch.setattr(pmem_trim, "_QUESTIONS", ("pmem-list",))
-    monkeypatch.setattr(pmem_trim, "_subjects", lambda prog: [])
+    monkeypatch.setattr(verify, "_QUESTIONS", ("pmem-list",))
+    monkeypatch.setattr(verify, "_SUBJECTS", False)
     stopped = dataclasses.replace(SPECS["pmem-list"], function=lambda prog, args: answer())
     monkeypatch.setitem(SPECS, "pmem-list", stopped)
 
@@ -334,17 +411,23 @@ def test_damaged_pages_are_left_out_and_named(
     case = case_of("6.1-fileload:zlib")
     with_damaged_pages(case, tmp_path / "damaged", 3)
     prog = open_crash(case.sample, tmp_path / "damaged")
-    monkeypatch.setattr(pmem_trim, "_QUESTIONS", ("pmem-segments",))
-    monkeypatch.setattr(pmem_trim, "_subjects", lambda prog: [])
+    monkeypatch.setattr(verify, "_QUESTIONS", ("pmem-segments",))
+    monkeypatch.setattr(verify, "_SUBJECTS", False)
     line = f"pmem-trim -o {tmp_path / 'new'} --compress none"
     answer, _, notes = run_answer(prog, line)
     assert answer is not None
     assert not answer.whole
     assert "3 damaged pages, which cannot be decompressed, are left out" in notes
     assert "1 questions answered as by this dump" in notes
-    # Descriptors of a task are in them: what is said of those differs.
-    monkeypatch.setattr(pmem_trim, "_QUESTIONS", ("pmem-poison",))
+    # What is said of a task whose descriptors are in them is the same: the page cannot be read.
+    monkeypatch.setattr(verify, "_QUESTIONS", ("pmem-poison",))
     (tmp_path / "new").unlink()
+    _, _, notes = run_answer(prog, line)
+    assert "1 questions answered as by this dump" in notes
+    # Other differences are none of theirs.
+    (tmp_path / "new").unlink()
+    monkeypatch.setattr(verify, "_QUESTIONS", ("pmem-pages",))
+    monkeypatch.setattr(plan_module, "known_metadata", without_struct_pages)
     with pytest.raises(DumpFileError, match="3 damaged pages are left out of it; the written dump"):
         run_answer(prog, line)
     assert not (tmp_path / "new").exists()

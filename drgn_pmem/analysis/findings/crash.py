@@ -65,8 +65,10 @@ def read_crash(prog: Program) -> Partial[Crash]:
     else:
         file, format = dump.path, dump.description
         try:
-            # A live target has no file.
-            size = None if dump.contained is DumpFormat.LIVE else os.stat(file).st_size
+            if dump.size_of_files is not None:
+                size = dump.size_of_files
+            elif dump.contained is not DumpFormat.LIVE:
+                size = os.stat(file).st_size
         except OSError as error:
             why = f"{file}: {error.strerror}"
             problems.add(Problem(cause=Cause.NOT_SAVED, why=why), "size of the dump")

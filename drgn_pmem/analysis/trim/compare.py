@@ -4,12 +4,13 @@
 Answers before and after
 ------------------------
 
-A trimmed dump must answer what the dump that it was made of answers, but for what it says of user
-data: what of it is in the dump, and what is read from it (the file system's name on a disk, what is
-at the place of the info block of a raw namespace). Another format has other headers of its own.
+A trimmed dump must give the same answers as its input, except about user data: how much of it was
+saved, and what is read from it (the file system on a disk, the first page of a raw namespace). If
+the formats differ, so do the headers of the file itself.
 """
 
 from collections.abc import Callable, Iterator
+import re
 from typing import Any
 
 from drgn_pmem.partial import Cause, Problem, State
@@ -18,13 +19,11 @@ from drgn_pmem.record import Record
 
 __all__ = ("Said", "differences")
 
-_PAGE = 1 << 16
-"""bytes: the largest page of all machines"""
 _SHOWN = 3
-"""Places of one answer that are named."""
+"""Differences of one answer that are named."""
 _MAX_TEXT = 80
 _OF_FILE = ("pmem-segments", "pmem-usage")
-"""Commands whose answer lacks what a file lacks that was cut short: a new one is whole."""
+"""Commands that are incomplete on a truncated file; the new file is not truncated."""
 
 
 class Said(Record):
@@ -40,29 +39,47 @@ class Said(Record):
         return self.error is None and not any(problem.degrades for problem in self.problems)
 
 
-def differences(command: str, before: Said, after: Said, *, same_format: bool) -> Iterator[str]:
+def differences(
+    command: str,
+    before: Said,
+    after: Said,
+    *,
+    same_format: bool,
+    page_size: int,
+    damaged: int = 0,
+) -> Iterator[str]:
     """
-    What a trimmed dump answers otherwise than it should, in words.
+    Unexpected differences between two answers, in words.
 
     :param command: Name of the command.
     :param same_format: Whether both files have program headers, or neither has.
+    :param page_size: Size of a page of the crashed kernel (bytes).
+    :param damaged: How many pages of the dump cannot be decompressed; they are excluded in the new
+        one.
     """
     if before.error is not None or after.error is not None:
-        if before.error != after.error:
+        if (
+            before.error is None
+            or after.error is None
+            or (_merged(before.error, damaged) != _merged(after.error, damaged))
+        ):
             yield f"{after.error or 'an answer'}, instead of {before.error or 'an answer'}"
         return
-    # Not the reason: drgn words it by the format of the file.
+    # The reason is not compared: drgn words it by the format of the file.
     known = {(problem.cause, problem.what) for problem in before.problems}
     for problem in after.problems:
         if problem.cause is Cause.FORMAT or problem.state is State.EXCLUDED:
-            continue  # what was left out is user data; anything else shows in the values
+            continue  # user data was left out; anything else would show in the values
         if (problem.cause, problem.what) not in known:
             yield str(problem)
     if after.whole and not before.whole and command not in _OF_FILE:
         yield "complete, instead of incomplete"
     adapt = _ADAPT.get(command, _same)
-    pair = [_merged(adapt(value, same_format)) for value in (before.json, after.json)]
-    found = _differences(pair[0], pair[1], "")
+    pair = [_merged(adapt(value, same_format), damaged) for value in (before.json, after.json)]
+    compare = _Comparison(
+        page_size=page_size, partial=0 if same_format else page_size, damaged=damaged
+    )
+    found = compare.differences(pair[0], pair[1], "")
     for number, text in enumerate(found):
         if number == _SHOWN:
             yield "and more"
@@ -70,15 +87,41 @@ def differences(command: str, before: Said, after: Said, *, same_format: bool) -
         yield text
 
 
-def _differences(before: Any, after: Any, place: str) -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in {**before, **after}:
-            yield from _differences(before.get(key), after.get(key), f"{place}.{key}")
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for number, pair in enumerate(zip(before, after, strict=True)):
-            yield from _differences(*pair, f"{place}[{number}]")
-    elif before != after:
-        yield f"{place or 'value'}: {_short(after)}, instead of {_short(before)}"
+class _Comparison(Record):
+    page_size: int
+    partial: int
+    """bytes: a piece of memory smaller than this may be in only one of the dumps"""
+    damaged: int
+
+    def differences(self, before: Any, after: Any, place: str) -> Iterator[str]:
+        if isinstance(before, dict) and isinstance(after, dict):
+            if self._lost_by_damage(before, after):
+                return
+            for key in {**before, **after}:
+                yield from self.differences(before.get(key), after.get(key), f"{place}.{key}")
+        elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+            for number, pair in enumerate(zip(before, after, strict=True)):
+                yield from self.differences(*pair, f"{place}[{number}]")
+        elif isinstance(before, RangeSet) and isinstance(after, RangeSet):
+            # A bitmap has all or nothing of a page in which memory begins or ends.
+            for what, parts in (
+                ("is missing", before.subtract(after)),
+                ("is not in this dump", after.subtract(before)),
+            ):
+                yield from (f"{place}: {p} {what}" for p in parts if p.size >= self.partial)
+        elif before != after:
+            yield f"{place or 'value'}: {_short(after)}, instead of {_short(before)}"
+
+    def _lost_by_damage(self, before: dict[str, Any], after: dict[str, Any]) -> bool:
+        """Whether memory by state differs by damaged pages only, which count as saved in the bitmap
+        of the dump."""
+        if not self.damaged or not (_is_by_state(before) and _is_by_state(after)):
+            return False
+        lost = before.get(_SAVED, 0) - after.get(_SAVED, 0)
+        if after.get(_EXCLUDED, 0) - before.get(_EXCLUDED, 0) != lost:
+            return False
+        pages, rest = divmod(lost, self.page_size)  # counts are in bytes or in pages
+        return 0 < lost <= self.damaged or (rest == 0 and 0 < pages <= self.damaged)
 
 
 def _short(value: Any) -> str:
@@ -86,21 +129,34 @@ def _short(value: Any) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
-_EXCLUDED = State.EXCLUDED.value
+_SAVED, _EXCLUDED = State.SAVED.value, State.EXCLUDED.value
 _LEFT_OUT = {state.value for state in (State.EXCLUDED, State.TRUNCATED)}
+_DAMAGE = re.compile(r"Decompress?ion failed: [\w -]+|damaged page at offset \d+: [\w :-]+")
+"""What drgn and drgn-pmem say of a page that cannot be decompressed."""
+_LEFT_OUT_PAGE = re.compile(rf"Excluded page(?: \({_EXCLUDED}\))?")
+"""What they say of one that is left out."""
 
 
-def _merged(value: Any) -> Any:
-    """Truncated memory is excluded in a trimmed dump: both are the same here."""
+def _is_by_state(value: dict[str, Any]) -> bool:
+    """Whether it has amounts of memory by :class:`State`."""
+    return {_SAVED, *_LEFT_OUT}.intersection(value) != set() and all(
+        isinstance(n, int) for n in value.values()
+    )
+
+
+def _merged(value: Any, damaged: int = 0) -> Any:
+    """Truncated memory is excluded in a trimmed dump, and so are damaged pages: both are the same
+    here."""
     if isinstance(value, dict):
-        if _LEFT_OUT.intersection(value) and all(isinstance(n, int) for n in value.values()):
+        if _LEFT_OUT.intersection(value) and _is_by_state(value):
             rest = {key: n for key, n in value.items() if key not in _LEFT_OUT}
             return rest | {_EXCLUDED: sum(value.get(key, 0) for key in _LEFT_OUT)}
-        return {key: _merged(item) for key, item in value.items()}
+        return {key: _merged(item, damaged) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_merged(item) for item in value]
+        return [_merged(item, damaged) for item in value]
     if isinstance(value, str):  # sentences name the state, too
-        return value.replace(State.TRUNCATED.value, _EXCLUDED)
+        text = value.replace(State.TRUNCATED.value, _EXCLUDED)
+        return _LEFT_OUT_PAGE.sub(_EXCLUDED, _DAMAGE.sub(_EXCLUDED, text)) if damaged else text
     return value
 
 
@@ -113,7 +169,7 @@ def _without(record: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _namespaces(value: Any, same_format: bool) -> Any:
-    """Without what is read from user data."""
+    """Without the keys that are read from user data."""
     if isinstance(value, (list, tuple)):
         return [_namespaces(item, same_format) for item in value]
     if not isinstance(value, dict):
@@ -125,7 +181,7 @@ def _namespaces(value: Any, same_format: bool) -> Any:
 
 
 def _of_raw(record: dict[str, Any], *keys: str) -> tuple[str, ...]:
-    """The keys, of a namespace whose place of an info block is user data."""
+    """The keys, if the first page of the namespace is user data."""
     return keys if record.get("mode") in ("raw", None) else ()
 
 
@@ -142,7 +198,7 @@ def _memmap(value: Any, same_format: bool) -> Any:
 
 
 def _segments(value: Any, same_format: bool) -> Any:
-    """What the file covers, and what of it is marked, however it is cut."""
+    """The memory that the file covers, and the part with ``PF_DEV``, however it is split."""
     every: list[Range] = []
     marked: list[Range] = []
     for item in value:
@@ -151,22 +207,11 @@ def _segments(value: Any, same_format: bool) -> Any:
             every.append(Range(start, start + item["memory_size"]))
             if item["pmem"] and same_format:
                 marked.append(every[-1])
-    return [
-        [item.to_json() for item in _whole(RangeSet(ranges).contiguous(), same_format)]
-        for ranges in (every, marked)
-    ]
-
-
-def _whole(ranges: RangeSet, same_format: bool) -> RangeSet:
-    """Without the pages that a bitmap does not have, because memory begins or ends in them."""
-    if same_format:
-        return ranges
-    pairs = ((-(-item.start // _PAGE) * _PAGE, item.end // _PAGE * _PAGE) for item in ranges)
-    return RangeSet(Range(start, end) for start, end in pairs if start < end)
+    return [RangeSet(ranges).contiguous() for ranges in (every, marked)]
 
 
 _OF_HEADERS = ("overlap", "original", "memory_hole", "partial_pages")
-"""Pages that program headers have in part, or twice."""
+"""Counts of pages that program headers cover in part or twice."""
 
 
 def _usage(value: Any, same_format: bool) -> Any:
@@ -175,7 +220,7 @@ def _usage(value: Any, same_format: bool) -> Any:
 
 
 _PLACE = ("kind", "state", "notes")
-"""What is said of the place of an info block where none was found."""
+"""Keys that describe where an info block would be, if there is none."""
 
 
 def _infoblocks(value: Any, same_format: bool) -> Any:
@@ -186,15 +231,17 @@ def _infoblocks(value: Any, same_format: bool) -> Any:
 
 
 def _elfcorehdr(value: Any, same_format: bool) -> Any:
-    if not isinstance(value, dict) or value.get("implied") is None:
+    if not isinstance(value, dict):
         return value
     if not same_format:
-        return _without(value, "implied", "why")
+        return _without(value, "implied", "why", "notes")
+    if value.get("implied") is None:
+        return value
     return value | {"implied": value["implied"] | {"phdrs": _joined(value["implied"]["phdrs"])}}
 
 
 def _joined(phdrs: list[dict[str, Any]]) -> list[list[Any]]:
-    """Program headers of memory, adjacent ones joined: a dump is cut where pages were left out."""
+    """Program headers of memory, adjacent ones joined: they are split where pages were left out."""
     joined: list[list[Any]] = []
     for item in phdrs:
         if item["type"] != "PT_LOAD":
@@ -209,7 +256,7 @@ def _joined(phdrs: list[dict[str, Any]]) -> list[list[Any]]:
 
 
 def _fadump(value: Any, same_format: bool) -> Any:
-    """Notes name the state of memory that a page of a bitmap has in part."""
+    """Without the notes about pages that a bitmap cannot hold in part."""
     if same_format or not isinstance(value, dict):
         return value
     header = value.get("elfcorehdr")
@@ -219,8 +266,8 @@ def _fadump(value: Any, same_format: bool) -> Any:
 
 
 def _diagnose(value: Any, same_format: bool) -> Any:
-    """What was found; a rule that cannot be decided without user data says so. What is missing of
-    the file is compared as memory; how struct pages are missing is in words there."""
+    """The findings that are certain: some rules need user data. Memory that the file lacks is
+    compared by other commands."""
     return [
         _without(item, "finding", "evidence", "do") if item["id"] == "memmap-not-saved" else item
         for item in value

@@ -4,8 +4,8 @@
 Program headers for a dump without any
 --------------------------------------
 
-A kdump-compressed dump has lost the program headers of /proc/vmcore. They were those of the crash
-header, which is in memory or follows from the kernel's state, as far as the dump covers them.
+A kdump-compressed dump lacks the program headers of /proc/vmcore. They were those of the crash
+header, which is in memory or can be rebuilt from the kernel's state.
 """
 
 from collections.abc import Callable
@@ -31,8 +31,8 @@ def segments_of(
     prog: Program, dump: DumpFile, filling: RangeSet, problems: Problems
 ) -> list[Segment]:
     """
-    Program headers: those of the file; of a file without any, those that the crash header had, as
-    far as they are of memory that the file covers, and all other memory that it covers.
+    Program headers: those of the file. Without any, those of the crash header for memory that the
+    file covers, and one for each other run of memory that it covers.
 
     :param filling: What :func:`filling_of` gives.
     """
@@ -60,7 +60,7 @@ def segments_of(
 
 
 def _to_the_ends(parts: list[Range], load: ProgramHeader, dump: DumpFile) -> list[Range]:
-    """With the pages in which memory begins and ends, which a bitmap may not have."""
+    """Extended to the pages in which memory begins and ends, which a bitmap may lack."""
     page = dump.kdump.block_size if dump.kdump is not None else 1
     if parts and parts[0].start - load.physical < page:
         parts[0] = Range(load.physical, parts[0].end)
@@ -70,8 +70,8 @@ def _to_the_ends(parts: list[Range], load: ProgramHeader, dump: DumpFile) -> lis
 
 
 def filling_of(prog: Program, dump: DumpFile, page_size: int, problems: Problems) -> RangeSet:
-    """What a compressed dump covers only because it has whole pages: the rest of those that memory
-    of the crash header begins or ends in."""
+    """What a compressed dump covers only because its unit is a page: the rest of pages in which
+    memory of the crash header begins or ends."""
     if dump.contained is not DumpFormat.KDUMP:
         return RangeSet()
     named = _named(_loads(prog, dump, problems))
@@ -87,16 +87,16 @@ def filling_of(prog: Program, dump: DumpFile, page_size: int, problems: Problems
 
 def _loads(prog: Program, dump: DumpFile, problems: Problems) -> tuple[ProgramHeader, ...]:
     if dump.hypervisor:
-        return ()  # it has all memory, not what a crash header names
+        return ()  # it holds all memory, not what a crash header lists
     own = Problems()
     headers = None
     with own.trying("crash header"):
         try:
             headers = own.take(read_crash_headers(prog))
         except NotFound:
-            # not a problem: no crash kernel was loaded, the memory that is covered says enough
+            # not a problem: no crash kernel was loaded; all covered memory gets headers anyway
             return ()
-    # That this file has no headers of its own is why they are made.
+    # That this file has no headers of its own is the reason for making them.
     problems.extend(problem for problem in own if problem.degrades)
     if headers is None:
         return ()

@@ -5,12 +5,11 @@ Metadata of persistent memory
 -----------------------------
 
 Which bytes of a namespace are known to be metadata: info blocks, struct pages that the kernel
-initialised, maps and logs of BTT arenas. Everything else is user data, also what looks like
-metadata and is not proven to be: space that a namespace sets aside and does not use has what was
-there before the namespace.
+initialised, maps and logs of BTT arenas. Everything else counts as user data, including reserved
+space that a namespace does not use: it still has what was there before the namespace was made.
 
-Two proofs are needed for struct pages: the page tables say that they are there, and the kernel's
-namespace that the data begins after them. (drivers/nvdimm/pfn_devs.c, drivers/nvdimm/btt.c)
+Struct pages need two proofs: the page tables map them there, and by the kernel's namespace its data
+begins after them. (drivers/nvdimm/pfn_devs.c, drivers/nvdimm/btt.c)
 """
 
 from collections.abc import Iterator
@@ -49,7 +48,7 @@ _KINDS = {
     PADDING: "free space",
     UNKNOWN: "not known: user data or metadata",
 }
-"""What is left of each kind of stretch when all known metadata is taken away."""
+"""Names of what remains of each kind of stretch without the known metadata."""
 _USER_DATA = "user data"
 
 Layout = list[tuple[Namespace, list[Stretch]]]
@@ -69,7 +68,7 @@ def layout_of(prog: Program, namespaces: list[Namespace], problems: Problems) ->
 def known_metadata(
     prog: Program, namespaces: list[Namespace]
 ) -> Partial[list[tuple[str, RangeSet]]]:
-    """Metadata on persistent memory by kind; what is not in it is user data."""
+    """Metadata on persistent memory by kind; everything else counts as user data."""
     problems = Problems()
     return problems.partial(
         [
@@ -81,8 +80,8 @@ def known_metadata(
 
 
 def _infoblocks(prog: Program, problems: Problems) -> Iterator[Range]:
-    """Those with a right checksum, which is over all bytes of the page, where the kernel's
-    namespaces begin: anywhere else they may be the content of a file."""
+    """Blocks with a valid checksum, which covers the whole page, where the kernel's namespaces
+    begin. Anywhere else they may be the content of a file."""
     own = Problems()
     blocks = own.take(find_blocks(prog, of_namespaces=True)).blocks
     # A block that is not in the dump cannot be kept.
@@ -116,7 +115,7 @@ def _of_pgmap(
         if extent.physical is not None:
             yield from reserve.overlap(extent.physical, extent.physical + extent.size)
         elif extent.state is not State.UNMAPPED:
-            why = f"those whose place is not known are left out: {extent.reason}"
+            why = f"those whose physical address is unknown are dropped: {extent.reason}"
             problems.add(
                 Problem(
                     cause=Cause.NOT_SAVED,
@@ -143,7 +142,7 @@ def _of_btt(prog: Program, namespaces: list[Namespace], problems: Problems) -> I
         problems.extend(chain.problems, f"{namespace.dev}: BTT")
         for number, place in enumerate(chain.arenas):
             if place.problems:
-                why = f"arena {number} is left out: {'; '.join(place.problems)}"
+                why = f"arena {number} is dropped: {'; '.join(place.problems)}"
                 problems.add(Problem(cause=Cause.DAMAGED, what=namespace.dev, why=why))
                 continue
             yield from _of_arena(place, start, end)
@@ -159,8 +158,8 @@ def _of_arena(place: BttArenaPlace, start: int, end: int) -> Iterator[Range]:
 
 
 def may_be_zero(layout: Layout) -> Iterator[Range]:
-    """Where pages of zeroes are worth keeping, because they show that nothing is there: what a
-    namespace sets aside, and the place of an info block."""
+    """Ranges whose zero pages are kept, because they prove that there is no metadata: the space
+    that a namespace reserves, and where an info block would be."""
     for namespace, stretches in layout:
         start, end = namespace.range.start, namespace.range.end
         yield Range(start, min(end, start + INFO_BLOCK_OFFSET + INFO_BLOCK_SIZE))
@@ -170,7 +169,7 @@ def may_be_zero(layout: Layout) -> Iterator[Range]:
 
 
 def parts_of(layout: Layout) -> Iterator[tuple[str, Range]]:
-    """What user data is called that is dropped: parts of namespaces."""
+    """Names of the parts of namespaces, for what is dropped."""
     for namespace, stretches in layout:
         for stretch in stretches:
             kind = _KINDS.get(stretch.kind, _USER_DATA)

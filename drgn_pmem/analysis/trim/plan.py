@@ -4,8 +4,8 @@
 What of a dump can be handed on
 -------------------------------
 
-Two things are kept: RAM, which is what iomem says is System RAM, and what is known to be metadata
-of persistent memory. All else is dropped, whatever it may be: user data, and what cannot be told.
+Kept are RAM (what iomem lists as System RAM) and what is known to be metadata of persistent memory.
+Everything else is dropped: user data, and whatever cannot be proven not to be.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,9 +39,9 @@ from drgn_pmem.record import Record, Show, shown
 __all__ = ("TrimPart", "TrimPlan", "lost_memory", "plan_trim")
 
 _LOW = 1 << 20
-"""Below this, x86 has firmware and the BIOS, never persistent memory."""
+"""On x86, memory below 1 MiB is RAM or firmware, never persistent memory."""
 _BLOCK = 4096
-"""What ELF files are cut to; a namespace and its info blocks are aligned to it."""
+"""bytes: unit of an ELF file; namespaces and their info blocks are aligned to it"""
 _CHUNK = 1 << 20
 _ZEROES = bytes(_BLOCK)
 
@@ -53,7 +53,7 @@ _OTHER = "neither RAM nor persistent memory"
 
 
 class TrimPart(Record):
-    """One kind of memory, and what becomes of it."""
+    """One kind of memory: how much of it is kept and dropped."""
 
     what: str
     kept: int = shown(Show.SIZE)
@@ -66,7 +66,7 @@ class TrimPlan(Record):
     """What of a dump is kept."""
 
     unit: int
-    """bytes: what is kept or dropped as a whole; a page in a kdump-compressed dump"""
+    """bytes: kept or dropped as a whole; a page in a kdump-compressed dump"""
     metadata: bool
     """Whether metadata of persistent memory is kept: only then are the answers the same."""
     parts: tuple[TrimPart, ...]
@@ -103,7 +103,7 @@ def plan_trim(
     """
     What ``pmem-trim`` keeps of a dump.
 
-    :param format: ``"kdump"`` or ``"elf"``: what a byte shares its fate with.
+    :param format: ``"kdump"`` (whole pages are kept or dropped) or ``"elf"``.
     :param metadata: Whether metadata of persistent memory is kept.
     :param userdata: Namespaces of which everything is kept.
     :param pages: Pages that are kept, named as for ``pmem-page``.
@@ -126,7 +126,7 @@ def plan_trim(
     machine = problems.take(read_machine(prog))
     if not machine.system_ram:
         raise DumpFileError(
-            f"{dump.path}: no System RAM in iomem: nothing can be told from user data"
+            f"{dump.path}: no System RAM in iomem: RAM and user data cannot be distinguished"
         )
     planner = _Planner(prog, dump, machine, problems)
     return problems.partial(planner.plan(format == "kdump", metadata, userdata, pages))
@@ -162,7 +162,7 @@ class _Planner:
         self, paged: bool, metadata: bool, userdata: Sequence[str], pages: Sequence[str]
     ) -> TrimPlan:
         unit = self.page_size if paged else min(self.page_size, _BLOCK)
-        # Of what the dump has nothing, nothing can be missing in the new one.
+        # Of a namespace that the dump does not hold, nothing can be dropped.
         namespaces = [
             n for n in self.machine.namespaces if len(self.saved.within(n.range.start, n.range.end))
         ]
@@ -181,7 +181,7 @@ class _Planner:
         keep = self.saved.intersect(whole).subtract(filling)
         cut = RangeSet()
         if paged:
-            # The rest of such a page is not in the dump: it must not be something in the new one.
+            # The rest of such a page is not in the dump, so it must not be in the new one.
             cut = _cut_pages(keep, unit)
             keep = keep.whole(unit)
         self._name_missing(pages, keep)
@@ -201,10 +201,10 @@ class _Planner:
         ram = self.machine.system_ram
         if find_architecture(self.dump.machine) == X86_64 or self._is_x86():
             ram = ram.union([Range(0, _LOW)])
-        # A namespace with a disk is not RAM, whatever a damaged iomem says.
+        # A namespace with a disk is not RAM, even if a damaged iomem lists it as RAM.
         disks = RangeSet(n.range for n, _ in layout if n.mode in ("fsdax", "sector", "raw"))
         if ram.intersect(disks):
-            why = "iomem has RAM in a namespace that is a disk: taken for user data"
+            why = "iomem lists RAM in a namespace that is a disk: dropped as user data"
             self.problems.add(Problem(cause=Cause.DAMAGED, why=why))
         ram = ram.subtract(disks)
         yield "RAM", ram.subtract(self.machine.pmem)
@@ -264,7 +264,7 @@ class _Planner:
                         yield Range(start + at, start + at + _BLOCK)
 
     def _blank(self, keep: RangeSet, unit: int) -> tuple[RangeSet, RangeSet]:
-        """What is kept in whole units, and what of it has to be made blank."""
+        """What is kept, in whole units, and which parts of it must be overwritten."""
         memory = self.dump.memory
         assert memory is not None
         ram = [item for item in keep if item.start % unit == 0 and item.end % unit == 0]
@@ -273,7 +273,7 @@ class _Planner:
             [*ram, *(Range(i.start // unit * unit, -(-i.end // unit) * unit) for i in cut)]
         ).contiguous()
         blank = []
-        # Of RAM, bytes that are not saved are what is missing: there is nothing to be made blank.
+        # Bytes that are not saved need not be overwritten.
         for item in self.saved.intersect(whole.subtract(keep)):
             data = None
             with self.problems.trying(f"memory at {item.start:#x}"):
@@ -289,7 +289,7 @@ class _Planner:
         keep: Runs,
         blank: RangeSet,
     ) -> Iterator[TrimPart]:
-        """Each saved byte under the first name that has it; first what is kept."""
+        """Each saved byte counts once, under the first name that covers it."""
         named: list[tuple[str, RangeSet]] = list(wanted)
         of_namespaces: dict[str, list[Range]] = {}
         for name, item in parts_of(layout):
@@ -313,7 +313,7 @@ class _Planner:
 
 
 def _cut_pages(runs: Runs, unit: int) -> RangeSet:
-    """What of pages is saved only in part."""
+    """The saved parts of pages that are not saved whole."""
     step = np.uint64(unit)
     cut = np.concatenate([runs.starts[runs.starts % step != 0], runs.ends[runs.ends % step != 0]])
     pages = np.unique(cut // step * step).tolist()

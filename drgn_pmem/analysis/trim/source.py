@@ -4,9 +4,8 @@
 Headers and notes of a trimmed dump
 -----------------------------------
 
-Those of the dump that is read, and what it lacks from the kernel's memory: a VMCOREINFO note that
-was found there because the file has none or a wrong one, ``init_uts_ns``, addresses of the direct
-map.
+They are taken from the input; what it lacks comes from the kernel's memory: VMCOREINFO if the file
+has none or a wrong one, ``init_uts_ns``, addresses of the direct map.
 """
 
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ __all__ = ("contents_of",)
 _NAMES = ("sysname", "nodename", "release", "version", "machine", "domainname")
 _NT_PRSTATUS = 1
 _NT_HYPERVISOR = 0x504D
-"""A type that no other note has: crash looks at that alone."""
+"""A type that no other note has; crash looks only at the type."""
 _ELFV2 = 2
 """``e_flags`` of little-endian 64-bit POWER."""
 _INCOMPLETE = 1
@@ -47,7 +46,7 @@ def contents_of(
     prog: Program, plan: TrimPlan, problems: Problems, format: str = "kdump"
 ) -> Contents:
     """
-    What is written by a plan.
+    The contents of the dump that a plan describes.
 
     :param format: ``"elf"`` for program headers, too.
     :param problems: What could not be read is added here.
@@ -91,13 +90,13 @@ def contents_of(
 
 
 def _notes(prog: Program, dump: DumpFile, plan: TrimPlan) -> Iterator[NoteData]:
-    """The notes of the file, VMCOREINFO as drgn was given it."""
+    """The notes of the file, with the VMCOREINFO that drgn was opened with."""
     text = prog["VMCOREINFO"].string_()
     known = False
     for note in dump.notes:
         data = dump.note_data(note, _MAX_NOTE)
         if len(data) < note.size:
-            continue  # the file ends in it, which opening the dump says
+            continue  # the file ends within it, which is reported when it is opened
         if note.name == b"ERASEINFO":
             continue
         if note.name == b"VMCOREINFO":
@@ -107,7 +106,7 @@ def _notes(prog: Program, dump: DumpFile, plan: TrimPlan) -> Iterator[NoteData]:
     if not known:
         yield NoteData(b"VMCOREINFO", 0, text)
     if dump.hypervisor and not any(note.name in HYPERVISOR_NOTES for note in dump.notes):
-        # Program headers alone said so.
+        # Only the program headers showed it.
         yield NoteData(HYPERVISOR_NOTES[-1], _NT_HYPERVISOR, b"of a hypervisor\n")
     erased = "".join(f"{line}\n" for line in dump.erased).encode()
     if plan.blank_ranges:
@@ -121,7 +120,7 @@ def _e_flags(dump: DumpFile, machine: Architecture) -> int:
         order = "<" if dump.byteorder == "little" else ">"
         raw = dump.read(0x30 if dump.bits == 64 else 0x24, 4)
         (flags,) = struct.unpack(f"{order}I", raw)
-        # What could not be finished is excluded now.
+        # What the writer could not finish is excluded in the new dump.
         return int(flags) if machine == PPC64 else int(flags) & ~_INCOMPLETE
     return _ELFV2 if machine == PPC64 and dump.byteorder == "little" else 0
 

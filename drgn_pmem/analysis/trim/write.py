@@ -4,8 +4,8 @@
 Writing a trimmed dump
 ----------------------
 
-Into an open file, by a plan; then the file is read once more, for its SHA-256 and to see that what
-is in it is what was planned.
+Writes what a plan keeps into an open file, and reads the file again: to check its memory against
+the plan, and for its SHA-256.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ __all__ = ("Written", "check_memory", "estimate", "sha256_of", "write_trimmed")
 Report = Callable[[int, int], None]
 
 _SAMPLES = 256
-"""Pages whose compressed size is that of all, for the estimate, and pages that are compared."""
+"""Number of pages that the estimate compresses, and that are compared after writing."""
 _MARGIN = 1.25
 _CHUNK = 1 << 20
 _NOTHING = RangeSet()
@@ -44,7 +44,7 @@ class Written(Record):
     size: int
     """bytes"""
     damaged: RangeSet = shown(Show.HIDDEN)
-    """What was to be kept and cannot be decompressed: excluded in the file."""
+    """Pages that were to be kept and cannot be decompressed: excluded in the file."""
 
 
 def write_trimmed(
@@ -99,7 +99,7 @@ def estimate(prog: Program, plan: TrimPlan, format: str, compression: str) -> in
 
 
 def _sample(runs: Runs, size: int) -> Iterator[Range]:
-    """Pages all over what is kept."""
+    """Pages at equal distances in what is kept."""
     step = max(size, runs.total // _SAMPLES // size * size)
     passed = 0
     for run in runs:
@@ -112,11 +112,11 @@ def _sample(runs: Runs, size: int) -> Iterator[Range]:
 
 def check_memory(prog: Program, plan: TrimPlan, path: str, damaged: RangeSet = _NOTHING) -> None:
     """
-    Check that a written file has what a plan keeps and nothing else.
+    Check that a written file holds what a plan keeps and nothing else.
 
     :param path: The file.
-    :param damaged: What could not be decompressed, so that it is not in the file.
-    :raises DumpFileError: if it has not
+    :param damaged: Pages that could not be decompressed and are not in the file.
+    :raises DumpFileError: if it does not
     """
     dump, written = dump_of(prog), open_dump(path)
     problems = Problems()
@@ -124,10 +124,10 @@ def check_memory(prog: Program, plan: TrimPlan, path: str, damaged: RangeSet = _
     got = Runs.in_state(written.coverage, State.SAVED)
     extra = got.subtract(RangeSet(contents.kept)).total
     if extra:
-        raise DumpFileError(f"{extra} bytes are in the file that were to be dropped")
+        raise DumpFileError(f"the file holds {extra} bytes that were to be dropped")
     lost = contents.kept.total - got.total
     if lost:
-        raise DumpFileError(f"{lost} bytes that were to be kept are not in the file")
+        raise DumpFileError(f"the file lacks {lost} bytes that were to be kept")
     if written.truncated or written.vmcoreinfo != prog["VMCOREINFO"].string_().rstrip(b"\0"):
         raise DumpFileError("the headers of the file are not those that were written")
     memory = written.memory

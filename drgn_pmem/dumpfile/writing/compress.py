@@ -5,8 +5,8 @@ Compressing a page
 ------------------
 
 The compressions of kdump-compressed dumps, as makedumpfile uses them: zlib at its fastest level,
-LZO1X-1, zstd. zlib is in Python's library, which releases the interpreter's lock; so do the calls
-of the C libraries, which are those that :mod:`drgn_pmem.dumpfile.decompress` reads pages with.
+LZO1X-1, zstd. Python's zlib releases the interpreter lock; so do calls of the C libraries, the same
+that :mod:`drgn_pmem.dumpfile.decompress` uses.
 """
 
 from collections.abc import Callable

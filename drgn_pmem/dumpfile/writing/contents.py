@@ -4,8 +4,8 @@
 What is written
 ---------------
 
-The contents of a dump, whatever format it is written in: the facts of its headers, its notes, and
-which physical memory it has. There may be millions of runs of memory, so they are kept as arrays.
+The contents of a dump, independent of its format: header fields, notes, and which physical memory
+it holds. There may be millions of runs of memory, so they are kept as arrays.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,7 +42,7 @@ class Runs:
 
     @classmethod
     def in_state(cls, coverage: Coverage, state: State) -> "Runs":
-        """What a dump has in a state (not :attr:`~State.ABSENT`, which has no end)."""
+        """Memory of a dump in a state (not :attr:`~State.ABSENT`, which has no end)."""
         starts, lasts = coverage.runs(state)
         last = np.uint64(_LAST - 1)
         return cls(starts[starts <= last], np.minimum(lasts[starts <= last], last) + np.uint64(1))

@@ -4,10 +4,10 @@
 Writing an ELF core
 -------------------
 
-Each ``PT_LOAD`` header of the dump that is read is cut so that a header has a run of memory that is
-kept, and after it, beyond ``p_filesz``, what is left out up to the next one. Flags (``PF_DEV``) and
-virtual addresses stay. Memory that several headers have is written once. Pages of zeroes become
-holes of the file.
+Each ``PT_LOAD`` header of the input is split: a new header covers a run of memory that is kept
+(``p_filesz``) and what is left out after it (up to ``p_memsz``). Flags (``PF_DEV``) and virtual
+addresses are kept. Memory that several headers cover is written once. Pages of zeroes become holes
+of the file.
 
 Layouts: include/uapi/linux/elf.h, fs/proc/vmcore.c.
 """
@@ -35,7 +35,7 @@ _PN_XNUM = 0xFFFF
 _MAX_HEADERS = 1 << 20
 """What :mod:`drgn_pmem.dumpfile.elf` reads."""
 _HOLE = 4096
-"""Zeroes that are left as a hole: blocks of file systems."""
+"""bytes: zero blocks of this size become holes; the block size of file systems"""
 
 
 def write_elf(number: int, contents: Contents, report: Callable[[int, int], None]) -> list[Range]:
@@ -44,7 +44,7 @@ def write_elf(number: int, contents: Contents, report: Callable[[int, int], None
 
     :param number: File descriptor of an empty file.
     :param report: Called with bytes of memory done and in all.
-    :return: Pages that are damaged in the dump that is read, and read as X in this one.
+    :return: Pages that cannot be decompressed; they are written as X.
     :raises UsageError: if it is in too many pieces for an ELF file
     """
     return _Writer(number, contents).write(report)

@@ -43,7 +43,7 @@ def write_kdump(
     :param number: File descriptor of an empty file.
     :param how: Compression, one of :data:`~.compress.COMPRESSIONS`.
     :param report: Called with bytes of memory done and in all.
-    :return: Pages that are damaged in the dump that is read, and read as X in this one.
+    :return: Pages that cannot be decompressed; they are written as X.
     """
     return _Writer(number, contents, how).write(report)
 
@@ -55,7 +55,7 @@ class _Writer:
         self.how = how
         self.size = contents.page_size
         self.pages = contents.kept.whole(self.size)
-        # As with makedumpfile, a page that exists in part is none.
+        # As makedumpfile does, leave out pages that exist only in part.
         self.covered = contents.covered.whole(self.size)
         end = int(self.covered.ends[-1]) if len(self.covered) else self.size
         self.max_mapnr = end // self.size
@@ -122,7 +122,7 @@ class _Writer:
         return header.ljust(size, b"\0"), (sub + notes + erased).ljust(blocks * size, b"\0")
 
     def _write_bitmap(self, place: int, runs: Runs) -> None:
-        """Set the bits of runs of pages; what no run touches stays a hole of the file."""
+        """Set the bits of runs of pages; parts of the bitmap without any remain holes."""
         for first in range(0, self.bitmap, _PIECE):
             low, pages = first * 8, _PIECE * 8
             part = runs.within(low * self.size, (low + pages) * self.size)
@@ -166,8 +166,7 @@ class _Writer:
             report(done, total)
 
     def _work(self, batch: list[Range]) -> tuple[list[int], list[int], bytes]:
-        """Sizes and flags of the pages of a batch, and the bytes of them all; nothing for pages of
-        zeroes."""
+        """Sizes and flags of the pages of a batch, and their bytes; size 0 for pages of zeroes."""
         memory = getattr(self.own, "memory", None)
         if memory is None:
             memory = self.own.memory = self.contents.reader()

@@ -4,8 +4,8 @@
 Reading and compressing on all cores
 ------------------------------------
 
-Memory goes through in batches of a megabyte: each is read and compressed by one of several threads,
-and written in order by the one that asked. Only a few batches are in memory at a time.
+Memory is processed in batches of 1 MiB: several threads read and compress them, the caller writes
+the results in order. Only a few batches are in memory at a time.
 """
 
 from collections import deque
@@ -30,7 +30,7 @@ _AHEAD = 3
 
 
 def threads() -> int:
-    """How many threads there is a processor for."""
+    """Number of threads: the processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -53,7 +53,7 @@ def batches(runs: Runs) -> Iterator[list[Range]]:
 
 
 def in_order(work: Callable[[list[Range]], T], runs: Runs) -> Iterator[tuple[list[Range], T]]:
-    """The batches and what the work makes of them, in order of address."""
+    """The batches and the result of the work on each, in order of address."""
     count = threads()
     with ThreadPoolExecutor(count, "trim") as pool:
         pending: deque[tuple[list[Range], Future[T]]] = deque()
@@ -75,7 +75,7 @@ def read_pages(
     contents: Contents, memory: PhysicalMemory, part: Range, damaged: list[Range]
 ) -> bytes:
     """
-    Memory as it is written: what is to be blank overwritten.
+    Memory as it is written, parts that share a page with metadata overwritten.
 
     :param damaged: Pages that the file has and that cannot be decompressed are added here; they
         read as X.
@@ -88,7 +88,7 @@ def read_pages(
         try:
             pieces.append(memory.read(piece.start, piece.size))
         except DumpFileError:
-            # not a problem: the pages that are damaged are named
+            # not a problem: damaged pages are reported by the caller
             pieces.append(_page_by_page(contents, memory, piece, damaged))
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -104,7 +104,7 @@ def _page_by_page(
         try:
             pieces.append(memory.read(page.start, page.size))
         except DumpFileError:
-            # not a problem: whoever writes the dump names it
+            # not a problem: the caller reports it
             damaged.append(page)
             pieces.append(ERASED * page.size)
         start = page.end

@@ -5,6 +5,7 @@
 import drgn
 import pytest
 
+from drgn_pmem.analysis.findings.crash import read_crash
 from drgn_pmem.dumpfile import DumpFormat, State, coverage_of, dump_of
 from drgn_pmem.dumpfile.rawimage import open_images, split_image
 from drgn_pmem.errors import DumpFileError, UsageError
@@ -41,6 +42,13 @@ def test_images_are_one_dump_and_vmcoreinfo_is_found_in_memory(images):
     ]
     with pytest.raises(drgn.FaultError, match="absent"):
         prog.read(UTS + PAGE, 1, True)
+
+
+def test_the_size_of_a_dump_in_several_images_is_known(images):
+    prog, _ = open_core(images)
+    found = read_crash(prog)
+    assert found.value.size == UTS + 5 * PAGE
+    assert not any("size" in problem.what for problem in found.problems)
 
 
 def test_memory_goes_on_from_one_image_to_the_next(tmp_path):
