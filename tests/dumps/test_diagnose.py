@@ -205,10 +205,23 @@ def added(case: Case) -> set[tuple[int, int]]:
     return after - old
 
 
+def dax_ram_left_out(case: Case) -> set[tuple[int, int]]:
+    """RAM of DAX devices, which kexec-tools leaves out of its headers on arm64."""
+    by_tools = case.sample.architecture == "arm64" and case.sample.loader == "kexec_load"
+    if not by_tools or case.format.startswith("qemu"):
+        return set()
+    return set(iomem(case.sample.truth, "System RAM (kmem)"))
+
+
 def test_ram_added_after_the_crash_kernel_is_missing(case: Case) -> None:
     """Of a kernel with crash hotplug the header was updated, by kexec_file_load at least."""
     updates = "7.2-fileload" in str(case)
     lacking = found(case, "header-outdated", "ram-missing")
+    if dax_ram_left_out(case):
+        assert {f"{start:#x}-{end:#x}" for start, end in dax_ram_left_out(case)} == {
+            place for item in lacking for place in re.findall(r"0x\w+-0x\w+", item.finding)
+        }
+        return
     if updates or not added(case):
         assert not lacking
         return
@@ -262,6 +275,8 @@ def test_nothing_else_is_found(case: Case) -> None:
         "kernel-report", "namespace-disabled", "memmap-list", "header-outdated",
         "memmap-overwritten", "memmap-not-saved", "dump-truncated",
     }  # fmt: skip
+    if dax_ram_left_out(case):
+        made.add("ram-missing")
     # A kernel without dax_kmem cannot give the lab a namespace as RAM.
     if '"state":"disabled"' in case.truth("daxctl.json").replace(" ", ""):
         made.add("dax-without-driver")
@@ -282,7 +297,8 @@ def test_a_machine_without_a_fault_has_no_finding(case: Case) -> None:
 def test_the_first_screen_says_what_the_dump_and_the_machine_are(case: Case) -> None:
     line, pmem = screen(case)["DUMP"], screen(case)["PMEM"]
     assert line.startswith(str(case.dump))
-    assert f"Linux {case.sample.release} {case.sample.architecture}".replace("arm", "aarch") in line
+    machine = {"arm64": "aarch64"}.get(case.sample.architecture, case.sample.architecture)
+    assert f"Linux {case.sample.release} {machine}" in line
     if case.format.startswith("qemu"):
         assert "snapshot of a RUNNING guest: no panic" in line
         assert "a crash kernel is loaded" in line
