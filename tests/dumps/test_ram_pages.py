@@ -65,7 +65,7 @@ def test_no_page_of_ram_is_idle(prog: Program) -> None:
 
 
 def test_a_file_system_with_reflinks_may_have_more_owners(prog: Program) -> None:
-    says = "reflinks: files not touched through a mapping may share this extent"
+    says = "reflinks: files that were not in memory may share this extent"
     (xfs,) = run_json(prog, "pmem-rmap pfn:0x118821")
     (ext4,) = run_json(prog, "pmem-rmap pfn:0x1295f5")
     assert any(says in note for note in xfs["notes"])

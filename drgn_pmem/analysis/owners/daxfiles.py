@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drgn_pmem.kernel.daxchar import DaxChar, for_each_dax_char
-from drgn_pmem.kernel.daxentry import DaxEntries, DaxEntry, read_dax_entries
+from drgn_pmem.kernel.daxentry import ENTRY, DaxEntries, DaxEntry, read_dax_entries
 from drgn_pmem.kernel.daxfs import (
     DaxInode,
     device_number,
@@ -30,6 +30,7 @@ from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.paths import InodePaths, paths_of_inode
 from drgn_pmem.kernel.rmap import mappers_of
 from drgn_pmem.kernel.tasks import OpenFile, Task, openers_of
+from drgn_pmem.kernel.xfsextents import xfs_extents_of
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.ranges import distinct
 
@@ -47,6 +48,11 @@ class DaxFile:
         self.prog = prog
         self.inode = inode
         self.entries = entries
+
+    @classmethod
+    def without_entries(cls, prog: Program, inode: DaxInode) -> "DaxFile":
+        """A file of the same file system that has DAX off."""
+        return cls(prog, inode, Partial(DaxEntries(np.zeros(0, ENTRY))))
 
     def __repr__(self) -> str:
         return f"<DAX file, inode {self.inode.ino} of {self.device}>"
@@ -171,18 +177,41 @@ class DaxFiles:
         pfns, counts = self._owner_counts
         return pfns[counts > 1]
 
-    def shared_pages(self, entries: DaxEntries) -> int:
-        """Pages of a file that other files' (or the same file's) entries name too."""
-        shared = self.shared_pfns
-        if not len(shared):
-            return 0
+    def shared_pages(self, file: DaxFile) -> Partial[int]:
+        """Pages of a file that other files (or the same one elsewhere) have too, by their DAX
+        entries or by their extents."""
+        problems = Problems()
+        rows = problems.take(file.entries).with_pfn()
+        by_extents = problems.take(_shared_indexes(self.prog, file), "shared extents")
+        if not len(self.shared_pfns) and not by_extents:
+            return problems.partial(0)
         total = 0
-        rows = entries.with_pfn()
         for order in distinct(rows["order"]).tolist():
-            firsts = rows["pfn"][rows["order"] == order]
-            pages = (firsts[:, None] + np.arange(1 << order, dtype=np.uint64)).ravel()
-            total += int(np.isin(pages, shared).sum())
-        return total
+            mine = rows[rows["order"] == order]
+            steps = np.arange(1 << order, dtype=np.uint64)
+            pages = (mine["pfn"][:, None] + steps).ravel()
+            indexes = (mine["index"].astype(np.uint64)[:, None] + steps).ravel()
+            shared = np.isin(pages, self.shared_pfns)
+            for start, end in by_extents:
+                shared |= (indexes >= np.uint64(start)) & (indexes < np.uint64(end))
+            total += int(shared.sum())
+        return problems.partial(total)
+
+
+def _shared_indexes(prog: Program, file: DaxFile) -> Partial[list[tuple[int, int]]]:
+    """Ranges of a file, in pages, whose extents other files in memory have too."""
+    if file.inode.super is None:
+        return Partial([])
+    problems = Problems()
+    extents = problems.take(xfs_extents_of(prog, file.inode.super))
+    if extents is None:
+        return problems.partial([])
+    per_page = int(prog["PAGE_SIZE"]) // extents.block_size or 1
+    found = [
+        (start // per_page, -(-end // per_page))
+        for start, end in extents.shared_blocks(file.inode.address)
+    ]
+    return problems.partial(found)
 
 
 def _what(file: DaxFile) -> str:

@@ -12,12 +12,13 @@ from drgn import Program
 
 from drgn_pmem.analysis.owners.daxfiles import dax_chars_of, dax_files_of
 from drgn_pmem.analysis.owners.records import Owner
-from drgn_pmem.kernel.daxfs import has_reflinks
+from drgn_pmem.kernel.daxfs import DaxSuper, has_reflinks
 from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.pgmap import FS_DAX
+from drgn_pmem.kernel.xfsextents import xfs_extents_of
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, State
 
 __all__ = ("explain",)
@@ -63,15 +64,15 @@ def explain(
             problems.add(Problem(cause=cause, why=why, state=state))
         else:
             notes.append(why)
-    by_entries = [owner for owner in owners if "i_pages" in owner.sources]
-    for device in dict.fromkeys(owner.device for owner in by_entries):
+    of_files = [owner for owner in owners if {"i_pages", "extents"} & set(owner.sources)]
+    for device in dict.fromkeys(owner.device for owner in of_files):
         if _reflinks(prog, device, problems):
-            notes.append(
-                f"{device} has reflinks: files not touched through a mapping may share this extent"
-            )
-    if len(by_entries) > 1:
+            known = _has_extents(prog, device, problems)
+            others = "that were not in memory" if known else "not touched through a mapping"
+            notes.append(f"{device} has reflinks: files {others} may share this extent")
+    if len(of_files) > 1:
         notes.append(
-            f"shared extent: {len(by_entries)} files have this page;"
+            f"shared extent: {len(of_files)} files have this page;"
             " a struct page can name one of them at most"
         )
     # Only where every file with every entry was read.
@@ -84,17 +85,30 @@ def explain(
     return notes
 
 
-def _reflinks(prog: Program, device: str, problems: Problems) -> bool:
-    """Whether the file system of a device may share extents between files."""
+def _super_of(prog: Program, device: str, problems: Problems) -> DaxSuper | None:
     files = problems.take(dax_files_of(prog), "there may be more owners").files
     supers = (f.inode.super for f in files if f.device == device)
-    super_ = next((s for s in supers if s is not None), None)
+    return next((s for s in supers if s is not None), None)
+
+
+def _reflinks(prog: Program, device: str, problems: Problems) -> bool:
+    """Whether the file system of a device may share extents between files."""
+    super_ = _super_of(prog, device, problems)
     if super_ is None:
         return False
     found: Partial[bool | None] = cached(
         prog, f"reflinks {super_.address:#x}", lambda: has_reflinks(prog, super_)
     )
     return problems.take(found) is not False
+
+
+def _has_extents(prog: Program, device: str, problems: Problems) -> bool:
+    """Whether the extents of all files in memory are known, and were looked at."""
+    super_ = _super_of(prog, device, problems)
+    if super_ is None or super_.disks != (super_.disk,):
+        return False
+    extents = xfs_extents_of(prog, super_)
+    return problems.take(extents) is not None and extents.complete
 
 
 def _of_ram(

@@ -127,7 +127,9 @@ def _summary(
         counts = {flag: entries.pages(flag) for flag in flags}
         counts |= {"pages": entries.pages(), "huge": entries.pages("pmd")}
         if files.complete:
-            counts["shared"] = take(files).shared_pages(entries)
+            shared = take(files).shared_pages(file)
+            pages = take(shared)
+            counts["shared"] = pages if shared.complete else None
     copies = private_copies_of(file.prog)
     found = len(take(copies, "private copies").get(file.inode.mapping, ()))
     return FileSummary(

@@ -52,7 +52,9 @@ class Owner(NamedFile):
     """Its DAX entry; None for device DAX, which has none, and if only the struct page names it."""
     sources: tuple[str, ...]
     """``"page"``: the struct page names it; ``"i_pages"``: a DAX entry does; ``"range"``: the page
-    is in the range of the DAX device; ``"pte"``: only page tables do (a private copy in RAM)."""
+    is in the range of the DAX device; ``"pte"``: only page tables do (a private copy in RAM);
+    ``"extents"``: an extent of the file has it, and no DAX entry (XFS: not touched through a
+    mapping since the file came into memory)."""
     private_copy: bool | None = False
     """The page is a process's private copy (copy on write) of the file's page, in RAM. None, as
     below: it is one of the two, and the DAX entries that show which could not be read."""
@@ -72,7 +74,8 @@ class PageOwners(Record):
     device: str | None
     page: PageState
     shared: bool | None
-    """Belongs to several files (reflink): as the struct page marks it, or as i_pages prove it."""
+    """Belongs to several files (reflink): as the struct page marks it, or as i_pages or extents
+    prove it."""
     owners: tuple[Owner, ...]
     unowned: bool | None
     """Whether no DAX file or device that is in memory has the page; None if that is not known."""

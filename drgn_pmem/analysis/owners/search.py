@@ -16,16 +16,21 @@ from drgn import Object, Program
 
 from drgn_pmem.analysis.inventory.daxonly import dax_without_namespace
 from drgn_pmem.analysis.inventory.pgmapnames import pgmap_name
-from drgn_pmem.analysis.owners.daxfiles import DaxFile, dax_chars_of, dax_files_of, identity_of_char
+from drgn_pmem.analysis.owners.daxfiles import (
+    DaxFile,
+    DaxFiles,
+    dax_chars_of,
+    dax_files_of,
+    identity_of_char,
+)
 from drgn_pmem.analysis.owners.explain import explain
+from drgn_pmem.analysis.owners.extents import extents_of_page, sector_on
 from drgn_pmem.analysis.owners.rampages import is_hole, ram_pages_of
 from drgn_pmem.analysis.owners.records import Owner, PageOwners
 from drgn_pmem.analysis.owners.shared import describe_mapping, shared_of
-from drgn_pmem.kernel.badblocks import SECTOR
 from drgn_pmem.kernel.daxchar import DaxChar
 from drgn_pmem.kernel.daxentry import DaxEntry
 from drgn_pmem.kernel.daxfs import device_number
-from drgn_pmem.kernel.dm import sectors_above
 from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import pages_pgmap, read_page
@@ -121,21 +126,47 @@ class _Question:
                 yield self._of_char(char, claim)
                 return
         files = self.problems.take(dax_files_of(self.prog), "there may be more owners")
+        known: set[tuple[int, int]] = set()
         entries = sorted(files.owners(self.pfn), key=lambda o: (o[0].device, o[0].inode.ino, o[2]))
         named = False
         for file, entry, index in entries:
+            known.add((file.inode.mapping, index))
             by_page = claim in ((file.inode.mapping, index), (file.inode.mapping, None))
             named |= by_page
             yield self._of_file(
                 file, entry, index, ("page", "i_pages") if by_page else ("i_pages",)
             )
         if claim is not None and not named:
-            yield from self._of_claim(*claim, bool(entries))
+            for owner in self._of_claim(*claim, bool(entries)):
+                known.add((claim[0], owner.offset >> self.page_shift))
+                yield owner
+        if self._is_pmem:
+            yield from self._of_extents(files, known)
         if claim is None and not entries and not self._is_pmem:
             copies = list(self._ram_page())
             yield from copies
             if not copies:
                 yield from self._of_ram()
+
+    def _of_extents(self, files: DaxFiles, known: set[tuple[int, int]]) -> Iterator[Owner]:
+        """
+        Files whose extents have the page, although no DAX entry of theirs names it.
+
+        :param known: (mapping, index) of the owners that were found.
+        """
+        partial = extents_of_page(self.prog, self.namespace, self.pfn << self.page_shift)
+        for extent, offset in self.problems.take(partial, "there may be more owners"):
+            inode, index = extent.inode, offset >> self.page_shift
+            file = files.by_mapping(inode.mapping)
+            if file is None:  # a file of the file system without DAX
+                file = DaxFile.without_entries(self.prog, inode)
+            if extent.cow:
+                self.notes.append(
+                    f"reserved for a copy on write of {file.text(self.problems)} at offset "
+                    f"{offset:#x}, not part of it yet"
+                )
+            elif (inode.mapping, index) not in known:
+                yield self._of_file(file, None, index, ("extents",))
 
     def _char(self) -> DaxChar | None:
         """The DAX character device that the page belongs to."""
@@ -173,13 +204,12 @@ class _Question:
             return None
         if namespace.data_offset is None or len(super_.disks) != 1:
             return None
-        offset = (self.pfn << self.page_shift) - namespace.resource - namespace.data_offset
-        partial = sectors_above(self.prog, namespace.blockdev, offset // SECTOR)
         disk = super_.disks[0]
         if super_.disk != disk:
             return None  # a realtime or log device: the file system's sectors are of another disk
         what = f"sector on {disk}"
-        sector = self.problems.find(partial.map(lambda sectors: sectors.get(disk)), what)
+        partial = sector_on(self.prog, namespace, self.pfn << self.page_shift, disk)
+        sector = self.problems.find(partial, what)
         if sector is not None:
             return sector - super_.start_sector
         if partial.complete:

@@ -13,8 +13,10 @@ import itertools
 from drgn import Object, Program
 
 from drgn_pmem.analysis.owners.daxfiles import dax_chars_of, dax_files_of
+from drgn_pmem.analysis.owners.extents import extents_of_page
 from drgn_pmem.kernel.daxfs import host_of_mapping
 from drgn_pmem.kernel.memory import address_of
+from drgn_pmem.kernel.namespace import namespace_of_pfn
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.pgmap import FS_DAX
 from drgn_pmem.partial import Partial, Problems
@@ -24,9 +26,10 @@ __all__ = ("describe_mapping", "shared_of")
 
 def shared_of(prog: Program, page: PageState) -> Partial[bool | None]:
     """
-    Whether a page belongs to several files (reflink): DAX entries of several files name it, or its
-    struct page counts several. A struct page that counts one may belong to more files: the kernel
-    counts those that were read through a mapping since they share it.
+    Whether a page belongs to several files (reflink): DAX entries of several files name it, extents
+    of several files in memory have it, or its struct page counts several. A struct page that counts
+    one may belong to more files: the kernel counts those that were read through a mapping since
+    they share it.
 
     :return: None if that is not known, and for pages of RAM.
     """
@@ -35,6 +38,9 @@ def shared_of(prog: Program, page: PageState) -> Partial[bool | None]:
         return problems.partial(None)
     if page.trusted and (page.shared or page.type != FS_DAX):
         return problems.partial(page.shared)
+    lacking = Problems()  # matter only if no other source has two files
+    if lacking.take(_has_extents_of_several(prog, page)):
+        return problems.partial(True)
     partial = dax_files_of(prog).map(
         lambda files: list(itertools.islice(files.owners(page.pfn), 2))
     )
@@ -43,7 +49,17 @@ def shared_of(prog: Program, page: PageState) -> Partial[bool | None]:
         return problems.partial(True)
     files = problems.take(partial, more)
     is_counted = page.trusted and page.shared is not None
+    problems.extend(lacking, more)
+    if lacking:
+        return problems.partial(None)
     return problems.partial(False if partial.complete and (files or is_counted) else None)
+
+
+def _has_extents_of_several(prog: Program, page: PageState) -> Partial[bool]:
+    problems = Problems()
+    namespace = problems.take(namespace_of_pfn(prog, page.pfn), "namespace of the page")
+    extents = problems.take(extents_of_page(prog, namespace, page.physical))
+    return problems.partial(sum(not extent.cow for extent, _ in extents) > 1)
 
 
 def describe_mapping(prog: Program, mapping: "Object | int") -> Partial[str]:
