@@ -96,20 +96,8 @@ def qemu_dump(address: str, memory: RangeSet) -> DumpFile:
 
 
 def _live(path: str, summary: str, coverage: Coverage, *, hypervisor: bool) -> DumpFile:
-    return DumpFile(
-        path=path,
-        format=DumpFormat.LIVE,
-        contained=DumpFormat.LIVE,
-        segments=(),
-        notes=(),
-        vmcoreinfo=None,
-        incomplete=False,
-        machine=None,
-        byteorder="little",
-        bits=64,
-        summary=summary,
-        coverage_builder=lambda: coverage,
-        hypervisor=hypervisor,
+    return DumpFile.without_headers(
+        path, DumpFormat.LIVE, summary, lambda: coverage, hypervisor=hypervisor
     )
 
 

@@ -116,19 +116,11 @@ def open_images(images: Sequence[tuple[str, int]]) -> DumpFile:
     table["p_offset"] = source._starts
     pieces = Pieces.physical(SegmentTable(table, np.arange(len(images)), 64), 64)
     what = "raw image of memory" if len(images) == 1 else f"{len(images)} raw images of memory"
-    return DumpFile(
-        path=source.path,
-        format=DumpFormat.IMAGE,
-        contained=DumpFormat.IMAGE,
-        segments=(),
-        notes=(),
-        vmcoreinfo=None,
-        incomplete=False,
-        machine=None,
-        byteorder="little",
-        bits=64,
-        summary=what,
-        coverage_builder=functools.partial(elf_coverage, source, pieces),
+    return DumpFile.without_headers(
+        source.path,
+        DumpFormat.IMAGE,
+        what,
+        functools.partial(elf_coverage, source, pieces),
         memory_builder=functools.partial(ElfMemory, source, pieces),
         source=source,
         hypervisor=True,

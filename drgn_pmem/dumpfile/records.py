@@ -257,6 +257,36 @@ class DumpFile:
     physical_addresses: bool = True
     """Whether the headers give physical addresses (a core of a process has none)."""
 
+    @classmethod
+    def without_headers(
+        cls,
+        path: str,
+        format: DumpFormat,
+        summary: str,
+        coverage_builder: Callable[[], Coverage],
+        *,
+        hypervisor: bool,
+        **more: Any,
+    ) -> "DumpFile":
+        """Memory and nothing that describes it. The machine is not known, and the byte order is
+        that of all who write or serve such memory."""
+        return cls(
+            path=path,
+            format=format,
+            contained=format,
+            segments=(),
+            notes=(),
+            vmcoreinfo=None,
+            incomplete=False,
+            machine=None,
+            byteorder="little",
+            bits=64,
+            summary=summary,
+            coverage_builder=coverage_builder,
+            hypervisor=hypervisor,
+            **more,
+        )
+
     @functools.cached_property
     def coverage(self) -> Coverage:
         """Which physical memory the dump holds; computed at first use."""

@@ -20,11 +20,9 @@ import enum
 import re
 
 from drgn import Program
-from drgn.helpers.linux.printk import get_dmesg
 
-from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
-from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
+from drgn_pmem.kernel.kernellog import read_log
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
@@ -34,7 +32,6 @@ __all__ = (
     "for_each_failure_line",
     "history_of",
     "parse_log",
-    "read_log",
 )
 
 
@@ -275,18 +272,3 @@ def for_each_failure_line(prog: Program) -> Partial[list[FailureLine]]:
     problems = Problems()
     log = problems.attempt("the kernel log", lambda: read_log(prog)) or b""
     return problems.partial(problems.take(parse_log(log, int(prog["PAGE_SHIFT"]))))
-
-
-def read_log(prog: Program) -> bytes:
-    """
-    The kernel log, as dmesg prints it.
-
-    :raises PmemError: if it could not be read
-    """
-    need_kernel_debug_info(prog, "the kernel log")
-    try:
-        return get_dmesg(prog)
-    except LookupError as error:
-        raise MissingDebugInfo(f"this kernel's log has another layout: {error}") from None
-    except ValueError as error:
-        raise WalkError(str(error)) from None

@@ -189,9 +189,9 @@ class Candidates:
     def _logged_failures(self) -> Iterator[None]:
         import re
 
-        from drgn.helpers.linux.printk import get_printk_records
+        from drgn_pmem.kernel.kernellog import read_log_records
 
-        records = get_printk_records(self._prog)
+        records = read_log_records(self._prog)
         yield
         for record in records:
             match = re.search(rb"Memory failure: (0x[0-9a-f]+): ", record.text)

@@ -4,7 +4,7 @@
 
 from typing import Any
 
-from drgn import Program
+from drgn import Program, sizeof
 from drgn.helpers.linux.list import list_for_each_entry
 import pytest
 
@@ -15,11 +15,12 @@ from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.kernel.badblocks import read_bad_ranges
 from drgn_pmem.kernel.dax import for_each_dax_device
 from drgn_pmem.kernel.iomem import for_each_iomem
+from drgn_pmem.kernel.kernellog import read_log_records
 from drgn_pmem.kernel.namespace import for_each_namespace, namespace_of_pfn
 from drgn_pmem.kernel.nvdimm import for_each_bus
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.region import for_each_region
-from drgn_pmem.partial import Cause, Incomplete
+from drgn_pmem.partial import Cause, Incomplete, WalkError
 
 from ..samples import open_crash, run_json, run_text, samples
 from ..synthetic import poke, words
@@ -226,3 +227,17 @@ def test_a_dax_device_of_all_addresses_is_damaged(prog: Program) -> None:
     found = for_each_dax_device(prog)
     assert [d.chardev for d in found.value if d.ranges] == [d.chardev for d in others]
     assert any("dev_dax" in str(p) and p.cause is Cause.DAMAGED for p in found.problems)
+
+
+@pytest.mark.parametrize("field", ["head_id", "tail_id", "count_bits", "size_bits"])
+def test_a_damaged_ring_of_the_log_is_not_followed(prog: Program, field: str) -> None:
+    """drgn's helper read records until a gigabyte was full."""
+    ring = prog["prb"].text_data_ring if field == "size_bits" else prog["prb"].desc_ring
+    target = ring.member_(field)
+    value = 60 if field.endswith("bits") else target.counter.value_() ^ 1 << 40
+    poke(prog, target.address_, value.to_bytes(sizeof(target), "little"))
+    whole = find_poison(prog)
+    assert any("its ring is damaged" in str(problem) for problem in whole.problems)
+    assert whole.value
+    with pytest.raises(WalkError, match="its ring is damaged"):
+        read_log_records(prog)

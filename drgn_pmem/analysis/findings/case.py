@@ -45,7 +45,7 @@ from drgn_pmem.analysis.inventory.listing import Inventory, read_inventory
 from drgn_pmem.analysis.inventory.media import Media, read_media
 from drgn_pmem.analysis.memmap.sources import MemmapAnswer, read_memmaps
 from drgn_pmem.errors import NotFound, PmemError
-from drgn_pmem.kernel.failurelog import read_log
+from drgn_pmem.kernel.kernellog import read_log
 from drgn_pmem.kernel.tasks import Task, tasks_of
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 

@@ -26,8 +26,8 @@ from drgn_pmem.formats.content import CONTENT_PARTS, Content, identify
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.device import kernel_string
 from drgn_pmem.kernel.dm import DmPiece, dm_pieces
-from drgn_pmem.kernel.failurelog import read_log
 from drgn_pmem.kernel.iomem import for_each_iomem
+from drgn_pmem.kernel.kernellog import read_log
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.region import for_each_region
 from drgn_pmem.kernel.walk import bounded
