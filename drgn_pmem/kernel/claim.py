@@ -13,13 +13,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from drgn import Object, cast, container_of
-from drgn.helpers.linux.block import for_each_disk
 
 from drgn_pmem.kernel.dax import DaxDevice, read_dax_region
 from drgn_pmem.kernel.debuginfo import has_type, member
 from drgn_pmem.kernel.device import kernel_string, uuid_text
+from drgn_pmem.kernel.partitions import for_each_disk
 from drgn_pmem.kernel.pgmap import for_each_pgmap, is_mapped
-from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
 
@@ -177,7 +176,7 @@ def _disk_of(device: Object) -> str | None:
 
     :param device: ``struct device *``
     """
-    for disk in bounded(for_each_disk(device.prog_), "disks"):
+    for disk in for_each_disk(device.prog_):
         # Since Linux kernel commit 0d02129e76ed ("block: merge struct block_device and struct
         # hd_struct") (in v5.11) part0 points to a struct block_device.
         if member(disk, "part0.bd_device", "part0.__dev").parent == device:

@@ -13,10 +13,9 @@ from typing import Any
 
 from drgn import Object, Program, TypeKind, cast, container_of
 from drgn.helpers.linux.device import class_for_each_device
-from drgn.helpers.linux.sysfs import kobject_path
 
 from drgn_pmem.kernel.debuginfo import find_type, has_member, has_variable, member, optional_member
-from drgn_pmem.kernel.device import device_name, driver_name, for_each_device
+from drgn_pmem.kernel.device import device_name, device_path, driver_name, for_each_device
 from drgn_pmem.kernel.memoryblocks import memory_blocks_of
 from drgn_pmem.kernel.mmu import physical_range
 from drgn_pmem.kernel.walk import bounded
@@ -228,11 +227,6 @@ def _devices_of_class(prog: Program) -> Iterator[Object]:
         yield from bounded(class_for_each_device(prog["dax_class"]), "devices of dax_class")
 
 
-def _device_path(device: Object) -> str:
-    path = kobject_path(device.kobj.address_of_()).decode("utf-8", "backslashreplace")
-    return path.removeprefix("/sys").removeprefix("/devices")
-
-
 def _available(region: Object) -> int | None:
     """
     Bytes of a region that no device has (``dax_region_avail_size()``).
@@ -268,7 +262,7 @@ def read_dax_region(region: Object, devices: Iterable[DaxDevice]) -> DaxRegion:
     resource = region.res
     return DaxRegion(
         id=region.id.value_(),
-        path=_device_path(region.dev),
+        path=device_path(region.dev),
         range=Range(resource.start.value_(), resource.end.value_() + 1),
         align=region.align.value_(),
         available_size=_available(region),

@@ -16,7 +16,6 @@ owners.
 from collections.abc import Iterator
 
 from drgn import Object, Program
-from drgn.helpers.linux.block import for_each_disk
 
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type, no_debug_info
@@ -28,7 +27,7 @@ from drgn_pmem.kernel.memory import (
     list_nodes,
     memory_of,
 )
-from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.kernel.partitions import for_each_disk
 from drgn_pmem.kernel.xarray import for_each_xarray_entry
 from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.record import Record, Show, shown
@@ -224,7 +223,7 @@ def _read_dax_disks_by_name(prog: Program, disks: dict[int, int], problems: Prob
             with problems.trying(f"dax_device {node - link:#x}"):
                 host = device.read(node - link)["host"]
                 named[device.memory.string(host, 32)] = node - link
-    for disk in problems.collect(bounded(for_each_disk(prog), "disks")):
+    for disk in problems.collect(for_each_disk(prog)):
         with problems.trying(f"gendisk {disk.value_():#x}"):
             name = disk.disk_name.string_()
             if name in named:

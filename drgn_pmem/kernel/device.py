@@ -21,6 +21,7 @@ from drgn_pmem.partial import Partial, Problems, WalkError
 __all__ = (
     "attribute_names",
     "device_name",
+    "device_path",
     "driver_name",
     "for_each_device",
     "for_each_nd_device",
@@ -29,6 +30,8 @@ __all__ = (
 )
 
 _MAX_ATTRIBUTES = 256
+_MAX_DEPTH = 256
+"""Folders of sysfs within one another."""
 
 
 def for_each_device(prog: Program, bus: str, module: str) -> Partial[list[Object]]:
@@ -81,6 +84,24 @@ def device_name(device: Object) -> str:
     :param device: ``struct device *``
     """
     return dev_name(device).decode("utf-8", "backslashreplace")
+
+
+def device_path(device: Object) -> str:
+    """
+    Path of a device below ``/sys/devices``: ``"/platform/hmem.0/dax0.0"``, as
+    ``kobject_get_path()`` has it.
+
+    :param device: ``struct device *``
+    :raises WalkError: if its chain of parents does not end
+    """
+    names: list[str] = []
+    kobject = device.kobj.address_of_()
+    while kobject:
+        if len(names) >= _MAX_DEPTH:
+            raise WalkError(f"device {device.value_():#x}: its chain of parents does not end")
+        names.append(kernel_string(kobject.name))
+        kobject = kobject.parent.read_()
+    return "/".join(names[::-1]).removeprefix("devices")
 
 
 def driver_name(device: Object) -> str | None:

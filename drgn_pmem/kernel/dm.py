@@ -15,12 +15,11 @@ import functools
 from typing import Any
 
 from drgn import Object, Program, cast
-from drgn.helpers.linux.block import for_each_disk
 
 from drgn_pmem.kernel.daxfs import dax_disks, disk_name, start_sector
 from drgn_pmem.kernel.debuginfo import find_variable, has_type, has_variable
 from drgn_pmem.kernel.memory import Layout, Memory, cached, memory_of
-from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.kernel.partitions import for_each_disk
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.record import Record
 
@@ -227,7 +226,7 @@ def suspended_disks(prog: Program) -> Partial[list[SuspendedDisk]]:
     found: list[SuspendedDisk] = []
     with problems.trying("suspended dm disks"):
         fops = _fops(prog)
-        for disk in problems.collect(bounded(for_each_disk(prog), "block devices")):
+        for disk in problems.collect(for_each_disk(prog)):
             with problems.trying(f"disk {disk.value_():#x}"):
                 if disk.fops.value_() not in fops:
                     continue

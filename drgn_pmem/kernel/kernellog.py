@@ -19,7 +19,7 @@ from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.kernel.mmu import is_little_endian
 from drgn_pmem.partial import WalkError
 
-__all__ = ("read_log", "read_log_records")
+__all__ = ("check_log", "read_log", "read_log_records")
 
 _MAX_LOG_BITS = 31
 """``LOG_BUF_LEN_MAX`` is 2 GiB."""
@@ -35,7 +35,7 @@ def read_log(prog: Program) -> bytes:
 
     :raises PmemError: if it could not be read
     """
-    _check(prog)
+    check_log(prog)
     try:
         return get_dmesg(prog)
     except LookupError as error:
@@ -50,7 +50,7 @@ def read_log_records(prog: Program) -> list[PrintkRecord]:
 
     :raises PmemError: if they could not be read
     """
-    _check(prog)
+    check_log(prog)
     try:
         return get_printk_records(prog)
     except LookupError as error:
@@ -59,8 +59,10 @@ def read_log_records(prog: Program) -> list[PrintkRecord]:
         raise WalkError(str(error)) from None
 
 
-def _check(prog: Program) -> None:
+def check_log(prog: Program) -> None:
     """
+    What is done before drgn reads the log.
+
     :raises WalkError: if the log has no end, or more records than it has room for
     """
     need_kernel_debug_info(prog, "the kernel log")

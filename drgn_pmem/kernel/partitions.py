@@ -9,6 +9,8 @@ from the disk's. Sources: include/linux/blk_types.h (``struct block_device``),
 include/linux/genhd.h (``struct hd_struct``, before v5.11).
 """
 
+from collections.abc import Iterator
+
 from drgn import Object, Program, container_of
 from drgn.helpers.linux.block import for_each_partition, part_name
 
@@ -17,7 +19,7 @@ from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.record import Record
 
-__all__ = ("DiskPartition", "partitions_of")
+__all__ = ("DiskPartition", "for_each_disk", "partitions_of")
 
 
 class DiskPartition(Record):
@@ -49,6 +51,23 @@ def _of_hd_struct(part: Object) -> tuple[str, int, int]:
     """The same of a ``struct hd_struct *``, whose device is a child of the disk's."""
     disk = part.__dev.kobj.parent.name.string_().decode("utf-8", "backslashreplace")
     return disk, part.start_sect.value_(), part.nr_sects.value_()
+
+
+def for_each_disk(prog: Program) -> Iterator[Object]:
+    """
+    All disks. drgn's helper of this name leaves partitions out while it walks: on a list that leads
+    back to one of them it would never return.
+
+    :return: ``struct gendisk *`` objects
+    :raises WalkError: after the disks that could be read
+    """
+    for part in bounded(for_each_partition(prog), "block devices"):
+        if part.type_.type.type_name() == "struct block_device":
+            disk = part.bd_disk.read_()
+            if disk.part0.value_() == part.value_():
+                yield disk
+        elif part.partno.value_() == 0:
+            yield container_of(part, "struct gendisk", "part0")
 
 
 def _read(prog: Program) -> Partial[tuple[DiskPartition, ...]]:

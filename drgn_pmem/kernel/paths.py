@@ -28,7 +28,7 @@ from drgn_pmem.kernel.tasks import tasks_of
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("InodePaths", "path_of_file", "paths_of_inode")
+__all__ = ("InodePaths", "path_of_file", "path_of_mount", "paths_of_inode")
 
 _MNT_INTERNAL = 0x4000
 """Mounts of the kernel itself; a macro of include/linux/mount.h, unchanged since v2.6.34."""
@@ -201,6 +201,18 @@ def _mount_prefix(layouts: _Layouts, mount: _Mount) -> bytes:
             raise WalkError(f"mount {mount.address:#x}: its chain of parents does not end")
         layouts.prefixes[mount.address] = b"".join(b"/" + c for c in components)
     return layouts.prefixes[mount.address]
+
+
+def path_of_mount(prog: Program, mount: Object) -> str:
+    """
+    Where something is mounted; not escaped.
+
+    :param mount: ``struct mount *``
+    :raises WalkError: if a chain of parents does not end
+    """
+    layouts = _layouts(prog)
+    path = _mount_prefix(layouts, _read_mount(layouts, mount.value_())) or b"/"
+    return path.decode("utf-8", "backslashreplace")
 
 
 def _ascend(layouts: _Layouts, dentry: int, root: int) -> list[bytes]:

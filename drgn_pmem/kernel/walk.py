@@ -45,6 +45,10 @@ def bounded(objects: Iterable[Object], what: str, *, limit: int = LIMIT) -> Iter
             raise NotSaved(
                 f"{what}: stopped after {len(seen)} entries: {error}", address=error.address
             ) from None
+        except RecursionError:
+            raise WalkError(
+                f"{what}: stopped after {len(seen)} entries: the tree does not end"
+            ) from None
         except ObjectAbsentError as error:
             raise WalkError(f"{what}: stopped after {len(seen)} entries: {error}") from None
         address = entry.value_() if entry.type_.kind.name == "POINTER" else entry.address_

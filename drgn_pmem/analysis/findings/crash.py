@@ -16,6 +16,7 @@ from drgn.helpers.linux.timekeeping import uptime
 
 from drgn_pmem.analysis.headers.subject import Subject, subject_by_kernel, subject_of
 from drgn_pmem.errors import DumpFileError, MissingDebugInfo
+from drgn_pmem.kernel.kernellog import check_log
 from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
@@ -155,6 +156,7 @@ def panic_of(prog: Program) -> Partial[str | None]:
     text: str | None = None
     with problems.trying("panic message"):
         _need_kernel(prog)
+        check_log(prog)
         try:
             message = panic_message(prog)
         except ValueError as error:

@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 from drgn import Program
-from drgn.helpers.linux.fs import for_each_mount, mount_dst, mount_fstype
+from drgn.helpers.linux.fs import for_each_mount, mount_fstype
 
 from drgn_pmem.analysis.inventory.blockcheck import physical_reader
 from drgn_pmem.analysis.inventory.foundblock import FoundBlock
@@ -29,6 +29,7 @@ from drgn_pmem.kernel.dm import DmPiece, dm_pieces
 from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.kernellog import read_log
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
+from drgn_pmem.kernel.paths import path_of_mount
 from drgn_pmem.kernel.region import for_each_region
 from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
@@ -139,8 +140,8 @@ def _mounts(prog: Program) -> Partial[dict[str, tuple[Mount, ...]]]:
                 device = mount.mnt.mnt_sb.s_bdev.read_()
                 if device:
                     disk = kernel_string(device.bd_disk.disk_name)
-                    path, type_ = mount_dst(mount), mount_fstype(mount)
-                    record = Mount(path=_text(path), type=_text(type_))
+                    path, type_ = path_of_mount(prog, mount), mount_fstype(mount)
+                    record = Mount(path=path, type=_text(type_))
                     found[disk] = (*found.get(disk, ()), record)
     if any(disk.startswith("dm-") for disk in found):
         for below, mounts in _below(problems.take(dm_pieces(prog)), found).items():
