@@ -34,6 +34,14 @@ _CONNECT = 30
 """Seconds to wait for a scheduler."""
 
 
+def _silence() -> None:
+    """Have Dask log nothing: what it lacks is an error of ours, in one line. It gives each of its
+    loggers a level when it is imported."""
+    for name in ("distributed", "tornado", "asyncio", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
 def check_dask() -> None:
     """:raises PmemError: one line that says how to install Dask, if it is not there"""
     try:
@@ -58,8 +66,7 @@ class Engine:
         import dask
         from distributed import Client, LocalCluster
 
-        for name in ("distributed", "tornado", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        _silence()
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._futures: dict[str, Any] = {}
         self._cluster: Any = None
