@@ -17,10 +17,13 @@ $(SUITES):
 	@:
 endif
 SUITES := $(or $(SUITES),bullseye bookworm trixie trixie-backports)
-# cloud, or generic: the kernels for any machine
+# cloud, generic: the kernels for any machine, or providers: those with memory of every provider
 FLAVOUR ?= cloud
+# of these suites the providers are crashed, too
+PROVIDERS := $(if $(filter cloud,$(FLAVOUR)),$(filter trixie,$(SUITES)))
 SAMPLES_OF_cloud = ($(subst $(SPACE), or ,$(strip $(SUITES)))) and not generic
 SAMPLES_OF_generic = $(subst $(SPACE), or ,$(strip $(addsuffix -generic,$(SUITES))))
+SAMPLES_OF_providers = $(subst $(SPACE), or ,$(strip $(addsuffix -providers,$(SUITES))))
 
 .PHONY: demo test test-distro test-live test-trim test-fleet lint typecheck layers bench bench-dump fuzz docs matrix vmcores clean
 
@@ -49,6 +52,7 @@ test: lint
 # Debian's own kernels: fetched, booted and crashed (as root on Debian), then the tests of real dumps on each.
 test-distro: $(VENV)/.installed
 	FLAVOUR=$(FLAVOUR) vmcores/lab/x86_64/distro.sh $(DISTRO) $(SUITES)
+	$(if $(PROVIDERS),FLAVOUR=providers vmcores/lab/x86_64/distro.sh $(DISTRO) $(PROVIDERS))
 	DRGN_PMEM_SAMPLES=$(DISTRO) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup \
 		tests/dumps tests/taken/test_modules.py \
 		-k "$(SAMPLES_OF_$(FLAVOUR))"

@@ -104,6 +104,9 @@ def nest(
             value["regions"] = [region(r) for r in inventory.regions if r.bus == name]
         elif namespaces:
             value["namespaces"] = [one(n) for n in inventory.namespaces if n.bus == name]
+        if dump is None:
+            # ndctl makes the list of a kind with the first of it; ours are always there
+            return {key: item for key, item in value.items() if item != []}
         return value
 
     if buses:

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # run.sh WORK OUTPUT [PAGES]: boot the guest, let QEMU dump it while it waits, crash it, and leave
-# OUTPUT/vmcore (raw, sparse), OUTPUT/vmcore.qemu-elf, OUTPUT/truth/ and the logs.
+# OUTPUT/vmcore (raw, sparse), OUTPUT/vmcore.qemu-elf, OUTPUT/truth/ and the logs; with QEMU_CAPTURE=1 also
+# OUTPUT/vmcore.qemu-capture, QEMU's dump of the capture kernel (--crashed opens the crashed one in it).
 #
 # WORK is what build-kernel.sh and make-guest.sh filled.  About two minutes, emulated.  PAGES is that
 # of build-kernel.sh: sections and memory blocks of 128 MiB with 16K, of 512 MiB with 64K want larger
@@ -30,7 +31,7 @@ case ${3:-4K} in
 64K) memory="768 256" crashkernel=384M dimms="1024 512 256 512 256 256 1024" ;;
 esac
 
-make_disks "$work" "CONSOLE=ttyAMA0 CONTROL=/dev/ttyS0 KERNEL=Image LOADER=${LOADER:-file} SETUP=full CAPTURE_PMEM=0 HOTADD=0 QEMU_DUMPS=elf" \
+make_disks "$work" "CONSOLE=ttyAMA0 CONTROL=/dev/ttyS0 KERNEL=Image LOADER=${LOADER:-file} SETUP=full CAPTURE_PMEM=0 QEMU_CAPTURE=${QEMU_CAPTURE:-0} HOTADD=0 QEMU_DUMPS=elf" \
 	"$here"/../x86_64/guest/*.sh "$here"/guest/*.sh "$work/Image" "$work/initrd"
 add_memory "${MEMORY:-$memory}" "${DIMMS:-$dimms}"
 start_control

@@ -6,9 +6,11 @@
 #
 # SUITE is bullseye (5.10), bookworm (6.1), bookworm-backports or trixie (6.12), trixie-backports or sid
 # (7.x); by default those that have a kernel of their own.  FLAVOUR=generic in the environment takes the
-# kernels for any machine (with CXL, virtio-pmem, ACPI HMAT) instead of those for clouds.  WORK/SUITE,
-# or WORK/SUITE-generic, holds the packages (about 320 MB, most of it debug info, 3 GB unpacked); a sample
-# that is there is left as it is: remove its folder to have it made anew.
+# kernels for any machine (with CXL, virtio-pmem, ACPI HMAT) instead of those for clouds; FLAVOUR=providers
+# crashes these with persistent memory of every kind that QEMU can give them before a dump: NVDIMMs, e820,
+# virtio-pmem, soft-reserved memory (hmem), and 5-level page tables.  WORK/SUITE, or WORK/SUITE-generic, holds
+# the packages (about 320 MB, for any machine 1.2 GB; most of it debug info); a sample that is there is left as
+# it is: remove its folder to have it made anew.
 #
 # These kernels are as Debian ships them: pmem drivers, XFS and device mapper are modules, and nothing
 # puts pmem into /proc/vmcore.  The packages are of this machine's Debian mirror, checked by its keys.
@@ -26,13 +28,14 @@ export PATH=$PATH:/usr/sbin:/sbin
 . "$here/../debian.sh"
 case ${FLAVOUR:=cloud} in
 cloud) image=linux-image-cloud-amd64 tail="" ;;
-generic) image=linux-image-amd64 tail=-generic ;;
-*) echo "FLAVOUR is cloud or generic, not $FLAVOUR" >&2; exit 2 ;;
+generic | providers) image=linux-image-amd64 tail=-generic ;;
+*) echo "FLAVOUR is cloud, generic or providers, not $FLAVOUR" >&2; exit 2 ;;
 esac
 
 # what the guest loads, and what those need; a kernel has some of them built in
 MODULES="virtio_pci virtio_blk crc32c-intel crc32c_generic ext4 xfs dm-mod qemu_fw_cfg
 	libnvdimm nfit nd_btt nd_pmem dax_pmem device_dax kmem"
+[ "$FLAVOUR" != providers ] || MODULES="$MODULES nd_e820 virtio_pmem dax_hmem"
 
 # The kernel, the guest's initrd with the kernel's modules, and the guest's tools, for run.sh.
 prepare() {
@@ -58,11 +61,18 @@ describe() {
 	case $2 in
 	[6-9].[1-9][0-9]* | [7-9].*) levels="23 1" ;;
 	esac
+	local memory="640 128" append="memhp_default_state=offline" machine="$FLAVOUR kernel of $1 as it is"
+	if [ "$FLAVOUR" = providers ]; then
+		# 1 GiB of RAM; what lies from 4 GiB on is persistent to the kernel (384 MiB) or soft-reserved (256 MiB),
+		# by the number that the kernel has for that in its map
+		memory="640 1024" append="$append memmap=384M!4G memmap=256M%0x118000000-1+0xefffffff"
+		machine="kernel of $1 with NVDIMMs, e820, virtio-pmem, hmem and 5-level page tables"
+	fi
 	cat <<-END
-		DESCRIPTION="Debian's $FLAVOUR kernel of $1 as it is: pmem drivers are modules, no pmem in /proc/vmcore"
-		KERNEL=$2 LOADER=file CRASHKERNEL=224M MEMORY="640 128" APPEND="memhp_default_state=offline"
+		DESCRIPTION="Debian's $machine: pmem drivers are modules, no pmem in /proc/vmcore"
+		KERNEL=$2 LOADER=file CRASHKERNEL=224M MEMORY="$memory" APPEND="$append"
 		FORMATS="raw elf zlib qemu-elf" QEMU_DUMPS="elf" QEMU_CAPTURE=1
-		VMCOREINFO_DEVICE=1 LEVELS="$levels"
+		VMCOREINFO_DEVICE=1 LEVELS="$levels" PROVIDERS=$([ "$FLAVOUR" = providers ] && echo 1 || echo 0)
 	END
 }
 
@@ -74,7 +84,7 @@ for suite in "$@"; do
 	kernel=$suite$tail
 	[ -f "$work/$kernel/release" ] || fetch_kernel "$work/$kernel" "$suite" "$image"
 	release=$(cat "$work/$kernel/release")
-	name=debian-$(echo "$release" | cut -d . -f 1,2)-$kernel
+	name=debian-$(echo "$release" | cut -d . -f 1,2)-$suite${tail:+-$FLAVOUR}
 	[ ! -d "$work/$name/truth" ] || continue
 	prepare "$kernel" "$release"
 	describe "$suite" "$release" > "$work/$kernel/scenario"

@@ -17,7 +17,7 @@ output=$(cd "$3" && pwd)
 
 # what a scenario may set
 KERNEL=6.1 LOADER=file SETUP=full CAPTURE_PMEM=0 QEMU_CAPTURE=0 HOTADD=0 QEMU_DUMPS="" VMCOREINFO_DEVICE=0
-CRASHKERNEL=96M MEMORY="256 64" TIMEOUT=900 APPEND="" LA57=off
+CRASHKERNEL=96M MEMORY="256 64" TIMEOUT=${TIMEOUT:-900} APPEND="" PROVIDERS=0
 FORMATS="" DESCRIPTION="" DIMMS="384 256 256 256 128 128 256"
 case $1 in
 */*) scenario=$1 ;;
@@ -34,11 +34,20 @@ if [ "$VMCOREINFO_DEVICE" = 1 ]; then
 	options+=(-device vmcoreinfo)
 fi
 
-# la57=on: page tables of five levels, if the kernel has them.  cx16=off: QEMU 7.2's emulated cmpxchg16b
-# breaks newer kernels.  GenuineIntel: the kernel decodes machine checks by vendor, and libnvdimm
-# listens to Intel's.
-timeout "$TIMEOUT" qemu-system-x86_64 -accel tcg,thread=multi -machine pc,nvdimm=on \
-	-cpu "max,la57=$LA57,cx16=off,vendor=GenuineIntel" -smp 2,sockets=2,cores=1,threads=1 \
+machine=pc,nvdimm=on cpu=la57=off
+if [ "$PROVIDERS" = 1 ]; then
+	# What lies from 4 GiB on is no RAM to the kernel: see describe() in distro.sh.  5-level page tables.
+	machine=$machine,max-ram-below-4g=1G cpu=la57=on
+	# a file: a flush of the device is an fsync of what holds its memory
+	truncate -s 256M "$output/nvdimm-virtio"
+	options+=(-object "memory-backend-file,id=virtio0,size=256M,share=on,mem-path=$output/nvdimm-virtio"
+		  -device virtio-pmem-pci,memdev=virtio0,id=virtio-pmem0)
+fi
+
+# cx16=off: QEMU 7.2's emulated cmpxchg16b breaks newer kernels.  GenuineIntel: the kernel decodes
+# machine checks by vendor, and libnvdimm listens to Intel's.
+timeout "$TIMEOUT" qemu-system-x86_64 -accel tcg,thread=multi -machine "$machine" \
+	-cpu "max,$cpu,cx16=off,vendor=GenuineIntel" -smp 2,sockets=2,cores=1,threads=1 \
 	"${options[@]}" \
 	-kernel "$work/bzImage-$KERNEL" -initrd "$work/initrd" \
 	-append "console=ttyS0 crashkernel=$CRASHKERNEL panic=10 init_on_free=1 swiotlb=noforce $APPEND" \

@@ -25,9 +25,12 @@ ask() {
 	[ "$answer" = ok ]
 }
 
-# The nth region in address order; its number follows the NFIT, not the DIMMs.
+# The nth region of DIMMs in address order; its number follows the NFIT, not the DIMMs.
 region_at() {
 	for region in /sys/bus/nd/devices/region*; do
+		case $(cat "$region/../provider") in
+		e820 | virtio*) continue ;;
+		esac
 		echo "$(($(cat "$region/resource"))) ${region##*/}"
 	done | sort -n | sed -n "$(($1 + 1))s/.* //p"
 }
@@ -49,6 +52,20 @@ make_system_ram() {
 			echo "${block##*/}" >> "$truth/system-ram"
 		fi
 	done
+}
+
+# The only namespace of a bus without labels: e820, or virtio for virtio-pmem.
+namespace_of() {
+	for region in /sys/bus/nd/devices/region*; do
+		case $(cat "$region/../provider") in
+		$1*) cd "$region" && echo namespace*.0 && cd / && return ;;
+		esac
+	done
+}
+
+# A value of a namespace of that kind.
+value_of() {
+	ndctl list -N -n "$1" | tr -d ' \n' | sed -n "s/.*\"$2\":\"\\([^\"]*\\)\".*/\\1/p"
 }
 
 # A value of the namespace that was given this name: blockdev, chardev, dev.

@@ -29,7 +29,8 @@ record_devices() {
 }
 
 record_files() {
-	for file in /mnt/ext4/* /mnt/ext4/sub/dir/* /mnt/small/* /mnt/xfs/* /mnt/mem/* /mnt/dm/*; do
+	for file in /mnt/ext4/* /mnt/ext4/sub/dir/* /mnt/small/* /mnt/xfs/* /mnt/mem/* /mnt/dm/* /mnt/e820/* \
+		/mnt/virtio/*; do
 		[ -f "$file" ] || continue
 		echo "== $file"
 		xfs_io -r -c "fiemap -v" "$file"

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The first kernel: make everything, record the truth, load the capture kernel.
 . /out/lab/common.sh
-for part in namespaces files processes record; do
+for part in hmem namespaces files processes record; do
 	case $part in
-	namespaces) cat /proc/iomem > "$truth/iomem.before" ;;
+	hmem) cat /proc/iomem > "$truth/iomem.before" ;;
 	esac
 	. "/out/lab/$part.sh"
 	say "$part done"
 done
 start_mappers
+. /out/lab/providers.sh
 sync
 if [ "$SETUP" != small ]; then
 	. /out/lab/poison.sh
