@@ -52,6 +52,9 @@ def _code(args: argparse.Namespace) -> str:
                  "idle, file, shared, pinned, poisoned, aliased, memmap, uninitialised,"
                  " overwritten, unknown; of RAM page cache, anonymous, slab, page table, reserved,"
                  " free", keep=2, coloured=True),
+        Field("POISON", lambda p: p.poison,
+              "sources that report it bad: badblocks, bad ranges, HWPoison, kernel log", keep=1,
+              wrap=True),
         Field("FLAGS", lambda p: flags_text(p.state), "page flags", wrap=True),
         Field.of("REFCOUNT", "state.refcount", "_refcount of the head", right=True),
         Field.of("MAPCOUNT", "state.mapcount", "mappings, where the kernel counts them",

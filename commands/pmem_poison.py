@@ -41,6 +41,8 @@ from drgn_pmem.spec import Answer, Argument, command
               " it)", right=True, shown=False, show=Show.ADDRESS),
         Field("DEVICE", lambda p: p.namespace and (p.namespace.blockdev or p.namespace.chardev),
               "block or DAX device of the namespace", shown=False),
+        Field("DIMMS", lambda p: p.dimms,
+              "DIMM that it is on; several where the region is interleaved over them", shown=False),
         Field("SECTOR", lambda p: None if p.data_offset is None else p.data_offset // 512,
               "512-byte sector of its block device", right=True),
         Field("HITS", lambda p: p.hits, "file or metadata", keep=2, wrap=True),

@@ -42,8 +42,7 @@ def finding_text(item: "Finding", width: int, verbose: bool = False) -> Iterator
 
     :param verbose: With the evidence and what to do.
     """
-    text = f"{escape(item.text)}  [{item.more}]"
-    yield _hanging(item.severity.value, text, _SEVERITY, width)
+    yield _hanging(item.severity.value, item.text, _SEVERITY, width, f"[{item.more}]")
     if not verbose:
         return
     for fact in item.evidence:
@@ -74,12 +73,19 @@ def undecided_text(rulings: "Iterable[Ruling]", width: int) -> Iterator[str]:
         yield _hanging("unknown", f"{', '.join(abouts)}: {why}", _SEVERITY, width)
 
 
-def _hanging(label: str, text: str, indent: int, width: int) -> str:
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def _hanging(label: str, text: str, indent: int, width: int, whole: str = "") -> str:
+    """
+    :param whole: After the text: a command line, which stays on one line to be copied.
+    """
+    end = f"  {escape(whole).replace(' ', _NO_BREAK)}" if whole else ""
     return textwrap.fill(
-        f"{label:<{indent}}{escape(text)}",
+        f"{label:<{indent}}{escape(text)}{end}",
         width,
         subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
         drop_whitespace=True,
-    )
+    ).replace(_NO_BREAK, " ")

@@ -14,7 +14,7 @@ import re
 from typing import Any
 import unicodedata
 
-__all__ = ("cell", "escape", "escape_lines", "human_size", "natural", "plural", "short_size")
+__all__ = ("cell", "cut", "escape", "escape_lines", "human_size", "natural", "plural", "short_size")
 
 _KIB = 1024
 _MIB = 1024 * _KIB
@@ -103,6 +103,11 @@ def plural(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+
+
+def cut(text: str, columns: int) -> str:
+    """A text that fits, its end replaced by dots where it does not."""
+    return text if len(text) <= columns else text[: max(columns, 10) - 3] + "..."
 
 
 def cell(value: Any) -> str:

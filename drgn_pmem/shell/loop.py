@@ -29,7 +29,7 @@ from drgn_pmem.shell.output import Output
 from drgn_pmem.shell.pager import find_pager
 from drgn_pmem.shell.session import Session
 from drgn_pmem.shell.summary import Summary
-from drgn_pmem.shell.toolbar import cut, toolbar
+from drgn_pmem.shell.toolbar import toolbar
 
 __all__ = ("Shell", "interact")
 
@@ -119,7 +119,7 @@ class Shell:
     def _findings(self) -> Iterator[None]:
         """Find out what is wrong, and show the worst above the prompt."""
         yield from self.summary.diagnose()
-        lines = [cut(line, get_app().output.get_size().columns) for line in self.summary.worst()]
+        lines = self.summary.worst(get_app().output.get_size().columns)
         if lines and self.config.banner and get_app().is_running:
             run_in_terminal(lambda: print("\n".join(lines)))
         yield

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import drgn
 
 from drgn_pmem.errors import NotFound
-from drgn_pmem.output.text import escape, human_size, plural
+from drgn_pmem.output.text import cut, escape, human_size, plural
 from drgn_pmem.partial import Cause, Problems
 from drgn_pmem.ranges import percent
 from drgn_pmem.session import Target
@@ -26,6 +26,9 @@ __all__ = ("Summary",)
 
 _WORST = 3
 """Findings that the shell shows by itself."""
+
+_SEVERITY = 10
+"""Columns of the severity."""
 
 
 class _Weight(enum.IntEnum):
@@ -118,12 +121,16 @@ class Summary:
         lines += [_finding(item) for item in self.findings]
         return lines or ["nothing to warn of is known"]
 
-    def worst(self) -> list[str]:
-        """The worst findings, when they are known, a line each; then how many there are."""
-        lines = [_finding(item) for item in self.findings[:_WORST]]
+    def worst(self, columns: int | None = None) -> list[str]:
+        """
+        The worst findings, when they are known, a line each; then how many there are.
+
+        :param columns: Width of the terminal: a text is cut to fit, its command never is.
+        """
+        lines = [_finding(item, columns) for item in self.findings[:_WORST]]
         more = len(self.findings) - len(lines)
         if more > 0:
-            lines.append(f"{'':<9} and {plural(more, 'more finding')}: pmem-diagnose")
+            lines.append(f"{'':<{_SEVERITY}}and {plural(more, 'more finding')}: pmem-diagnose")
         return lines
 
     def _read_size(self) -> None:
@@ -206,8 +213,11 @@ class Summary:
         return lines + self.worst()
 
 
-def _finding(item: "Finding") -> str:
-    return f"{item.severity.value:<9} {escape(item.text)}  [{escape(item.more)}]"
+def _finding(item: "Finding", columns: int | None = None) -> str:
+    text, command = escape(item.text), f"  [{escape(item.more)}]"
+    if columns is not None:
+        text = cut(text, columns - _SEVERITY - len(command))
+    return f"{item.severity.value:<{_SEVERITY}}{text}{command}"
 
 
 def _metadata(answer: "MemmapAnswer") -> str:

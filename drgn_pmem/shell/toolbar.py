@@ -7,11 +7,11 @@ from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.utils import get_cwidth
 
-from drgn_pmem.output.text import escape
+from drgn_pmem.output.text import cut, escape
 from drgn_pmem.shell.session import Session
 from drgn_pmem.shell.summary import Summary
 
-__all__ = ("cut", "toolbar")
+__all__ = ("toolbar",)
 
 _WARNING = 3
 """Which part of the bar the warning is."""
@@ -70,11 +70,6 @@ def _warning(summary: Summary, columns: int, short: bool = False) -> str:
     after = f" (+{count - 1})" if count > 1 else ""
     after += " F4 all"
     return f" {cut(text, max(10, columns - len(after) - 2))}{after} "
-
-
-def cut(text: str, columns: int) -> str:
-    """A text that fits, its end replaced by dots where it does not."""
-    return text if len(text) <= columns else text[: max(columns, 10) - 3] + "..."
 
 
 def _join(parts: "list[tuple[str, str]]") -> StyleAndTextTuples:

@@ -148,8 +148,11 @@ def test_suspended_device_is_named(case: Case) -> None:
         re.findall(r"/dev/mapper/(\w+)", item.subject)[0] for item in found(case, "dm-suspended")
     }
     assert named == suspended
-    for name in suspended:
-        assert f"/dev/mapper/{name}): device-mapper device suspended" in screen(case)["TASKS"]
+    for event in events(case, "DIRECT"):
+        task = f"{event.values['pid']}/lab-direct in direct I/O to the suspended dm-1"
+        assert f"{task} (/dev/mapper/slow) (" in screen(case)["TASKS"]
+        # It is named once: with the task that waits for it.
+        assert screen(case)["TASKS"].count("/dev/mapper/slow") == 1
 
 
 def test_warning_of_dax_in_the_log_is_decoded(case: Case) -> None:
@@ -369,6 +372,8 @@ def test_the_text_fits_and_lines_are_in_order(case: Case) -> None:
     assert max(map(len, out.splitlines())) <= 120
     labels = [line.split()[0] for line in head if not line.startswith(" ")]
     order = ["DUMP", "PMEM", "POISON", "PINNED", "TASKS", "KERNEL", "ODD", "TRUST", "LACKS", "DO"]
+    for item in diagnosis(case).findings:
+        assert f"[{item.more}]" in out, "a command is on one line"
     assert labels == [label for label in order if label in labels]
     assert labels[:2] == ["DUMP", "PMEM"]
     severities = [

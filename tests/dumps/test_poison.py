@@ -89,6 +89,39 @@ def test_each_names_the_file_the_offset_and_who_dies(case: Case) -> None:
         assert page["place"] == "data"
 
 
+def test_pmem_page_names_who_reports_the_page_as_bad(case: Case) -> None:
+    """The page after each bad one is good, unless it is bad itself."""
+    bad = expected(case)
+    asked = sorted(bad | dict.fromkeys(pfn + 1 for pfn in bad))
+    pages = run_json(case.prog, "pmem-page " + " ".join(f"pfn:{pfn:#x}" for pfn in asked))
+    assert [page["pfn"] for page in pages] == asked
+    for page in pages:
+        if page["pfn"] in bad:
+            assert bad[page["pfn"]]["source"] in page["poison"]
+        else:
+            assert page["poison"] == [] or (page["poison"] is None and page["state"] != "saved"), (
+                "not known without the struct page"
+            )
+
+
+def test_the_dimm_is_that_of_the_region(case: Case) -> None:
+    """As ndctl listed the mappings of the regions."""
+    regions = {
+        region["dev"]: [mapping["dimm"] for mapping in region["mappings"]]
+        for bus in case.truth_json("ndctl.all.json")
+        for region in bus["regions"]
+        if "mappings" in region
+    }
+    namespaces = {
+        namespace["dev"]: region["dev"]
+        for bus in case.truth_json("ndctl.all.json")
+        for region in bus["regions"]
+        for namespace in region.get("namespaces", [])
+    }
+    for page in poisoned(case).values():
+        assert page["dimms"] == regions[namespaces[page["namespace"]]]
+
+
 def test_poison_in_metadata_is_named_as_such(case: Case) -> None:
     found = poisoned(case)
     for check in lines(case, "machine-checks"):

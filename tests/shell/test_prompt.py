@@ -189,10 +189,13 @@ def test_the_worst_findings_come_when_nothing_is_typed(target, capsys) -> None:
         assert shell.run() == 0
         assert not any(item.finding in capsys.readouterr().out for item in worst)
         shell.idle.run_all()
-        lines = shell.summary.worst()
+        lines, narrow = shell.summary.worst(), shell.summary.worst(80)
         shown = "".join(text for _, text, *_ in shell._toolbar())
     for line, item in zip(lines, worst, strict=False):
         assert line == f"{item.severity.value:<9} {item.text}  [{item.more}]"
+    for line, item in zip(narrow, worst, strict=False):
+        assert len(line) <= 80
+        assert line.endswith(f"  [{item.more}]"), "the command can be copied"
     assert lines[:3] == shell.summary.banner()[-len(lines) :][:3]
     critical = [item for item in shell.summary.findings if item.severity is worst[0].severity]
     assert f" {len(critical)} critical: F4 " in shown  # 80 columns

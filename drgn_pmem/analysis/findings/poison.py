@@ -10,30 +10,23 @@ processes that a read of it kills, or to the metadata that it hit.
 """
 
 from collections.abc import Iterator
-import enum
 import itertools
-from typing import Any
 
 from drgn import Program
 
-from drgn_pmem.analysis.owners.search import PageOwners, namespaces_of, owners_of
+from drgn_pmem.analysis.findings.badpages import Place, Poison, PoisonedPage
+from drgn_pmem.analysis.owners.search import namespaces_of, owners_of
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.states import read_page_report
-from drgn_pmem.kernel.badblocks import SECTOR, BadRange, read_bad_ranges
+from drgn_pmem.kernel.badblocks import BadRange, read_bad_ranges
 from drgn_pmem.kernel.debuginfo import has_variable
-from drgn_pmem.kernel.failurelog import (
-    FailureEvent,
-    FailureLine,
-    FailureSource,
-    for_each_failure_line,
-    history_of,
-)
+from drgn_pmem.kernel.failurelog import FailureEvent, FailureLine, for_each_failure_line
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pagetable import for_each_extent
 from drgn_pmem.kernel.pgmap import for_each_pgmap
+from drgn_pmem.kernel.region import Region, for_each_region
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, State
-from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("Place", "Poison", "PoisonedPage", "find_poison")
 
@@ -47,163 +40,6 @@ _INFO_BLOCK = 8192
 """Bytes that the kernel sets aside for the info block (SZ_8K in drivers/nvdimm/pfn_devs.c)."""
 
 
-class Place(enum.Enum):
-    """What a byte of persistent memory holds."""
-
-    DATA = "data"
-    INFO_BLOCK = "info block"
-    STRUCT_PAGES = "struct pages"
-    METADATA = "metadata"
-    """Of the namespace; nothing more is known."""
-    RAW = "raw"
-    """A namespace without struct pages."""
-    OUTSIDE = "outside"
-    """Of any namespace."""
-    UNKNOWN = "unknown"
-
-
-class PoisonedPage(Record):
-    """One bad page and what it hits."""
-
-    pfn: int
-    physical: int = shown(Show.ADDRESS)
-    """Of the first bad byte that is known, else of the page."""
-    ranges: tuple[BadRange, ...]
-    """What libnvdimm says of it."""
-    lines: tuple[FailureLine, ...]
-    """What the kernel log says of it."""
-    namespace: Namespace | None
-    place: Place
-    describes: tuple[int, int] | None
-    """First PFN and number of the pages whose struct pages it holds, if it holds any."""
-    owners: PageOwners
-
-    @property
-    def sources(self) -> list[str]:
-        """Which records have it."""
-        names = [r.source or "unknown" for r in self.ranges]
-        if self.owners.trusted and self.owners.page.hwpoison:
-            names.append("HWPoison")
-        names += [line.source.value for line in self.lines]
-        return list(dict.fromkeys(names))
-
-    @property
-    def injected(self) -> bool:
-        """Only software says that it is bad, on request (``madvise(MADV_HWPOISON)``,
-        hwpoison-inject): the bytes on the media are intact, and a reboot forgets it."""
-        by_software = {line.source for line in self.lines} == {FailureSource.MEMORY_FAILURE}
-        asked = any(line.event is FailureEvent.INJECTED for line in self.lines)
-        return asked and by_software and not self.ranges
-
-    @property
-    def history(self) -> list[tuple[float | None, str, str]]:
-        """(seconds since boot, event, source) of each line of the log, in the order of the log:
-        ``"reported"``, ``"handled"``, ``"cleared"``, ``"reported again"``."""
-        return [(line.time, event, line.source.value) for line, event in history_of(self.lines)]
-
-    @property
-    def namespace_offset(self) -> int | None:
-        """bytes from the start of the namespace: what ``ndctl inject-error`` counts from, in
-        512-byte blocks."""
-        return None if self.namespace is None else self.physical - self.namespace.resource
-
-    @property
-    def data_offset(self) -> int | None:
-        """bytes from the start of the namespace's data: what its device counts from."""
-        if self.namespace is None or self.namespace.data_offset is None:
-            return None
-        offset = self.physical - self.namespace.resource - self.namespace.data_offset
-        return offset if offset >= 0 else None
-
-    @property
-    def arithmetic(self) -> list[str]:
-        """From the physical address to the device's sector and the file's offset, step by step."""
-        steps = [r.arithmetic for r in self.ranges]
-        ns = self.namespace
-        if ns is None or self.namespace_offset is None:
-            return steps
-        steps.append(
-            f"{self.physical:#x} - {ns.dev} {ns.resource:#x} = offset {self.namespace_offset:#x}"
-            f" (512-byte block {self.namespace_offset // SECTOR})"
-        )
-        device = ns.blockdev or ns.chardev
-        if self.data_offset is not None and ns.data_offset and device:
-            steps.append(
-                f"{self.namespace_offset:#x} - data offset {ns.data_offset:#x} = {device}"
-                f" {self.data_offset:#x} (sector {self.data_offset // SECTOR})"
-            )
-        for owner in self.owners.owners:
-            inside = self.physical - (self.pfn << self.owners.page_shift)
-            on = "" if owner.sector is None else f" (sector {owner.sector} of {owner.device})"
-            steps.append(f"{owner.name or owner.inode} offset {owner.offset + inside:#x}{on}")
-        return steps
-
-    @property
-    def hits(self) -> str:
-        """What is lost, in words."""
-        owners = self.owners.owners
-        if self.place is Place.STRUCT_PAGES and self.describes:
-            first, count = self.describes
-            return f"struct pages of PFN {first:#x} to {first + count - 1:#x}"
-        if owners:
-            return ", ".join(str(o.name or f"inode {o.inode}") for o in owners)
-        if self.place is Place.DATA:
-            return "data that no DAX file in memory has" if self.owners.unowned else "data"
-        return self.place.value
-
-    @property
-    def processes(self) -> "list[tuple[int, str, str]]":
-        """(pid, comm, proof) of every process that has the page in a VMA."""
-        found = {
-            (m.task.tgid, m.task.comm, m.proof.value)
-            for owner in self.owners.owners
-            for m in owner.mappings
-            if m.task is not None
-        }
-        return sorted(found)
-
-    def to_json(self) -> dict[str, Any]:
-        owners = self.owners.to_json()
-        return {
-            "pfn": self.pfn,
-            "physical": f"{self.physical:#x}",
-            "sources": self.sources,
-            "ranges": [r.to_json() for r in self.ranges],
-            "messages": [line.text for line in self.lines],
-            "history": [
-                {"time": time, "event": event, "source": source}
-                for time, event, source in self.history
-            ],
-            "namespace": self.namespace.dev if self.namespace else None,
-            "device": owners["device"],
-            "place": self.place.value,
-            "struct_pages_of": (
-                {"first_pfn": self.describes[0], "npfns": self.describes[1]}
-                if self.describes
-                else None
-            ),
-            "namespace_offset": self.namespace_offset,
-            "data_offset": self.data_offset,
-            "sector": None if self.data_offset is None else self.data_offset // SECTOR,
-            "arithmetic": self.arithmetic,
-            "state": owners["state"],
-            "reason": owners["reason"],
-            "hwpoison": owners["hwpoison"],
-            "owners": owners["owners"],
-            "processes": [
-                {"pid": pid, "comm": comm, "proof": proof} for pid, comm, proof in self.processes
-            ],
-            "notes": owners["notes"],
-        }
-
-
-class Poison(Record):
-    """All bad pages."""
-
-    pages: tuple[PoisonedPage, ...]
-    notes: tuple[str, ...] = shown(json=False)
-
-
 class _Search:
     def __init__(self, prog: Program) -> None:
         self.prog = prog
@@ -213,9 +49,11 @@ class _Search:
         self.ranges: dict[int, list[BadRange]] = {}
         self.lines: dict[int, list[FailureLine]] = {}
         self.namespaces: list[Namespace] = []
+        self.regions: Partial[list[Region]] = Partial([])
 
     def run(self) -> Partial[Poison]:
         self.namespaces = self.problems.take(namespaces_of(self.prog))
+        self.regions = for_each_region(self.prog)
         self._read_ranges()
         self._read_log()
         pfns = set(self.ranges) | self._marked() | self._logged()
@@ -320,7 +158,19 @@ class _Search:
             place=place,
             describes=describes,
             owners=self.problems.take(owners_of(self.prog, pfn)),
+            dimms=self._dimms(physical),
         )
+
+    def _dimms(self, physical: int) -> tuple[str, ...] | None:
+        """The DIMMs of the region that an address is in: () if it is in none."""
+        at = self.regions.map(lambda known: next((r for r in known if physical in r.range), None))
+        region = self.problems.find(at, f"DIMMs of {physical:#x}")
+        if region is None:
+            return () if self.regions.complete else None
+        if region.mappings is None:
+            self.problems.extend(self.regions.problems)
+            return None
+        return tuple(mapping.dimm for mapping in region.mappings)
 
     def _place(
         self, namespace: Namespace | None, physical: int

@@ -48,6 +48,8 @@ class Screen:
         self.prog = facts.prog
         self.problems = problems
         """Get what the lines lack that is not of a rule."""
+        self._whys: dict[str, Heading] = {}
+        """Reason why something is not known -> the line that has it."""
         self._rulings: dict[Heading, list[Ruling]] = {heading: [] for heading in Heading}
 
     def add(self, ruling: Ruling) -> None:
@@ -56,14 +58,35 @@ class Screen:
 
     def line(self, heading: Heading) -> Line | None:
         """The line of a heading, when its rules are decided; None if there is nothing to say."""
-        rulings = self._rulings[heading]
-        found = [item for ruling in rulings for item in ruling.findings]
+        found = [item for ruling in self._rulings[heading] for item in ruling.findings]
         found.sort(key=lambda item: item.severity.rank)
         with self.problems.trying(heading.value):
             said = _WORDS[heading](self, found)
-            parts = [part for part in (*said, _undecided(rulings)) if part]
+            parts = [part for part in (*said, self._undecided(heading)) if part]
             return Line(label=heading.name, text="; ".join(parts)) if parts else None
         return None
+
+    def _undecided(self, heading: Heading) -> str:
+        """What could not be decided, and why; that there may be more than what was found."""
+        rulings = self._rulings[heading]
+        lacking = [ruling for ruling in rulings if not ruling.complete]
+        if not lacking:
+            return ""
+        problems = [str(p) for r in lacking for p in r.problems if p.degrades]
+        why = self._why(heading, list(dict.fromkeys(problems)))
+        undecided = [ruling.about for ruling in lacking if ruling.outcome is Outcome.UNDECIDED]
+        if len(undecided) == len(rulings):
+            return f"not known whether there is any ({why})"
+        if len(lacking) == len(rulings) or not undecided:
+            return f"there may be more ({why})"
+        return f"not known: {few(undecided, _GROUPS)} ({why})"
+
+    def _why(self, heading: Heading, whys: list[str]) -> str:
+        """The first reason; where a line before has it, that line is named instead."""
+        before = self._whys.setdefault(whys[0], heading)
+        if before is not heading:
+            return f"why: see {before.name}"
+        return whys[0] + (f"; and {len(whys) - 1} more problems" if len(whys) > 1 else "")
 
     def head(self, media: Iterable[Ruling]) -> Iterator[Line | None]:
         """
@@ -122,6 +145,9 @@ class Screen:
         waiting = [i for r in pins for i in r.findings if i.id == "layout-break"]
         others = [item for item in found if item.id != "task-stuck-on-pmem"]
         found = [item for item in found if item.id == "task-stuck-on-pmem"]
+        # A suspended device that a task waits for is named with the task.
+        named = {item.place for item in found[:_GROUPS]} - {""}
+        others = [item for item in others if item.place not in named]
         if not found and not waiting:
             yield from _grouped(others)
             return
@@ -207,23 +233,6 @@ def _grouped(found: Iterable[Finding]) -> Iterator[str]:
         yield f"{few(subjects)}: {text}"
     if len(groups) > _GROUPS:
         yield f"and {len(groups) - _GROUPS} more"
-
-
-def _undecided(rulings: Iterable[Ruling]) -> str:
-    """What could not be decided, and why; that there may be more than what was found."""
-    rulings = list(rulings)
-    lacking = [ruling for ruling in rulings if not ruling.complete]
-    if not lacking:
-        return ""
-    problems = [str(p) for r in lacking for p in r.problems if p.degrades]
-    whys = list(dict.fromkeys(problems))
-    why = whys[0] + (f"; and {len(whys) - 1} more problems" if len(whys) > 1 else "")
-    undecided = [ruling.about for ruling in lacking if ruling.outcome is Outcome.UNDECIDED]
-    if len(undecided) == len(rulings):
-        return f"not known whether there is any ({why})"
-    if len(lacking) == len(rulings) or not undecided:
-        return f"there may be more ({why})"
-    return f"not known: {few(undecided, _GROUPS)} ({why})"
 
 
 _WORDS = {

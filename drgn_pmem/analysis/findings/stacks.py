@@ -12,7 +12,7 @@ stack, a bio on the stack has it, or the user buffer on the stack is mapped to i
 All stacks are searched raw with numpy first; only those with a hit are unwound.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import enum
 import re
 
@@ -22,8 +22,10 @@ import numpy.typing as npt
 
 from drgn_pmem.analysis.findings.backtraces import unwind
 from drgn_pmem.analysis.owners.daxfiles import dax_chars_of, dax_files_of
+from drgn_pmem.kernel.daxfs import disk_name
 from drgn_pmem.kernel.holders import Hold
 from drgn_pmem.kernel.memory import BadAddress, Layout, memory_of
+from drgn_pmem.kernel.mmu import physical_end
 from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.rmap import Vma, mapped_pfn, vmas_of_mapping
@@ -107,6 +109,8 @@ class StackFinding(Record):
     functions: tuple[str, ...]
     """Innermost first."""
     pages: tuple[StackPage, ...]
+    disks: tuple[str, ...]
+    """Block devices that the bios on its stack with these pages go to: ``"dm-1"``."""
     inode: int | None = shown(Show.ADDRESS)
     """Address of the ``struct inode`` that a layout break works on, from the frames' variables."""
 
@@ -144,6 +148,9 @@ class _Searcher:
         self.bio = Layout(
             self.memory, "struct bio", count="bi_vcnt", most="bi_max_vecs", vecs="bi_io_vec"
         )
+        self.disk_of: Callable[[int], str] | None = None
+        with problems.trying("devices of bios"):
+            self.disk_of = _disk_reader(prog)
         self.vec = Layout(self.memory, "struct bio_vec", page="bv_page")
         self.vec_size = self.vec.type.size or 0
 
@@ -261,8 +268,9 @@ class _Searcher:
             inode = self._inode_of_frames(task, trace)
         layout_break, hold, function = _classify(functions)
         pages = self._pages(live)
+        disks: dict[str, None] = {}
         if hold is not None:
-            pages += self._of_bios(live) + self._of_buffers(task, live)
+            pages += self._of_bios(live, disks) + self._of_buffers(task, live)
         if not layout_break and hold is None and not pages:
             return None
         unique = {page.pfn: page for page in reversed(pages)}
@@ -273,17 +281,26 @@ class _Searcher:
             function=function,
             functions=functions,
             pages=tuple(unique[pfn] for pfn in sorted(unique)),
+            disks=tuple(disks),
             inode=inode if layout_break else None,
         )
 
     def _is_pmem(self, pfn: int | None) -> bool:
         return pfn is not None and any(start <= pfn < end for start, end in self.ranges)
 
-    def _of_bios(self, words: "npt.NDArray[np.uint64]") -> list[StackPage]:
-        """Pages of the bios that the words point to. A word may be anything: what is taken for a
-        bio counts only if it leads to the struct page of a page of persistent memory."""
+    def _of_bios(self, words: "npt.NDArray[np.uint64]", disks: dict[str, None]) -> list[StackPage]:
+        """
+        Pages of the bios that the words point to. A word may be anything: what is taken for a bio
+        counts only if it leads to the struct page of a page of persistent memory.
+
+        :param disks: Get the block devices that these bios go to.
+        """
         found = []
+        start = self.layout.vmemmap
+        end = start + self.layout.size * (physical_end(self.prog) >> self.layout.page_shift)
         for pointer in distinct(words[words >> np.uint64(63) == 1]).tolist():
+            if start <= pointer < end:
+                continue  # a struct page
             try:
                 bio = self.bio.read(pointer)
                 if not 0 < bio["count"] <= bio["most"] <= _MAX_VECS or bio["vecs"] & 7:
@@ -293,6 +310,7 @@ class _Searcher:
                     pfn = self.layout.pfn(page)
                     if pfn is not None and self._is_pmem(pfn):
                         found.append(StackPage(pfn=pfn, how=Lead.BIO))
+                        self._add_disk(pointer, disks)
             except BadAddress:
                 # not a problem: most words of a stack are not pointers
                 continue
@@ -301,6 +319,11 @@ class _Searcher:
                 if error.state not in (None, State.UNMAPPED):
                     self.problems.add(error, f"what a stack points to at {pointer:#x}")
         return found
+
+    def _add_disk(self, bio: int, disks: dict[str, None]) -> None:
+        if self.disk_of is not None:
+            with self.problems.trying(f"device of bio {bio:#x}"):
+                disks.setdefault(self.disk_of(bio))
 
     def _of_buffers(self, task: Task, words: "npt.NDArray[np.uint64]") -> list[StackPage]:
         """Pages that the user addresses among the words are mapped to."""
@@ -325,6 +348,19 @@ class _Searcher:
                 if not inode.absent_:
                     return int(inode.value_())
         return None
+
+
+def _disk_reader(prog: Program) -> Callable[[int], str]:
+    """Reads the name of the disk that a bio goes to, by the bio's address."""
+    memory = memory_of(prog)
+    if prog.type("struct bio").has_member("bi_bdev"):
+        # Since Linux kernel commit 309dca309fc3 ("block: store a block_device pointer in struct
+        # bio") (in v5.12).
+        bio = Layout(memory, "struct bio", bdev="bi_bdev")
+        bdev = Layout(memory, "struct block_device", disk="bd_disk")
+        return lambda address: disk_name(prog, bdev.read(bio.read(address)["bdev"])["disk"])
+    bio = Layout(memory, "struct bio", disk="bi_disk")
+    return lambda address: disk_name(prog, bio.read(address)["disk"])
 
 
 def _classify(functions: tuple[str, ...]) -> tuple[bool, Hold | None, str | None]:

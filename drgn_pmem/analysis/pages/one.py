@@ -13,6 +13,7 @@ from drgn import Object, Program
 
 from drgn_pmem.analysis.inventory.pgmapnames import pgmap_name
 from drgn_pmem.analysis.owners.shared import describe_mapping, shared_of
+from drgn_pmem.analysis.pages.bad import bad_sources
 from drgn_pmem.dumpfile import State
 from drgn_pmem.kernel.namespace import namespace_of_pfn
 from drgn_pmem.kernel.page import pages_pgmap, read_page
@@ -45,6 +46,9 @@ class PmemPage(Record):
     """Whether a page without an owner is not in use."""
     shared: bool | None = None
     """Belongs to several files (reflink), by its struct page or by their DAX entries."""
+    poison: tuple[str, ...] | None = None
+    """Sources that report it as bad: ``"pmem1 badblocks"``, ``"HWPoison"``, ``"kernel log"``; empty
+    if none does, None if that is not known."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -85,6 +89,7 @@ class PmemPage(Record):
             "owner": self.owner,
             "use": self.ram.use.value if self.ram and self.ram.use else None,
             "blocks_offline": self.ram.blocks_offline if self.ram else None,
+            "poison": None if self.poison is None else list(self.poison),
             "query": self.query,
         }
 
@@ -123,6 +128,10 @@ def read_pmem_page(
     shows_use = page_layout(prog).keeps_index or state.type not in DEVICE_DAX
     if not shows_use and state.refcount is not None:
         problems.add(Problem(cause=Cause.FORMAT, what=f"PFN {pfn:#x}", why=USE_NOT_SHOWN))
+    poison = problems.take(bad_sources(prog, state, ram is not None))
+    if poison:
+        bad = ", ".join(poison)
+        notes.append(f"PFN {pfn:#x} is bad ({bad}): pmem-poison shows what it hits")
     record = PmemPage(
         state=state,
         namespace=name,
@@ -132,6 +141,7 @@ def read_pmem_page(
         shows_use=shows_use,
         shared=shared,
         query=query,
+        poison=poison,
         notes=tuple(notes),
     )
     return problems.partial(record)

@@ -132,6 +132,18 @@ def test_a_line_that_could_not_be_decided_says_so() -> None:
     assert line_of(fine, not_saved) == "not known: odd things (physical 0x1000 is absent)"
 
 
+def test_a_reason_that_a_line_before_has_is_not_repeated() -> None:
+    screen = Screen(Facts(Program()), Problems())
+    for heading in (Heading.ODD, Heading.TRUST):
+        screen.add(judge(Rule("x", heading, "odd things", "x", not_saved), screen.facts))
+    texts = [line.text for heading in (Heading.ODD, Heading.TRUST)
+             if (line := screen.line(heading))]  # fmt: skip
+    assert texts == [
+        "not known whether there is any (physical 0x1000 is absent)",
+        "not known whether there is any (why: see ODD)",
+    ]
+
+
 def test_a_line_of_which_a_part_is_missing_says_that_there_may_be_more() -> None:
     text = line_of(in_part)
     assert text is not None

@@ -16,7 +16,6 @@ from drgn_pmem.analysis.findings.model import Heading, Severity
 from drgn_pmem.analysis.findings.pins import Holder, PinnedPage, Waiter
 from drgn_pmem.analysis.findings.words import few, plural
 from drgn_pmem.kernel.dm import suspended_disks
-from drgn_pmem.kernel.holders import Hold
 from drgn_pmem.kernel.tasks import Task
 from drgn_pmem.partial import Problems
 
@@ -153,6 +152,7 @@ def task_stuck_on_pmem(case: Case) -> None:
     blocked = uninterruptible(case)
     if not blocked:
         return
+    suspended = {disk.name: disk.mapped for disk in case.take(lambda: suspended_disks(case.prog))}
     stacks = {found.task.address: found for found in case.take(case.facts.stacks)}
     for task in blocked:
         stack = stacks.get(task.address)
@@ -168,7 +168,8 @@ def task_stuck_on_pmem(case: Case) -> None:
         hold = stack.hold.value if stack is not None and stack.hold is not None else None
         if held and hold and stack is not None:
             pages = plural(len(stack.pages), "page")
-            text = f"in {hold} ({stack.function or function}) with {pages} of pmem"
+            to = "".join(f" to {_device(name, suspended)}" for name in stack.disks[:2])
+            text = f"in {hold}{to} ({stack.function or function}) with {pages} of pmem"
         else:
             text = f"in {of_pmem or function or 'a function without a name'}"
         case.found(
@@ -177,8 +178,16 @@ def task_stuck_on_pmem(case: Case) -> None:
             text + (f" for {since}" if since else ""),
             evidence=[" <- ".join(functions[:12])],
             more="pmem-pins",
-            place=Hold.DIRECT_IO.value if hold == Hold.DIRECT_IO.value else "",
+            place=next((n for n in stack.disks if n in suspended), "") if stack else "",
         )
+
+
+def _device(name: str, suspended: dict[str, str | None]) -> str:
+    """``"dm-1"``, ``"the suspended dm-1 (/dev/mapper/slow)"``"""
+    if name not in suspended:
+        return name
+    mapped = suspended[name]
+    return f"the suspended {name}{f' (/dev/mapper/{mapped})' if mapped else ''}"
 
 
 def _functions(case: Case, task: Task) -> tuple[str, ...]:
@@ -198,4 +207,5 @@ def dm_suspended(case: Case) -> None:
             f"{disk.name}{named}",
             "device-mapper device suspended: I/O to it waits",
             do=f"resume it: dmsetup resume {disk.mapped or disk.name}",
+            place=disk.name,
         )

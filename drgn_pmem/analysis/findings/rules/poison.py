@@ -5,9 +5,9 @@
 from collections.abc import Iterable, Sequence
 import re
 
+from drgn_pmem.analysis.findings.badpages import Place, PoisonedPage
 from drgn_pmem.analysis.findings.case import Case, rule
 from drgn_pmem.analysis.findings.model import Heading, Severity
-from drgn_pmem.analysis.findings.poison import Place, PoisonedPage
 from drgn_pmem.analysis.findings.words import few
 from drgn_pmem.analysis.owners.records import Owner
 from drgn_pmem.kernel.failurelog import FailureEvent
@@ -24,6 +24,14 @@ _FILES, _STRUCT_PAGES, _METADATA, _DATA = "in files", "in struct pages", "in met
 
 def _processes(pages: Iterable[PoisonedPage]) -> str:
     return few(f"{pid}/{comm}" for page in pages for pid, comm, _ in page.processes)
+
+
+def _on(pages: Iterable[PoisonedPage]) -> str:
+    """``" on nmem5"``: which DIMM is bad, or which interleaved ones may be; of poison that software
+    injected, none is."""
+    bad = [page for page in pages if not page.injected]
+    sets = dict.fromkeys(" or ".join(page.dimms) for page in bad if page.dimms)
+    return f" on {few(sets)}" if sets else ""
 
 
 def _evidence(page: PoisonedPage) -> str:
@@ -59,7 +67,7 @@ def poison_in_file(case: Case) -> None:
         case.found(
             Severity.WARNING if injected else Severity.CRITICAL,
             name,
-            f"poison at offset{'s' if len(hits) > 1 else ''} {offsets}{by}"
+            f"poison at offset{'s' if len(hits) > 1 else ''} {offsets}{_on(pages)}{by}"
             + (_hit(reads, signalled) or ", mapped by no process"),
             evidence=[
                 text
@@ -69,7 +77,7 @@ def poison_in_file(case: Case) -> None:
             more=f"pmem-rmap pfn:{pages[0].pfn:#x}",
             do=None if injected else _restore(name, [owner.offset for _, owner in hits], size),
             place=_FILES,
-            brief=f"{name} at {offsets}{', injected (log)' if injected else ''}"
+            brief=f"{name} at {offsets}{_on(pages)}{', injected (log)' if injected else ''}"
             + _hit(reads, signalled),
         )
 
@@ -100,13 +108,13 @@ def poison_in_struct_pages(case: Case) -> None:
         case.found(
             Severity.CRITICAL,
             f"struct pages of {dev}",
-            f"poison at physical {page.physical:#x}, in the struct pages of PFN {first:#x} to "
-            f"{first + count - 1:#x}",
+            f"poison at physical {page.physical:#x}{_on([page])}, in the struct pages of PFN"
+            f" {first:#x} to {first + count - 1:#x}",
             evidence=[_evidence(page), *(f"log: {line.text}" for line in page.lines)],
             do=f"unmount and disable {dev}, then clear it (ndctl disable-namespace {dev}; ndctl "
             f"clear-errors {dev}): reading these struct pages is a machine check",
             place=_STRUCT_PAGES,
-            brief=f"{dev}, PFN {first:#x} to {first + count - 1:#x}",
+            brief=f"{dev}{_on([page])}, PFN {first:#x} to {first + count - 1:#x}",
         )
 
 
@@ -121,11 +129,11 @@ def poison_in_metadata(case: Case) -> None:
         case.found(
             Severity.CRITICAL,
             dev,
-            f"poison at physical {page.physical:#x}, in {what}",
+            f"poison at physical {page.physical:#x}{_on([page])}, in {what}",
             evidence=[_evidence(page), *page.arithmetic],
             do=f"save the data of {dev} before it is disabled: it may not be enabled again",
             place=_METADATA,
-            brief=f"{dev}, {what}",
+            brief=f"{dev}{_on([page])}, {what}",
         )
 
 
@@ -155,12 +163,12 @@ def poison_in_data(case: Case) -> None:
         case.found(
             Severity.CRITICAL if unknown else Severity.WARNING,
             dev,
-            f"poison at {where} ({owner})",
+            f"poison at {where}{_on([page])} ({owner})",
             evidence=[_evidence(page), *page.arithmetic, *page.owners.notes],
             more=f"pmem-rmap pfn:{page.pfn:#x}",
             do="find the file by the sector on the machine: pmem-poison shows it",
             place=_DATA,
-            brief=f"{dev} {where}, {owner}",
+            brief=f"{dev} {where}{_on([page])}, {owner}",
         )
 
 
