@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 import contextlib
 import io
 import os
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from drgn_pmem.commands.report import (
     MODULES,
     ROWS,
+    LogSection,
     Report,
     facts_of,
     limited,
@@ -35,10 +37,10 @@ _KINDS = {".html": "html", ".htm": "html", ".json": "json"}
     name="pmem-report",
     description="report everything: as text, JSON or one self-contained HTML page",
     long_description=(
-        "What is wrong (as pmem-diagnose), a map of physical memory, and the answers of the other\n"
-        "commands about this dump, one after the other: for a ticket or an overview. A file is\n"
-        "written as a whole or not at all. Ctrl-C ends the report; what was found so far is kept\n"
-        "and marked.\n"
+        "What is wrong (as pmem-diagnose), a map of physical memory, the lines of the kernel log\n"
+        "that matter, and the answers of the other commands about this dump, one after the other:\n"
+        "for a ticket or an overview. A file is written as a whole or not at all. Ctrl-C ends the\n"
+        "report; what was found so far is kept and marked.\n"
         "Stacks are not in it: pmem-diagnose --stacks shows those of the panic and of all CPUs."
     ),
     arguments=(
@@ -120,15 +122,31 @@ def _text(report: Report, limit: int) -> str:
         "\n".join(line_text(line, text_width()) for line in screen_of(sections)),
         map_text(report.rows) if report.rows else "",
         "\n".join(paragraph(f"{name:<9}{text}") for name, text in about),
-        table(sections, contents),
+        table([*sections[:1], report.log, *sections[1:]], contents),
     ]
     blocks = [block for block in blocks if block]
     for section in sections:
-        heading = f"{section.line}: {section.spec.description}"
-        blocks.append(f"{heading}\n{'-' * len(heading)}")
+        blocks.append(_heading(f"{section.line}: {section.spec.description}"))
         text, notes = "", section.notes
         if section.answer is not None:
             text, notes = render(section.spec, limited(section, limit), section.answer)
         lines = "\n".join(paragraph(f"note: {note}") for note in notes)
         blocks += [block for block in (text, lines) if block]
+        if section is sections[0]:
+            blocks += _log_blocks(report.log, limit)
     return "\n\n".join(blocks)
+
+
+def _heading(text: str) -> str:
+    return f"{text}\n{'-' * len(text)}"
+
+
+def _log_blocks(log: LogSection, limit: int) -> Iterator[str]:
+    from drgn_pmem.output.table import table
+    from drgn_pmem.output.terminal import paragraph
+
+    yield _heading(f"{log.line}: {log.description}")
+    records, fields = log.table()
+    if records:
+        yield table(records[:limit], fields)
+    yield from (paragraph(f"note: {note}") for note in log.notes)

@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from drgn import Program
 
     from drgn_pmem.analysis.findings.crash import Crash
+    from drgn_pmem.analysis.findings.loglines import LogLine
     from drgn_pmem.analysis.findings.memorymap import MapRow
     from drgn_pmem.analysis.findings.screen import Line
+    from drgn_pmem.output.table import Field
 
 __all__ = (
     "MODULES",
     "ROWS",
+    "LogSection",
     "Report",
     "ReportSection",
     "facts_of",
@@ -156,6 +159,54 @@ def _ask(prog: Program, line: str, noun: str | None, interrupted: bool) -> Repor
 
 
 @dataclass(frozen=True)
+class LogSection:
+    """The lines of the kernel log that matter."""
+
+    lines: tuple[LogLine, ...]
+    state: str
+    """As of a :class:`ReportSection`."""
+    notes: list[str]
+    """What they lack."""
+
+    line = "kernel log"
+    description = "lines about persistent memory or the crash, in the order of the log"
+
+    @property
+    def found(self) -> str:
+        from drgn_pmem.output.text import plural
+
+        return plural(len(self.lines), "line") if self.state in (_COMPLETE, _DEGRADED) else ""
+
+    def table(self) -> tuple[list[LogLine], tuple[Field, ...]]:
+        """Records and fields."""
+        from drgn_pmem.output.table import Field
+
+        return list(self.lines), (
+            Field("TIME", lambda line: None if line.time is None else f"{line.time:.6f}",
+                  right=True),
+            Field("TOPIC", lambda line: line.topic.value),
+            Field("LINE", lambda line: line.text, wrap=True),
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        lines = [
+            {"time": line.time, "topic": line.topic.value, "text": line.text} for line in self.lines
+        ]
+        return {"state": self.state, "lines": lines, "lacks": self.notes}
+
+
+def _read_log(prog: Program, interrupted: bool) -> LogSection:
+    from drgn_pmem.analysis.findings.loglines import read_log_lines
+
+    if interrupted:
+        return LogSection((), _INTERRUPTED, ["not asked: the report was interrupted"])
+    problems = Problems()
+    lines = problems.attempt("", lambda: problems.take(read_log_lines(prog)))
+    state = _IMPOSSIBLE if lines is None else _DEGRADED if problems else _COMPLETE
+    return LogSection(lines or (), state, [str(problem) for problem in problems])
+
+
+@dataclass(frozen=True)
 class Report:
     """The answers of all commands about one dump."""
 
@@ -165,6 +216,7 @@ class Report:
     rows: tuple[MapRow, ...]
     """The map of physical memory; empty if it was not asked for, or cannot be drawn."""
     sections: list[ReportSection]
+    log: LogSection
     problems: tuple[Problem, ...]
     """What the crash's facts lack, and which sections have no complete answer."""
 
@@ -172,6 +224,7 @@ class Report:
         return {
             "report": dict(self.made),
             "crash": self.crash.to_json(),
+            "log": self.log.to_json(),
             "sections": [section.to_json() for section in self.sections],
         }
 
@@ -181,7 +234,7 @@ class Report:
 
         :param limit: Rows of each table.
         """
-        return _html(self.crash, self.made, self.rows, self.sections, limit)
+        return _html(self, limit)
 
 
 def read_report(prog: Program, *, draw: bool) -> Report:
@@ -198,11 +251,13 @@ def read_report(prog: Program, *, draw: bool) -> Report:
     made = identity_of(prog)
     sections = list(for_each_report_section(prog))
     rows: tuple[MapRow, ...] = ()
-    if draw and not any(section.state == _INTERRUPTED for section in sections):
+    interrupted = any(section.state == _INTERRUPTED for section in sections)
+    log = _read_log(prog, interrupted)
+    if draw and not interrupted:
         # not a problem: the sections say what cannot be read
         rows = Problems().attempt("", lambda: Problems().take(read_memory_map(prog))) or ()
     problems.extend(_problems([s for s in sections if s.state not in (_COMPLETE, _NOT_THERE)]))
-    return Report(crash, made, rows, sections, tuple(problems))
+    return Report(crash, made, rows, sections, log, tuple(problems))
 
 
 def _problems(sections: Sequence[ReportSection]) -> list[Problem]:
@@ -287,18 +342,13 @@ def _severity(sections: Sequence[ReportSection], label: str) -> str:
     return ""
 
 
-def _html(
-    crash: Crash,
-    made: list[tuple[str, str]],
-    rows: Sequence[MapRow],
-    sections: Sequence[ReportSection],
-    limit: int,
-) -> str:
+def _html(report: Report, limit: int) -> str:
     from drgn_pmem.output.html import Section, page
     from drgn_pmem.output.memorymap import map_svg
     from drgn_pmem.output.text import escape
 
-    parts = []
+    crash, made, rows, sections = report.crash, report.made, report.rows, report.sections
+    log, parts = report.log, []
     for section in sections:
         answer, notes = section.answer, section.notes
         body: Any = () if answer is None else answer.text
@@ -314,6 +364,11 @@ def _html(
                 notes,
             )
         )
+    records, fields = log.table()
+    tables_of_log = [("", records[:limit], fields)]
+    parts.insert(
+        1, Section(log.line, log.description, log.state, log.found, tables_of_log, log.notes)
+    )
     name = escape(os.path.basename(crash.file or "the running kernel"))
     return page(
         f"Persistent memory in {name}",

@@ -56,6 +56,7 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "analysis.findings.diagnose": ("diagnose", "findings"),
         "analysis.findings.crash": ("read_crash",),
         "analysis.findings.backtraces": ("read_backtraces",),
+        "analysis.findings.loglines": ("read_log_lines",),
         "analysis.findings.poison": ("find_poison",),
         "analysis.findings.pins": ("find_pins",),
         "analysis.headers.compare": ("read_crash_headers",),

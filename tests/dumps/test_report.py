@@ -26,7 +26,7 @@ from drgn_pmem.output import progress
 from drgn_pmem.output.notes import merged
 from drgn_pmem.spec import SPECS
 
-from ..samples import Case, run_answer, run_json, run_text
+from ..samples import Case, run_answer, run_json, run_text, without_debug_info
 from .test_every_command import ALL, OF_A_CUT_FILE
 
 EACH = [case for case in ALL if case.format == next(iter(case.sample.formats))]
@@ -85,6 +85,34 @@ def test_the_crash_is_the_one_that_was_recorded(case: Case) -> None:
         "BUG: unable to handle kernel NULL pointer dereference at 0000000000000000",
     )
     assert crash["size"] == case.dump.stat().st_size
+
+
+@pytest.mark.parametrize("case", EACH, ids=str)
+def test_the_log_lines_that_matter_are_those_that_were_recorded(case: Case) -> None:
+    """Every memory failure and warning of the machine's own dmesg, and the panic at the end."""
+    log = case.json("pmem-report")["log"]
+    assert (log["state"], log["lacks"]) == ("complete", [])
+    shown = [line["text"] for line in log["lines"]]
+    path = case.sample.truth / "dmesg"
+    recorded = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+    texts = [re.sub(r"^\[ *\d+\.\d+\](\[ *[TC]\d+\])? ?", "", line) for line in recorded]
+    wanted = [text for text in texts if re.match(r"Memory failure: 0x|Injecting|WARNING: ", text)]
+    assert set(wanted) <= set(shown)
+    assert any("ernel panic - not syncing" in text or "BUG: " in text for text in shown)
+
+
+def test_the_log_is_in_the_text_and_on_the_page() -> None:
+    text, _ = run_text(default.prog, "pmem-report")
+    html, _ = run_text(default.prog, "pmem-report --html")
+    for line in default.json("pmem-report")["log"]["lines"]:
+        assert line["text"] in text
+        assert line["text"] in re.sub(r"<[^>]+>", "", html).replace("&gt;", ">")
+
+
+def test_without_debug_info_the_log_cannot_be_read() -> None:
+    bare = run_json(without_debug_info(default), "pmem-report")
+    assert bare["log"]["state"] == "impossible"
+    assert "no debug info of the kernel" in bare["log"]["lacks"][0]
 
 
 def test_the_report_says_what_made_it_of_which_files() -> None:

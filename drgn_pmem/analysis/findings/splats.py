@@ -50,10 +50,14 @@ _KERNEL_ADDRESS = re.compile(r"(?<![0-9a-f.-])(?:0x)?(?P<value>[89a-f][0-9a-f]{1
 _FAULT = re.compile(
     r"(?:for address:|paging request at|virtual address|(?:probably|maybe) for (?:non-canonical )?"
     r"address|NULL pointer dereference(?:,? address:| at)|data access on (?:read|write) at"
-    r"|instruction fetch at|for (?:data|instruction fetch) at address|Effective address:"
-    r"|CR2:|DAR:) *(?:0x)?(?P<value>[0-9a-f]{8,16})\b"
+    r"|instruction fetch at|for (?:data|instruction fetch) at address|Effective address:|DAR:)"
+    r" *(?:0x)?(?P<value>[0-9a-f]{8,16})\b"
 )
 """The address that a fault was about, by arch/x86, arm64 and powerpc."""
+_PAGE_FAULT = re.compile(r"#PF: |page fault|^Oops: [0-9a-f]{4} ")
+_CR2 = re.compile(r"CR2: (?P<value>[0-9a-f]{16})\b")
+"""x86 prints it with every report: of another one than a page fault it is that of an earlier
+fault."""
 _BAD_PFN = re.compile(r"BUG: Bad page (?:state|map).* pfn:(?P<pfn>[0-9a-f]{1,16})")
 
 
@@ -139,7 +143,9 @@ def _splat(lines: list[_Line]) -> Splat:
     tasks = (pattern.search(text) for text in texts for pattern in (_TASK, _HUNG, _NEW_TASK))
     task = next(filter(None, tasks), None)
     bad = next(filter(None, map(_BAD_PFN.search, texts)), None)
-    fault = next(filter(None, map(_FAULT.search, texts)), None)
+    faults = [_FAULT] + [_CR2] * any(map(_PAGE_FAULT.search, texts))
+    matches = (pattern.search(text) for pattern in faults for text in texts)
+    fault = next(filter(None, matches), None)
     return Splat(
         time=lines[0][0],
         title=texts[0].strip(),

@@ -96,7 +96,14 @@ def test_an_oops_is_one_report_and_what_follows_the_panic_is_none() -> None:
 def test_a_fault_has_its_address(line: str, fault: int) -> None:
     text = f"[ 1.0] Oops: 0000 [#1] SMP\n[ 1.0] {line}\n[ 1.1] RBX: ffff888100000000\n"
     assert parse_splats(text)[-1].fault == fault
-    assert parse_splats(WARNING)[0].fault is None
+
+
+def test_the_address_of_an_earlier_fault_is_not_that_of_a_warning() -> None:
+    """CR2 keeps it."""
+    line = "[   18.059711] CR2: 00007ff98abf2000 CR3: 0000000011069000 CR4: 00000000007506e0\n"
+    before, trace, after = WARNING.partition("[   18.060000] Call Trace:")
+    (splat,) = parse_splats(before + line + trace + after)
+    assert splat.fault is None
 
 
 def test_a_warning_of_a_new_kernel_names_its_task() -> None:

@@ -16,6 +16,7 @@ from drgn_pmem.analysis.findings.model import Heading, Severity
 from drgn_pmem.analysis.findings.pins import Holder, PinnedPage, Waiter
 from drgn_pmem.analysis.findings.words import few, plural
 from drgn_pmem.kernel.dm import suspended_disks
+from drgn_pmem.kernel.holders import Hold
 from drgn_pmem.kernel.tasks import Task
 from drgn_pmem.partial import Problems
 
