@@ -20,6 +20,7 @@ from drgn_pmem.kernel.kmod import (
     lacking_modules,
 )
 from drgn_pmem.kernel.root import Verdict, root_of
+from drgn_pmem.partial import Cause, Problem
 from drgn_pmem.ranges import Range, RangeSet
 from drgn_pmem.symbols import MODULES
 
@@ -70,6 +71,9 @@ def vmcoreinfo_wrong(case: Case) -> None:
             place="vmcoreinfo",
         )
         return
+    if root.verdict is Verdict.UNVERIFIED:
+        why = root.reason or "what it says could not be compared with the memory"
+        case.problems.add(Problem(cause=Cause.NOT_SAVED, why=why), "vmcoreinfo")
     text = dump_of(case.prog).vmcoreinfo
     if text is None:
         return

@@ -11,7 +11,7 @@ from drgn_pmem.analysis.findings.case import Case, rule
 from drgn_pmem.analysis.findings.model import Heading, Severity
 from drgn_pmem.analysis.findings.words import few
 from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry
-from drgn_pmem.partial import Cause, Partial, Problems, State
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, State
 
 __all__ = ()
 
@@ -133,6 +133,9 @@ def memmap_list(case: Case) -> None:
             case.found(Severity.CRITICAL, "devm_memmap_vmcore", str(problem), place="damaged")
     for entry in _take(case, case.facts.memmaps).strays:
         if entry.state == "unknown":
+            why = entry.reason or "which namespace it is of is not known"
+            what = f"devm_memmap_vmcore entry PFN {entry.start_pfn:#x}"
+            case.problems.add(Problem(cause=Cause.NOT_SAVED, why=why), what)
             continue
         case.found(
             Severity.WARNING,
