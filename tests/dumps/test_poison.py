@@ -92,6 +92,8 @@ def test_each_names_the_file_the_offset_and_who_dies(case: Case) -> None:
 def test_pmem_page_names_who_reports_the_page_as_bad(case: Case) -> None:
     """The page after each bad one is good, unless it is bad itself."""
     bad = expected(case)
+    if not bad:
+        return  # the lab hurt no page of this machine
     asked = sorted(bad | dict.fromkeys(pfn + 1 for pfn in bad))
     pages = run_json(case.prog, "pmem-page " + " ".join(f"pfn:{pfn:#x}" for pfn in asked))
     assert [page["pfn"] for page in pages] == asked
