@@ -33,7 +33,6 @@ ELSEWHERE = {
     "fadump-not-registered", "panic-in-pmem",  # test_crashrules
     "panic-address", "panic-task",  # test_panicrules
     "owner-sources-disagree",  # test_ownerrule
-    "memory-not-movable",  # test_devicerules
 }  # fmt: skip
 """Rules whose three outcomes have a test of their own."""
 
@@ -200,6 +199,32 @@ def missing(*parts: Range) -> dict[str, Any]:
     return file() | headers() | {"case.read_segments": S(missing_ram=list(parts))}
 
 
+def as_ram(movable: bool) -> dict[str, Any]:
+    blocks = S(online=2, movable=movable)
+    device = S(mode="system-ram", size=1 << 28, chardev="dax0.0", memory_blocks=blocks)
+    return inventory(dax_regions=[S(devices=[device])])
+
+
+class Scan:
+    """A memory block, with or without a page that cannot be moved."""
+
+    blocks = (S(name="memory32"),)
+
+    def __init__(self, busy: bool) -> None:
+        self.busy = busy
+
+    def scan_block(self, block: Any, groups: list[Any], ranges: list[Any], kept: int) -> None:
+        if self.busy:
+            group = S(status="slab", pages=2, owner=None, extra=None)
+            groups.append(group)
+            ranges.append(S(pfn=0x100, group=group))
+
+
+def held(busy: bool) -> dict[str, Any]:
+    return {"rules.kmem.ram_devices": [("namespace4.0", S(chardev="dax4.0"))],
+            "rules.kmem.RamScan": Plain(Scan(busy))}  # fmt: skip
+
+
 WARNING = "WARNING: CPU: 1 PID: 354 at fs/dax.c:380 {}+0x1aa/0x238"
 NO_MAPS = {"rules.log.for_each_pgmap": []}
 REPORTED, HANDLED = FailureEvent.REPORTED, FailureEvent.HANDLED
@@ -222,6 +247,8 @@ ROWS = [
     Row("kmem-left", {"rules.devices.lost_memory": ["128 MiB are still online"]},
         {"rules.devices.lost_memory": []}),
     Row("dax-without-driver", dax(None), dax("devdax")),
+    Row("memory-not-movable", as_ram(False), as_ram(True)),
+    Row("kmem-held", held(True), held(False)),
     Row("infoblock-refused", block("bad checksum"), block()),
     Row("label-damaged", labels((0, "bad signature")), labels()),
     Row("poison-in-file", poison(owned=True), poison()),

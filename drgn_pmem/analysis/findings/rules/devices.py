@@ -163,6 +163,9 @@ def memory_not_movable(case: Case) -> None:
     for region in case.take(case.facts.inventory).dax_regions:
         for device in region.devices:
             blocks = device.memory_blocks
+            if device.mode == "system-ram" and blocks and blocks.online and blocks.movable is None:
+                why = "the zone of its memory blocks is not known"
+                case.problems.add(Problem(cause=Cause.NOT_SAVED, why=why), device.chardev)
             if device.mode != "system-ram" or blocks is None or blocks.movable is not False:
                 continue
             case.found(
