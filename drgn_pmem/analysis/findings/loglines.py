@@ -15,7 +15,8 @@ import re
 
 from drgn import Program
 
-from drgn_pmem.kernel.failurelog import parse_log, read_log
+from drgn_pmem.kernel.failurelog import parse_log
+from drgn_pmem.kernel.kernellog import read_log
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.record import Record
 
