@@ -183,7 +183,7 @@ def _elsewhere(header: CrashHeader | None, phdr: ProgramHeader) -> str | None:
 
 def _write(prog: Program, headers: CrashHeaders, path: str, problems: Problems) -> str:
     from drgn_pmem.analysis.headers.sources import note_contents
-    from drgn_pmem.errors import NotFound, UsageError
+    from drgn_pmem.errors import NotFound, PmemError
     from drgn_pmem.formats.elfcorehdr import HeaderSource, to_elf_file
     from drgn_pmem.output.files import write_file
 
@@ -195,5 +195,5 @@ def _write(prog: Program, headers: CrashHeaders, path: str, problems: Problems) 
     try:
         write_file(path, to_elf_file(header, contents))
     except OSError as error:
-        raise UsageError(f"elfcorehdr: {path}: {error.strerror}") from error
+        raise PmemError(f"elfcorehdr: {path}: {error.strerror}") from error
     return f"the rebuilt header is in {path}"

@@ -21,7 +21,7 @@ from drgn_pmem.commands.report import (
     read_report,
     screen_of,
 )
-from drgn_pmem.errors import UsageError
+from drgn_pmem.errors import PmemError, UsageError
 from drgn_pmem.spec import Answer, Argument, command, render
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def pmem_report(prog: Program, args: argparse.Namespace) -> Answer:
         try:
             write_file(args.output, json.dumps(value) + "\n" if text is None else text)
         except OSError as error:
-            raise UsageError(f"pmem-report: {args.output}: {error.strerror}") from error
+            raise PmemError(f"pmem-report: {args.output}: {error.strerror}") from error
         notes.append(f"the report is in {args.output}")
         text, value = "", {"output": args.output}
     return Answer(

@@ -123,7 +123,7 @@ def trim(
     except FileExistsError:
         raise UsageError(f"pmem-trim: {name} exists; give the name of a new file") from None
     except OSError as error:
-        raise UsageError(f"pmem-trim: {name}: {error.strerror or error}") from error
+        raise PmemError(f"pmem-trim: {name}: {error.strerror or error}") from error
     return problems.partial(
         Trimmed(
             input=dump.path,
@@ -175,7 +175,7 @@ def _folder(name: str) -> str:
 def _check_space(name: str, needed: int) -> None:
     free = shutil.disk_usage(_folder(name)).free
     if free < needed:
-        raise UsageError(
+        raise PmemError(
             f"pmem-trim: {name}: about {needed} bytes are needed, and {free} are free there"
         )
 

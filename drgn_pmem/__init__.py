@@ -20,7 +20,7 @@ from typing import Any
 
 _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "Opening a dump": {
-        "session": ("open",),
+        "session": ("open", "open_other"),
     },
     "What was there": {
         "kernel.nvdimm": ("for_each_bus", "for_each_dimm"),
@@ -63,6 +63,9 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "analysis.fadump.examine": ("read_fadump",),
         "analysis.fadump.stack": ("read_crashed_stack",),
         "commands.report": ("for_each_report_section",),
+    },
+    "Two dumps": {
+        "analysis.changes.compare": ("diff_dumps",),
     },
     "A dump to hand on": {
         "analysis.trim.plan": ("TrimPlan", "plan_trim"),

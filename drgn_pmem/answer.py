@@ -40,6 +40,8 @@ class Answer:
     """Text below the table, of the rows that are shown; left out where fields were chosen."""
     problems: Iterable[Problem] = ()
     """What the answer lacks and why; printed as the last notes."""
+    differs: bool = False
+    """Whether a comparison found a difference: one-shot use exits 1, as diff(1) does."""
 
     @classmethod
     def of(cls, partial: Partial[Any], **more: Any) -> Answer:
@@ -58,6 +60,11 @@ class Answer:
         """Whether all that was asked for could be read: otherwise one-shot use exits 1. What no
         dump of this format can hold is in :attr:`problems`, and the answer whole."""
         return not any(problem.degrades for problem in self.problems)
+
+    @property
+    def status(self) -> int:
+        """Exit status of one-shot use: 0 for a complete answer without differences, else 1."""
+        return int(self.differs or not self.whole)
 
     @property
     def interrupted(self) -> bool:

@@ -57,7 +57,8 @@ LIST = (
              help="only rows where it holds: 'refcount > 1 and namespace = namespace0.0'; "
              "= != < <= > >= ~ (contains) !~"),
     Argument("-H", "--no-header", action="store_true", help="no header, tabs between values"),
-    Argument("--csv", action="store_true", help="comma-separated values"),
+    Argument("--csv", action="store_true",
+             help="comma-separated values; items of a list are separated by ;"),
     Argument("--bytes", action="store_true",
              help="sizes in bytes, as everywhere but on a terminal"),
     Argument("--limit", type=int, metavar="N", help="show the first N rows only"),
@@ -76,9 +77,30 @@ COMMON = (
 """Arguments of every command."""
 
 
+_OF_TABLES = {"fields": "-o", "sort": "-s", "no_header": "-H", "csv": "--csv", "bytes": "--bytes"}
+
+
 class Parser(argparse.ArgumentParser):
+    """The parser of a command's words."""
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message} (see {self.prog} -h)")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """:raises UsageError: also for options of tables beside ``--json``, which would have no
+        effect"""
+        parsed = super().parse_args(args, namespace)
+        given = [
+            option
+            for name, option in _OF_TABLES.items()
+            if getattr(parsed, name, None) not in (None, False)
+        ]
+        if given and getattr(parsed, "json", False):
+            raise UsageError(
+                f"{self.prog}: {', '.join(given)} {'has' if len(given) == 1 else 'have'} no effect "
+                "on --json, which has every field; give one or the other"
+            )
+        return parsed
 
 
 def join_descending(words: Sequence[str]) -> list[str]:

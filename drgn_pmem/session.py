@@ -28,6 +28,7 @@ __all__ = (
     "open",
     "open_core",
     "open_corrected",
+    "open_other",
     "open_with_debug_info",
     "open_with_files",
     "read_vmcoreinfo_file",
@@ -166,6 +167,37 @@ def open_with_files(path: str, files: Sequence[str]) -> drgn.Program:
     prog, _ = open_core(path)
     load_debug_info(prog, files)
     return prog
+
+
+def open_other(
+    prog: drgn.Program, path: "str | Sequence[str]", symbols: Sequence[str] = ()
+) -> Target:
+    """
+    Open another dump beside a program: with the debug info that the program has loaded if it is of
+    the same build, else with what is found in the same directories.
+
+    :param path: Path of the dump, or of each file of a split one or each raw image.
+    :param symbols: Files to use instead: vmlinux and modules.
+    :raises PmemError: if it cannot be opened, or debug info is of another build
+    """
+    names = [path] if isinstance(path, str) else list(path)
+    for file in symbols:
+        check_readable(file)
+
+    def with_debug_info(text: bytes | None) -> Target:
+        other, notes = open_core(names, text)
+        for option in ("directories", "debug_link_directories", "kernel_directories"):
+            value = getattr(prog.debug_info_options, option)
+            setattr(other.debug_info_options, option, value)
+        check_symbols(other, symbols)
+        build = vmcoreinfo_value(other, "BUILD-ID")
+        same = build is not None and build == vmcoreinfo_value(prog, "BUILD-ID")
+        files = symbols or (debug_files(prog) if same else ())
+        default = None if files else {"default": True, "main": True}
+        missing, missing_kernel = load_debug_info(other, files, default=default)
+        return Target(other, " ".join(names), notes, missing, missing_kernel)
+
+    return open_corrected(with_debug_info, None)
 
 
 def open_corrected(open_with: Callable[[bytes | None], Target], text: bytes | None) -> Target:

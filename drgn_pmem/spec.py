@@ -376,7 +376,9 @@ def json_value(args: argparse.Namespace, answer: Answer) -> Any:
 
     value = answer.json
     if value is None:
-        value = [json.to_json(record) for record in answer.records[: getattr(args, "limit", None)]]
+        value = [json.to_json(record) for record in answer.records]
+    if isinstance(value, list) and len(value) == len(answer.records):
+        value = value[: getattr(args, "limit", None)]
     return json.humanize(value) if getattr(args, "human", False) else value
 
 

@@ -34,6 +34,8 @@ _logger = logging.getLogger("drgn_pmem")
 def check_readable(path: str) -> None:
     """:raises DumpFileError: if a file is none, is empty or cannot be read"""
     try:
+        if not path:
+            raise DumpFileError("'' names no file")
         if os.path.isdir(path):
             raise DumpFileError(f"{path} is a directory; name the file in it")
         with Path(path).open("rb") as file:

@@ -21,8 +21,12 @@ def question(spec: Spec, case: Case) -> str:
     needed += [
         a.names[0] for a in spec.arguments if not a.is_option and a.options.get("nargs") == "+"
     ]
-    values = {"page": recorded_pages(case), "path": [recorded_path(case)]}
-    return " ".join([spec.name, *(value for name in needed for value in values[name])])
+    values = {
+        "page": lambda: recorded_pages(case),
+        "path": lambda: [recorded_path(case)],
+        "dump": lambda: [str(case.dump)],  # the dump itself: nothing differs
+    }
+    return " ".join([spec.name, *(value for name in needed for value in values[name]())])
 
 
 def recorded_pages(case: Case) -> list[str]:

@@ -148,7 +148,13 @@ def _open(
             f" {'; '.join(dump.erased[:_SHOWN])}"
             f"{f' and {len(dump.erased) - _SHOWN} more' if len(dump.erased) > _SHOWN else ''}"
         )
-    if dump.truncated:
+    if dump.missing:
+        frames = ", ".join(f"{start:#x} to {end - 1:#x}" for start, end in dump.missing[:_SHOWN])
+        lines.append(
+            f"{dump.path}: not all files of the split dump were given (-c FILE for each): PFN"
+            f" {frames} are in none of them and shown as truncated"
+        )
+    elif dump.truncated:
         lines.append(
             f"{dump.path}: the file is truncated: it ends before the data that its headers"
             " describe; what is missing is shown as truncated"

@@ -252,6 +252,8 @@ class DumpFile:
     """Whether several files are read as one, which drgn cannot open."""
     size_of_files: int | None = None
     """Bytes of all files together, where :attr:`path` names more than one or an address."""
+    missing: tuple[tuple[int, int], ...] = ()
+    """Page frames (end exclusive) that are in none of the given files of a split dump."""
     hypervisor: bool = False
     """Whether QEMU (or libvirt) took the dump, from outside of the guest."""
     physical_addresses: bool = True

@@ -15,7 +15,7 @@ Pages of a file that is not given have no descriptor, as those that makedumpfile
 Layout: ``struct kdump_sub_header`` in makedumpfile.h (``split``, ``start_pfn``, ``end_pfn``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 import itertools
 
@@ -43,6 +43,10 @@ _ROW = 24
 _NOWHERE = np.uint64(1 << 63)
 """Offset of data that the file does not hold."""
 _CHUNK = 1 << 20
+_COMPARED = 1 << 16
+"""Bytes of the bitmaps that are compared in one piece."""
+_COMPARISONS = 256
+"""Pieces of the bitmaps that are compared, spread evenly."""
 
 
 @dataclass
@@ -76,12 +80,14 @@ class SplitSource:
         first = self._first = files[0]
         for file in files[1:]:
             _check_same(first, file)
+            _check_bitmaps(first, file)
         for before, after in itertools.pairwise(files):
             if before.header.end_pfn > after.header.start_pfn:
                 raise DumpFileError(
                     f"{after.source.path}: holds page frames that {before.source.path} holds, too:"
                     " give each file of the split dump once"
                 )
+        self.missing = list(_gaps(files))
         self._table = first.bitmaps.descriptors
         place = 0
         pages = 0
@@ -197,6 +203,35 @@ def _check_same(first: _File, other: _File) -> None:
         )
 
 
+def _gaps(files: Sequence[_File]) -> Iterator[tuple[int, int]]:
+    """Page frames, end exclusive, that no file holds."""
+    place = 0
+    for file in files:
+        if file.header.start_pfn > place:
+            yield place, file.header.start_pfn
+        place = file.header.end_pfn
+    if place < files[0].header.max_mapnr:
+        yield place, files[0].header.max_mapnr
+
+
+def _check_bitmaps(first: _File, other: _File) -> None:
+    """
+    Each file of a split dump has all of the bitmaps: those of two dumps of one machine, whose
+    headers are alike, differ in the pages that were saved.
+
+    :raises DumpFileError: if they differ
+    """
+    size = first.bitmaps.size
+    step = max(_COMPARED, -(-size // _COMPARISONS))
+    for at in range(0, size, step):
+        offset, length = first.bitmaps.dumped_offset + at, min(_COMPARED, size - at)
+        if first.source.read(offset, length) != other.source.read(offset, length):
+            raise DumpFileError(
+                f"{other.source.path}: not of the same dump as {first.source.path}: other pages "
+                "were saved in it"
+            )
+
+
 def _dumped(file: _File, start: int, end: int) -> int:
     """Pages of a range of page frames that were dumped."""
     bitmaps = file.bitmaps
@@ -230,10 +265,12 @@ def open_split(paths: Sequence[str]) -> DumpFile:
         file = FileSource(path)
         flattened = file.read(0, 16).startswith(FLATTENED_MAGIC)
         sources.append(FlattenedSource(file) if flattened else file)
-    dump = open_kdump(SplitSource(sources))
+    source = SplitSource(sources)
+    dump = open_kdump(source)
     return replace(
         dump,
         summary=f"{dump.summary}, {len(paths)} files of a split dump",
         joined=True,
-        size_of_files=sum(source.size for source in sources),
+        missing=tuple(source.missing),
+        size_of_files=sum(part.size for part in sources),
     )

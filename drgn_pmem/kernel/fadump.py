@@ -142,7 +142,7 @@ def fw_dump(prog: Program) -> FwDump:
     if prog.platform is not None and prog.platform.arch.name != "PPC64":
         raise NotFound(
             "firmware-assisted dump exists on POWER only, and this dump is of "
-            f"{prog.platform.arch.name}"
+            f"{prog.platform.arch.name.lower()}"
         )
     if not has_type(prog, "struct fw_dump"):
         find_type(prog, "struct task_struct", "vmlinux")

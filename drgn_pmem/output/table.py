@@ -20,7 +20,7 @@ from typing import Any
 
 from drgn_pmem.errors import UsageError
 from drgn_pmem.output.columns import draw
-from drgn_pmem.output.text import cell, short_size
+from drgn_pmem.output.text import cell, escape, short_size
 from drgn_pmem.record import Show
 
 __all__ = ("Field", "choose", "csv_text", "scripted", "sort", "table")
@@ -92,7 +92,21 @@ class Field:
 
         :param rounded: Sizes as ``46.9 MiB``, not in bytes.
         """
-        return self._text(self.value(record), self.show, rounded)
+        return self._text(self.value(record), self.show_of(record), rounded)
+
+    def csv(self, record: Any) -> str:
+        """The same for a spreadsheet: items of a list are separated by ``;``, and one within an
+        item is ``\\;``, so that no comma or semicolon of a path makes two items of one."""
+        value = self.value(record)
+        if not isinstance(value, (list, tuple)):
+            return self.text(record)
+        show = self.show_of(record)
+        items = (self._text(item, show, False).replace(";", "\\;") for item in value)
+        return ";".join(items) or "-"
+
+    def show_of(self, record: Any) -> Show:
+        """How a record's value is shown."""
+        return self.show
 
     def _text(self, value: Any, show: Show, rounded: bool) -> str:
         if isinstance(value, (list, tuple)):
@@ -111,10 +125,9 @@ class _Declared(Field):
 
     attribute: str = ""
 
-    def text(self, record: Any, rounded: bool = False) -> str:
+    def show_of(self, record: Any) -> Show:
         declared = _declared(record, self.attribute)
-        show = self.show if declared is Show.PLAIN else declared
-        return self._text(self.value(record), show, rounded)
+        return self.show if declared is Show.PLAIN else declared
 
 
 def _getter(attribute: str) -> Callable[[Any], Any]:
@@ -158,8 +171,14 @@ def choose(
     if names is None:
         return default
     chosen = default if names.startswith("+") else []
-    for name in names.split(","):
-        for field in _find(fields, name.strip().lstrip("+"), known):
+    wanted = [name.strip().lstrip("+") for name in names.split(",")]
+    if not all(wanted):
+        raise UsageError(
+            f"-o '{escape(names)}' has an empty name; -o FIELD,FIELD shows these, -o +FIELD adds "
+            f"to the default ones; the fields are {_names(fields, known)}"
+        )
+    for name in wanted:
+        for field in _find(fields, name, known):
             asked = dataclasses.replace(field, chosen=True)
             if names.startswith("+") and field in chosen:
                 chosen[chosen.index(field)] = asked
@@ -168,11 +187,14 @@ def choose(
     return chosen
 
 
+def _names(fields: Sequence[Field], known: Sequence[Field]) -> str:
+    return ", ".join(dict.fromkeys(field.name.lower() for field in (*fields, *known)))
+
+
 def _find(fields: Sequence[Field], name: str, known: Sequence[Field]) -> list[Field]:
     found = [field for field in fields if field.name.lower() == name.lower()]
     if not found and all(field.name.lower() != name.lower() for field in known):
-        names = dict.fromkeys(field.name.lower() for field in (*fields, *known))
-        raise UsageError(f"no field {cell(name)!r}; the fields are {', '.join(names)}")
+        raise UsageError(f"no field '{escape(name)}'; the fields are {_names(fields, known)}")
     return found
 
 
@@ -225,5 +247,5 @@ def csv_text(records: Iterable[Any], fields: Sequence[Field], *, header: bool = 
     writer = csv.writer(out, lineterminator="\n")
     if header:
         writer.writerow(field.name.lower() for field in fields)
-    writer.writerows([field.text(record) for field in fields] for record in records)
+    writer.writerows([field.csv(record) for field in fields] for record in records)
     return out.getvalue().rstrip("\n")

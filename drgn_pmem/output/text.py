@@ -50,6 +50,9 @@ def _escape_character(c: str) -> str:
     if c == " " or (c.isprintable() and unicodedata.category(c) != "Cf"):
         return c
     code = ord(c)
+    if 0xDC80 <= code <= 0xDCFF:
+        # A byte of a command line or a file's name that is not UTF-8 (PEP 383).
+        code -= 0xDC00
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

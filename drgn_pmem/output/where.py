@@ -38,6 +38,8 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_SHOWN = 5
+"""Values of a field that a message names."""
 _SYNTAX = (
     "--where takes FIELD OPERATOR VALUE, joined by and; the operators are = != < <= > >= "
     "~ (contains) !~"
@@ -117,6 +119,28 @@ def parse_where(text: str) -> Sequence[Condition]:
     return conditions
 
 
+def _check_numbers(condition: Condition, tables: Sequence[Table]) -> None:
+    """:raises UsageError: if a field that is compared with a number has words in every row"""
+    words: dict[str, None] = {}
+    for _, records, fields in tables:
+        for field in fields:
+            if field.name.lower() != condition.field:
+                continue
+            for record in records:
+                value = field.value(record)
+                for item in value if isinstance(value, (list, tuple)) else (value,):
+                    if _number(item) is not None:
+                        return
+                    if item is not None:
+                        words[field.text(record)] = None
+    if words:
+        shown = ", ".join(list(words)[:_SHOWN])
+        raise UsageError(
+            f"--where: {condition.field} has words, {condition.op} compares numbers; use = or ~ "
+            f"(its values: {shown}{', ...' if len(words) > _SHOWN else ''})"
+        )
+
+
 class Selected(NamedTuple):
     """What a filter leaves."""
 
@@ -137,6 +161,9 @@ def select(conditions: Sequence[Condition], tables: Sequence[Table]) -> Selected
             raise UsageError(
                 f"--where: no field {condition.field!r}; the fields are {', '.join(known)}"
             )
+    for condition in conditions:
+        if condition.op in _ORDER:
+            _check_numbers(condition, tables)
     notes = []
     kept: list[Table] = []
     for title, records, fields in tables:

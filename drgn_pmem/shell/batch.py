@@ -9,16 +9,20 @@ import os
 import shlex
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 import drgn
 
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
-from drgn_pmem.output.text import escape_lines
-from drgn_pmem.partial import Cause
+from drgn_pmem.output.text import escape, escape_lines
 from drgn_pmem.session import Target
 from drgn_pmem.shell.failures import explain
 from drgn_pmem.shell.log import logger
+from drgn_pmem.shell.words import Kind
 from drgn_pmem.spec import SPECS, run
+
+if TYPE_CHECKING:
+    from drgn_pmem.shell.session import Session
 
 __all__ = ("other_commands", "run_command", "run_other_command", "run_script", "run_texts")
 
@@ -27,7 +31,7 @@ _HINT = "--log-level debug shows the traceback"
 
 
 def run_command(target: Target, name: str, words: Sequence[str]) -> int:
-    """One of our commands: 0 complete answer, 1 none or incomplete."""
+    """One of our commands: 0 complete answer, 1 none or incomplete, or dumps that differ."""
     drgn.set_default_prog(target.prog)
     notes = io.StringIO()
     try:
@@ -45,9 +49,9 @@ def run_command(target: Target, name: str, words: Sequence[str]) -> int:
         # Whatever a hostile dump causes in a command, the user sees one line.
         logger.debug("%s", name, exc_info=True)
         raise PmemError(explain(error, name, target.missing, _HINT)) from error
-    if answer is None or answer.whole:
+    if answer is None:
         return 0
-    return _SIGINT if any(p.cause is Cause.INTERRUPTED for p in answer.problems) else 1
+    return _SIGINT if answer.interrupted else answer.status
 
 
 def other_commands(prog: drgn.Program) -> list[str]:
@@ -111,6 +115,7 @@ def run_texts(
     sys.argv = list(arguments)
     sys.path.insert(0, "")
     session = Session(target)
+    _refuse_words(session, texts, arguments[1:])
     session.python.names["__file__"] = name
     try:
         for text in texts:
@@ -119,6 +124,21 @@ def run_texts(
     except Leave as leave:
         return int(leave.args[0])
     return int(session.incomplete)
+
+
+def _refuse_words(session: "Session", texts: Sequence[str], words: Sequence[str]) -> None:
+    """
+    :raises UsageError: for words after ``-e`` that nothing reads: they are ``sys.argv`` of Python
+    """
+    if not words:
+        return
+    lines = [session.read(line) for text in texts for line in session.split(text)]
+    python = any(line.kind in (Kind.PYTHON, Kind.SYSTEM) for line in lines)
+    if words[0].lstrip("%") in SPECS or not python:
+        raise UsageError(
+            f"'{escape(words[0])}' after -e is not run: quote a whole line (-e 'COMMAND ARGS'), "
+            "and give -e once for each line"
+        )
 
 
 def _status_of(error: BaseException | None) -> int:

@@ -109,6 +109,8 @@ def _main(argv: Sequence[str]) -> int:
         load_commands()  # the shell does that while drgn works
     if options.sample:
         options = _take_sample(options)
+    elif _compares_two(options):
+        _take_first_dump(options)
     elif options.words and _needs_no_target(options):
         return _help(options.words)
     if options.words and options.words[0] == "fleet":
@@ -232,7 +234,7 @@ def _take_sample(options: argparse.Namespace) -> argparse.Namespace:
         ):
             known = [*samples, *SPECS]
             raise UsageError(
-                f"no sample or command {escape(options.words[0])!r}"
+                f"no sample or command '{escape(options.words[0])}'"
                 f"{did_you_mean(options.words[0], known)}; the samples are {', '.join(samples)}"
             )
     return options
@@ -258,7 +260,24 @@ def _is_script(word: str) -> bool:
 
 def _unknown_command(word: str) -> UsageError:
     near = did_you_mean(word.lstrip("%"), [*SPECS, "fleet"])
-    return UsageError(f"no command {escape(word)!r}{near or ' (see drgn-pmem help)'}")
+    return UsageError(f"no command '{escape(word)}'{near or ' (see drgn-pmem help)'}")
+
+
+def _compares_two(options: argparse.Namespace) -> bool:
+    """``pmem-diff A B``: the dumps are the command's arguments."""
+    target = options.core or options.kernel or options.qemu
+    named = bool(options.words) and options.words[0].lstrip("%") == "pmem-diff"
+    helps = any(word in ("-h", "--help") for word in options.words)
+    return named and not target and not helps and options.exec is None
+
+
+def _take_first_dump(options: argparse.Namespace) -> None:
+    """Open the first dump that ``pmem-diff`` names, as with ``-c``."""
+    args = parse_arguments(SPECS["pmem-diff"], options.words[1:])
+    if args is None or len(args.dump) != 2:
+        raise UsageError("pmem-diff: give two dumps, or -c A and then B")
+    options.core = args.dump[:1]
+    options.words.remove(args.dump[0])
 
 
 def _needs_no_target(options: argparse.Namespace) -> bool:
@@ -281,7 +300,7 @@ def _help(words: Sequence[str]) -> int:
             continue
         spec = SPECS.get(name)
         if spec is None:
-            raise UsageError(f"no command {escape(name)!r}{did_you_mean(name, list(SPECS))}")
+            raise UsageError(f"no command '{escape(name)}'{did_you_mean(name, list(SPECS))}")
         parse_arguments(spec, ["-h"])
     if not words[1:]:
         described = {name: spec.description for name, spec in SPECS.items()}

@@ -158,7 +158,7 @@ def _about_other(session: "SessionState", name: str, expression: str) -> str:
         value = eval(expression, session.python.names)
     except Exception:
         near = did_you_mean(name, [*SPECS, *TOPICS])
-        raise NotFound(f"no help about {escape(expression)!r}{near or ' (see help)'}") from None
+        raise NotFound(f"no help about '{escape(expression)}'{near or ' (see help)'}") from None
     return _about_value(expression, value)
 
 

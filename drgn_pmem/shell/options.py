@@ -68,9 +68,10 @@ def make_parser() -> argparse.ArgumentParser:
         description="Persistent memory in Linux kernel crash dumps: without COMMAND, the shell; "
         "with it, one command.",
         epilog="exit status: 0 every answer is complete; 1 an answer is incomplete, or something "
-        "failed; 2 wrong usage: an unknown command, option or field, or a value that cannot be "
-        "one; 130 stopped by Ctrl-C. `drgn-pmem help` lists the commands, `drgn-pmem COMMAND -h` "
-        "explains one; `drgn-pmem fleet -h`: reports of many dumps.",
+        "failed, or pmem-diff found a difference; 2 wrong usage: an unknown command, option or "
+        "field, or a value that cannot be one; 130 stopped by Ctrl-C. `drgn-pmem help` lists the "
+        "commands, `drgn-pmem COMMAND -h` explains one; `drgn-pmem fleet -h`: reports of many "
+        "dumps.",
         usage="drgn-pmem (-c VMCORE [-s VMLINUX] | --sample [NAME] | -k | --qemu ADDRESS) "
         "[OPTIONS] [COMMAND [ARG ...]]",
         allow_abbrev=False,

@@ -83,7 +83,7 @@ class Sample:
             return self.formats[name].unpack()
         except KeyError:
             raise NotFound(
-                f"sample {self.name} has no format {escape(name)!r}; it has "
+                f"sample {self.name} has no format '{escape(name)}'; it has "
                 + ", ".join(self.formats)
             ) from None
 
@@ -213,5 +213,5 @@ def find_sample(name: str | None = None) -> Sample:
         return samples[name or default]
     except KeyError:
         raise NotFound(
-            f"no sample {escape(name or default)!r}; there are {', '.join(samples)}"
+            f"no sample '{escape(name or default)}'; there are {', '.join(samples)}"
         ) from None

@@ -84,7 +84,7 @@ class Session:
         self.symbols_listeners: list[Callable[[], None]] = []
         """Called when more debug info was loaded."""
         self.incomplete = False
-        """Whether some answer lacked what could not be read."""
+        """Whether some answer lacked what could not be read, or a comparison found differences."""
         self.favourites = Favourites(config_directory() / "favourites.json")
         self._nesting = 0
         self._commands = CommandNamespace()
@@ -219,7 +219,7 @@ class Session:
         )
         if answer is None:
             return
-        self.incomplete |= not answer.whole
+        self.incomplete |= bool(answer.status)
         builtins._ = answer.records  # type: ignore[attr-defined]
         for listener in self.listeners:
             listener(f"{line.name} {line.rest}".rstrip(), answer)
@@ -263,7 +263,10 @@ class Session:
             raise
         except BaseException as error:
             self.last_error = error
-            raise _PythonError(self.python.format_error(error)) from error
+            message = self.python.format_error(error)
+            if not self.output.interactive and not self.python.is_complete(text):
+                message += "a block is one input: give all its lines together (one -e)\n"
+            raise _PythonError(message) from error
 
     def _display(self, value: Any) -> None:
         if value is not None:

@@ -33,6 +33,13 @@ def prog(spec: Spec | None = None) -> Program:
     return program(default.name, next(iter(default.formats)))
 
 
+@pytest.fixture(autouse=True)
+def beside(tmp_path, monkeypatch) -> None:
+    """The other dump that examples name is in the folder."""
+    (tmp_path / "next.vmcore").symlink_to(default.dump("elf"))
+    monkeypatch.chdir(tmp_path)
+
+
 def all_specs(function):
     return pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)(function)
 
@@ -51,8 +58,7 @@ def test_help_names_every_argument_and_field(spec: Spec) -> None:
 
 
 @pytest.mark.parametrize(("spec", "line"), EXAMPLES, ids=[line for _, line in EXAMPLES])
-def test_example_runs_on_the_sample(spec: Spec, line: str, tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_example_runs_on_the_sample(spec: Spec, line: str) -> None:
     out, notes = run_text(prog(spec), line.partition("|")[0])
     assert out.strip() or "the report is in" in notes
 

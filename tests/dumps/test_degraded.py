@@ -71,6 +71,7 @@ def lines_of(case: Case) -> dict[str, str]:
     """A command line of each command that answers with something on the lab's machine."""
     page = next(p for p in truth_pages(case.sample) if p.path == "/mnt/ext4/alpha" and p.present)
     words = {
+        "pmem-diff": str(case.dump),
         "pmem-file": "/mnt/ext4/alpha",
         "pmem-list": "-BDRNXi -vv",
         "pmem-page": f"{page.pfn:#x}",

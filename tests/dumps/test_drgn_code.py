@@ -5,6 +5,7 @@
 import ast
 import contextlib
 import io
+from pathlib import Path
 import shlex
 
 from drgn import FaultError, ObjectNotFoundError, Program
@@ -28,6 +29,13 @@ EXAMPLES = [
 
 FILES = ("elfcorehdr --write", "pmem-report -o")
 """Lines that write a file: only their code is run."""
+
+
+@pytest.fixture(autouse=True)
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other dump that examples name is in the folder."""
+    (tmp_path / "next.vmcore").symlink_to(find_sample().dump("elf"))
+    monkeypatch.chdir(tmp_path)
 
 
 def code_of(prog: Program, line: str) -> str:

@@ -113,7 +113,7 @@ def test_names_are_spoiled(prog: Program) -> None:
 @pytest.mark.parametrize("line", LINES)
 def test_no_command_prints_it_raw(line: str, prog: Program) -> None:
     seen = ""
-    for option in ("", " --json", " -H" if "-H" not in line else ""):
+    for option in ("", " --json", " -H") if "-H" not in line else ("",):
         try:
             out, notes = run_text(prog, line + option)
         except PmemError as error:

@@ -34,8 +34,8 @@ EACH = [case for case in ALL if case.format == next(iter(case.sample.formats))]
 
 default = EACH[0]
 
-NEEDS_A_SUBJECT = {"pmem-page", "pmem-rmap", "pmem-file", "pmem-trim"}
-"""Commands that answer about a page or a file that the user names, or write one."""
+NEEDS_A_SUBJECT = {"pmem-diff", "pmem-page", "pmem-rmap", "pmem-file", "pmem-trim"}
+"""Commands that answer about a page, a file or another dump that the user names, or write one."""
 
 
 def sections(case: Case) -> Iterator[tuple[str, dict[str, object]]]:

@@ -2,18 +2,21 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the shell's tests share: a home of their own, the sample dump, the command line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import os
 from pathlib import Path
 import signal
 import subprocess
 import sys
 
+import pexpect
 import pytest
 
 from drgn_pmem.session import Target
 from drgn_pmem.shell.sample import Sample, find_sample
 from drgn_pmem.shell.session import Session
+
+from .terminal import TIMEOUT, Start, Terminal
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -78,3 +81,29 @@ def session(target: Target) -> Session:
     """A session without a terminal."""
 
     return Session(target)
+
+
+@pytest.fixture
+def start(dump: tuple[str, str], tmp_path: Path) -> Iterator[Start]:
+    children = []
+
+    def run(
+        *arguments: str, size: tuple[int, int] = (40, 120), wait: str = ">>> ", **environment: str
+    ) -> Terminal:
+        child = pexpect.spawn(
+            sys.executable,
+            ["-m", "drgn_pmem", "-c", dump[0], "-s", dump[1], "--main-symbols", *arguments],
+            env={**os.environ, "TERM": "xterm", "LANG": "C.UTF-8", **environment},  # type: ignore[arg-type]
+            dimensions=size,
+            encoding="utf-8",
+            timeout=TIMEOUT,
+        )
+        children.append(child)
+        terminal = Terminal(child)
+        if wait:
+            terminal.see(wait)
+        return terminal
+
+    yield run
+    for child in children:
+        child.close(force=True)

@@ -314,6 +314,50 @@ def test_lines_of_several_e_run_one_after_the_other(drgn_pmem, dump: Dump) -> No
     assert (result.stdout, result.returncode) == ("10\n1 end\n", 0), result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["-e", "pmem-usage", "pmem-list"], 2, "'pmem-list' after -e is not run: quote a whole"),
+        (["-e", "print(1)", "pmem-list"], 2, "'pmem-list' after -e is not run: quote a whole"),
+        (["-e", "pmem-usage", "anything"], 2, "'anything' after -e is not run: quote a whole"),
+        (["pmem-pages", "--csv", "--json"], 2, "pmem-pages: --csv has no effect on --json, which"),
+        (["pmem-list", "-H", "-o", "name", "--json"], 2, "pmem-list: -o, -H have no effect on"),
+        (["pmem-namespaces", "-o", ""], 2, "-o '' has an empty name; -o FIELD,FIELD shows these"),
+        (["pmem-report", "-o", "nosuch/x"], 1, "pmem-report: nosuch/x: No such file or directory"),
+        (["elfcorehdr", "--write", "nosuch/x"], 1, "elfcorehdr: nosuch/x: No such file"),
+        (["pmem-trim", "-o", "nosuch/x"], 1, "pmem-trim: nosuch/x: No such file or directory"),
+        (["pmem-\udcff"], 2, "no command 'pmem-\\xff'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    drgn_pmem, dump: Dump, words: list[str], status: int, message: str
+) -> None:
+    result = drgn_pmem("-c", dump[0], "-s", dump[1], *words)
+    assert one_line(result, status).startswith(message)
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_name_that_is_no_text_is_one_line_in_any_locale(drgn_pmem, locale: str) -> None:
+    environment = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = drgn_pmem("-c", "/nosuch/\udcff", "pmem-list", env=environment)
+    assert one_line(result, 1) == "/nosuch/\\xff: No such file or directory"
+    assert one_line(drgn_pmem("-c", "", "pmem-list"), 1) == "'' names no file"
+
+
+def test_words_after_e_are_those_of_its_python(drgn_pmem, dump: Dump) -> None:
+    result = drgn_pmem("-c", dump[0], "-s", dump[1], "-e", "import sys; print(sys.argv)", "a", "b")
+    assert (result.returncode, result.stdout) == (0, "['-e', 'a', 'b']\n")
+
+
+def test_a_block_is_one_e(drgn_pmem, dump: Dump) -> None:
+    block = "for number in range(2):\n    print(number)\npmem-namespaces -H -o namespace --limit 1"
+    result = drgn_pmem("-c", dump[0], "-s", dump[1], "-e", block)
+    assert (result.returncode, result.stdout) == (0, "0\n1\nnamespace0.0\n")
+    apart = drgn_pmem("-c", dump[0], "-e", "for number in range(2):", "-e", "    print(number)")
+    assert apart.returncode == 1
+    assert apart.stderr.endswith("a block is one input: give all its lines together (one -e)\n")
+
+
 @pytest.mark.parametrize("words", [["pmem-list"], ["-e", "pmem-list"], ["pmem-usage"]])
 def test_a_processor_that_numpy_does_not_run_on_is_one_line(
     drgn_pmem, dump: Dump, tmp_path: Path, words: list[str]

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The shell as a user sees it: in a pseudo-terminal."""
 
-from collections.abc import Callable, Iterator
 import os
 from pathlib import Path
 import re
@@ -11,12 +10,8 @@ import sys
 import time
 
 import pexpect
-import pytest
 
-TIMEOUT = 120
-"""Seconds to wait for what must come: for machines that do much else."""
-
-_SEQUENCE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[()][A-Z0-9]|[=>78])")
+from .terminal import TIMEOUT, Start
 
 # Python that works for long in small steps and tells so, as scans of pages do.
 LONG = (
@@ -32,88 +27,7 @@ LONG = (
 )
 
 
-_WHERE = r"\x1b\[6n"
-"""The shell asks the terminal where the cursor is; a terminal answers."""
-
-
 CAT = {"DRGN_PMEM_PAGER": "cat"}
-
-
-class Terminal:
-    """A shell in a pseudo-terminal."""
-
-    def __init__(self, child: "pexpect.spawn[str]") -> None:
-        self.child = child
-
-    def type(self, text: str) -> None:
-        self.child.send(text)
-
-    def see(self, pattern: "str | type[pexpect.EOF]", timeout: float = TIMEOUT) -> str:
-        """Wait for a pattern; what came before it, without escape sequences."""
-        before = ""
-        while self.child.expect([_WHERE, pattern], timeout=timeout) == 0:
-            before += self.child.before or ""
-            self.child.send("\x1b[1;1R")
-        return _SEQUENCE.sub("", before + (self.child.before or ""))
-
-    def see_on_screen(self, pattern: str) -> None:
-        """
-        Wait until the prompt shows a pattern. It draws what changes only; Ctrl-L makes it draw all.
-        """
-        for _ in range(TIMEOUT):
-            self.type("\x0c")
-            try:
-                self.see(pattern, timeout=1)
-            except pexpect.TIMEOUT:
-                continue
-            return
-        raise AssertionError(f"{pattern!r} does not come")
-
-    def see_raw(self, pattern: str) -> str:
-        """The same with the escape sequences."""
-        self.child.expect(pattern, timeout=TIMEOUT)
-        return self.child.before or ""
-
-    def run(self, line: str) -> str:
-        """Type a line; what comes before its end is told."""
-        self.type(f"{line}\r")
-        self.type("print('en' + 'd')\r")
-        return self.see(r"end\r\n")
-
-    def leave(self, status: int = 0) -> None:
-        self.type("\x04")
-        self.see(pexpect.EOF)
-        self.child.close()
-        assert self.child.exitstatus == status
-
-
-Start = Callable[..., Terminal]
-
-
-@pytest.fixture
-def start(dump: tuple[str, str], tmp_path: Path) -> Iterator[Start]:
-    children = []
-
-    def run(
-        *arguments: str, size: tuple[int, int] = (40, 120), wait: str = ">>> ", **environment: str
-    ) -> Terminal:
-        child = pexpect.spawn(
-            sys.executable,
-            ["-m", "drgn_pmem", "-c", dump[0], "-s", dump[1], "--main-symbols", *arguments],
-            env={**os.environ, "TERM": "xterm", "LANG": "C.UTF-8", **environment},  # type: ignore[arg-type]
-            dimensions=size,
-            encoding="utf-8",
-            timeout=TIMEOUT,
-        )
-        children.append(child)
-        terminal = Terminal(child)
-        if wait:
-            terminal.see(wait)
-        return terminal
-
-    yield run
-    for child in children:
-        child.close(force=True)
 
 
 def test_a_session(start: Start) -> None:

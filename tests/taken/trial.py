@@ -220,6 +220,8 @@ def verdict(
         return _sections(page, full, part, paths)
     if command == "pmem-diagnose":
         return diagnosis(full.json, part.json, part.whole)
+    if command == "pmem-diff":
+        return _differences(part)
     if command == "pmem-trim":
         return _kept(page, full, part)
     expected = full.json
@@ -325,6 +327,20 @@ def _by_rule(rows: list[Any]) -> dict[str, dict[str, list[str]]]:
             subjects = rules.setdefault(row["id"], {})
             subjects.setdefault(row["subject"], []).append(row["finding"])
     return rules
+
+
+def _differences(part: Outcome) -> list[str]:
+    """
+    A dump without a page beside the whole one: what the dump holds differs, nothing else is known
+    to; and it is not another machine, build, boot or crash.
+    """
+    found = [
+        f"{change['what']}: {change['kind']} {change['subject']} {change['field']}"
+        for change in part.json["changes"]
+        if change["what"] != "unknown" and change["kind"] != "coverage"
+    ]
+    found += [f"not one {one['what']}" for one in part.json["same"] if one["same"] is False]
+    return [f"SILENT {line}" for line in found] if part.whole else found
 
 
 def _sections(page: int, full: Outcome, part: Outcome, paths: Paths | None) -> list[str]:

@@ -206,7 +206,7 @@ def _size_by_config(prog: Program, problems: Problems) -> tuple[int, str] | None
         config = get_kconfig(prog)
     except LookupError:
         # Built without CONFIG_IKCONFIG: no dump of this kernel has it.
-        why = "the kernel was built without CONFIG_IKCONFIG"
+        why = "unknown: the kernel, built without CONFIG_IKCONFIG, has no copy of its configuration"
         what = "/sys/kernel/crash_elfcorehdr_size"
         problems.add(Problem(cause=Cause.FORMAT, why=why, what=what))
         return None

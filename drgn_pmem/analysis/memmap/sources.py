@@ -161,7 +161,7 @@ def read_memmap_sources(prog: Program, name: str | None = None) -> Partial[Memma
         needed = memmap.namespace.map is not None and memmap.namespace.is_persistent
         if needed and memmap.media_state is not State.SAVED:
             state = memmap.media_state
-            why = f"its info block on the media is {state.value} in the dump"
+            why = f"info block on the media is {state.value} in the dump"
             what = memmap.namespace.dev
             problems.add(Problem(cause=Cause.NOT_SAVED, what=what, why=why, state=state))
     return problems.partial(answer)

@@ -90,6 +90,24 @@ def test_pages_of_a_file_that_is_not_given_are_truncated(tmp_path, missing):
     assert dump.truncated
 
 
+def test_the_missing_file_is_named(tmp_path):
+    paths = parts_of(Kdump(EXISTS, DUMPED, 620), tmp_path)
+    for missing in ([1], [0, 2], [3]):
+        dump = open_split([path for number, path in enumerate(paths) if number not in missing])
+        assert dump.missing == tuple(RANGES[number] for number in missing)
+    assert open_split(paths).missing == ()
+
+
+def test_files_of_two_dumps_with_equal_headers_are_not_mixed(tmp_path):
+    for name, dumped in (("one", DUMPED), ("two", DUMPED ^ {110})):
+        (tmp_path / name).mkdir()
+        parts_of(Kdump(EXISTS, dumped, 620), tmp_path / name)
+    paths = [str(tmp_path / name / f"part{number}") for number, name in enumerate(
+        ("one", "one", "two", "one"))]  # fmt: skip
+    with pytest.raises(DumpFileError, match=r"two/part2: not of the same dump as .*one/part0"):
+        open_split(paths)
+
+
 def test_a_file_that_was_cut_short_loses_its_pages_only(tmp_path):
     kdump = Kdump(EXISTS, DUMPED, 620)
     paths = parts_of(kdump, tmp_path)

@@ -292,6 +292,29 @@ def test_a_condition_on_a_field_that_there_is_not() -> None:
         select(parse_where("taste = 1"), [("", PINNED, COUNTED)])
 
 
+@pytest.mark.parametrize("condition", ["name > 5", "flags <= 1"])
+def test_words_are_not_compared_as_numbers(condition: str) -> None:
+    with pytest.raises(UsageError, match=r"has words, [<>=]+ compares numbers; use = or ~ \(its"):
+        select(parse_where(condition), [("", PINNED, COUNTED)])
+
+
+@pytest.mark.parametrize("names", ["", "+", ",", "name,", "+name,+"])
+def test_an_empty_name_of_a_field_is_wrong_usage(names: str) -> None:
+    with pytest.raises(UsageError, match="has an empty name; -o FIELD,FIELD shows these"):
+        choose(FIELDS, names)
+
+
+def test_lists_in_csv_keep_their_items() -> None:
+    fields = [Field("PATHS", lambda row: row)]
+    rows = [["/a,b", "/c"], ["/a;b"], []]
+    assert csv_text(rows, fields, header=False) == '"/a,b;/c"\n/a\\;b\n-'
+
+
+def test_bytes_of_a_command_line_that_are_no_text_are_shown_as_bytes() -> None:
+    assert escape(b"/tmp/\xff".decode("utf-8", "surrogateescape")) == "/tmp/\\xff"
+    assert escape("\ud800") == "\\ud800"
+
+
 def test_notes_that_differ_only_in_the_namespace_become_one() -> None:
     assert merged(
         [
