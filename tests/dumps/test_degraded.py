@@ -95,7 +95,11 @@ def test_debug_info_of_the_modules_that_a_command_names_is_enough(case: Case, sp
     whole = open_crash(case.sample, case.dump)
     wanted = lacking_modules(opened(case), spec.modules)
     line = lines_of(case)[spec.name]
-    assert run_json(opened(case, wanted), line) == run_json(whole, line)
+    part, full = run_json(opened(case, wanted), line), run_json(whole, line)
+    if spec.name == "pmem-report":
+        for answer in (part, full):
+            del answer["report"]["made"]
+    assert part == full
 
 
 def test_with_all_debug_info_none_is_missing(case: Case) -> None:
