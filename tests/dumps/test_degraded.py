@@ -209,7 +209,7 @@ def test_no_debug_info_is_an_answer_or_one_line(case: Case, name: str) -> None:
     install = f"install linux-image-{case.sample.release}-dbg"
     if name in WITHOUT:
         # All that needs none; what the rest needs is said.
-        assert done.returncode == int(install in done.stderr)
+        assert done.returncode == 0 or (done.returncode == 1 and install in done.stderr)
         assert done.stdout
         return
     assert done.returncode == 1

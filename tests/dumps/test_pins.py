@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Every reference that the lab's processes hold is found with its holder, and those who wait."""
 
-import re
 from typing import Any
 
 import pytest
 
 from ..samples import Case, run_json
-from .truth_owners import PAGE, Event, events, marked_as_reserved, recorded
+from .truth_owners import PAGE, Event, events, kept_by_memory_failure, recorded
 
 pytestmark = pytest.mark.holds("pmem-pins")
 
@@ -29,20 +28,10 @@ def held(case: Case) -> list[Event]:
     return [e for e in events(case, *KINDS) if e.number("result") >= 0 and e.number("pfn")]
 
 
-def poisoned_data(case: Case) -> set[int]:
-    """Pages of files, not of the memmap."""
-    checks = case.sample.truth / "machine-checks"
-    found = {event.number("pfn") for event in events(case, "HWPOISON")}
-    if checks.exists():
-        lines = re.findall(r"MCE address=(\w+) path=", checks.read_text())
-        found |= {int(address, 16) // PAGE for address in lines}
-    return found
-
-
 def test_every_pinned_page_is_found_and_no_other(case: Case) -> None:
     found = pins(case)
     wanted = {event.number("pfn") for event in held(case)}
-    wanted |= {pfn for pfn in marked_as_reserved(case) if pfn in poisoned_data(case)}
+    wanted |= kept_by_memory_failure(case).keys()
     assert {holder["pfn"] for page in found.values() for holder in page["holders"]} == wanted
     assert all(page["holders"] for page in found.values())
 

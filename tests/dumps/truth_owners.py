@@ -21,6 +21,7 @@ __all__ = (
     "events",
     "extents",
     "is_pmem",
+    "kept_by_memory_failure",
     "marked_as_reserved",
     "pages",
     "physical_of_sector",
@@ -72,6 +73,16 @@ def marked_as_reserved(case: Case) -> set[int]:
     """
     line = r"Memory failure: (0x\w+): recovery action for reserved kernel page: Failed"
     return {int(pfn, 16) for pfn in re.findall(line, case.truth("dmesg"))}
+
+
+def kept_by_memory_failure(case: Case) -> dict[int, str]:
+    """PFNs of files among them -> the file."""
+    files = {event.number("pfn"): event.values["path"] for event in events(case, "HWPOISON")}
+    checks = case.sample.truth / "machine-checks"
+    lines = checks.read_text() if checks.exists() else ""
+    for address, path in re.findall(r"MCE address=(\w+) path=(\S+)", lines):
+        files[int(address, 16) // PAGE] = path
+    return {pfn: files[pfn] for pfn in marked_as_reserved(case) & files.keys()}
 
 
 @functools.cache
