@@ -113,7 +113,7 @@ def _dumps(body: ET.Element, rows: Sequence[Row]) -> None:
         if row.undecided:
             answers.text += f", {row.undecided} undecided"
         if row.tries > 1:
-            answers.text += f"; read {row.tries} times, its reader or worker died before"
+            answers.text += escape(f"; read {row.tries} times: first, {row.before}")
         _found(ET.SubElement(line, "td"), row.found, row.numbers)
         add(line, "td", row.panic or "-")
 

@@ -51,7 +51,8 @@ def main() -> int:
 
     def result(state: State, error: str | None, **more: Any) -> dict[str, Any]:
         seconds = time.monotonic() - started
-        return make_result(request, state, error, tries=task["tries"], seconds=seconds, **more)
+        tries = {"tries": task["tries"], "before": task["before"]}
+        return make_result(request, state, error, seconds=seconds, **tries, **more)
 
     try:
         value = _check(request)

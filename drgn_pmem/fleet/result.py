@@ -50,6 +50,8 @@ class Result:
         self.error: str | None = value["error"]
         self.complete: bool = value["complete"]
         self.tries: int = value["tries"]
+        self.before: str = value["before"]
+        """How the first try ended, of two."""
         self.seconds: float = value["seconds"]
 
     @property
@@ -103,6 +105,7 @@ def make_result(
         "timeout": request.timeout,
         "memory_limit": request.memory_limit,
         "tries": tries,
+        "before": "",
         "seconds": round(seconds, 1),
         **more,
     }
@@ -123,7 +126,7 @@ class _Kind:
 
 _KINDS = (
     *(_Kind(key, (str,)) for key in ("dump", "name", "state", "sha256", "version", "run")),
-    *(_Kind(key, (str,)) for key in ("debug_info", "missing")),
+    *(_Kind(key, (str,)) for key in ("debug_info", "missing", "before")),
     *(_Kind(key, (int,)) for key in ("size", "changed", "memory_limit", "tries")),
     *(_Kind(key, (int, float)) for key in ("timeout", "seconds")),
     _Kind("error", (str, type(None))),

@@ -54,6 +54,8 @@ class Row:
     numbers: Mapping[tuple[str, str], int]
     """How many findings there are of each."""
     tries: int
+    before: str
+    """How the first try ended, of two."""
     seconds: float
 
     @property
@@ -81,6 +83,7 @@ def row_of(result: Result) -> Row:
         found=tuple(sorted(numbers, key=lambda item: (_rank(item[0]), item[1]))),
         numbers=numbers,
         tries=result.tries,
+        before=result.before,
         seconds=result.seconds,
     )
 

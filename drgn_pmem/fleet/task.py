@@ -56,6 +56,11 @@ def read_dump(text: str) -> str:
         return _answer(
             State.UNSEEN, f"{os.uname().nodename} does not see the folder {request.folder}"
         )
+    result = load_result(request.result)
+    if result is not None and result.value["run"] == request.run:
+        # Dask asks once more where a worker died that had the answer and not yet given it.
+        return _answer(result.state, result.error, written=True)
+    before = ""
     while True:
         tries = times_begun(request) + 1
         if tries > request.tries:
@@ -69,7 +74,9 @@ def read_dump(text: str) -> str:
         with request.begun.open("a") as file:
             file.write(f"{request.run} {os.uname().nodename} {os.getpid()}\n")
         started = time.monotonic()
-        state, error = _run_reader(request, tries)
+        if tries > 1 and not before:
+            before = f"its worker died{last_lines(request.log)}"
+        state, error = _run_reader(request, tries, before)
         if state is None:
             return _answer(None)
         if state is State.DONE:
@@ -77,6 +84,7 @@ def read_dump(text: str) -> str:
         if state is not State.CRASHED or tries >= request.tries:
             seconds = time.monotonic() - started
             return _finish(request, state, error, tries=tries, seconds=seconds)
+        before = error
 
 
 def times_begun(request: Request) -> int:
@@ -136,12 +144,14 @@ def _tidy(request: Request) -> None:
             path.unlink()
 
 
-def _run_reader(request: Request, tries: int) -> tuple[State | None, str]:
+def _run_reader(request: Request, tries: int, before: str) -> tuple[State | None, str]:
     """
+    :param before: How the first try ended; empty if this is the first.
     :return: ``DONE`` if the process wrote a result, whatever that is; None if the run was stopped;
         else what ended the process.
     """
-    task: dict[str, Any] = {"request": request.dumps(), "tries": tries, "parent": os.getpid()}
+    task: dict[str, Any] = {"request": request.dumps(), "tries": tries, "before": before}
+    task["parent"] = os.getpid()
     with (
         tempfile.TemporaryFile() as given,
         # Not another process's log: one that a dying worker left may still be written to.

@@ -67,7 +67,7 @@ class Watch:
             counts = [f"{n} {what}" for n, what in zip(row.counts, _WHAT, strict=True) if n]
             counts += [] if row.complete else ["incomplete"]
             what = ", ".join(counts) or "nothing found"
-            what += f" (read {row.tries} times)" if row.tries > 1 else ""
+            what += f" (read {row.tries} times: first, {row.before})" if row.tries > 1 else ""
         else:
             self.failed += 1
             what = f"{row.state.value}: {row.error}"

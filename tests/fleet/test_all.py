@@ -126,9 +126,8 @@ def test_hostile_dumps_and_a_killed_worker_take_no_other_along(
     assert rows.pop("hungry")[0] == "out of memory"
     assert set(rows) == {"-".join(Path(path).parts[-2:]) for path in others}
     assert all(row[0] == "done" for row in rows.values())
-    again = [name for name, row in rows.items() if row[1] == 2]
-    assert len(again) == 1
-    assert killed.startswith(f"crash-{again[0]}-")
+    (again,) = [name for name, row in rows.items() if row[1] == 2]
+    assert killed.startswith(f"crash-{again}-")
 
 
 def test_a_second_worker_is_worth_its_core(everything: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def result(name: str, *findings: dict[str, Any], **changed: Any) -> Result:
         "dump": f"/crash/{name}/vmcore", "name": name, "state": "done", "error": None,
         "complete": True, "size": 1 << 30, "changed": 1, "sha256": "00", "version": "1",
         "run": "r", "debug_info": "", "missing": "", "timeout": 60.0, "memory_limit": 1 << 30,
-        "tries": 1, "seconds": 2.0, "findings": list(findings),
+        "tries": 1, "before": "", "seconds": 2.0, "findings": list(findings),
         "crash": {"release": "6.1.0", "panic": "Kernel panic", "time": 1_700_000_000,
                   "architecture": "x86_64", "subject": "crashed kernel", "format": "ELF"},
         "answers": [{"command": "pmem-poison", "state": "complete", "error": None, "lacks": []}],

@@ -194,5 +194,5 @@ def test_a_worker_that_is_killed_takes_no_dump_along(folder: Path, scheduler: st
     assert rows["vmcore"][0] == "done", said
     assert rows["vmcore"][3] == 2
     assert rows["broken"][0] == "cannot be opened"
-    assert "read 2 times" in (out / "index.html").read_text()
+    assert "read 2 times: first, its worker died" in (out / "index.html").read_text()
     assert not readers(out)

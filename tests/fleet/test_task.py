@@ -90,6 +90,7 @@ def test_and_its_second_answer_counts(ask: Ask, small: Path, instead: Any, tmp_p
     _, result = answer(ask(small))
     assert result is not None
     assert (result.state, result.tries) == (State.REFUSED, 2)
+    assert result.before == "its reader ended with signal SIGKILL"
 
 
 def test_a_dump_whose_workers_died_is_not_read_again(ask: Ask, small: Path, instead: Any) -> None:
@@ -103,6 +104,18 @@ def test_a_dump_whose_workers_died_is_not_read_again(ask: Ask, small: Path, inst
     assert result.error == (
         "its worker died 2 times; its last lines: reading | *** stack smashing detected ***"
     )
+
+
+def test_a_dump_that_is_done_is_not_read_again_for_a_worker_that_dies_later(
+    ask: Ask, small: Path, instead: Any
+) -> None:
+    request = ask(small)
+    said, _ = answer(request)
+    instead("exit 7")
+    again, result = answer(request)
+    assert again == said
+    assert result is not None
+    assert (result.state, result.tries) == (State.REFUSED, 1)
 
 
 def test_another_file_at_the_path_is_not_read(ask: Ask, small: Path) -> None:
