@@ -174,6 +174,8 @@ class _Walker:
 
 def _state_of(coverage: Coverage, address: int, size: int) -> State:
     """State of a physical range: saved, or what the first byte that is not saved is."""
+    if coverage.saved(address, size):
+        return State.SAVED
     for part in coverage.ranges(address, address + size):
         if part.state is not State.SAVED:
             return part.state
