@@ -11,7 +11,7 @@ import os
 import re
 
 from drgn import Architecture, PlatformFlags, Program
-from drgn.helpers.linux.panic import panic_message, tainted
+from drgn.helpers.linux.panic import panic_message
 from drgn.helpers.linux.timekeeping import uptime
 
 from drgn_pmem.analysis.headers.subject import Subject, subject_by_kernel, subject_of
@@ -115,8 +115,10 @@ def _uptime(prog: Program) -> float:
 
 def _taints(prog: Program) -> str:
     _need_kernel(prog)
-    # drgn writes "G" where the flag "P" is not set, and blanks for the others.
-    return tainted(prog).replace(" ", "").removeprefix("G")
+    mask = prog["tainted_mask"].value_()
+    # What is printed for a flag that is not set is not the same in all kernels.
+    flags = enumerate(prog["taint_flags"])
+    return "".join(chr(flag.c_true.value_()) for bit, flag in flags if mask >> bit & 1)
 
 
 # kernel/panic.c and Documentation/admin-guide/tainted-kernels.rst
@@ -140,6 +142,7 @@ _TAINTS = {
     "X": "distribution",
     "T": "randomized structures",
     "N": "test",
+    "t": "technology preview",  # RHEL
     "J": "firmware control debug interface",
 }
 

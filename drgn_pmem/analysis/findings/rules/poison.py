@@ -26,12 +26,12 @@ def _processes(pages: Iterable[PoisonedPage]) -> str:
     return few(f"{pid}/{comm}" for page in pages for pid, comm, _ in page.processes)
 
 
-def _on(pages: Iterable[PoisonedPage]) -> str:
+def _on(pages: Iterable[PoisonedPage], comma: str = "") -> str:
     """``" on nmem5"``: which DIMM is bad, or which interleaved ones may be; of poison that software
     injected, none is."""
     bad = [page for page in pages if not page.injected]
     sets = dict.fromkeys(" or ".join(page.dimms) for page in bad if page.dimms)
-    return f" on {few(sets)}" if sets else ""
+    return f"{comma} on {few(sets)}" if sets else ""
 
 
 def _evidence(page: PoisonedPage) -> str:
@@ -77,7 +77,7 @@ def poison_in_file(case: Case) -> None:
             more=f"pmem-rmap pfn:{pages[0].pfn:#x}",
             do=None if injected else _restore(name, [owner.offset for _, owner in hits], size),
             place=_FILES,
-            brief=f"{name} at {offsets}{_on(pages)}{', injected (log)' if injected else ''}"
+            brief=f"{name} at {offsets}{_on(pages, ',')}{', injected (log)' if injected else ''}"
             + _hit(reads, signalled),
         )
 
