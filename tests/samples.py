@@ -39,10 +39,12 @@ __all__ = (
     "Case",
     "TruthPage",
     "bare",
+    "dax_without_namespace",
     "named",
     "open_crash",
     "pmem_samples",
     "program",
+    "recorded_pmem",
     "run_answer",
     "run_json",
     "run_text",
@@ -105,6 +107,40 @@ class Case:
 def pmem_samples() -> list[Sample]:
     """The samples of machines with NVDIMMs; those of firmware-assisted dump have none."""
     return [sample for sample in samples().values() if sample.loader != "fadump"]
+
+
+def recorded_pmem(case: Case) -> list[tuple[int, int]]:
+    """[start, end) of every region, as /sys had it: /proc/iomem does not say of all that they are
+    persistent memory (virtio-pmem)."""
+    return _recorded_pmem(case.sample.name)
+
+
+@functools.cache
+def _recorded_pmem(sample: str) -> list[tuple[int, int]]:
+    found: dict[str, dict[str, str]] = {}
+    for region, name, value in re.findall(
+        r"^(region\d+)/(resource|size)=(\w+)",
+        (samples()[sample].truth / "sysfs.nd").read_text(),
+        re.MULTILINE,
+    ):
+        found.setdefault(region, {})[name] = value
+    starts = {region: int(f["resource"], 16) for region, f in found.items()}
+    return sorted((start, start + int(found[region]["size"])) for region, start in starts.items())
+
+
+def dax_without_namespace(case: Case) -> dict[str, dict[str, Any]]:
+    """DAX devices that no namespace made (hmem, volatile CXL), as daxctl listed them, by name."""
+    return _dax_without_namespace(case.sample.name)
+
+
+@functools.cache
+def _dax_without_namespace(sample: str) -> dict[str, dict[str, Any]]:
+    return {
+        device["chardev"]: device
+        for region in json.loads((samples()[sample].truth / "daxctl.json").read_text())
+        if "/ndbus" not in region["path"]
+        for device in region["devices"]
+    }
 
 
 CUT_SHORT = ", cut short"

@@ -26,12 +26,14 @@ from ..samples import (
     CUT_SHORT,
     PAGE,
     Case,
+    dax_without_namespace,
     open_crash,
+    recorded_pmem,
     run_json,
     run_text,
     without_debug_info,
 )
-from .test_segments import ELF_CASES, KDUMP_CASES, iomem, readelf
+from .test_segments import ELF_CASES, KDUMP_CASES, readelf
 
 pytestmark = pytest.mark.holds("pmem-coverage")
 
@@ -155,6 +157,7 @@ def test_user_data_is_as_large_as_ndctl_said(case: Case) -> None:
         for region in bus["regions"]
         for namespace in region.get("namespaces", [])
     }
+    recorded |= dax_without_namespace(case)
     ours = namespaces(case)
     assert set(ours) == set(recorded)
     for name, item in ours.items():
@@ -188,7 +191,7 @@ def test_states_are_those_of_the_physical_ranges(case: Case) -> None:
 
 def test_location_is_where_drgn_finds_struct_pages(case: Case) -> None:
     """The first, the last and pages between, by drgn's own translation."""
-    pmem = iomem(case, "Persistent Memory")
+    pmem = recorded_pmem(case)
     seen = 0
     for item in namespaces(case).values():
         if item["memmap"] is None:

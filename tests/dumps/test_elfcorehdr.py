@@ -22,7 +22,7 @@ from drgn_pmem.formats.elfcorehdr import build_elfcorehdr, parse_elfcorehdr
 from drgn_pmem.formats.elfprepare import elfcorehdr_size
 from drgn_pmem.partial import Partial
 
-from ..samples import CASES, Case, run_json, run_text
+from ..samples import CASES, Case, recorded_pmem, run_json, run_text
 
 pytestmark = pytest.mark.holds("elfcorehdr")
 
@@ -160,11 +160,8 @@ def test_memory_is_said_to_be_missing_where_it_is_missing(case: Case) -> None:
 
 
 def test_pmem_that_no_header_has_is_told(case: Case) -> None:
-    """As many bytes as /proc/iomem had, without what is RAM by now."""
-    spans = re.findall(
-        r"^([0-9a-f]+)-([0-9a-f]+) : Persistent Memory$", case.truth("iomem"), re.MULTILINE
-    )
-    pmem = [(int(start, 16), int(end, 16) + 1) for start, end in spans]
+    """As many bytes as the regions had, without what is RAM by now."""
+    pmem = recorded_pmem(case)
     as_ram = sum(
         end - start
         for start, end in ram(case.truth("iomem"))

@@ -10,14 +10,22 @@ import pytest
 from drgn_pmem.dumpfile import coverage_of
 
 from ..samples import CASES, Case, bare
-from .test_segments import sysfs
+from .test_segments import iomem, sysfs
 
 pytestmark = pytest.mark.holds("pmem-infoblocks")
 
 
 def recorded(case: Case) -> dict[int, tuple[str, dict[str, Any]]]:
-    """Physical start of a namespace -> its name and what ``ndctl read-infoblock`` printed."""
-    blocks = {}
+    """
+    Physical start of a namespace -> its name and what ``ndctl read-infoblock`` printed. It reads
+    the files of NVDIMMs; of other namespaces (e820) the uuid is known.
+    """
+    blocks: dict[int, tuple[str, dict[str, Any]]] = {}
+    for device in re.findall(r"^(pfn[\d.]+)/namespace=namespace", case.truth("sysfs.nd"), re.M):
+        claim = sysfs(case, device)
+        start = int(sysfs(case, claim("namespace"))("resource"), 16)
+        if not any(low <= start < high for low, high in iomem(case, "Persistent Memory")):
+            blocks[start] = (claim("namespace"), {"uuid": claim("uuid")})
     for file in case.sample.truth.glob("infoblock.*.json"):
         name = file.name.removeprefix("infoblock.").removesuffix(".json")
         found = case.truth_json(file.name)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ..samples import Case, run_text
+from ..samples import Case, dax_without_namespace, run_text
 
 pytestmark = pytest.mark.holds("pmem-list", "pmem-namespaces")
 
@@ -56,12 +56,7 @@ def test_namespaces_are_those_of_ndctl(case: Case) -> None:
     }
     ours = {namespace["dev"]: namespace for namespace in case.json("pmem-namespaces")}
     # devices that no namespace made (hmem, volatile CXL) have rows by their names
-    without_namespace = {
-        device["chardev"]: device
-        for region in case.truth_json("daxctl.json")
-        if "/ndbus" not in region["path"]
-        for device in region["devices"]
-    }
+    without_namespace = dax_without_namespace(case)
     assert set(ours) == set(recorded) | set(without_namespace)
     for dev, device in without_namespace.items():
         assert ours.pop(dev)["daxregion"]["devices"] == [device]

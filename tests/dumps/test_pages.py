@@ -29,13 +29,14 @@ from ..samples import (
     PAGE,
     Case,
     TruthPage,
+    dax_without_namespace,
     run_json,
     run_text,
     samples,
     truth_pages,
     without_debug_info,
 )
-from .truth_owners import data_starts, is_pmem, marked_as_reserved, shown_path
+from .truth_owners import data_starts, iomem, is_pmem, marked_as_reserved, shown_path, sysfs
 
 pytestmark = pytest.mark.holds("pmem-pages", "pmem-page")
 
@@ -133,6 +134,25 @@ def test_folios_are_what_plain_drgn_says_of_their_head_and_tails(case: Case) -> 
                 assert compound_head(head + inside).value_() == head.value_()
 
 
+def block_of(case: Case, name: str) -> dict[str, Any]:
+    """What ``ndctl read-infoblock`` said, which the lab asks of the files of NVDIMMs; of other
+    namespaces (e820, virtio-pmem) and DAX devices (hmem) what sysfs had."""
+    nvdimms = iomem(case.sample.truth, "Persistent Memory")
+    if any(low <= start_of(case, name) < high for low, high in nvdimms):
+        block: dict[str, Any] = case.truth_json(f"infoblock.{name}.json")[0]
+        return block
+    for device, claim in sysfs(case).items():
+        if re.match(r"(pfn|dax)\d", device) and claim.get("namespace") == name:
+            offset = int(claim["resource"], 16) - start_of(case, name)
+            return {"mode": 2 if claim["mode"] == "pmem" else 1, "dataoff": offset, "start_pad": 0}
+    return {"mode": 1, "dataoff": 0, "start_pad": 0}
+
+
+def start_of(case: Case, name: str) -> int:
+    """Where a namespace starts; 0 of a DAX device without one."""
+    return int(sysfs(case).get(name, {}).get("resource", "0"), 16)
+
+
 def test_every_page_of_the_page_maps_is_accounted_for(case: Case) -> None:
     """Data pages are what ndctl showed as the namespace's size; the rest is its info block."""
     skip_without_pmem(case)
@@ -141,6 +161,7 @@ def test_every_page_of_the_page_maps_is_accounted_for(case: Case) -> None:
         for namespace in case.truth_json("ndctl-list-N.json")
         if namespace["mode"] in ("fsdax", "devdax")
     }
+    sizes |= {dev: device["size"] for dev, device in dax_without_namespace(case).items()}
     found: dict[str, dict[str, int]] = {}
     for group in run_json(case.prog, "pmem-pages"):
         if group["memory_block"] is not None:
@@ -149,7 +170,7 @@ def test_every_page_of_the_page_maps_is_accounted_for(case: Case) -> None:
         counts[group["status"]] = counts.get(group["status"], 0) + group["pages"]
     shift = case.prog["PAGE_SHIFT"].value_()
     for name, counts in found.items():
-        block = case.truth_json(f"infoblock.{name}.json")[0]
+        block = block_of(case, name)
         metadata = block["dataoff"] >> shift
         # map=dev: the kernel never wrote the struct pages of the info block, 8 KiB or a page.
         # map=mem: it has struct pages like all others.
@@ -423,7 +444,7 @@ def test_what_users_type_for_a_page(case: Case) -> None:
         name = namespace["dev"]
         if namespace["mode"] not in ("fsdax", "devdax") or name not in resources:
             continue
-        block = case.truth_json(f"infoblock.{name}.json")[0]
+        block = block_of(case, name)
         start = int(resources[name], 16) + block["start_pad"] + block["dataoff"]
         pfn = start // page_size + 3
         assert parse_page(prog, f"{name}+{3 * page_size:#x}") == pfn

@@ -12,7 +12,7 @@ import pytest
 
 from drgn_pmem.shell.sample import Sample
 
-from ..samples import CASES, PAGE, Case, open_crash, run_json, run_text
+from ..samples import CASES, PAGE, Case, open_crash, recorded_pmem, run_json, run_text
 from .test_segments import ELF_CASES, iomem, readelf
 
 pytestmark = pytest.mark.holds("pmem-usage")
@@ -112,7 +112,7 @@ def test_pmem_pages_are_those_that_the_machine_recorded(case: Case) -> None:
         for device, claim in devices.items()
         if re.match(r"(pfn|dax)\d", device) and claim.get("mode") == "pmem" and claim["namespace"]
     )
-    pmem = sum(b - a for a, b in iomem(case, "Persistent Memory"))
+    pmem = sum(b - a for a, b in recorded_pmem(case))
     ram = sum(b - a for a, b in iomem(case, "System RAM (kmem)"))
     ours = case.json("pmem-usage")
     assert sum(ours["pmem_metadata"].values()) * PAGE == metadata

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from ..samples import PAGE, Case, TruthPage, samples, truth_pages
+from ..samples import (
+    PAGE,
+    Case,
+    TruthPage,
+    dax_without_namespace,
+    recorded_pmem,
+    samples,
+    truth_pages,
+)
 
 __all__ = (
     "PAGE",
@@ -98,13 +106,15 @@ def iomem(truth: Path, name: str) -> list[tuple[int, int]]:
 
 
 def is_pmem(case: Case, pfn: int) -> bool:
-    """Whether /proc/iomem says that a page is persistent memory, and not System RAM on it."""
+    """Whether a page is of a region or of a DAX device without one, and not System RAM on it."""
     address = pfn * PAGE
 
     def inside(name: str) -> bool:
         return any(start <= address < end for start, end in iomem(case.sample.truth, name))
 
-    return inside("Persistent Memory") and not inside("System RAM (kmem)")
+    regions = any(start <= address < end for start, end in recorded_pmem(case))
+    devices = any(inside(device) for device in dax_without_namespace(case))
+    return (regions or devices) and not inside("System RAM (kmem)")
 
 
 def pages(case: Case, present: bool) -> list[TruthPage]:
@@ -165,11 +175,13 @@ def data_starts(case: Case) -> dict[str, int]:
         for device, claim in sysfs(case).items()
         if re.match(r"(pfn|dax)\d", device) and claim.get("namespace")
     }
-    return {
-        n["blockdev"]: starts[n["dev"]]
-        for n in namespaces(case)
-        if "blockdev" in n and n["dev"] in starts
-    }
+    found = {}
+    for n in namespaces(case):
+        if "blockdev" in n and n["dev"] in starts:
+            found[n["blockdev"]] = starts[n["dev"]]
+        elif "blockdev" in n and "map" in n:  # without a label nothing claims it (virtio-pmem)
+            found[n["blockdev"]] = int(sysfs(case)[n["dev"]]["resource"], 0)
+    return found
 
 
 def physical_of_sector(case: Case, source: str, sector: int) -> int:
@@ -183,7 +195,7 @@ def physical_of_sector(case: Case, source: str, sector: int) -> int:
     if name in starts:
         return starts[name] + sector * SECTOR
     # dm-linear: its pieces lie on the namespace that the lab named after it.
-    (below,) = (n["blockdev"] for n in namespaces(case) if n["name"] == "lab-dm")
+    (below,) = (n["blockdev"] for n in namespaces(case) if n.get("name") == "lab-dm")
     table = name.removeprefix("mapper/")
     for line in case.truth("dmsetup.table").splitlines():
         device, start, length, target, _, base = line.split()

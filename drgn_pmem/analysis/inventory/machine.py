@@ -155,9 +155,9 @@ def _read(prog: Program) -> Partial[MachineMap]:
     regions = [r.range for r in problems.take(all_regions) if r.type == "pmem"]
     pgmaps = problems.take(all_pgmaps)
     read = {"iomem": resources, "regions": all_regions, "page maps": all_pgmaps}
-    namespaces = [
-        n for n in problems.take(for_each_namespace(prog)) if n.raw_size > 0 and not n.seed
-    ]
+    # With capacity: the only namespace of a region without labels (e820, virtio-pmem) is also what
+    # the kernel calls its seed.
+    namespaces = [n for n in problems.take(for_each_namespace(prog)) if n.raw_size > 0]
     namespaces.sort(key=lambda n: n.resource)
     sources: dict[str, Sequence[Range]] = {
         "iomem": [r.range for r in iomem if r.desc in PERSISTENT_MEMORY],
