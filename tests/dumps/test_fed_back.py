@@ -3,6 +3,7 @@
 """Every name of a page that an answer prints, fed back, names that page."""
 
 from collections.abc import Iterator
+import json
 from typing import Any
 
 import pytest
@@ -59,6 +60,27 @@ def test_a_printed_name_names_the_same_page(case: Case) -> None:
         for record in run_json(case.prog, line):
             for name in names_of(record):
                 assert parse_page(case.prog, name) == record["pfn"], (line, name)
+
+
+@pytest.mark.holds("pmem-file", "pmem-pages")
+def test_a_printed_offset_of_a_file_names_the_same_page(case: Case) -> None:
+    """PATH:OFFSET, and the ends of the ranges that pmem-pages lists."""
+    for file in run_json(case.prog, "pmem-files")[:4]:
+        for path in file["paths"][:1]:
+            _, out, _ = run_answer(case.prog, f"pmem-file '{path}' --json")
+            for page in json.loads(out or "[]")[:1]:
+                if page["pfn"] is None or page["copy"]:
+                    continue
+                again = run_json(case.prog, f"pmem-file '{path}:{page['offset']:#x}'")
+                assert page["pfn"] in [found["pfn"] for found in again]
+    ranges = run_json(case.prog, "pmem-pages --ranges --limit 200")
+    for item in ranges:
+        assert parse_page(case.prog, f"phys:{item['physical']}") == item["pfn"]
+    some = ranges[:: max(1, len(ranges) // 8)]
+    if some:
+        lasts = " ".join(f"pfn:{item['pfn'] + item['pages'] - 1:#x}" for item in some)
+        pages = run_json(case.prog, f"pmem-page {lasts}")
+        assert [page["namespace"] for page in pages] == [item["namespace"] for item in some]
 
 
 def test_the_sector_of_a_table_is_of_the_device_beside_it() -> None:
