@@ -11,6 +11,8 @@ import pytest
 from drgn_pmem.analysis.pages import words
 from drgn_pmem.analysis.pages.words import parse_page, resolve_page
 from drgn_pmem.errors import NotFound
+from drgn_pmem.kernel import dm
+from drgn_pmem.kernel.dm import DmPiece
 from drgn_pmem.kernel.partitions import DiskPartition
 from drgn_pmem.partial import Partial
 
@@ -84,10 +86,10 @@ def test_a_printed_offset_of_a_file_names_the_same_page(case: Case) -> None:
 
 
 def test_the_sector_of_a_table_is_of_the_device_beside_it() -> None:
-    dm = next(case for case in CASES if str(case) == "6.1-fileload:zlib")
-    out, _ = run_text(dm.prog, "pmem-rmap 0x144e00 -o device,sector -H")
+    zlib = next(case for case in CASES if str(case) == "6.1-fileload:zlib")
+    out, _ = run_text(zlib.prog, "pmem-rmap 0x144e00 -o device,sector -H")
     assert out.split() == ["dm-0", "20480"]
-    assert parse_page(dm.prog, "dm-0:20480") == 0x144E00
+    assert parse_page(zlib.prog, "dm-0:20480") == 0x144E00
 
 
 @pytest.fixture
@@ -110,6 +112,23 @@ def test_sectors_of_a_partition_count_from_its_start(parted: Case) -> None:
 def test_a_partition_ends_before_its_disk(parted: Case) -> None:
     with pytest.raises(NotFound, match="pmem2p1 ends at sector 100000"):
         parse_page(parted.prog, "pmem2p1:100000")
+
+
+@pytest.mark.parametrize("kind", ["striped", "mirror", "crypt"])
+def test_targets_that_are_not_linear_are_named(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also below a linear one: what can be said is on what the sector is."""
+    pieces = (
+        DmPiece(disk="dm-7", start=0, sectors=64, type=kind, below=None, below_start=0),
+        DmPiece(disk="dm-8", start=0, sectors=8, type="linear", below="dm-7", below_start=16),
+        DmPiece(disk="dm-8", start=8, sectors=8, type="linear", below="pmem2", below_start=32),
+    )
+    monkeypatch.setattr(dm, "dm_pieces", lambda prog: Partial(pieces))
+    monkeypatch.setattr(words, "dm_pieces", lambda prog: Partial(pieces))
+    prog = next(case for case in CASES if str(case) == "6.1-fileload:elf").prog
+    for disk in ("dm-7", "dm-8"):
+        with pytest.raises(NotFound, match=f'{disk} is on a target of type "{kind}"'):
+            parse_page(prog, f"{disk}:4")
+    assert parse_page(prog, "dm-8:8") == parse_page(prog, "pmem2:32")
 
 
 @pytest.mark.parametrize("command", ["pmem-page", "pmem-rmap"])
