@@ -12,6 +12,7 @@ import pytest
 from drgn_pmem.analysis.findings.case import Facts, judge
 from drgn_pmem.analysis.findings.diagnose import RULES, _declare
 from drgn_pmem.analysis.findings.model import Outcome
+from drgn_pmem.analysis.pages import ramowners
 from drgn_pmem.analysis.pages.blocks import _ProgramReader
 from drgn_pmem.analysis.pages.states import read_page_report
 from drgn_pmem.kernel.freelists import zones_of
@@ -19,8 +20,10 @@ from drgn_pmem.kernel.page import read_page
 from drgn_pmem.kernel.page_layout import page_layout
 from drgn_pmem.kernel.pageuse import page_marks
 from drgn_pmem.kernel.ramuse import RamUse, ram_use_of
+from drgn_pmem.kernel.tasks import Tasks
+from drgn_pmem.partial import Cause, Partial, Problem
 
-from ..samples import CASES, Case, open_crash, run_json, run_text
+from ..samples import CASES, Case, open_crash, run_answer, run_json, run_text
 from ..synthetic import poke, poke_physical
 
 NAMESPACE = "namespace4.0"
@@ -224,3 +227,18 @@ def test_a_free_page_of_a_cpu_is_no_unknown_one() -> None:
     prog = next(case for case in CASES if str(case) == "6.1-fileload:elf").prog
     (page,) = run_json(prog, "pmem-page pfn:0x160001")
     assert (page["use"], page["blocks_offline"]) == ("free on a CPU", False)
+
+
+def test_owners_that_are_not_all_known_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the processes, anonymous memory is not that of no process."""
+    case = next(case for case in CASES if str(case) == "6.1-fileload:elf")
+    why = Problem(cause=Cause.NOT_SAVED, why="tasks were not saved")
+    none = Tasks(tasks=(), by_mm={})
+    monkeypatch.setattr(ramowners, "tasks_of", lambda prog: Partial(none, (why,)))
+    groups = {group["status"]: group for group in run_json(case.prog, f"pmem-pages {NAMESPACE}")}
+    assert groups["anonymous"]["owner"] is None
+    assert groups["page cache"]["owner"] is not None
+    answer, _, notes = run_answer(case.prog, f"pmem-pages {NAMESPACE}")
+    assert answer is not None
+    assert not answer.whole
+    assert "tasks were not saved" in notes

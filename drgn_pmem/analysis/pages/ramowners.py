@@ -50,6 +50,8 @@ class RamOwners:
         self._problems = problems
         self._names: dict[int, str | None] = {}
         self._files: dict[int, bool] = {}
+        self._unknown: set[int] = set()
+        """Those whose owners are not all known."""
 
     def check(self, words: RamWords) -> None:
         """Pages whose mapping is no address space of an inode are not known to be page cache."""
@@ -67,29 +69,36 @@ class RamOwners:
         return self._files[mapping]
 
     def name(self, mapping: int) -> str | None:
-        """Owner by ``mapping``; None if no process has the anonymous memory any more."""
+        """Owner by ``mapping``; None if no process has the anonymous memory any more, and if it is
+        not known in full (a problem)."""
         if mapping not in self._names:
-            self._names[mapping] = None
-            with self._problems.trying(f"owner {mapping:#x}"):
-                self._names[mapping] = (
-                    self._processes(mapping) if mapping & _LOW else self._file(mapping)
-                )
+            problems = Problems()
+            name = None
+            with problems.trying(f"owner {mapping:#x}"):
+                if mapping & _LOW:
+                    name = self._processes(mapping, problems)
+                else:
+                    name = self._file(mapping, problems)
+            if problems:
+                self._unknown.add(mapping)
+            self._problems.extend(problems)
+            self._names[mapping] = None if problems else name
         return self._names[mapping]
 
-    def _file(self, mapping: int) -> str | None:
+    def _file(self, mapping: int, problems: Problems) -> str | None:
         inode = host_of_mapping(self._prog, mapping)
         if inode is None:
             return None
-        names = self._problems.take(paths_of_inode(self._prog, inode))
+        names = problems.take(paths_of_inode(self._prog, inode))
         return f"{names.name} (ino {inode.ino})" if names.name else f"inode {inode.ino}"
 
-    def _processes(self, mapping: int) -> str | None:
+    def _processes(self, mapping: int, problems: Problems) -> str | None:
         """``"12/sh"``: who may have the memory; pmem-page proves it for one page."""
         if mapping & _LOW != ANON:
             return None
-        by_mm = self._problems.take(tasks_of(self._prog)).by_mm
+        by_mm = problems.take(tasks_of(self._prog)).by_mm
         found: dict[str, None] = {}
-        for vma in self._problems.take(vmas_of_anon_vma(self._prog, mapping & ~_LOW)):
+        for vma in problems.take(vmas_of_anon_vma(self._prog, mapping & ~_LOW)):
             for task in by_mm.get(vma.vm_mm.value_(), ()):
                 found[f"{task.tgid}/{task.comm}"] = None
         more = f" and {len(found) - _PROCESSES} more" if len(found) > _PROCESSES else ""
@@ -99,7 +108,8 @@ class RamOwners:
         return np.isin(words.use, [CODES[RamUse.PAGE_CACHE], CODES[RamUse.ANONYMOUS]])
 
     def summary(self, words: RamWords, here: "Mask") -> str | None:
-        """The owner of some pages; of several the largest, and how many there are."""
+        """The owner of some pages; of several the largest, and how many there are. None if there is
+        none, and if they are not all known."""
         here = here & self._owned(words)
         mappings, counts = np.unique(words.words["mapping"][here], return_counts=True)
         order = np.argsort(counts, kind="stable")[::-1]
@@ -109,6 +119,8 @@ class RamOwners:
         for at in order[:_LOOKED_AT].tolist():
             name = self.name(int(mappings[at])) or "no process"
             pages[name] = pages.get(name, 0) + int(counts[at])
+        if self._unknown.intersection(mappings[order[:_LOOKED_AT]].tolist()):
+            return None
         first = sorted(pages, key=lambda name: -pages[name])[:_NAMED]
         left = len(pages) - len(first) + max(0, len(mappings) - _LOOKED_AT)
         more = f" and {left} more" if left else ""
