@@ -149,34 +149,23 @@ def _lines(
     widths: Sequence[int],
     colour: bool,
 ) -> str:
-    rows = [[[field.name] for field in fields]]
+    # Imported here: a command that prints no table does not pay for it.
+    from tabulate import tabulate
+
+    rows = [[field.name for field in fields]]
     for row in cells:
-        rows.append(
-            [
-                [
-                    line
-                    for part in (broken(text, width) if field.wrap else [text])
-                    for line in part.split("\n")
-                ]
-                for text, field, width in zip(row, fields, widths, strict=True)
-            ]
-        )
-    used = [max(_columns(line) for row in rows for line in row[i]) for i in range(len(fields))]
-    lines = []
-    for number, entry in enumerate(rows):
-        for at in range(max(map(len, entry), default=0)):
-            parts = [
-                _padded(cell[at] if at < len(cell) else "", field, width, colour and number > 0)
-                for cell, field, width in zip(entry, fields, used, strict=True)
-            ]
-            lines.append((" " * _GAP).join(parts).rstrip())
-    return "\n".join(lines)
-
-
-def _padded(text: str, field: Column, width: int, colour: bool) -> str:
-    space = " " * (width - _columns(text))
-    painted = _paint(text, field, colour)
-    return space + painted if field.right else painted + space
+        rows.append([])
+        for text, field, width in zip(row, fields, widths, strict=True):
+            parts = broken(text, width) if field.wrap else [text]
+            rows[-1].append("\n".join(_paint(part, field, colour) for part in parts))
+    text = tabulate(
+        rows,
+        tablefmt="plain",
+        disable_numparse=True,
+        colalign=["right" if field.right else "left" for field in fields],
+        preserve_whitespace=True,
+    )
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def _paint(text: str, field: Column, colour: bool) -> str:

@@ -31,7 +31,7 @@ def test_the_commands_are_known_before_numpy_is() -> None:
         "import sys\n"
         "from drgn_pmem.commands import load_commands\n"
         "load_commands()\n"
-        "print([n for n in ('numpy', 'elftools', 'dissect') if n in sys.modules])\n"
+        "print([n for n in ('numpy', 'tabulate', 'elftools', 'dissect') if n in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
