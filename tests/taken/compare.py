@@ -184,6 +184,8 @@ class _Comparison:
             # what it belongs to may be what is not known: then it is part of one that is there
             if self._is_part(item) and any(not self.values("", "", old, item) for old in full):
                 continue
+            if self._takes_in_several(item, full):
+                continue
             best = min(row, key=len, default=None)
             found += best or [f"{where}[{position}]: {_short(item)} is new"]
         for key in self._rules.counts:
@@ -191,6 +193,20 @@ class _Comparison:
             if has > had:
                 found.append(f"{where}: {has} {key} of {had}")
         return found
+
+    def _takes_in_several(self, item: Any, full: Sequence[Any]) -> bool:
+        """Whether an entry that says that its bytes were not saved counts those of several entries
+        of the full answer."""
+        if not isinstance(item, Mapping) or item.get("state") not in NOT_SAVED:
+            return False
+        counts = [key for key in self._rules.counts if _is_number(item.get(key))]
+        alike = [
+            old
+            for old in full
+            if isinstance(old, Mapping)
+            and not self.values("", "", old, {**item, **{key: old.get(key) for key in counts}})
+        ]
+        return bool(counts) and all(_sum(alike, key) >= item[key] for key in counts)
 
     def _is_part(self, item: Any) -> bool:
         if _says_unknown(item):

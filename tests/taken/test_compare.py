@@ -120,6 +120,19 @@ def test_what_was_not_saved_of_a_record_may_be_one_of_its_own() -> None:
     assert wrong(full, [rest, {"status": "idle", "state": "saved", "flags": None}])
 
 
+def test_what_was_not_saved_may_be_of_several_records() -> None:
+    full = [
+        {"namespace": "a", "status": "idle", "state": "saved", "pages": 5},
+        {"namespace": "a", "status": "file", "state": "saved", "pages": 3},
+        {"namespace": "b", "status": "idle", "state": "saved", "pages": 9},
+    ]
+    gone = {"namespace": "a", "status": "excluded", "state": "excluded", "pages": 8}
+    assert not wrong(full, [gone, full[2]])
+    assert wrong(full, [{**gone, "pages": 9}])
+    assert wrong(full, [{**gone, "namespace": "c"}])
+    assert wrong(full, [{**gone, "state": "saved"}])
+
+
 def test_pages_of_a_cut_folio_are_part_of_those_of_whole_ones() -> None:
     rules = Rules(PAGE, counts=frozenset({"pages"}), parts=frozenset({"folio_pages"}))
     full = [{"status": "idle", "pages": 1024, "folio_pages": 512}]
