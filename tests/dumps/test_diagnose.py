@@ -258,6 +258,8 @@ def test_struct_pages_are_lost_where_the_dump_has_no_pmem(case: Case) -> None:
     if "6.1-hotadd-load" in str(case) and not case.format.startswith("qemu"):
         has_pmem = False
     assert bool(lost) != has_pmem
+    none = "persistent memory: none of its " in screen(case).get("LACKS", "")
+    assert none == bool(lost)
     if not lost and not found(case, "memmap-overwritten"):
         assert screen(case)["TRUST"].startswith("all struct pages are in the dump")
 

@@ -186,9 +186,16 @@ class Screen:
         if dump.contained is DumpFormat.LIVE:
             return
         machine = self.problems.take(read_machine(self.prog))
+        yield from self._without_pmem(machine)
         if not dump.hypervisor:
             yield from self._never_there(machine)
         yield from self._user_data()
+
+    def _without_pmem(self, machine: MachineMap) -> Iterator[str]:
+        coverage, parts = coverage_of(self.prog), machine.device_pmem.ranges
+        absent = sum(coverage.count(r.start, r.end).get(State.ABSENT, 0) for r in parts)
+        if parts and absent == sum(r.size for r in parts):
+            yield f"persistent memory: none of its {short_size(absent)} is in the dump"
 
     def _never_there(self, machine: MachineMap) -> Iterator[str]:
         """Memory that no dump of this kind has."""
@@ -214,7 +221,8 @@ class Screen:
             saved += item.userdata.get(State.SAVED, 0)
             total += sum(item.userdata.values())
         if saved:
-            yield f"it holds {short_size(saved)} of {short_size(total)} of user data"
+            part = "all" if saved == total else f"{short_size(saved)} of"
+            yield f"user data of pmem: {part} {short_size(total)} are in the dump"
         elif total:
             yield f"no user data of pmem ({short_size(total)})"
 

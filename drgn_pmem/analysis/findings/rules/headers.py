@@ -50,8 +50,9 @@ def header_outdated(case: Case) -> None:
     case.found(
         Severity.CRITICAL,
         "elfcorehdr",
-        f"it is older than the last hotplug: {what} added after the crash kernel was loaded "
-        + ("are not in the dump" if saved else "would not be in a dump"),
+        f"{what} added after the crash kernel was loaded "
+        + ("are not in the dump" if saved else "would not be in a dump")
+        + ": the header is older than that hotplug",
         evidence=[item.explanation for item in items],
         do="load the crash kernel again after memory or CPUs were added",
         place="hotplug",
