@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from drgn_pmem.analysis.coverage.records import NamespaceCoverage
 
 
+def _struct_pages(coverage: "NamespaceCoverage") -> Any:
+    return "overwritten" if coverage.destroyed else _states(coverage.struct_pages)
+
+
 def _states(states: "dict[Any, int]") -> str | None:
     """``"saved 98%, excluded 2%"``; just the state where there is one only."""
     total = sum(states.values())
@@ -69,7 +73,8 @@ def _bytes(states: "dict[Any, int]") -> str | None:
         Field("METADATA", lambda c: _states(c.metadata),
               "all that is not user data: info block, struct pages, BTT map and log",
               keep=2, coloured=True),
-        Field("STRUCT_PAGES", lambda c: _states(c.struct_pages), "struct pages, wherever they are",
+        Field("STRUCT_PAGES", lambda c: _struct_pages(c),
+              "struct pages, wherever they are; overwritten: saved, but not the crashed kernel's",
               keep=2, coloured=True),
         Field("USERDATA", lambda c: _states(c.userdata), "user data", keep=2, coloured=True),
         Field("MAP", lambda c: _bar(c), "all of it, front to end"),

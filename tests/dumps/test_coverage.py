@@ -292,6 +292,10 @@ def test_struct_pages_that_the_capture_kernel_overwrote_are_told(case: Case) -> 
             assert check["entries_idle"] == check["entries"] > 0
             assert "initialised again after the crash" in item["verdict"]
             assert "blacklist" in item["advice"]
+            out, _ = run_text(case.prog, "pmem-coverage -o namespace,struct_pages")
+            assert dict(line.split(None, 1) for line in out.splitlines())[item["namespace"]] == (
+                "overwritten"
+            )
         else:
             assert check["foreign"] == 0
             assert "initialised again" not in item["verdict"]
