@@ -92,5 +92,6 @@ def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
         notes.append(
             f"{usage.zero} pages of zeroes share one page of the file; makedumpfile counts them as "
             f"excluded: Excluded pages 0x{excluded:016x}, Remaining pages 0x{remaining:016x}"
+            + (" and those that two program headers have" if usage.overlap is None else "")
         )
     return Answer(list(usage.lines()), notes=notes, problems=problems, json=usage.to_json())

@@ -29,12 +29,14 @@ def test_the_panic_is_on_the_first_stack(chosen: Case) -> None:
     assert not any(other.crashed for other in others)
 
 
-def test_each_online_cpu_has_one(chosen: Case) -> None:
-    found = read_backtraces(chosen.prog).value
-    cpus = [trace.cpu for trace in found]
-    assert None not in cpus
-    assert len(set(cpus)) == len(cpus)
-    assert all(trace.frames for trace in found)
+def test_each_cpu_has_one(chosen: Case) -> None:
+    """Also those that the panic took offline, as on arm64; the user space that the kernel was
+    entered from ends a stack and is not lost."""
+    answer = read_backtraces(chosen.prog)
+    assert answer.complete
+    assert {trace.cpu for trace in answer.value} == {0, 1}
+    assert len(answer.value) == 2
+    assert all(trace.frames for trace in answer.value)
 
 
 def test_a_stack_that_the_unwinder_loses_is_a_problem() -> None:

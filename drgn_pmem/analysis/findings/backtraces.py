@@ -10,8 +10,8 @@ The stacks of the task that panicked and of what each CPU ran, by drgn's unwinde
 
 import contextlib
 
-from drgn import Architecture, FaultError, Object, Program, StackTrace
-from drgn.helpers.linux.cpumask import for_each_online_cpu
+from drgn import Architecture, FaultError, Object, Program, StackFrame, StackTrace
+from drgn.helpers.linux.cpumask import for_each_present_cpu
 from drgn.helpers.linux.sched import cpu_curr, task_cpu
 
 from drgn_pmem.analysis.fadump.notes import stack_of_running
@@ -104,6 +104,8 @@ def _of_trace(prog: Program, trace: StackTrace, what: str, problems: Problems) -
         except LookupError:
             pass  # not a problem: assembly has no lines
         if pc is None or not is_kernel_address(prog, pc):
+            if _is_user_mode(frame):
+                break  # the kernel was entered from here: the stack is whole
             after = found[-1].function if found else None
             why = f"the unwinder lost it after {after or 'its first frame'}"
             problems.add(Problem(cause=Cause.UNSUPPORTED, why=why), what)
@@ -115,6 +117,11 @@ def _of_trace(prog: Program, trace: StackTrace, what: str, problems: Problems) -
         why = f"only the first {_MAX_FRAMES} of {len(trace)} frames"
         problems.add(Problem(cause=Cause.LIMIT, why=why), what)
     return tuple(found)
+
+
+def _is_user_mode(frame: StackFrame) -> bool:
+    """Whether a frame is of user space, by its registers; only those of x86 say so."""
+    return frame.registers().get("cs", 0) & 3 == 3
 
 
 def crashed_task(prog: Program) -> Partial[Object | None]:
@@ -167,7 +174,8 @@ def _read(
 
 def read_backtraces(prog: Program) -> Partial[tuple[Backtrace, ...]]:
     """
-    The stacks of the task that panicked and of what each online CPU ran, that of the panic first.
+    The stacks of the task that panicked and of what each CPU ran, that of the panic first. A panic
+    takes the other CPUs offline on some architectures, so these are all that are present.
 
     :raises MissingDebugInfo: without debug info of vmlinux
     """
@@ -178,7 +186,7 @@ def read_backtraces(prog: Program) -> Partial[tuple[Backtrace, ...]]:
     tasks: dict[int, tuple[int | None, Object]] = {}
     if crashed is not None:
         tasks[crashed.value_()] = (None, crashed)
-    cpus = problems.collect(for_each_online_cpu(prog), "the online CPUs")[:_MAX_CPUS]
+    cpus = problems.collect(for_each_present_cpu(prog), "the CPUs")[:_MAX_CPUS]
     for cpu in cpus:
         with problems.trying(f"what CPU {cpu} ran"):
             task = cpu_curr(prog, cpu)

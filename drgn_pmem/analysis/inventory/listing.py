@@ -17,6 +17,7 @@ from drgn import Program
 from drgn_pmem.analysis.inventory.names import namespace_called
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.dax import DaxRegion, for_each_dax_region
+from drgn_pmem.kernel.debuginfo import has_variable
 from drgn_pmem.kernel.iomem import for_each_persistent_memory
 from drgn_pmem.kernel.kmod import has_kernel_debug_info
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
@@ -27,6 +28,8 @@ from drgn_pmem.partial import Cause, Partial, Problems, WalkError
 from drgn_pmem.record import Record
 
 __all__ = ("Inventory", "Selection", "read_inventory")
+
+_ELFCORE_ADDR_MAX = (1 << 64) - 1
 
 T = TypeVar("T", Bus, Dimm, Region, Namespace)
 
@@ -154,12 +157,22 @@ def _read_all(prog: Program) -> Partial[Inventory]:
     if not problems and not inventory.buses and not inventory.dax_regions:
         memory = problems.take(for_each_persistent_memory(prog))
         pgmaps = problems.take(for_each_pgmap(prog))
+        whose = problems.attempt("elfcorehdr_addr", lambda: _capture_words(prog))
         if not memory and not pgmaps and not problems:
             raise NotFound(
                 "this machine had no persistent memory: no NVDIMM bus, no DAX region, "
-                "no Persistent Memory in iomem"
+                f"no Persistent Memory in iomem{whose}"
             )
     return problems.partial(inventory)
+
+
+def _capture_words(prog: Program) -> str:
+    """Of a capture kernel, which machine was meant. Source: kernel/crash_dump.c."""
+    if not has_variable(prog, "elfcorehdr_addr"):
+        return ""  # built without CONFIG_CRASH_DUMP
+    if prog["elfcorehdr_addr"].value_() % (1 << 64) == _ELFCORE_ADDR_MAX:
+        return ""
+    return ". This memory is that of a capture kernel: --crashed opens the kernel that crashed"
 
 
 def _natural(record: Any) -> list[Any]:

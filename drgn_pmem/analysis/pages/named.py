@@ -28,7 +28,9 @@ __all__ = ("NamedOwners", "named_owners", "named_pages")
 T = TypeVar("T")
 
 _MOST = 4
-"""Problems of one kind, and pages of one problem, that are named one by one."""
+"""Problems of one kind, and pages of one problem, that are shown one by one."""
+_NAMED = 16
+"""More of them whose names are shown."""
 
 
 class NamedOwners(Record):
@@ -85,8 +87,9 @@ def _few(problems: Iterable[Problem]) -> Iterator[Problem]:
     for same in kinds.values():
         yield from same[:_MOST]
         if len(same) > _MOST:
-            more = len(same) - _MOST
-            yield replace(same[0], what="", why=f"{more} more pages or sources: {same[0].why}")
+            rest = [problem.what or problem.why.split(" ")[0] for problem in same[_MOST:]]
+            names = ", ".join(rest[:_NAMED]) + (", ..." if len(rest) > _NAMED else "")
+            yield replace(same[0], what="", why=f"{len(rest)} more of this kind: {names}")
 
 
 def named_owners(prog: Program, words: Iterable[str]) -> Partial[NamedOwners]:
