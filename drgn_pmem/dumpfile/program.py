@@ -335,8 +335,9 @@ def _located(dump: DumpFile, lines: list[str]) -> bytes:
     found = find_vmcoreinfo(dump)
     if found is None:
         raise DumpFileError(
-            f"{dump.path}: no VMCOREINFO note in the dump and none in the memory that it"
-            " holds; give its text with --vmcoreinfo FILE (QEMU: start it with -device vmcoreinfo)"
+            f"{dump.path}: {'the file is truncated: ' if dump.truncated else ''}no VMCOREINFO note"
+            " in the dump and none in the memory that it holds; give its text with --vmcoreinfo"
+            " FILE (QEMU: start it with -device vmcoreinfo)"
         )
     lines.append(
         f"{dump.path}: no VMCOREINFO note in the dump; using the one in memory at"

@@ -17,6 +17,7 @@ import contextlib
 import logging
 import os
 import queue
+import tempfile
 from typing import Any
 
 from drgn_pmem.errors import PmemError
@@ -70,9 +71,10 @@ class Engine:
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._futures: dict[str, Any] = {}
         self._cluster: Any = None
+        self._folder = tempfile.TemporaryDirectory(prefix="drgn-pmem-fleet-")
         try:
             if scheduler is None:
-                with dask.config.set(_SETTINGS):
+                with dask.config.set({**_SETTINGS, "temporary-directory": self._folder.name}):
                     self._cluster = LocalCluster(
                         n_workers=jobs,
                         threads_per_worker=1,
@@ -138,3 +140,5 @@ class Engine:
                 # What fails in leaving changes no result.
                 if thing is not None:
                     thing.close()
+        with contextlib.suppress(OSError):
+            self._folder.cleanup()

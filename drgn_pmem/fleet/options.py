@@ -73,6 +73,8 @@ EXAMPLES = (
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _LEAST = 64 << 20
+_MOST = 1 << 47
+"""bytes: what the addresses of a process reach"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def parse_fleet(words: Sequence[str]) -> FleetOptions | None:
         print(parser.format_help().rstrip())
         return None
     args = parser.parse_intermixed_args(list(words))
-    if args.output is None:
+    if not args.output:
         raise UsageError("drgn-pmem fleet: where to? give the folder of the reports with -o FOLDER")
     if not args.dumps and not args.resume:
         raise UsageError("drgn-pmem fleet: no dump: give dumps, or folders with dumps")
@@ -135,6 +137,8 @@ def size_of(text: str) -> int:
     if match is None:
         raise UsageError(f"--memory-limit takes a size such as 512M or 8G, not {text!r}")
     size = int(match[1]) * _UNITS[match[2].upper()]
+    if size > _MOST:
+        raise UsageError(f"--memory-limit: {text} is more than a process can have")
     if size < _LEAST:
         raise UsageError(f"--memory-limit: {text} is too little to open any dump")
     return size

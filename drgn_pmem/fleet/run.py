@@ -34,6 +34,8 @@ from drgn_pmem.output.text import escape, plural
 __all__ = ("run_fleet",)
 
 _INTERRUPTED = 128 + 2
+_MAX_JOBS = 256
+"""Dumps at a time on this machine: more workers take longer to start than to read a dump."""
 _LONG = 0.5
 """Seconds between two looks at the progress."""
 _AHEAD = 2
@@ -146,7 +148,7 @@ def _is_done(request: Request) -> bool:
 
 
 def _read_all(folder: Folder, todo: Sequence[Request], options: FleetOptions, watch: Watch) -> None:
-    jobs = options.jobs or len(os.sched_getaffinity(0))
+    jobs = min(options.jobs or len(os.sched_getaffinity(0)), len(todo), _MAX_JOBS)
     engine = Engine(jobs, options.scheduler)
     try:
         waiting, running = deque(todo), dict[str, Request]()

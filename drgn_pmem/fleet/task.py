@@ -205,6 +205,8 @@ def _wait(process: "subprocess.Popen[bytes]", request: Request) -> tuple[State |
     if status == 0:
         return State.DONE, ""
     how = f"signal {_name(-status)}" if status < 0 else f"exit status {status}"
+    if status == -signal.SIGABRT:
+        how += f" (too little memory? --memory-limit is {request.memory_limit >> 20} MiB)"
     return State.CRASHED, f"its reader ended with {how}{last_lines(request.log)}"
 
 

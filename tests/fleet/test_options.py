@@ -64,3 +64,10 @@ def test_help_has_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     for argument in ARGUMENTS:
         assert argument.names[-1] in shown.lower()
     assert "pip install 'drgn-pmem[fleet]'" in shown
+
+
+def test_what_no_machine_has_is_refused() -> None:
+    with pytest.raises(UsageError, match="more than a process can have"):
+        size_of("99999999T")
+    with pytest.raises(UsageError, match="-o FOLDER"):
+        parse_fleet(["dump", "-o", ""])

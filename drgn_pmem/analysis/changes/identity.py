@@ -176,7 +176,9 @@ def _machine(a: Identity, b: Identity) -> Relation:
     if other and hosts:
         return found(False, f"hosts {a.host} and {b.host}, no namespace or DIMM in both")
     if other:
-        return found(None, "no namespace or DIMM in both: another machine, or all was replaced")
+        ignored = " (ids that QEMU gives every guest do not count)" if a.dimms & b.dimms else ""
+        why = f"no namespace or DIMM in both{ignored}: another machine, or all was replaced"
+        return found(None, why)
     if hosts:
         return found(None, f"hosts {a.host} and {b.host}; too little is known of their memory")
     return found(None, "no uuid of a namespace and no id of a DIMM is known of both")

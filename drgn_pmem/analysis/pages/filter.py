@@ -83,4 +83,7 @@ def parse_refcount(text: str) -> tuple[int, int]:
     low = int(match["low"])
     if not match["to"]:
         return low, low
-    return low, int(match["high"]) if match["high"] else _MAX_REFCOUNT
+    high = int(match["high"]) if match["high"] else _MAX_REFCOUNT
+    if high < low:
+        raise UsageError(f"{text!r}: no reference count is at least {low} and at most {high}")
+    return low, high

@@ -15,12 +15,13 @@ import pytest
 
 from drgn_pmem.analysis.pages import blocks, decode, states
 from drgn_pmem.analysis.pages.decode import Decoder
-from drgn_pmem.analysis.pages.filter import Filter
+from drgn_pmem.analysis.pages.filter import Filter, parse_refcount
 from drgn_pmem.analysis.pages.runs import EMPTY, KEY, Kind, hold_back, join
 from drgn_pmem.analysis.pages.scan import scan_pages
 from drgn_pmem.analysis.pages.states import PageReport, read_page_report
 from drgn_pmem.analysis.pages.stream import for_each_runs, scan_ranges
 from drgn_pmem.dumpfile import Coverage, State, open_dump, set_coverage, set_dump
+from drgn_pmem.errors import UsageError
 from drgn_pmem.kernel import page_layout as layouts
 from drgn_pmem.kernel.page import page_layout, pages_pgmap, read_page
 from drgn_pmem.kernel.pgmap import Altmap
@@ -587,3 +588,9 @@ def test_without_a_library_a_compressed_dump_is_read_through_drgn(
     assert isinstance(reader, blocks._ProgramReader)
     assert "no library for zstd; pip install 'drgn-pmem[fast]'" in reader.note
     assert np.array_equal(scan_pages(kernel.prog, RANGE).value.runs, expected)
+
+
+def test_a_range_of_reference_counts_the_wrong_way_round() -> None:
+    """It chose no page, which reads as if there were none."""
+    with pytest.raises(UsageError, match="at least 5 and at most 2"):
+        parse_refcount("5-2")
