@@ -76,6 +76,7 @@ READ_NO_MEMORY = {
     "open", "coverage_of", "dump_of", "parse_flags", "parse_refcount", "read_crashed_stack",
     "read_fadump",  # POWER only
     "scan_pages", "trim",  # take what others found
+    "open_other", "diff_dumps",  # of two dumps
     "parse_page",
 }  # fmt: skip
 

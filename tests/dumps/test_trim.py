@@ -32,7 +32,7 @@ from drgn_pmem.commands import pmem_trim, verify
 from drgn_pmem.dumpfile import DumpFormat, State, dump_of, open_dump
 from drgn_pmem.dumpfile.records import DumpFile
 from drgn_pmem.dumpfile.writing.contents import Runs
-from drgn_pmem.errors import DumpFileError, MissingDebugInfo, UsageError
+from drgn_pmem.errors import DumpFileError, MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.partial import Incomplete, Partial, Problems
 from drgn_pmem.ranges import Range, RangeSet
@@ -310,7 +310,7 @@ def test_a_full_disk_is_one_line_before_anything_is_written(
     monkeypatch.setattr(
         pmem_trim.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 4096)
     )
-    with pytest.raises(UsageError, match=r"about \d+ bytes are needed, and 4096 are free"):
+    with pytest.raises(PmemError, match=r"about \d+ bytes are needed, and 4096 are free"):
         run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'}")
     assert list(tmp_path.iterdir()) == []
 
@@ -323,7 +323,7 @@ def test_what_ends_it_early_leaves_nothing(
         raise error
 
     monkeypatch.setattr("drgn_pmem.output.progress._ignore", report)
-    with pytest.raises((KeyboardInterrupt, UsageError)):
+    with pytest.raises((KeyboardInterrupt, PmemError)):
         run_answer(default.prog, f"pmem-trim -o {tmp_path / 'new'}")
     assert list(tmp_path.iterdir()) == []
 

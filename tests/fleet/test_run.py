@@ -115,7 +115,13 @@ def test_ctrl_c_keeps_what_is_done_and_no_one_else_can_connect_or_write(tmp_path
     write_endless(crash / "vmcore")
     (crash / "broken").write_bytes(Elf([Load(0, 4096, bytes(4096))]).bytes())
     command = [sys.executable, "-m", "drgn_pmem", "fleet", crash, "-o", out, "-j", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         assert process.stderr is not None
         assert "broken" in process.stderr.readline()

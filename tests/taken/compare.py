@@ -116,6 +116,8 @@ class _Comparison:
             return False
         if re.fullmatch(r"(address space|pgmap) 0x[0-9a-f]+", part):
             return not re.fullmatch(r"(address space|pgmap) 0x[0-9a-f]+", full)
+        if re.fullmatch(r"dax[\d.]+", part):  # the device that has a namespace as RAM
+            return full.startswith("namespace")
         (path, inode), (other, same) = map(_path_and_inode, (full, part))
         if other is None:
             return inode is None or same == inode

@@ -210,6 +210,7 @@ class _Recorded:
 
     def __init__(self, memory: PhysicalMemory, note: Callable[[int, int], None]) -> None:
         self._memory = memory
+        self.pages = getattr(memory, "pages", None)  # their descriptors are no memory
         self._note = note
 
     def read(self, address: int, size: int) -> bytes:

@@ -29,7 +29,7 @@ from drgn_pmem.dumpfile import (
     dump_of,
     vmcoreinfo_of,
 )
-from drgn_pmem.dumpfile.pages import KdumpMemory
+from drgn_pmem.dumpfile.compressed import CompressedPages
 from drgn_pmem.errors import NotFound
 from drgn_pmem.partial import Cause, Partial, Problems
 from drgn_pmem.ranges import Range, RangeSet, distinct
@@ -199,9 +199,8 @@ def _cut_through(coverage: Coverage, size: int) -> int:
 
 
 def _zero(dump: DumpFile) -> int | None:
-    if dump.kdump is None or not isinstance(dump.memory, KdumpMemory):
-        return None
-    return dump.memory.pages.zero_pages()
+    pages: CompressedPages | None = getattr(dump.memory, "pages", None)
+    return None if dump.kdump is None or pages is None else pages.zero_pages()
 
 
 def _overlap(dump: DumpFile, size: int, original: int) -> int | None:

@@ -15,6 +15,7 @@ import re
 
 from drgn import Program
 
+from drgn_pmem.dumpfile.faults import guard_reads
 from drgn_pmem.kernel.failurelog import parse_log
 from drgn_pmem.kernel.kernellog import read_log
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
@@ -116,4 +117,5 @@ def read_log_lines(prog: Program) -> Partial[tuple[LogLine, ...]]:
 
     :raises PmemError: if the log cannot be read
     """
+    guard_reads(prog)
     return parse_log_lines(read_log(prog), int(prog["PAGE_SHIFT"]))
