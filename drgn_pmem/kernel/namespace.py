@@ -25,6 +25,7 @@ from drgn_pmem.kernel.device import (
     kernel_string,
     uuid_text,
 )
+from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.outline import NamespaceOutline, for_each_outline
 from drgn_pmem.kernel.page_layout import pfn_of
 from drgn_pmem.kernel.pgmap import Pgmap
@@ -338,7 +339,11 @@ def namespace_of_pfn(prog: Program, page: "Object | int") -> Partial[Namespace |
     """
     problems = Problems()
     address = pfn_of(prog, page) << prog["PAGE_SHIFT"].value_()
-    for partial in problems.take(_each_namespace(prog)):
+    # Asked for every page of an answer.
+    every: Partial[list[Partial[Namespace]]] = cached(
+        prog, "each_namespace", lambda: _each_namespace(prog)
+    )
+    for partial in problems.take(every):
         own = Problems()
         namespace = own.take(partial)
         if address in namespace.range:

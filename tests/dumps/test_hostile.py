@@ -107,6 +107,7 @@ def test_a_page_is_in_no_namespace_only_where_all_could_be_read(prog: Program) -
     outside = namespace_of_pfn(prog, 0)
     assert (outside.value, outside.complete) == (None, True)
     poke(prog, namespaces[1].object.dev.p.knode_bus.n_node.next.address_, words(WILD))
+    prog.cache.clear()
     assert namespace_of_pfn(prog, first).whole().dev == namespaces[0].dev
     for pfn in (0, last):
         answer = namespace_of_pfn(prog, pfn)
