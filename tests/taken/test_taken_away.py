@@ -20,7 +20,7 @@ from .memory import Reads
 from .trial import Trial, choose
 
 EVERYTHING = "DRGN_PMEM_TAKEN" in os.environ
-PAGES = int(os.environ.get("DRGN_PMEM_TAKEN", "4"))
+PAGES = int(os.environ.get("DRGN_PMEM_TAKEN", "3"))
 """Pages that are taken away from each command on each dump."""
 EVERY = 1 if EVERYTHING else 6
 """Of the commands on a dump, each which is asked: on the next dump they are others."""
