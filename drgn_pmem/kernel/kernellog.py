@@ -11,6 +11,9 @@ Sources: kernel/printk/printk_ringbuffer.h (``struct printk_ringbuffer``), kerne
 (``struct printk_log``, ``log_buf``).
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from drgn import PlatformFlags, Program, offsetof
 from drgn.helpers.linux.printk import PrintkRecord, get_dmesg, get_printk_records
 
@@ -19,6 +22,8 @@ from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.partial import WalkError
 
 __all__ = ("check_log", "read_log", "read_log_records")
+
+T = TypeVar("T")
 
 _MAX_LOG_BITS = 31
 """``LOG_BUF_LEN_MAX`` is 2 GiB."""
@@ -34,19 +39,24 @@ def _is_little_endian(prog: Program) -> bool:
     return platform is None or bool(platform.flags & PlatformFlags.IS_LITTLE_ENDIAN)
 
 
+def _checked(prog: Program, read: Callable[[Program], T]) -> T:
+    """What a helper of drgn reads from the log, once that was looked at."""
+    check_log(prog)
+    try:
+        return read(prog)
+    except LookupError as error:
+        raise MissingDebugInfo(f"this kernel's log has another layout: {error}") from None
+    except ValueError as error:
+        raise WalkError(str(error)) from None
+
+
 def read_log(prog: Program) -> bytes:
     """
     The kernel log, as dmesg prints it.
 
     :raises PmemError: if it could not be read
     """
-    check_log(prog)
-    try:
-        return get_dmesg(prog)
-    except LookupError as error:
-        raise MissingDebugInfo(f"this kernel's log has another layout: {error}") from None
-    except ValueError as error:
-        raise WalkError(str(error)) from None
+    return _checked(prog, get_dmesg)
 
 
 def read_log_records(prog: Program) -> list[PrintkRecord]:
@@ -55,13 +65,7 @@ def read_log_records(prog: Program) -> list[PrintkRecord]:
 
     :raises PmemError: if they could not be read
     """
-    check_log(prog)
-    try:
-        return get_printk_records(prog)
-    except LookupError as error:
-        raise MissingDebugInfo(f"this kernel's log has another layout: {error}") from None
-    except ValueError as error:
-        raise WalkError(str(error)) from None
+    return _checked(prog, get_printk_records)
 
 
 def check_log(prog: Program) -> None:
