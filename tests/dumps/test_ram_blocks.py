@@ -13,7 +13,7 @@ from drgn_pmem.analysis.findings.case import Facts, judge
 from drgn_pmem.analysis.findings.diagnose import RULES, _declare
 from drgn_pmem.analysis.findings.model import Outcome
 from drgn_pmem.analysis.pages import ramowners
-from drgn_pmem.analysis.pages.blocks import _ProgramReader
+from drgn_pmem.analysis.pages.readers import _ProgramReader
 from drgn_pmem.analysis.pages.states import read_page_report
 from drgn_pmem.kernel.freelists import zones_of
 from drgn_pmem.kernel.page import read_page

@@ -24,7 +24,8 @@ from drgn import Program
 import numpy as np
 
 from drgn_pmem.analysis.owners.daxfiles import dax_files_of
-from drgn_pmem.analysis.pages.blocks import Block, for_each_block, reader_of
+from drgn_pmem.analysis.pages.blocks import Block, for_each_block
+from drgn_pmem.analysis.pages.readers import reader_of
 from drgn_pmem.dumpfile import DumpFormat, dump_of
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout

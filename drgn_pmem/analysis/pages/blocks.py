@@ -4,53 +4,23 @@
 Blocks of struct pages
 ----------------------
 
-Where the struct pages of a range of PFNs are, cut into blocks of a few MiB and gaps, and the
-readers that fetch a block. Coverage comes first: a struct page any byte of which is not in the dump
-is part of a gap.
-
-Uncompressed ELF dumps and kdump-compressed dumps are read as files: that needs no
-:class:`drgn.Program`, so that several threads can do it, and it is faster. Of a compressed dump,
-equal pages are found without decompressing them, and come as one page and how often it follows
-itself. Everything else is read through drgn.
+Where the struct pages of a range of PFNs are, cut into blocks of a few MiB and gaps. Coverage comes
+first: a struct page any byte of which is not in the dump is part of a gap.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-import os
-import threading
-from typing import TYPE_CHECKING, Protocol
-import weakref
 
-from drgn import FaultError, Program
-import numpy as np
+from drgn import Program
 
-from drgn_pmem.dumpfile import DumpFile, DumpFormat, State, coverage_of, dump_of
-from drgn_pmem.dumpfile.compressed import CompressedPages, Stretch
-from drgn_pmem.dumpfile.decompress import has_decoder
-from drgn_pmem.dumpfile.segments import SegmentTable
-from drgn_pmem.errors import DumpFileError
+from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.kernel.page_layout import PageLayout
 from drgn_pmem.kernel.pagetable import for_each_extent
-from drgn_pmem.ranges import paint
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Bytes = NDArray[np.uint8]
-
-__all__ = ("BLOCK_SIZE", "Block", "Gap", "Part", "Reader", "for_each_block", "reader_of")
+__all__ = ("BLOCK_SIZE", "Block", "Gap", "for_each_block")
 
 BLOCK_SIZE = 4 << 20
 """bytes; larger ones fall out of the cache between reading and counting."""
-
-_COMPRESSED = 8
-"""Factor by which blocks of a compressed dump are larger: most of their bytes are never
-produced."""
-_REPEATED = 8
-"""From this many equal pages on, they are not copied into one piece with their neighbours."""
-
-_PROBE = 4096
-"""Bytes compared to check that the path still names the same file."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +40,6 @@ class Block:
     count: int
     pieces: tuple[tuple[int, int], ...]
     """(physical address, bytes), one after the other."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Bytes of a block."""
-
-    size: int
-    """How many, with all repetitions."""
-    data: "Bytes | None"
-    """Valid until the same thread reads on; None if they are damaged."""
-    times: int = 1
-    """How often :attr:`data` follows itself."""
-    why: str = ""
-    """What is wrong with damaged ones."""
 
 
 class _Cutter:
@@ -159,231 +115,3 @@ def for_each_block(
             else:
                 yield from cutter.missing(part.end + offset, part.state)
     yield from cutter.flush()
-
-
-class Reader(Protocol):
-    """Fetches blocks."""
-
-    parallel: bool
-    """Whether several threads may read at once."""
-    blocks: int
-    """How large blocks should be, in :data:`BLOCK_SIZE`."""
-    note: str
-    """What would make it faster; empty if nothing."""
-
-    def read(self, block: Block, size: int) -> "Bytes":
-        """
-        Bytes of a block; valid until the same thread reads the next one.
-
-        :param size: bytes
-        :raises DumpFileError: if they cannot be read after all
-        """
-        ...
-
-    def parts(self, block: Block, size: int, unit: int) -> Iterator[Part]:
-        """
-        The same in parts, in order.
-
-        :param unit: Size of a struct page (bytes): what is repeated is a number of them.
-        :raises DumpFileError: if all of it cannot be read
-        """
-        ...
-
-
-class _ProgramReader:
-    """Through drgn: flattened ELF dumps, live targets, a compression that cannot be read here. One
-    thread only."""
-
-    parallel = False
-    blocks = 1
-
-    def __init__(self, prog: Program, note: str = "") -> None:
-        self._prog = prog
-        self.note = note
-
-    def read(self, block: Block, size: int) -> "Bytes":
-        parts = []
-        for physical, length in block.pieces:
-            take = min(length, size)
-            size -= take
-            try:
-                parts.append(self._prog.read(physical, take, True))
-            except FaultError as error:
-                raise DumpFileError(f"physical {physical:#x}: {error}") from error
-        return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), np.uint8)
-
-    def parts(self, block: Block, size: int, unit: int) -> Iterator[Part]:
-        yield Part(size, self.read(block, size))
-
-
-class _FileReader:
-    """The file of an uncompressed ELF dump, by offset."""
-
-    parallel = True
-    blocks = 1
-    note = ""
-
-    def __init__(self, dump: DumpFile, segments: SegmentTable) -> None:
-        self._path = dump.path
-        self._fd = os.open(dump.path, os.O_RDONLY | os.O_CLOEXEC)
-        self._finalizer = weakref.finalize(self, os.close, self._fd)
-        # A relative path may name another file by now.
-        if os.pread(self._fd, _PROBE, 0) != dump.read(0, _PROBE):
-            raise FileNotFoundError(dump.path)
-        use = np.flatnonzero(segments.has_physical & (segments.memory_size > 0))
-        start = segments.physical[use]
-        reach = np.minimum(segments.memory_size[use] - np.uint64(1), ~np.uint64(0) - start)
-        # As drgn does: of overlapping segments the later one wins.
-        first, last, winner = paint(start, start + reach)
-        self._first, self._last = first, last
-        self._offset = segments.file_offset[use][winner] + (first - start[winner])
-        self._buffers = threading.local()
-
-    def _buffer(self) -> "Bytes":
-        buffer = getattr(self._buffers, "array", None)
-        if buffer is None:
-            buffer = self._buffers.array = np.empty(BLOCK_SIZE, np.uint8)
-        return buffer
-
-    def _read(self, physical: int, view: memoryview) -> tuple[int, int]:
-        """Read as far as one segment goes; bytes read, file offset."""
-        run = int(np.searchsorted(self._first, np.uint64(physical), "right")) - 1
-        if run < 0 or physical > int(self._last[run]):
-            return 0, 0
-        offset = int(self._offset[run]) + physical - int(self._first[run])
-        take = min(len(view), int(self._last[run]) - physical + 1)
-        try:
-            return os.preadv(self._fd, [view[:take]], offset), offset
-        except OSError:
-            return 0, offset
-
-    def read(self, block: Block, size: int) -> "Bytes":
-        buffer = self._buffer()[:size]
-        view = buffer.data
-        at = 0
-        for physical, length in block.pieces:
-            end = min(at + length, size)
-            while at < end:
-                got, offset = self._read(physical, view[at:end])
-                if got <= 0:
-                    raise DumpFileError(
-                        f"{self._path}: cannot read at offset {offset}: the file was cut short "
-                        "while it was read"
-                    )
-                at, physical = at + got, physical + got
-        return buffer
-
-    def parts(self, block: Block, size: int, unit: int) -> Iterator[Part]:
-        yield Part(size, self.read(block, size))
-
-
-class _CompressedReader:
-    """The file of a kdump-compressed dump, page by page."""
-
-    parallel = True
-    blocks = _COMPRESSED
-    note = ""
-
-    def __init__(self, pages: CompressedPages) -> None:
-        self._pages = pages
-
-    def read(self, block: Block, size: int) -> "Bytes":
-        parts = []
-        for part in self.parts(block, size, 1):
-            if part.data is None:
-                raise DumpFileError(part.why)
-            parts += [part.data] * part.times
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def parts(self, block: Block, size: int, unit: int) -> Iterator[Part]:
-        page = self._pages.page_size
-        done, pending, held = 0, list[bytes](), 0
-        for count, start, end, stretch in self._cut(block, size):
-            data = stretch.data
-            if data is not None and (
-                count < _REPEATED or end - start != page or page % unit or done % unit
-            ):
-                # In pieces that are no larger than a block of other dumps.
-                length = end - start
-                while count:
-                    take = min(count, max(1, (BLOCK_SIZE - held) // length))
-                    pending.append(data[start:end] * take if length != page else data * take)
-                    held, count, done = held + take * length, count - take, done + take * length
-                    if held >= BLOCK_SIZE:
-                        yield _joined(pending)
-                        pending, held = [], 0
-                continue
-            if pending:
-                yield _joined(pending)
-                pending, held = [], 0
-            length = count * (end - start)
-            done += length
-            if data is None:
-                yield Part(length, None, 1, stretch.why)
-            else:
-                yield Part(length, np.frombuffer(data, np.uint8), count)
-        if pending:
-            yield _joined(pending)
-
-    def _cut(self, block: Block, size: int) -> Iterator[tuple[int, int, int, Stretch]]:
-        """Stretches of pages: how many, and which bytes of each belong to the block (of the first
-        and last page of a piece it may be a part)."""
-        page, numbers, ends = self._pages.page_size, [], []
-        for physical, length in block.pieces:
-            length = min(length, size)
-            size -= length
-            if not length:
-                break
-            numbers.append(self._pages.numbers(physical, length))
-            count, skip = len(numbers[-1]), physical % page
-            ends.append((count, skip, skip + length - (count - 1) * page))
-        edges = iter(ends)
-        left = start = end = 0
-        for stretch in self._pages.stretches(np.concatenate(numbers)):
-            count = stretch.count
-            while count:
-                if not left:
-                    left, start, end = next(edges)
-                # One that is cut stands alone; those between are whole.
-                last = left == 1
-                take = 1 if start or last else min(count, left - 1)
-                yield take, start, end if last else page, stretch
-                count, left, start = count - take, left - take, 0
-
-
-def _joined(parts: list[bytes]) -> Part:
-    data = parts[0] if len(parts) == 1 else b"".join(parts)
-    return Part(len(data), np.frombuffer(data, np.uint8))
-
-
-def reader_of(prog: Program) -> Reader:
-    """The fastest reader for the dump that a program was opened on; kept in ``prog.cache``."""
-    reader = prog.cache.get("drgn_pmem.scan_reader")
-    if reader is None:
-        reader = prog.cache["drgn_pmem.scan_reader"] = _find_reader(prog)
-    return reader
-
-
-def _find_reader(prog: Program) -> Reader:
-    try:
-        dump = dump_of(prog)
-    except DumpFileError:
-        return _ProgramReader(prog)
-    if dump.contained is DumpFormat.KDUMP:
-        pages: CompressedPages | None = getattr(dump.memory, "pages", None)
-        if pages is None:
-            return _ProgramReader(prog)
-        missing = [how for how in pages.compression if not has_decoder(how)]
-        if missing:
-            return _ProgramReader(
-                prog,
-                f"struct pages are read through drgn, slowly: no library for {missing[0]};"
-                " pip install 'drgn-pmem[fast]'",
-            )
-        return _CompressedReader(pages)
-    if dump.format is not DumpFormat.ELF or not isinstance(dump.segments, SegmentTable):
-        return _ProgramReader(prog)
-    try:
-        return _FileReader(dump, dump.segments)
-    except OSError:
-        return _ProgramReader(prog)

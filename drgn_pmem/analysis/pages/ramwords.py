@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from drgn import Program
 import numpy as np
 
-from drgn_pmem.analysis.pages.blocks import Gap, for_each_block, reader_of
+from drgn_pmem.analysis.pages.blocks import Gap, for_each_block
+from drgn_pmem.analysis.pages.readers import reader_of
 from drgn_pmem.dumpfile import Coverage, State
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.kernel.page_layout import PageLayout, page_layout

@@ -20,10 +20,10 @@ from drgn_pmem.analysis.inventory.names import find_namespace
 from drgn_pmem.analysis.inventory.pgmapnames import pgmap_names
 from drgn_pmem.analysis.owners.daxfiles import dax_files_of
 from drgn_pmem.analysis.owners.shared import describe_mapping
-from drgn_pmem.analysis.pages.blocks import reader_of
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.groups import Describer, PageGroup, PageRange
 from drgn_pmem.analysis.pages.ramblocks import RamScan, ram_devices
+from drgn_pmem.analysis.pages.readers import reader_of
 from drgn_pmem.analysis.pages.runs import Kind
 from drgn_pmem.analysis.pages.scan import Progress, Scan, scan_pages, scan_some
 from drgn_pmem.analysis.pages.stream import scan_ranges

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from drgn import Program
 import numpy as np
 
-from drgn_pmem.analysis.pages.blocks import Block, Gap, Reader, for_each_block, reader_of
+from drgn_pmem.analysis.pages.blocks import Block, Gap, for_each_block
 from drgn_pmem.analysis.pages.decode import Decoder, MemmapDecoder
+from drgn_pmem.analysis.pages.readers import Reader, reader_of
 from drgn_pmem.analysis.pages.runs import (
     EMPTY,
     UNKNOWN_FOLIO,

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
-from drgn_pmem.analysis.pages import blocks, decode, states
+from drgn_pmem.analysis.pages import blocks, decode, readers, states
 from drgn_pmem.analysis.pages.decode import Decoder
 from drgn_pmem.analysis.pages.filter import Filter, parse_refcount
 from drgn_pmem.analysis.pages.runs import EMPTY, KEY, Kind, hold_back, join
@@ -406,8 +406,8 @@ def test_elf_file_is_read_as_a_file(
     def no_read(*args: object) -> bytes:
         raise AssertionError("the struct pages were read through the program")
 
-    assert blocks.reader_of(kernel.prog).parallel
-    monkeypatch.setattr(blocks._ProgramReader, "read", no_read)
+    assert readers.reader_of(kernel.prog).parallel
+    monkeypatch.setattr(readers._ProgramReader, "read", no_read)
     runs = np.concatenate(
         list(for_each_runs(kernel.prog, *RANGE[0][:2], Problems(), workers=workers))
     )
@@ -421,7 +421,7 @@ def test_file_that_ends_early_while_it_is_read(tmp_path: Path) -> None:
     kernel.changed()
     set_dump(kernel.prog, open_dump(path))
     set_coverage(kernel.prog, Coverage.everywhere(State.SAVED))
-    assert blocks.reader_of(kernel.prog).parallel
+    assert readers.reader_of(kernel.prog).parallel
     path.write_bytes(path.read_bytes()[:20000])
     scan = scan_pages(kernel.prog, RANGE).value
     assert scan.count(State.TRUNCATED) == COUNT
@@ -438,7 +438,7 @@ def test_another_file_under_the_same_name_is_not_read(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     Path("vmcore").write_bytes(b"something else")
-    assert not blocks.reader_of(kernel.prog).parallel
+    assert not readers.reader_of(kernel.prog).parallel
 
 
 def test_every_page_different_is_not_slow_and_not_large() -> None:
@@ -495,7 +495,7 @@ def open_as(path: Path, kernel: Kernel) -> None:
     dump = open_dump(path)
     set_dump(kernel.prog, dump)
     set_coverage(kernel.prog, dump.coverage)
-    assert isinstance(blocks.reader_of(kernel.prog), blocks._CompressedReader)
+    assert isinstance(readers.reader_of(kernel.prog), readers._CompressedReader)
 
 
 @pytest.mark.parametrize("repeated", [1, 2, 8])
@@ -504,7 +504,7 @@ def test_compressed_dump_is_read_as_a_file(
     tmp_path: Path, generation: str, repeated: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Equal pages are looked at once, whatever they hold: idle ones, tails, files, heads."""
-    monkeypatch.setattr(blocks, "_REPEATED", repeated)
+    monkeypatch.setattr(readers, "_REPEATED", repeated)
     pages = {pfn: page for pfn, page in mixed(generation).items() if pfn < FIRST + 512}
     pages |= folio(generation, FIRST + 512, order=9)
     kernel = Kernel(generation, pages)
@@ -583,9 +583,9 @@ def test_without_a_library_a_compressed_dump_is_read_through_drgn(
     kdump_of(tmp_path / "vmcore", kernel, "zstd")
     kernel.changed()
     set_dump(kernel.prog, open_dump(tmp_path / "vmcore"))
-    monkeypatch.setattr(blocks, "has_decoder", lambda how: how != "zstd")
-    reader = blocks.reader_of(kernel.prog)
-    assert isinstance(reader, blocks._ProgramReader)
+    monkeypatch.setattr(readers, "has_decoder", lambda how: how != "zstd")
+    reader = readers.reader_of(kernel.prog)
+    assert isinstance(reader, readers._ProgramReader)
     assert "no library for zstd; pip install 'drgn-pmem[fast]'" in reader.note
     assert np.array_equal(scan_pages(kernel.prog, RANGE).value.runs, expected)
 
