@@ -64,9 +64,11 @@ test-live: $(VENV)/.installed
 	vmcores/lab/live/make.sh $(LIVE) $(LIVE_SUITE)
 	DRGN_PMEM_LIVE=$(CURDIR)/$(LIVE)/result $(BIN)/python -m pytest -n 0 tests/live
 
-# Every sample in every format, trimmed to every format. Takes an hour of one core.
+# Every sample in every format, trimmed to every format, and read by other tools (crash where
+# DRGN_PMEM_CRASH_VMLINUX names the vmlinux with all debug info). Takes an hour of one core.
 test-trim: $(VENV)/.installed
-	DRGN_PMEM_TRIM=all $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests/dumps/test_trim.py
+	DRGN_PMEM_TRIM=all $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests/dumps/test_trim.py \
+		tests/dumps/test_trim_read.py
 
 # Every sample in every format as a fleet, on one worker and on two, with hostile dumps and killed
 # workers. Takes some ten minutes of both cores.

@@ -18,7 +18,6 @@ Layout: ``struct page_desc`` in makedumpfile's diskdump_mod.h.
 """
 
 from collections.abc import Iterator
-import ctypes
 from dataclasses import dataclass
 import struct
 import threading
@@ -26,6 +25,7 @@ import threading
 import numpy as np
 import numpy.typing as npt
 
+from drgn_pmem.compare import repeats
 from drgn_pmem.dumpfile.bitmap import COMPRESSION, Bitmaps, read_descriptors
 from drgn_pmem.dumpfile.coverage import U64, Coverage, State
 from drgn_pmem.dumpfile.decompress import DecompressError, decompress
@@ -48,10 +48,6 @@ _BAD_DESCRIPTOR = "its descriptor is damaged, or the file ends in it"
 
 Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-
-_memcmp = ctypes.CDLL(None).memcmp
-_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-_memcmp.restype = ctypes.c_int
 
 
 @dataclass(frozen=True)
@@ -294,8 +290,7 @@ def _name(flags: int) -> str:
 def _equal_rows(rows: npt.NDArray[np.uint8], size: int) -> Mask:
     """Of rows of ``size`` bytes, from the second on: whether each is equal to the one before."""
     count = len(rows) // size - 1
-    address = rows.ctypes.data
-    if _memcmp(address, address + size, count * size) == 0:
+    if repeats(rows[: (count + 1) * size], size):
         return np.ones(count, bool)
     differs = rows[size:] != rows[:-size]
     return ~differs.reshape(count, size).any(axis=1)

@@ -9,12 +9,12 @@ struct page array is one page many times over, so a block is first compared with
 one page; only where that differs its columns are looked at.
 """
 
-import ctypes
 import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from drgn_pmem.compare import repeats_at
 from drgn_pmem.dumpfile import Coverage, State
 from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout
 
@@ -34,10 +34,6 @@ _SPECIAL_PAGES = 4
 """Head and first tails, which hold fields of the folio; all other tails are equal."""
 
 _ZERO = np.zeros(1, np.int64)
-
-_memcmp = ctypes.CDLL(None).memcmp
-_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-_memcmp.restype = ctypes.c_int
 
 
 class Decoder:
@@ -107,7 +103,7 @@ class Decoder:
         size = self._layout.size
         if not int(pages["word"][0]) & 1 or int(pages["flags"][0]) & self._head_bit:
             return False
-        if _memcmp(address, address + size, (len(pages) - 1) * size) != 0:
+        if not repeats_at(address, size, len(pages) * size):
             return False
         ends = np.array([first_pfn, first_pfn + count - 1], np.uint64)
         kind, head = self._heads(pages["word"][:1].repeat(2), ends)
@@ -158,7 +154,7 @@ class Decoder:
     def _uniform(self, address: int, pages: "Runs") -> bool:
         """Whether all pages of a block are the same bytes, and one run."""
         size = self._layout.size
-        if _memcmp(address, address + size, (len(pages) - 1) * size) != 0:
+        if not repeats_at(address, size, len(pages) * size):
             return False
         # Pages of a file have increasing indexes, and where the head of a tail is depends on its
         # address.
@@ -179,8 +175,7 @@ class Decoder:
         ):
             return False
         step = np.subtract(words[1:], words[:-1], out=steps[:count])
-        address = step.ctypes.data
-        if _memcmp(address, address + self._layout.size, (count - 1) * self._layout.size) != 0:
+        if not repeats_at(step.ctypes.data, self._layout.size, count * self._layout.size):
             return False
         change = step[:1].view(np.uint8).reshape(-1).view(self._page)[0]
         names = ("flags", "word", "mapping", "mapcount", "refcount")
@@ -199,8 +194,7 @@ class Decoder:
         for start, end in itertools.pairwise(edges):
             body = min(start + _SPECIAL_PAGES, end - 1)
             starts += range(start, body + 1)
-            at, length = address + body * size, (end - 1 - body) * size
-            if _memcmp(at, at + size, length) != 0:
+            if not repeats_at(address + body * size, size, (end - body) * size):
                 return None
             bodies.append(body)
             lasts.append(end - 1)

@@ -113,7 +113,7 @@ def read_ram_words(
     words = np.zeros(count, _NATIVE)
     state = np.full(count, Coverage.code(State.ABSENT), np.uint8)
     reader, dtype = reader_of(prog), _dtype(prog, layout)
-    for part in for_each_block(prog, layout, start_pfn, end_pfn, reader.blocks):
+    for part in for_each_block(prog, layout, start_pfn, end_pfn):
         here = slice(part.pfn - start_pfn, part.pfn - start_pfn + part.count)
         if isinstance(part, Gap):
             state[here] = Coverage.code(part.state)

@@ -22,6 +22,7 @@ import numpy as np
 
 from drgn_pmem.analysis.pages import blocks
 from drgn_pmem.analysis.pages.blocks import Block
+from drgn_pmem.compare import repeats
 from drgn_pmem.dumpfile import DumpFile, DumpFormat, dump_of
 from drgn_pmem.dumpfile.compressed import CompressedPages, Stretch
 from drgn_pmem.dumpfile.decompress import has_decoder
@@ -41,6 +42,16 @@ _COMPRESSED = 8
 produced."""
 _REPEATED = 8
 """From this many equal pages on, they are not copied into one piece with their neighbours."""
+
+_LARGE = 4
+"""Factor by which blocks of an uncompressed dump are larger: each costs some work."""
+_STEP = 512 << 10
+"""Bytes that are read, and compared, at once: they stay in the processor's cache."""
+_PERIOD = 64
+"""Struct pages that stand for a step of equal ones."""
+
+_LINE = 64
+"""Bytes of a line of the processor's cache."""
 
 _PROBE = 4096
 """Bytes compared to check that the path still names the same file."""
@@ -119,7 +130,7 @@ class _FileReader:
     """The file of an uncompressed ELF dump, by offset."""
 
     parallel = True
-    blocks = 1
+    blocks = _LARGE
     note = ""
 
     def __init__(self, dump: DumpFile, segments: SegmentTable) -> None:
@@ -141,39 +152,84 @@ class _FileReader:
     def _buffer(self) -> "Bytes":
         buffer = getattr(self._buffers, "array", None)
         if buffer is None:
-            buffer = self._buffers.array = np.empty(blocks.BLOCK_SIZE, np.uint8)
+            buffer = self._buffers.array = _aligned(blocks.BLOCK_SIZE)
         return buffer
 
-    def _read(self, physical: int, view: memoryview) -> tuple[int, int]:
-        """Read as far as one segment goes; bytes read, file offset."""
-        run = int(np.searchsorted(self._first, np.uint64(physical), "right")) - 1
-        if run < 0 or physical > int(self._last[run]):
-            return 0, 0
-        offset = int(self._offset[run]) + physical - int(self._first[run])
-        take = min(len(view), int(self._last[run]) - physical + 1)
-        try:
-            return os.preadv(self._fd, [view[:take]], offset), offset
-        except OSError:
-            return 0, offset
+    def _steps(self, block: Block, size: int, step: int) -> Iterator[tuple[int, int]]:
+        """The first *size* bytes of a block: offset in the file and size of pieces of *step* bytes
+        at most."""
+        for physical, length in block.pieces:
+            end = physical + min(length, size)
+            size -= end - physical
+            while physical < end:
+                run = int(np.searchsorted(self._first, np.uint64(physical), "right")) - 1
+                if run < 0 or physical > int(self._last[run]):
+                    raise DumpFileError(f"{self._path}: no program header has {physical:#x}")
+                offset = int(self._offset[run]) - int(self._first[run])
+                stop = min(end, int(self._last[run]) + 1)
+                for start in range(physical, stop, step):
+                    yield start + offset, min(step, stop - start)
+                physical = stop
+
+    def _fill(self, data: "Bytes", offset: int) -> None:
+        at = 0
+        while at < len(data):
+            try:
+                got = os.preadv(self._fd, [data[at:].data], offset + at)
+            except OSError:
+                got = 0
+            if got <= 0:
+                raise DumpFileError(
+                    f"{self._path}: cannot read at offset {offset + at}: the file was cut short "
+                    "while it was read"
+                )
+            at += got
 
     def read(self, block: Block, size: int) -> "Bytes":
-        buffer = self._buffer()[:size]
-        view = buffer.data
-        at = 0
-        for physical, length in block.pieces:
-            end = min(at + length, size)
-            while at < end:
-                got, offset = self._read(physical, view[at:end])
-                if got <= 0:
-                    raise DumpFileError(
-                        f"{self._path}: cannot read at offset {offset}: the file was cut short "
-                        "while it was read"
-                    )
-                at, physical = at + got, physical + got
-        return buffer
+        data, at = _aligned(size), 0
+        for offset, take in self._steps(block, size, size):
+            self._fill(data[at : at + take], offset)
+            at += take
+        return data
 
     def parts(self, block: Block, size: int, unit: int) -> Iterator[Part]:
-        yield Part(size, self.read(block, size))
+        """A row of equal struct pages comes as some of them and how often they follow each other:
+        most of an array is such rows, and they are compared where they were read."""
+        period = unit * _PERIOD
+        step = min(_STEP, blocks.BLOCK_SIZE)
+        step -= step % period if step > period else 0
+        buffer, row = self._buffer(), b""
+        at = held = times = 0  # bytes of the block; of the buffer; how often the row follows
+        for offset, take in self._steps(block, size, step):
+            if held + take > len(buffer):
+                yield Part(held, buffer[:held])
+                held = 0
+            data = buffer[held : held + take]
+            self._fill(data, offset)
+            whole = take % period == 0 and at % unit == 0 and repeats(data, unit)
+            if held and whole:
+                yield Part(held, buffer[:held])
+                held = 0
+            if times and not (whole and data[:period].tobytes() == row):
+                yield Part(times * period, np.frombuffer(row, np.uint8), times)
+                times = 0
+            if whole:
+                row = row if times else data[:period].tobytes()
+                times += take // period
+            else:
+                held += take
+            at += take
+        if held:
+            yield Part(held, buffer[:held])
+        if times:
+            yield Part(times * period, np.frombuffer(row, np.uint8), times)
+
+
+def _aligned(size: int) -> "Bytes":
+    """A buffer into which the kernel copies half as fast again as into one at any address."""
+    data = np.empty(size + _LINE, np.uint8)
+    start = -data.ctypes.data % _LINE
+    return data[start : start + size]
 
 
 class _CompressedReader:

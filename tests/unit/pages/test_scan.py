@@ -390,11 +390,17 @@ def elf_dump(path: Path, kernel: Kernel) -> None:
     path.write_bytes((bytes(header) + table).ljust(4096, b"\0") + wrong + data)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("workers", "block", "period"),
+    [(1, 100, 64), (2, 100, 64), (4, 100, 64), (1, 30, 2), (2, 9, 3)],
+)
 def test_elf_file_is_read_as_a_file(
-    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, workers: int, block: int, period: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_SIZE", 64 * 100)
+    """In steps of a whole block and in small ones, of which those of equal pages are repeated."""
+    monkeypatch.setattr(blocks, "BLOCK_SIZE", 64 * block)
+    monkeypatch.setattr(readers, "_STEP", 64 * (block // 3))
+    monkeypatch.setattr(readers, "_PERIOD", period)
     kernel = Kernel("6.15", mixed("6.15"))
     expected = scan_pages(kernel.prog, RANGE).value.runs
     path = tmp_path / "vmcore"
@@ -408,10 +414,17 @@ def test_elf_file_is_read_as_a_file(
 
     assert readers.reader_of(kernel.prog).parallel
     monkeypatch.setattr(readers._ProgramReader, "read", no_read)
+    repeated = []
+    monkeypatch.setattr(
+        Decoder,
+        "repeated",
+        lambda *args, whole=Decoder.repeated: repeated.append(args[2]) or whole(*args),
+    )
     runs = np.concatenate(
         list(for_each_runs(kernel.prog, *RANGE[0][:2], Problems(), workers=workers))
     )
     assert np.array_equal(runs, expected)
+    assert (max(repeated, default=0) > 1) == (period < 64)
 
 
 def test_file_that_ends_early_while_it_is_read(tmp_path: Path) -> None:
