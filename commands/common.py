@@ -9,6 +9,7 @@ from typing import Any
 from drgn_pmem.output.table import Field
 
 __all__ = (
+    "MOUNT_MODULES",
     "NAMESPACE_MODULES",
     "OWNER_MODULES",
     "WAIT_MODULES",
@@ -25,6 +26,9 @@ NAMESPACE_MODULES = {
     "dax": "character devices",
 }
 """Modules whose debug info an answer about namespaces needs, and what it lacks without."""
+
+MOUNT_MODULES = {"dm_mod": "mounts of file systems on device-mapper disks"}
+"""The same for an answer that has the mounts of namespaces."""
 
 OWNER_MODULES = {
     "libnvdimm": "details of namespaces, sectors",

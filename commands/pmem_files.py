@@ -65,6 +65,7 @@ def _code(args: argparse.Namespace) -> str:
         "libnvdimm": "namespaces of files without pages in them",
         "nd_pmem": "namespaces of files without pages in them",
         "dax": "character devices",
+        "xfs": "pages that files of an XFS share",
     },
 )  # fmt: skip
 def pmem_files(prog: Program, args: argparse.Namespace) -> Answer:

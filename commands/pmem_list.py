@@ -7,7 +7,7 @@ from typing import Any
 
 from drgn import Program
 
-from drgn_pmem.commands.common import media_fields, nothing, reasons
+from drgn_pmem.commands.common import MOUNT_MODULES, media_fields, nothing, reasons
 from drgn_pmem.output.table import Field
 from drgn_pmem.record import Show
 from drgn_pmem.spec import Answer, Argument, command
@@ -150,7 +150,8 @@ def _code(args: argparse.Namespace) -> str:
         ("pmem-list -N -r region0 -o namespace,size -s -size", "two columns, largest first"),
     ),
     code=_code,
-    modules={
+    modules=MOUNT_MODULES
+    | {
         "libnvdimm": "buses, DIMMs, regions, and of namespaces all but place and mode",
         "nfit": "handles and flags of DIMMs",
         "cxl_core": "what `cxl list` tells of memory devices and regions",

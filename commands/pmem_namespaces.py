@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from drgn import Program
 
-from drgn_pmem.commands.common import NAMESPACE_MODULES, media_fields, nothing, reasons
+from drgn_pmem.commands.common import (
+    MOUNT_MODULES,
+    NAMESPACE_MODULES,
+    media_fields,
+    nothing,
+    reasons,
+)
 from drgn_pmem.output.bars import legend_of, namespace_bar, use_ascii
 from drgn_pmem.output.memmap import dumped_text
 from drgn_pmem.output.table import Field
@@ -68,7 +74,8 @@ if TYPE_CHECKING:
         "    print(namespace.dev, namespace.mode, namespace.size, pages and pages.place,\n"
         "          pages and pages.saved)\n"
     ),
-    modules=NAMESPACE_MODULES | {"nd_pmem": "block devices of fsdax and raw namespaces"},
+    modules=NAMESPACE_MODULES | MOUNT_MODULES
+    | {"nd_pmem": "block devices of fsdax and raw namespaces"},
 )  # fmt: skip
 def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.memmap.sources import read_memmaps

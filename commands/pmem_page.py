@@ -90,7 +90,12 @@ def _code(args: argparse.Namespace) -> str:
         ("pmem-page pmem2:8 -o +page,page_physical", "a bad sector's page, and its struct page"),
     ),
     code=_code,
-    modules=NAMESPACE_MODULES,
+    modules=NAMESPACE_MODULES
+    | {
+        "nd_pmem": "bad blocks of namespaces",
+        "dm_mod": "files on device-mapper disks that share the page",
+        "xfs": "files of an XFS that share the page",
+    },
 )  # fmt: skip
 def pmem_page(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.pages.named import named_pages

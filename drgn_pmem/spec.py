@@ -27,7 +27,7 @@ this module renders it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 import sys
 from typing import TYPE_CHECKING, Any
@@ -273,24 +273,26 @@ def _filter(spec: Spec, args: argparse.Namespace, answer: Answer) -> None:
     answer.records = [record for record in answer.records if id(record) in kept]
 
 
-def _lacks(spec: Spec, prog: Program) -> str:
-    """One line about debug info of modules that an answer lacks; empty if it lacks none."""
+def _lacks(spec: Spec, prog: Program, found: Iterable[str] = ()) -> str:
+    """One line about debug info of modules that an answer lacks, also of those that only its
+    problems name; empty if it lacks none."""
     from drgn_pmem.kernel.kmod import how_to_get_modules, lacking_modules
 
-    names = lacking_modules(prog, spec.modules)
+    names = lacking_modules(prog, {*spec.modules, *found})
     if not names:
         return ""
-    what = "; ".join(dict.fromkeys(spec.modules[name] for name in names))
+    what = "; ".join(dict.fromkeys(spec.modules[name] for name in names if name in spec.modules))
     return (
-        f"no debug info of the kernel module{'s' if len(names) > 1 else ''} {', '.join(names)}: "
-        f"unknown are {what} ({how_to_get_modules(prog)})"
+        f"no debug info of the kernel module{'s' if len(names) > 1 else ''} {', '.join(names)}"
+        f"{': unknown are ' if what else ''}{what} ({how_to_get_modules(prog)})"
     )
 
 
 def _name_lacking_modules(spec: Spec, prog: Program, answer: Answer) -> None:
     """End an answer with one line about missing debug info of modules, in place of the problem that
-    each walk has for its own."""
-    line = _lacks(spec, prog) if spec.modules else ""
+    each walk has for a module that the command declares."""
+    found = {problem.module for problem in answer.problems if problem.module is not None}
+    line = _lacks(spec, prog, found) if found or spec.modules else ""
     if line:
         answer.problems = (
             *(problem for problem in answer.problems if problem.module not in spec.modules),

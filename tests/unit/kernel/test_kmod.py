@@ -15,7 +15,7 @@ from drgn_pmem.kernel import debuginfo
 from drgn_pmem.kernel.debuginfo import find_type, no_debug_info
 from drgn_pmem.kernel.kmod import debug_package, how_to_get_kernel, lacking_modules
 from drgn_pmem.partial import Cause, Partial, Problem
-from drgn_pmem.spec import Answer, Spec, run
+from drgn_pmem.spec import Answer, Spec, ask, run
 
 from ...synthetic import kernel
 
@@ -77,6 +77,12 @@ def spec_of(answer: Any) -> Spec:
     return Spec("pmem-test", "a test", function, modules=NFIT)
 
 
+def ask_of(answer: Answer, prog: Program) -> Answer:
+    spec = spec_of(answer)
+    args = spec.parser().parse_args([])
+    return ask(spec, prog, args)
+
+
 def test_an_answer_ends_with_one_line_about_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     errors = io.StringIO()
     monkeypatch.setattr(sys, "stderr", errors)
@@ -91,6 +97,21 @@ def test_an_answer_ends_with_one_line_about_what_it_lacks(monkeypatch: pytest.Mo
     assert "no debug info of the kernel module nfit: unknown are handles of DIMMs (" in last
     assert "-s" in last
     assert "xfs" not in last
+
+
+def test_a_module_that_a_command_does_not_declare_is_named_with_the_way_to_get_it() -> None:
+    missing = Problem(
+        cause=Cause.NO_DEBUG_INFO, why=no_debug_info("dm_mod"), what="device mapper",
+        module="dm_mod",
+    )  # fmt: skip
+    prog = with_modules("nfit", "dm_mod")
+    answer = ask_of(Answer([], problems=[missing]), prog)
+    walk, last = answer.all_lacks()
+    assert walk == "device mapper: no debug info of the kernel module dm_mod"
+    assert "modules dm_mod, nfit: unknown are handles of DIMMs (" in last
+    undeclared = ask_of(Answer([], problems=[missing]), with_modules("dm_mod"))
+    assert "no debug info of the kernel module dm_mod (" in undeclared.all_lacks()[-1]
+    assert "with -s" in undeclared.all_lacks()[-1]
 
 
 def test_an_answer_that_lacks_nothing_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
