@@ -189,12 +189,16 @@ def _read_ranges(pgmap: Object) -> tuple[Range, ...]:
     )
 
 
+def _memory_types(pgmap: Object) -> dict[str, int]:
+    """``enum memory_type`` of this kernel."""
+    enumerators = member(pgmap, "type").type_.enumerators
+    return {enumerator.name: enumerator.value for enumerator in enumerators or ()}
+
+
 def _memory_type(pgmap: Object) -> str:
-    value = member(pgmap, "type")
-    for enumerator in value.type_.enumerators or ():
-        if enumerator.value == value.value_():
-            return str(enumerator.name)
-    return str(value.value_())
+    value = member(pgmap, "type").value_()
+    names = {number: name for name, number in _memory_types(pgmap).items()}
+    return names.get(value, str(value))
 
 
 def _flags(pgmap: Object) -> int:
@@ -215,6 +219,16 @@ def _memmap_start(prog: Program, first_pfn: int) -> int:
     return first_pfn // pages * pages
 
 
+def _vmemmap_shift(pgmap: Object) -> int:
+    # Since Linux kernel commit c4386bd8ee3a ("mm/memremap: add ZONE_DEVICE support for compound
+    # pages") (in v5.17). A kernel with MEMORY_DEVICE_COHERENT, which is newer (commit f25cbb7a95a2
+    # ("mm: add zone device coherent type memory support"), in v6.0), has it, whatever its name is.
+    shift = optional_member(pgmap, "vmemmap_shift")
+    if shift is None and "MEMORY_DEVICE_COHERENT" in _memory_types(pgmap):
+        shift = member(pgmap, "vmemmap_shift")
+    return 0 if shift is None else int(shift)
+
+
 def read_pgmap(pgmap: Object) -> Pgmap:
     """
     Record of a page map.
@@ -225,9 +239,6 @@ def read_pgmap(pgmap: Object) -> Pgmap:
     :raises WalkError: if its counts are implausible
     """
     flags = _flags(pgmap)
-    # Since Linux kernel commit c4386bd8ee3a ("mm/memremap: add ZONE_DEVICE support for compound
-    # pages") (in v5.17).
-    shift = optional_member(pgmap, "vmemmap_shift")
     # Since Linux kernel commit f894ddd5ff01 ("memremap: add an owner field to struct dev_pagemap")
     # (in v5.7).
     owner = optional_member(pgmap, "owner")
@@ -239,7 +250,7 @@ def read_pgmap(pgmap: Object) -> Pgmap:
         ranges=ranges,
         memmap_start=_memmap_start(pgmap.prog_, ranges[0].start >> page_shift),
         altmap=_read_altmap(member(pgmap, "altmap")) if flags & _PGMAP_ALTMAP_VALID else None,
-        vmemmap_shift=0 if shift is None else shift.value_(),
+        vmemmap_shift=_vmemmap_shift(pgmap),
         flags=flags,
         owner=None if owner is None else owner.value_(),
         page_shift=page_shift,

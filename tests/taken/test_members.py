@@ -53,8 +53,6 @@ TELLS_AGE = {
     ("struct fw_dump", "elfcorehdr_addr"),
     # CONFIG_PRESERVE_FA_DUMP has a fw_dump of two members
     ("struct fw_dump", "reserve_dump_area_start"),
-    # before 5.17 no struct pages of device DAX share their memory
-    ("struct dev_pagemap", "vmemmap_shift"),
 }
 """By their absence another kernel is recognised: the answer is the one for that."""
 

@@ -3,6 +3,7 @@
 """Structures as kernels from 4.18 on have them: each is asked for the members that it has."""
 
 import dataclasses
+import re
 from typing import Any
 
 from drgn import Object, Program, Type, TypeEnumerator, TypeKind, TypeMember, sizeof
@@ -88,13 +89,13 @@ def types() -> Types:
 ALTMAP = ("base_pfn", "reserve", "free", "align", "alloc")
 
 
-def memory_type(types: Types) -> Type:
+def memory_type(types: Types, second: str = "PUBLIC") -> Type:
     return types.prog.enum_type(
         "memory_type",
         types.word,
         (
             TypeEnumerator("MEMORY_DEVICE_PRIVATE", 1),
-            TypeEnumerator("MEMORY_DEVICE_PUBLIC", 2),
+            TypeEnumerator(f"MEMORY_DEVICE_{second}", 2),
             TypeEnumerator("MEMORY_DEVICE_FS_DAX", 3),
         ),
     )
@@ -110,11 +111,12 @@ def dev_pagemap(types: Types, *shape: str) -> Type:
         "range": range_,
         "ranges": types.prog.array_type(range_, 2),
         "type": memory_type(types),
+        "type_6_0": memory_type(types, "COHERENT"),
     }
     return types.struct(
         "dev_pagemap",
         *(
-            (name.partition("_5_4")[0], known[name]) if name in known else name
+            (re.sub(r"_\d_\d$", "", name), known[name]) if name in known else name
             for name in shape
         ),
     )  # fmt: skip
@@ -127,6 +129,7 @@ SHAPES = {
     "5.9": ("altmap_5_4", "res", "ref", "type", "flags", "owner"),
     "5.10": ("altmap_5_4", "ref", "type", "flags", "owner", "nr_range", "range"),
     "5.17": ("altmap_5_4", "ref", "type", "flags", "vmemmap_shift", "owner", "nr_range", "range"),
+    "6.0": ("altmap_5_4", "type_6_0", "flags", "vmemmap_shift", "owner", "nr_range", "range"),
 }
 
 
@@ -145,6 +148,7 @@ def test_a_page_map_of_each_age_is_read(types: Types, version: str) -> None:
     }
     values |= {"nr_range": 1} if "nr_range" in shape else {}
     values |= {"owner": 0x1234} if "owner" in shape else {}
+    values |= {"vmemmap_shift": 9} if "vmemmap_shift" in shape else {}
     pointer = types.at(dev_pagemap(types, *shape), values)
     found = read_pgmap(pointer)
     assert found.ranges == (Range(START, END + 1),)
@@ -153,6 +157,7 @@ def test_a_page_map_of_each_age_is_read(types: Types, version: str) -> None:
     assert (found.altmap.reserve, found.altmap.free) == (2, 30)
     assert (found.altmap.end_pfn is None) == (version in ("4.18", "5.3"))
     assert found.owner == (0x1234 if "owner" in shape else None)
+    assert found.vmemmap_shift == (9 if "vmemmap_shift" in shape else 0)
     assert is_mapped(pointer)
 
 
@@ -246,6 +251,17 @@ def test_a_page_map_without_a_member_that_all_have_is_a_problem(types: Types, go
     assert problem.cause is Cause.NOT_IN_KERNEL
     assert "struct dev_pagemap of this kernel has no member" in problem.why
     assert gone in problem.why
+
+
+def test_the_order_of_compound_pages_is_not_0_where_only_its_name_is_not_known(
+    types: Types,
+) -> None:
+    """A kernel with MEMORY_DEVICE_COHERENT is newer than vmemmap_shift."""
+    shape = [name for name in SHAPES["6.0"] if name != "vmemmap_shift"]
+    values = {"nr_range": 1, "range.start": START, "range.end": END}
+    pointer = types.at(dev_pagemap(types, *shape), values)
+    with pytest.raises(MissingDebugInfo, match="no member vmemmap_shift"):
+        read_pgmap(pointer)
 
 
 def dev_dax(types: Types, shape: str) -> tuple[Type, dict[str, int]]:
