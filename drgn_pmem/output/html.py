@@ -39,6 +39,7 @@ td, li, dd, p, h1 {{ overflow-wrap: anywhere; }}
 td.critical, td.warning, td.info, .about th {{ white-space: nowrap; }}
 td.name {{ min-width: 12em; }}
 th {{ font-size: 11px; border-bottom: 1px solid #8888; }}
+.about th {{ border-bottom: none; padding-right: 1em; }}
 tr:nth-child(odd) td {{ background: #8881; }}
 tr:target td, dt:target, li:target {{ background: #fd03; }}
 th.number, td.number {{ text-align: right; }}
@@ -47,7 +48,10 @@ dl.screen {{ display: grid; grid-template-columns: max-content 1fr; gap: 0.35em 
 .screen dd {{ margin: 0; }}
 .critical {{ color: #b02020; }}
 .warning {{ color: #9a5b00; }}
-@media (max-width: 1000px) {{ th {{ overflow-wrap: anywhere; font-size: 10px; }} }}
+@media (max-width: 1000px) {{
+  th {{ overflow-wrap: anywhere; font-size: 10px; }}
+  th:first-child {{ white-space: nowrap; }}
+}}
 .complete {{ color: #287a28; }}
 .degraded, .interrupted {{ color: #9a5b00; }}
 .impossible {{ color: #b02020; }}

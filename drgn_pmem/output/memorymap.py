@@ -90,10 +90,11 @@ def _draw_legend(svg: ET.Element, y: float) -> None:
         ("free", "free"), ("saved", "in the dump"), ("lost", "not in the dump"),
         ("poison", "poison"), ("pinned", "pinned"),
     ]  # fmt: skip
-    for number, (kind, name) in enumerate(names):
-        x = _LEFT + number * 86
+    x = _LEFT
+    for kind, name in names:
         _rectangle(svg, kind, x, y - 8, 9, 9)
         _text(svg, "text", name, {"class": "small"}, x=f"{x + 12}", y=f"{y}")
+        x += 42 + 6 * len(name)
 
 
 def _rectangle(
