@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from drgn_pmem.analysis.findings.case import RULES
-from drgn_pmem.analysis.findings.diagnose import Diagnosis, diagnose
-from drgn_pmem.analysis.findings.model import Severity
+from drgn_pmem.analysis.findings.diagnose import Diagnosis, diagnose, diagnose_in_steps
+from drgn_pmem.analysis.findings.model import Ruling, Severity
 from drgn_pmem.output.text import short_size
+from drgn_pmem.partial import Problems
 
 from ..samples import ASKED, CASES, CUT_SHORT, Case, run_json, run_text, without_debug_info
 from .test_every_command import ALL
@@ -387,6 +388,19 @@ def test_the_text_fits_and_lines_are_in_order(case: Case) -> None:
     ]
     ranks = ["critical", "warning", "info", "unknown"]
     assert severities == sorted(severities, key=ranks.index)
+
+
+@pytest.mark.parametrize("busy", [c for c in CASES if str(c) == "6.1-fileload:elf"], ids=str)
+def test_each_line_comes_before_the_rules_of_the_next_are_asked(busy: Case) -> None:
+    rulings: list[Ruling] = []
+    asked = {
+        line.label: len(rulings)
+        for line in diagnose_in_steps(busy.prog, rulings, Problems())
+        if line is not None
+    }
+    assert list(asked) == list(screen(busy))
+    assert asked["DUMP"] == asked["PMEM"] == 0 < asked["POISON"] < asked["PINNED"] < asked["TASKS"]
+    assert asked["TASKS"] < asked["KERNEL"] < asked["ODD"] < asked["TRUST"] <= len(rulings)
 
 
 @of_each_machine
