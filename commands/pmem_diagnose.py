@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from drgn_pmem.commands.common import OWNER_MODULES, WAIT_MODULES
 from drgn_pmem.output.table import Field
-from drgn_pmem.partial import Problem, Problems
+from drgn_pmem.partial import Cause, Problem, Problems
 from drgn_pmem.spec import Answer, Argument, command
 
 if TYPE_CHECKING:
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from drgn_pmem.analysis.findings.screen import Line
 
 _NOTHING = "nothing that these rules look for was found"
-
-_PROBLEMS = 3
-"""Problems that are named after the findings."""
-
 
 _STACKS = (
     Field.of("CPU", "cpu", "that it ran on", right=True),
@@ -137,14 +133,14 @@ def pmem_diagnose(prog: Program, args: argparse.Namespace) -> Answer:
     for item in shown:
         for part in finding_text(item, width, args.verbose):
             add(part)
-    for part in undecided_text(diagnosis.undecided, width):
+    for part in undecided_text(diagnosis.undecided, lines, width):
         add(part)
     notes = [] if found or any(p.degrades for p in problems) else [_NOTHING]
     if len(shown) < len(found) and not table:
         notes.append(f"{len(shown)} of {len(found)} findings shown (--limit)")
     lacking = list(problems)
     if is_streaming() and not args.verbose and not table:
-        lacking = _few(lacking)
+        lacking = _in_short(lacking, rulings)
     return Answer(
         found,
         notes=notes,
@@ -173,11 +169,21 @@ def _stacks(prog: Program, table: bool) -> Answer:
     )
 
 
-def _few(problems: list[Problem]) -> list[Problem]:
-    """The first problems that make the answer incomplete; the lines say which rules lack what."""
+def _in_short(problems: list[Problem], rulings: list[Ruling]) -> list[Problem]:
+    """
+    One problem in place of all, whose reasons the lines have; what helps against missing debug info
+    stays.
+    """
     degrading = [problem for problem in problems if problem.degrades]
-    if len(degrading) <= _PROBLEMS:
-        return degrading
-    rest = degrading[_PROBLEMS:]
-    more = Problem(cause=rest[0].cause, why=f"and {len(rest)} more problems: pmem-diagnose -v")
-    return [*degrading[:_PROBLEMS], more]
+    interrupted = [problem for problem in degrading if problem.cause is Cause.INTERRUPTED]
+    if not degrading or interrupted:
+        return interrupted
+    lacking = [ruling for ruling in rulings if not ruling.complete]
+    names = dict.fromkeys(ruling.heading.name for ruling in lacking)
+    what = f"{len(lacking)} of {len(rulings)} rules ({', '.join(names)})" if names else "the lines"
+    why = (
+        f"incomplete, so exit status 1: {what} could not read all that they look at; "
+        "pmem-diagnose -v names every reason"
+    )
+    helps = [problem for problem in degrading if problem.cause is Cause.NO_DEBUG_INFO]
+    return [*helps[:1], Problem(cause=degrading[0].cause, why=why)]

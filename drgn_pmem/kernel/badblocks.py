@@ -10,6 +10,8 @@ start). What the kernel log says is in :mod:`drgn_pmem.kernel.failurelog`. Sourc
 drivers/nvdimm/badrange.c, block/badblocks.c, include/linux/badblocks.h.
 """
 
+import enum
+
 from drgn import Object, Program, cast
 from drgn.helpers.linux.list import list_for_each_entry
 
@@ -21,7 +23,7 @@ from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("SECTOR", "BadRange", "read_bad_ranges", "read_badblocks")
+__all__ = ("SECTOR", "BadList", "BadRange", "read_bad_ranges", "read_badblocks")
 
 SECTOR = 512
 """bytes"""
@@ -36,9 +38,23 @@ _MAX_ENTRIES = 1 << 16
 _ENTRY_SIZE = 8
 
 
+class BadList(enum.Enum):
+    """Whose list a range is in."""
+
+    BUS = "bus"
+    """Every media error that the kernel learns of goes there first."""
+    REGION = "region"
+    DISK = "disk"
+    """That of the block device: the only one that can also be written by hand (its ``badblocks`` in
+    sysfs)."""
+    NAMESPACE = "namespace"
+    """In sector mode."""
+
+
 class BadRange(Record):
     """Memory that one source says is bad."""
 
+    kind: BadList = shown(json=False)
     source: str | None
     """``"ndbus0 badrange"``, ``"region0 badblocks"``, ``"pmem0 badblocks"``; None for the badblocks
     of a disk whose name could not be read."""
@@ -97,6 +113,7 @@ def read_badblocks(badblocks: Object) -> list[tuple[int, int, bool]]:
 
 
 def _of_badblocks(
+    kind: BadList,
     source: str | None,
     badblocks: Object,
     base: int,
@@ -118,6 +135,7 @@ def _of_badblocks(
         problems.add(Problem(cause=Cause.DAMAGED, what=source or what, why=why))
     return [
         BadRange(
+            kind=kind,
             source=source,
             start=base + sector * SECTOR,
             length=sectors * SECTOR,
@@ -140,7 +158,16 @@ def _of_bus(bus: Bus, problems: Problems) -> list[BadRange]:
     for entry in problems.collect(bounded(entries, source, limit=_MAX_ENTRIES)):
         with problems.trying(source):
             start, length = entry.start.value_(), entry.length.value_()
-            found.append(BadRange(source=source, start=start, length=length, base=0, sector=None))
+            found.append(
+                BadRange(
+                    kind=BadList.BUS,
+                    source=source,
+                    start=start,
+                    length=length,
+                    base=0,
+                    sector=None,
+                )
+            )
     return found
 
 
@@ -151,6 +178,7 @@ def _of_namespace(prog: Program, namespace: Namespace, problems: Problems) -> li
         # Only there the namespace's own list is live: the others give it up when they are claimed.
         nsio = cast("struct nd_namespace_io *", namespace.object)
         return _of_badblocks(
+            BadList.NAMESPACE,
             f"{namespace.dev} badblocks",
             nsio.bb,
             namespace.resource,
@@ -174,7 +202,7 @@ def _of_namespace(prog: Program, namespace: Namespace, problems: Problems) -> li
         problems.add(WalkError("the start of the namespace's data is unknown"), what)
         return []
     base = namespace.resource + namespace.data_offset
-    return _of_badblocks(source, pmem.bb, base, namespace.range.end, problems, what)
+    return _of_badblocks(BadList.DISK, source, pmem.bb, base, namespace.range.end, problems, what)
 
 
 def read_bad_ranges(prog: Program) -> Partial[list[BadRange]]:
@@ -187,7 +215,12 @@ def read_bad_ranges(prog: Program) -> Partial[list[BadRange]]:
         source = f"{region.dev} badblocks"
         with problems.trying(source):
             ranges += _of_badblocks(
-                source, region.object.bb, region.resource, region.range.end, problems
+                BadList.REGION,
+                source,
+                region.object.bb,
+                region.resource,
+                region.range.end,
+                problems,
             )
     for namespace in problems.take(for_each_namespace(prog)):
         with problems.trying(f"bad blocks of {namespace.dev}"):

@@ -5,7 +5,7 @@ The first screen and the list of findings, as text of at most 120 columns: label
 stand out at the left, long lines break between words and go on below their text.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 import sys
 import textwrap
 from typing import TYPE_CHECKING
@@ -64,13 +64,24 @@ def stack_text(stack: "Backtrace") -> str:
     return "\n".join(lines)
 
 
-def undecided_text(rulings: "Iterable[Ruling]", width: int) -> Iterator[str]:
-    """What could not be decided, together for the same reason."""
-    whys: dict[str, list[str]] = {}
+def undecided_text(
+    rulings: "Iterable[Ruling]", lines: "Sequence[Line]", width: int
+) -> Iterator[str]:
+    """
+    What could not be decided, together for the same reason.
+
+    :param lines: The first screen: a reason that it has is not repeated.
+    """
+    groups: dict[str, dict[str, list[str]]] = {}
     for ruling in rulings:
-        whys.setdefault(str(ruling.why), []).append(ruling.about)
-    for why, abouts in whys.items():
-        yield _hanging("unknown", f"{', '.join(abouts)}: {why}", _SEVERITY, width)
+        whys = [str(problem) for problem in ruling.problems if problem.degrades]
+        groups.setdefault(whys[0], {})[ruling.about] = whys
+    for why, group in groups.items():
+        seen = next((line.label for line in lines if f"({why}" in line.text), None)
+        others = len({other for whys in group.values() for other in whys}) - 1
+        more = f" (and {others} more problems)" if others else ""
+        text = f"why: see {seen}" if seen else why + more
+        yield _hanging("unknown", f"{', '.join(group)}: {text}", _SEVERITY, width)
 
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"

@@ -121,6 +121,23 @@ def test_boot_regions_are_those_of_the_firmware(fadump: Case) -> None:
     assert (examined(fadump).area[0].start, examined(fadump).area[0].size) == (cpu[0], cpu[2])
 
 
+def test_where_the_dump_has_the_firmwares_code_is_said(saved: Case) -> None:
+    """SLOF's run-time services are in the reserve area, where QEMU's dump of the same machine has
+    them: the firmware copies boot memory over them, and then itself over that."""
+    found = examined(saved)
+    assert found.overlap is not None
+    (lost,) = found.overlap.lost
+    assert f"{lost.start:#x}-{lost.end:#x} of the dump is firmware code" in " ".join(found.wrong)
+    out, _ = run_text(saved.prog, "pmem-diagnose")
+    assert "DO      boot with another crashkernel= size" in out
+    if "qemu-elf" in saved.sample.formats:
+        rtas, size = found.overlap.rtas, lost.end - lost.start
+        before = Case(saved.sample, "qemu-elf").prog
+        code = read_physical(before, rtas.start, size)
+        assert read_physical(saved.prog, lost.start, size) == code
+        assert read_physical(before, lost.start, size) != code
+
+
 def test_bootargs_are_at_the_parameter_area(fadump: Case) -> None:
     match = re.search(
         r"\[0x([0-9a-f]+)-.*cmdline append: '(.*)'", fadump.truth("first/fadump_region")

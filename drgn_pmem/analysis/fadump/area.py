@@ -19,11 +19,20 @@ from drgn_pmem.analysis.headers.memory import rtas_range
 from drgn_pmem.formats.fadump_rtas import RtasFadumpMem, SectionType
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.fadump import FadumpPlatform, FwDump
+from drgn_pmem.kernel.kexec import NamedRange
 from drgn_pmem.kernel.memblock import for_each_mem_range
 from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("AreaPart", "draw_reserve_area", "reserve_area", "reserve_area_problems")
+__all__ = (
+    "AreaPart",
+    "RtasOverlap",
+    "draw_reserve_area",
+    "reserve_area",
+    "reserve_area_problems",
+    "rtas_overlap",
+)
 
 _PHDR, _EHDR = 56, 64
 
@@ -84,6 +93,23 @@ def _fill(parts: list[AreaPart], conf: FwDump) -> list[AreaPart]:
     return filled
 
 
+class RtasOverlap(Record):
+    """The firmware's run-time services (RTAS) in the reserve area."""
+
+    rtas: NamedRange
+    lost: tuple[Range, ...]
+    """Boot memory that is copied to where they are: the dump has the firmware's code there."""
+
+    @property
+    def words(self) -> str:
+        code = ", ".join(f"{part.start:#x}-{part.end:#x}" for part in self.lost)
+        return (
+            f"the firmware's run-time services at {self.rtas.start:#x}-{self.rtas.end:#x} are in"
+            " the reserve area: the dump overwrites them, and they overwrite the dump"
+            + (f"; {code} of the dump is firmware code, not the kernel's memory" if code else "")
+        )
+
+
 def draw_reserve_area(parts: list[AreaPart]) -> str:
     """The reserve area as a drawing, low addresses first."""
     if not parts:
@@ -115,7 +141,6 @@ def reserve_area_problems(
     wrong = problems.attempt(what, lambda: _sizes(prog, conf, header_size)) or []
     wrong += _overlaps(conf)
     wrong += problems.attempt(what, lambda: _holes(prog, conf)) or []
-    wrong += problems.attempt(what, lambda: _rtas(prog, conf)) or []
     if firmware is not None:
         wrong += _firmware(conf, firmware)
     return problems.partial(wrong)
@@ -180,14 +205,23 @@ def _holes(prog: Program, conf: FwDump) -> list[str]:
     return []
 
 
-def _rtas(prog: Program, conf: FwDump) -> list[str]:
-    rtas = rtas_range(prog)
+def rtas_overlap(prog: Program, conf: FwDump) -> RtasOverlap | None:
+    """
+    Whether the firmware's run-time services are in the reserve area.
+
+    :raises NotSaved: if that cannot be read
+    """
+    rtas = rtas_range(prog) if conf.reserve_size else None
     if rtas is None or rtas.start >= conf.reserve_end or conf.reserve_start >= rtas.end:
-        return []
-    return [
-        f"the firmware's run-time services at {rtas.start:#x}-{rtas.end:#x} are in the reserve "
-        "area: the dump overwrites them, and they overwrite the dump"
-    ]
+        return None
+    lost = []
+    for region in conf.boot_regions:
+        start = max(rtas.start, region.destination)
+        end = min(rtas.end, region.destination + region.size)
+        if start < end:
+            shift = region.start - region.destination
+            lost.append(Range(start + shift, end + shift))
+    return RtasOverlap(rtas=rtas, lost=tuple(lost))
 
 
 def _firmware(conf: FwDump, firmware: RtasFadumpMem) -> list[str]:

@@ -14,7 +14,13 @@ from typing import Any
 
 from drgn import Program
 
-from drgn_pmem.analysis.fadump.area import AreaPart, reserve_area, reserve_area_problems
+from drgn_pmem.analysis.fadump.area import (
+    AreaPart,
+    RtasOverlap,
+    reserve_area,
+    reserve_area_problems,
+    rtas_overlap,
+)
 from drgn_pmem.analysis.fadump.elf import FadumpElf, fadump_elf
 from drgn_pmem.analysis.fadump.header import (
     FadumpField,
@@ -65,6 +71,8 @@ class Fadump(Record):
     fields: tuple[FadumpField, ...]
     verdict: FadumpVerdict
     area: tuple[AreaPart, ...]
+    overlap: RtasOverlap | None = None
+    """With the firmware's run-time services; also among what is wrong."""
     elf: FadumpElf | None
     wrong: tuple[str, ...]
     """What is wrong, one sentence each."""
@@ -153,6 +161,9 @@ def read_fadump(prog: Program) -> Partial[Fadump]:
         wrong += check_rtas_fadump_mem(firmware)
     area = problems.take(reserve_area_problems(prog, conf, layout.size, firmware))
     wrong += area
+    overlap = problems.attempt("check of the reserve area", lambda: rtas_overlap(prog, conf))
+    if overlap is not None:
+        wrong.append(overlap.words)
     known = header
     elf = None
     if conf.active and source is FadumpSource.RECONSTRUCTED:
@@ -173,6 +184,7 @@ def read_fadump(prog: Program) -> Partial[Fadump]:
             fields=tuple(fields),
             verdict=verdict,
             area=tuple(reserve_area(conf, layout.size)),
+            overlap=overlap,
             elf=elf,
             wrong=tuple(wrong),
         )

@@ -12,7 +12,7 @@ import enum
 from typing import Any
 
 from drgn_pmem.analysis.owners.search import PageOwners
-from drgn_pmem.kernel.badblocks import SECTOR, BadRange
+from drgn_pmem.kernel.badblocks import SECTOR, BadList, BadRange
 from drgn_pmem.kernel.failurelog import FailureEvent, FailureLine, FailureSource, history_of
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.record import Record, Show, shown
@@ -53,6 +53,8 @@ class PoisonedPage(Record):
     dimms: tuple[str, ...] | None
     """DIMMs that its memory is on; several where the region is interleaved over them. None if
     that is not known."""
+    lists_known: bool
+    """Whether all lists of bad ranges could be read."""
 
     @property
     def sources(self) -> list[str]:
@@ -70,6 +72,15 @@ class PoisonedPage(Record):
         by_software = {line.source for line in self.lines} == {FailureSource.MEMORY_FAILURE}
         asked = any(line.event is FailureEvent.INJECTED for line in self.lines)
         return asked and by_software and not self.ranges
+
+    @property
+    def by_hand(self) -> bool:
+        """Only the badblocks of its block device have it, which can be written through sysfs. Media
+        errors are in the list of the bus first: none is known here, or it was cleared since. False
+        where not all lists are known."""
+        alone = bool(self.ranges) and all(r.kind is BadList.DISK for r in self.ranges)
+        marked = self.owners.trusted and self.owners.page.hwpoison
+        return self.lists_known and alone and not self.lines and not marked
 
     @property
     def history(self) -> list[tuple[float | None, str, str]]:

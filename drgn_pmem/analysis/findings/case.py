@@ -220,17 +220,18 @@ def log_of(case: Case) -> str:
 
 def judge(one: Rule, facts: Facts) -> Ruling:
     """What a rule finds out about a dump."""
-    case = Case(one, facts)
+    case, looked = Case(one, facts), False
     # NotFound is not a problem: the machine did not have what the rule is about.
     with case.problems.trying(""), contextlib.suppress(NotFound):
         one.function(case)
-    return _ruling(case)
+        looked = True
+    return _ruling(case, looked)
 
 
-def _ruling(case: Case) -> Ruling:
+def _ruling(case: Case, looked: bool) -> Ruling:
     findings = tuple(sorted(case.findings, key=lambda item: item.severity.rank))
     answer = functools.partial(
         Ruling, rule=case.rule.id, heading=case.rule.heading, about=case.rule.about
     )
     problems = case.problems.partial(None).problems
-    return answer(more=case.rule.more, findings=findings, problems=problems)
+    return answer(more=case.rule.more, findings=findings, problems=problems, looked=looked)

@@ -44,7 +44,8 @@ def dump_text(facts: Facts, problems: Problems) -> str:
         message = crash.panic.removeprefix("Kernel panic - not syncing: ")
         parts.append(f'panic "{message}"{_who(facts, problems)}')
     elif subject.subject is None or (crash.panic is None and not live):
-        parts.append("no panic message was found")
+        found = facts.crash().complete
+        parts.append("no panic message was found" if found else "whether it panicked is not known")
     return "; ".join(parts)
 
 
@@ -60,7 +61,7 @@ def _whole(facts: Facts) -> str:
     if dump.truncated:
         return f"truncated: {short_size(saved)} of the {whole}"
     if saved < total:
-        return f"complete but filtered: without {short_size(total - saved)} of the {whole}"
+        return f"complete but filtered: {short_size(saved)} of the {whole}"
     return f"complete: all {whole}"
 
 

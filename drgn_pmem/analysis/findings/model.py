@@ -94,6 +94,8 @@ class Ruling(Record):
     """Command line that shows more."""
     findings: tuple[Finding, ...]
     problems: tuple[Problem, ...]
+    looked: bool = shown(Show.HIDDEN, default=True)
+    """Whether it came to its end; False if what it asks for could not be read at all."""
 
     @property
     def complete(self) -> bool:

@@ -47,6 +47,7 @@ class _Search:
         self.notes: list[str] = []
         self.problems = Problems()
         self.ranges: dict[int, list[BadRange]] = {}
+        self.lists_known = False
         self.lines: dict[int, list[FailureLine]] = {}
         self.namespaces: list[Namespace] = []
         self.regions: Partial[list[Region]] = Partial([])
@@ -70,7 +71,9 @@ class _Search:
     def _read_ranges(self) -> None:
         with self.problems.trying("bad ranges and badblocks"):
             left = _MAX_PAGES
-            found = self.problems.take(read_bad_ranges(self.prog), "there may be more")
+            partial = read_bad_ranges(self.prog)
+            self.lists_known = partial.complete
+            found = self.problems.take(partial, "there may be more")
             # The short ones first: an implausibly long one must not take their place.
             for bad in sorted(found, key=lambda bad: bad.length > _LONG):
                 left = self._add_range(bad, left)
@@ -159,6 +162,7 @@ class _Search:
             describes=describes,
             owners=self.problems.take(owners_of(self.prog, pfn)),
             dimms=self._dimms(physical),
+            lists_known=self.lists_known,
         )
 
     def _dimms(self, physical: int) -> tuple[str, ...] | None:
@@ -229,7 +233,7 @@ class _Search:
             if counted != marked:
                 self.notes.append(
                     f"num_poisoned_pages is {counted}, {marked} poisoned pmem pages were found; the"
-                    " counter includes RAM and does not go down when a write clears poison"
+                    " counter includes RAM and does not go down when write(2) clears poison"
                 )
 
 

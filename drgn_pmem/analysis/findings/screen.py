@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 
 from drgn_pmem.analysis.findings.case import Facts
 from drgn_pmem.analysis.findings.head import dump_text, pmem_text
-from drgn_pmem.analysis.findings.model import Finding, Heading, Outcome, Ruling
-from drgn_pmem.analysis.findings.rules.poison import pages_by_place
+from drgn_pmem.analysis.findings.model import Finding, Heading, Outcome, Ruling, Severity
+from drgn_pmem.analysis.findings.rules.poison import how_to_clear, pages_by_place
 from drgn_pmem.analysis.findings.words import few, plural, short_size
 from drgn_pmem.analysis.inventory.machine import MachineMap, read_machine
 from drgn_pmem.dumpfile import DumpFormat, State, coverage_of, dump_of
@@ -25,8 +25,7 @@ from drgn_pmem.record import Record
 __all__ = ("Line", "Screen")
 
 _GROUPS = 6
-"""Groups of findings that a line names."""
-_DO = 3
+"""Groups of findings that a line names, and pieces of advice."""
 
 _LOW = 1 << 20
 
@@ -76,7 +75,9 @@ class Screen:
         why = self._why(heading, list(dict.fromkeys(problems)))
         undecided = [ruling.about for ruling in lacking if ruling.outcome is Outcome.UNDECIDED]
         if len(undecided) == len(rulings):
-            return f"not known whether there is any ({why})"
+            looked = all(ruling.looked for ruling in rulings)
+            none = "none was found, but not all could be looked at"
+            return f"{none if looked else 'not known whether there is any'} ({why})"
         if len(lacking) == len(rulings) or not undecided:
             return f"there may be more ({why})"
         return f"not known: {few(undecided, _GROUPS)} ({why})"
@@ -103,17 +104,18 @@ class Screen:
         """What to do, the worst first."""
         found = [i for rulings in self._rulings.values() for r in rulings for i in r.findings]
         found.sort(key=lambda item: item.severity.rank)
-        lost = [item for item in found if item.id == "poison-in-file" and item.do]
+        of_files = [item for item in found if item.id == "poison-in-file"]
+        lost = [item for item in of_files if item.severity is Severity.CRITICAL]
         todo = dict.fromkeys(item.do for item in found if item.do)
         if len(lost) > 1:
             for item in lost:
                 todo.pop(str(item.do), None)
             files = few((item.brief.partition(",")[0] for item in lost), _GROUPS)
-            todo = {f"restore {files} from a backup: a write clears the poison": None} | todo
+            todo = {f"restore {files} from a backup: {how_to_clear(self.prog)}": None} | todo
         if not todo:
             return None
-        more = f"; and {len(todo) - _DO} more: pmem-diagnose -v" if len(todo) > _DO else ""
-        return Line(label="DO", text="; ".join(str(do) for do in list(todo)[:_DO]) + more)
+        more = f"; and {len(todo) - _GROUPS} more: pmem-diagnose -v" if len(todo) > _GROUPS else ""
+        return Line(label="DO", text="; ".join(str(do) for do in list(todo)[:_GROUPS]) + more)
 
     def _poison(self, found: list[Finding]) -> Iterator[str]:
         if not found:
@@ -125,9 +127,6 @@ class Screen:
             briefs = [item.brief for item in found if item.place == place]
             parts.append(f"{count} {place} ({_join(briefs)})")
         yield f"{plural(len(pages), 'page')}: {', '.join(parts)}"
-        unhandled = [item.brief for item in found if item.id == "machine-check-not-handled"]
-        if unhandled:
-            yield f"not handled by the kernel: {few(unhandled)}"
 
     def _pinned(self, found: list[Finding]) -> Iterator[str]:
         if not found:
@@ -218,6 +217,8 @@ class Screen:
             return
         saved = total = 0
         for item in self.problems.take(answer).namespaces:
+            if item.kmem:
+                continue  # it was RAM
             saved += item.userdata.get(State.SAVED, 0)
             total += sum(item.userdata.values())
         if saved:

@@ -64,9 +64,9 @@ def test_before_4_19_a_memory_failure_keeps_its_reference(monkeypatch: pytest.Mo
         "certain": True,
     }
     waiter: Any = SimpleNamespace(task=SimpleNamespace(pid=7, comm="rm"))
-    assert "never released" in _release(waiter, pages[POISONED])
+    assert "never released" in _release([waiter], pages[POISONED])
     assert pages[PINNED].holders == ()
-    assert _release(waiter, pages[PINNED]).startswith("find what holds")
+    assert _release([waiter], pages[PINNED]).startswith("find what holds")
 
 
 def line(text: str, event: FailureEvent) -> FailureLine:

@@ -14,10 +14,11 @@ from drgn_pmem.analysis.findings.screen import Line, Screen
 from drgn_pmem.analysis.findings.words import few, short_size
 from drgn_pmem.analysis.headers import compare
 from drgn_pmem.analysis.headers.subject import DumpSubject
+from drgn_pmem.commands.pmem_diagnose import _in_short
 from drgn_pmem.errors import MissingDebugInfo, NotFound
 from drgn_pmem.formats.elfcorehdr import CrashHeader
 from drgn_pmem.kernel.kexec import CrashImage
-from drgn_pmem.output.screen import line_text
+from drgn_pmem.output.screen import line_text, undecided_text
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, State
 
 diagnose._declare()
@@ -130,6 +131,61 @@ def test_a_line_where_nothing_is_wrong_is_left_out() -> None:
 def test_a_line_that_could_not_be_decided_says_so() -> None:
     assert line_of(not_saved) == "not known whether there is any (physical 0x1000 is absent)"
     assert line_of(fine, not_saved) == "not known: odd things (physical 0x1000 is absent)"
+
+
+def test_a_search_that_found_nothing_and_lacks_something_says_both() -> None:
+    """pmem-poison did; the first screen said "not known whether there is any"."""
+
+    def lacks_one(case: Case) -> None:
+        case.problems.add(Problem(cause=Cause.NOT_SAVED, why="5 pages are absent"))
+
+    assert line_of(lacks_one) == (
+        "none was found, but not all could be looked at (5 pages are absent)"
+    )
+    assert line_of(lacks_one, not_saved) == (
+        "not known whether there is any (5 pages are absent; and 1 more problems)"
+    )
+
+
+def test_a_reason_is_said_once() -> None:
+    """That of the first screen stood in each of the last lines, too."""
+    rulings = [ruling(not_saved), ruling(missing, "other")]
+    line = Line(label="ODD", text="not known whether there is any (physical 0x1000 is absent; and")
+    assert list(undecided_text(rulings, [line], 120)) == [
+        "unknown   odd things: why: see ODD",
+        "unknown   odd things: no debug info of the kernel",
+    ]
+    assert list(undecided_text(rulings[:1], [], 120)) == [
+        "unknown   odd things: physical 0x1000 is absent"
+    ]
+
+
+def test_advice_of_six_findings_is_shown() -> None:
+    """Of three only: "dmsetup resume" was the fourth."""
+    screen = Screen(Facts(Program()), Problems())
+
+    def many(case: Case) -> None:
+        for number in range(7):
+            case.found(Severity.WARNING, f"dm-{number}", "waits", do=f"resume dm-{number}")
+
+    screen.add(ruling(many))
+    line = screen.advice()
+    assert line is not None
+    assert line.text.endswith("; resume dm-5; and 1 more: pmem-diagnose -v")
+
+
+def test_exit_status_1_is_explained_in_the_last_line() -> None:
+    rulings = [ruling(fine), ruling(not_saved)]
+    problems = [problem for one in rulings for problem in one.problems]
+    (last,) = _in_short(problems, rulings)
+    assert last.degrades
+    assert str(last) == (
+        "incomplete, so exit status 1: 1 of 2 rules (ODD) could not read all that they look at; "
+        "pmem-diagnose -v names every reason"
+    )
+    assert _in_short([], rulings) == []
+    stopped = Problem(cause=Cause.INTERRUPTED, why="interrupted")
+    assert _in_short([*problems, stopped], rulings) == [stopped], "its exit status is another"
 
 
 def test_a_reason_that_a_line_before_has_is_not_repeated() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 import pytest
 
 from drgn_pmem.errors import PmemError
-from drgn_pmem.kernel.badblocks import BadRange, read_badblocks
+from drgn_pmem.kernel.badblocks import BadList, BadRange, read_badblocks
 
 from .fake import Fake
 
@@ -61,6 +61,7 @@ def test_a_list_that_is_not_in_the_dump_faults() -> None:
 
 def test_the_arithmetic_is_shown() -> None:
     bad = BadRange(
+        kind=BadList.DISK,
         source="pmem0 badblocks",
         start=0x1_0020_0000 + 16280 * 512,
         length=4096,

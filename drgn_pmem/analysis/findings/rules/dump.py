@@ -96,7 +96,7 @@ def debug_info_missing(case: Case) -> None:
             Severity.CRITICAL,
             "debug info of the kernel",
             "not loaded: most of this cannot be decided",
-            do=f"load it: {how_to_get_kernel(case.prog)}",
+            do=f"load debug info of the kernel: {how_to_get_kernel(case.prog)}",
             place="debug info",
         )
         return
@@ -106,7 +106,7 @@ def debug_info_missing(case: Case) -> None:
             Severity.WARNING,
             f"debug info of {', '.join(names)}",
             "not loaded: what they know is unknown",
-            do=f"load it: {how_to_get_modules(case.prog)}",
+            do=f"load debug info of {', '.join(names)}: {how_to_get_modules(case.prog)}",
             place="debug info",
         )
 

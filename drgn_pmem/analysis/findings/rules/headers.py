@@ -18,6 +18,10 @@ from drgn_pmem.kernel.fadump import fw_dump
 __all__ = ()
 
 _PMEM = frozenset((DifferenceCause.PMEM_MISSING, DifferenceCause.PMEM_UNMARKED))
+_MOVE = (
+    "boot with another crashkernel= size, which moves the reserve area, until fadump names no"
+    " run-time services in it"
+)
 _WRONG = frozenset((DifferenceCause.EXCLUSION_FAILED, DifferenceCause.UNEXPLAINED))
 
 
@@ -115,4 +119,11 @@ def fadump_refused(case: Case) -> None:
             place="fadump",
         )
     for wrong in found.wrong:
-        case.found(Severity.WARNING, "firmware-assisted dump", wrong, place="fadump")
+        of_rtas = found.overlap is not None and wrong == found.overlap.words
+        case.found(
+            Severity.WARNING,
+            "firmware-assisted dump",
+            wrong,
+            do=_MOVE if of_rtas else None,
+            place="fadump",
+        )

@@ -17,6 +17,8 @@ __all__ = ()
 
 T = TypeVar("T")
 
+_WITHOUT = "look for files and their pages with pmem-files, which needs no struct pages"
+
 _STATES = {
     State.EXCLUDED: "left out of the dump or zero",
     State.ABSENT: "not in the dump",
@@ -57,7 +59,8 @@ def memmap_overwritten(case: Case) -> None:
                 "struct pages overwritten by the capture kernel before they were saved",
                 evidence=[item.check.evidence],
                 more=f"pmem-coverage {item.namespace}",
-                do="next time keep nd_pmem and nfit out of the capture kernel: pmem-coverage",
+                do=f"{_WITHOUT}; next time keep nd_pmem and nfit out of the capture kernel"
+                " (pmem-coverage)",
                 place="overwritten",
             )
 
@@ -79,7 +82,8 @@ def memmap_not_saved(case: Case) -> None:
             f"struct pages {few(parts)}" if whole else f"struct pages in part: {few(parts)}",
             evidence=[item.verdict],
             more=f"pmem-coverage {item.namespace}",
-            do="to save the struct pages next time: pmem-coverage shows what to change",
+            do=f"{_WITHOUT}; to save the struct pages next time: pmem-coverage shows what to"
+            " change",
         )
 
 
@@ -142,6 +146,7 @@ def memmap_list(case: Case) -> None:
             f"devm_memmap_vmcore entry PFN {entry.start_pfn:#x}-{entry.end_pfn:#x}",
             f"{entry.state}: {entry.reason}" if entry.reason else entry.state,
             evidence=[f"struct devm_memmap_vmcore at {entry.address:#x}"],
-            do="a dump tool that goes by the list saves or drops the wrong pages there",
+            do="let no dump tool go by this entry of devm_memmap_vmcore: it would save or drop the"
+            " wrong pages",
             place=entry.state,
         )

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Rules about pages that are held and tasks that are stuck."""
 
+from collections.abc import Sequence
 import re
 
 from drgn import Object
@@ -69,8 +70,11 @@ def layout_break(case: Case) -> None:
     """A truncate, hole punch or unmount that waits for a reference on a page: the chain from the
     waiter over the page to the holder."""
     pins = case.take(case.facts.pins)
-    for waiter in pins.waiters:
-        page = next((p for p in pins.pages if waiter in p.waiters), None)
+    waiting = [
+        (waiter, next((p for p in pins.pages if waiter in p.waiters), None))
+        for waiter in pins.waiters
+    ]
+    for waiter, page in waiting:
         held = few(_holder(h) for h in page.holders) if page is not None else ""
         name, where = _file(page) if page is not None else (waiter.file or "a file", "")
         since = _since(waiter.task.object, case.problems)
@@ -81,8 +85,7 @@ def layout_break(case: Case) -> None:
             f"{f' for {since}' if since else ''}; "
             + (f"the page is held by {held}" if held else "who holds the page was not found"),
             evidence=_chain(waiter, page),
-            more="pmem-pins" if page is None else f"pmem-rmap pfn:{page.pfn:#x}",
-            do=_release(waiter, page),
+            do=_release([w for w, p in waiting if _holders(p) == _holders(page)], page),
             place=name,
             brief=f"{waiter.task.pid}/{waiter.task.comm} waits for {'it' if page else name} in "
             f"{waiter.function}{f' for {since}' if since else ''}",
@@ -105,14 +108,27 @@ def _counts(page: PinnedPage, *names: str) -> str:
     return ", ".join(f"{name} {'unknown' if c is None else c}" for name, c in counts)
 
 
-def _release(waiter: Waiter, page: PinnedPage | None) -> str:
-    holders = few(h.process for h in page.holders if h.task) if page else ""
-    task = f"{waiter.task.pid}/{waiter.task.comm}"
-    if page and any(h.kind is Hold.MEMORY_FAILURE for h in page.holders):
-        return f"{task} waits for ever: before Linux 4.19 a poisoned DAX page is never released"
+def _holders(page: PinnedPage | None) -> tuple[bool, tuple[str, ...]]:
+    """Whether a memory failure holds a page, and the processes that do."""
+    held = page.holders if page else ()
+    names = dict.fromkeys(holder.process for holder in held if holder.task)
+    return any(holder.kind is Hold.MEMORY_FAILURE for holder in held), tuple(names)
+
+
+def _release(waiters: Sequence[Waiter], page: PinnedPage | None) -> str:
+    """
+    What to do about a page that is waited for.
+
+    :param waiters: All that wait for pages of the same holders: what to do is the same.
+    """
+    failed, holders = _holders(page)
+    names = dict.fromkeys(f"{waiter.task.pid}/{waiter.task.comm}" for waiter in waiters)
+    wait = f"{few(names)} wait{'s' if len(names) == 1 else ''}"
+    if failed:
+        return f"{wait} for ever: before Linux 4.19 a poisoned DAX page is never released"
     if not holders:
-        return f"find what holds the page for which {task} waits"
-    return f"find why {holders} keeps the page: {task} waits until it is released"
+        return f"find what holds the page: {wait} for it"
+    return f"find why {few(holders)} keeps its pages: {wait} until they are released"
 
 
 @rule("pinned-page", Heading.PINNED, "pages with extra references", "pmem-pins")
@@ -131,7 +147,6 @@ def pinned_page(case: Case) -> None:
             if known
             else f"{few(_file(page)[1] for page in pages)} has extra references; {held}",
             evidence=[f"PFN {page.pfn:#x}: {_counts(page, 'refcount', 'pins')}" for page in pages],
-            more=f"pmem-rmap pfn:{pages[0].pfn:#x}",
             place=name,
             brief=f"{name} {few(_file(page)[1] for page in pages)} by {held}",
         )
@@ -207,6 +222,6 @@ def dm_suspended(case: Case) -> None:
             Severity.WARNING,
             f"{disk.name}{named}",
             "device-mapper device suspended: I/O to it waits",
-            do=f"resume it: dmsetup resume {disk.mapped or disk.name}",
+            do=f"resume {disk.name}: dmsetup resume {disk.mapped or disk.name}",
             place=disk.name,
         )

@@ -3,21 +3,24 @@
 """Rules about poison: what the bad pages of :mod:`..poison` hit."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 import re
+
+from drgn import Program
 
 from drgn_pmem.analysis.findings.badpages import Place, PoisonedPage
 from drgn_pmem.analysis.findings.case import Case, rule
 from drgn_pmem.analysis.findings.model import Heading, Severity
 from drgn_pmem.analysis.findings.words import few
 from drgn_pmem.analysis.owners.records import Owner
+from drgn_pmem.kernel.debuginfo import has_member, has_type
 from drgn_pmem.kernel.failurelog import FailureEvent
+from drgn_pmem.partial import Problems
 
-__all__ = ("pages_by_place",)
+__all__ = ("how_to_clear", "pages_by_place")
 
 _SIGNALLED = re.compile(r"(?:Sending SIGBUS to|Killing) (?P<comm>.*):(?P<pid>[0-9]+) ")
 """``kill_proc()`` of mm/memory-failure.c"""
-
-_CLEARS = "a write clears the poison"
 
 _FILES, _STRUCT_PAGES, _METADATA, _DATA = "in files", "in struct pages", "in metadata", "in data"
 
@@ -27,9 +30,9 @@ def _processes(pages: Iterable[PoisonedPage]) -> str:
 
 
 def _on(pages: Iterable[PoisonedPage], comma: str = "") -> str:
-    """``" on nmem5"``: which DIMM is bad, or which interleaved ones may be; of poison that software
-    injected, none is."""
-    bad = [page for page in pages if not page.injected]
+    """``" on nmem5"``: which DIMM is bad, or which interleaved ones may be; of poison that only
+    software knows, none is."""
+    bad = [page for page in pages if not page.injected and not page.by_hand]
     sets = dict.fromkeys(" or ".join(page.dimms) for page in bad if page.dimms)
     return f"{comma} on {few(sets)}" if sets else ""
 
@@ -38,14 +41,62 @@ def _evidence(page: PoisonedPage) -> str:
     return f"PFN {page.pfn:#x} (physical {page.physical:#x}) by {', '.join(page.sources)}"
 
 
-def _signalled(pages: Iterable[PoisonedPage]) -> str:
+def _disk(page: PoisonedPage) -> str:
+    return page.namespace.blockdev or "the disk" if page.namespace else "the disk"
+
+
+def _by_software(pages: Sequence[PoisonedPage], short: bool = False) -> str:
+    """Why the media of all pages may be intact: only software says that they are bad; empty if it
+    is not only software."""
+    if all(page.injected for page in pages):
+        return ", injected (log)" if short else ", injected by software (log)"
+    if all(page.by_hand for page in pages):
+        only = f", only in {_disk(pages[0])}/badblocks"
+        return only if short else f"{only}, written there by hand or cleared since"
+    return ""
+
+
+def _unhandled(page: PoisonedPage) -> str:
+    """How the kernel failed to handle the error, by its log; empty if it did not."""
+    events = {line.event for line in page.lines}
+    if FailureEvent.NOT_HANDLED in events:
+        return "failed to handle it"
+    settled = {FailureEvent.HANDLED, FailureEvent.CLEARED} & events
+    return "" if settled or FailureEvent.REPORTED not in events else "logged no recovery"
+
+
+def _left(pages: Iterable[PoisonedPage]) -> str:
+    """For the first screen."""
+    return ", not handled by the kernel" if any(map(_unhandled, pages)) else ""
+
+
+@dataclass(frozen=True)
+class _Signalled:
     """The processes that the kernel sent SIGBUS, by its log."""
-    return few(
-        f"{match['pid']}/{match['comm']}"
+
+    names: str
+    """``"399/lab-victim, 412/lab-poison"``"""
+    text: str
+    """The same, and whether they are still there."""
+
+
+def _signalled(case: Case, pages: Iterable[PoisonedPage]) -> _Signalled:
+    victims = {
+        (int(match["pid"]), match["comm"]): f"{match['pid']}/{match['comm']}"
         for page in pages
         for line in page.lines
         if line.event is FailureEvent.SIGNALLED and (match := _SIGNALLED.search(line.text))
-    )
+    }
+    if not victims:
+        return _Signalled("", "")
+    tasks = case.facts.tasks()
+    # not a problem: of who is not found, nothing is said where the list is not complete
+    running = {(task.pid, task.comm) for task in Problems().take(tasks) if task.mm}
+    left = [name for victim, name in victims.items() if victim in running]
+    others = [name for victim, name in victims.items() if victim not in running]
+    parts = [f"{few(left)} (still running)"] if left else []
+    parts += [few(others) + (" (ended)" if tasks.complete else "")] if others else []
+    return _Signalled(few(victims.values()), ", ".join(parts))
 
 
 @rule("poison-in-file", Heading.POISON, "poison in files", "pmem-poison")
@@ -61,11 +112,10 @@ def poison_in_file(case: Case) -> None:
         size = 1 << pages[0].owners.page_shift
         offsets = few(f"{owner.offset + p.physical % size:#x}" for p, owner in hits)
         reads = _processes(pages)
-        signalled = _signalled(pages)
-        injected = all(page.injected for page in pages)
-        by = ", injected by software (log)" if injected else ""
+        signalled = _signalled(case, pages)
+        by = _by_software(pages)
         case.found(
-            Severity.WARNING if injected else Severity.CRITICAL,
+            Severity.WARNING if by else Severity.CRITICAL,
             name,
             f"poison at offset{'s' if len(hits) > 1 else ''} {offsets}{_on(pages)}{by}"
             + (_hit(reads, signalled) or ", mapped by no process"),
@@ -75,26 +125,47 @@ def poison_in_file(case: Case) -> None:
                 for text in (_evidence(page), *(f"log: {line.text}" for line in page.lines))
             ],
             more=f"pmem-rmap pfn:{pages[0].pfn:#x}",
-            do=None if injected else _restore(name, [owner.offset for _, owner in hits], size),
+            do=_what_to_do(case, name, pages, [owner.offset for _, owner in hits], size),
             place=_FILES,
-            brief=f"{name} at {offsets}{_on(pages, ',')}{', injected (log)' if injected else ''}"
-            + _hit(reads, signalled),
+            brief=f"{name} at {offsets}{_on(pages, ',')}{_by_software(pages, short=True)}"
+            + _hit(reads, signalled)
+            + _left(pages),
         )
 
 
-def _hit(reads: str, signalled: str) -> str:
-    """Who maps the bad page and who was killed by it, for the first screen."""
-    if not reads or reads == signalled:
-        return f", SIGBUS to {signalled}" if signalled else ""
-    return f", mapped by {reads}" + (f", SIGBUS to {signalled}" if signalled else "")
+def _hit(reads: str, signalled: _Signalled) -> str:
+    """Who maps the bad page and who was killed by it."""
+    if not reads or reads == signalled.names:
+        return f", SIGBUS to {signalled.text}" if signalled.text else ""
+    return f", mapped by {reads}" + (f", SIGBUS to {signalled.text}" if signalled.text else "")
 
 
-def _restore(name: str, offsets: Sequence[int], size: int) -> str:
+def _what_to_do(
+    case: Case, name: str, pages: Sequence[PoisonedPage], offsets: Sequence[int], size: int
+) -> str | None:
+    if all(page.injected for page in pages):
+        return None
+    if all(page.by_hand for page in pages):
+        disk = _disk(pages[0])
+        return (
+            f"find who wrote to /sys/block/{disk}/badblocks: reads of {name} there fail until"
+            f" {disk} is disabled and enabled; the data on the media is intact"
+        )
     where = few(f"{offset:#x}" for offset in offsets)
     each = " each" if len(offsets) > 1 else ""
     return (
-        f"restore {name} at {where} ({size} bytes{each}) from a backup: a write clears the poison"
+        f"restore {name} at {where} ({size} bytes{each}) from a backup: {how_to_clear(case.prog)}"
     )
+
+
+def how_to_clear(prog: Program) -> str:
+    """What clears the poison of a file's pages."""
+    known = has_type(prog, "struct dax_operations")
+    operations = prog.type("struct dax_operations") if known else None
+    # Since Linux kernel commit 047218ec904d ("dax: add .recovery_write dax_operation") (in v5.19).
+    if operations and operations.is_complete() and not has_member(operations, "recovery_write"):
+        return "delete it or punch a hole there first: on this kernel write(2) to it fails"
+    return "write(2) of whole pages clears the poison, a store through a mapping does not"
 
 
 @rule("poison-in-struct-pages", Heading.POISON, "poison in struct pages", "pmem-poison -v")
@@ -114,7 +185,7 @@ def poison_in_struct_pages(case: Case) -> None:
             do=f"unmount and disable {dev}, then clear it (ndctl disable-namespace {dev}; ndctl "
             f"clear-errors {dev}): reading these struct pages is a machine check",
             place=_STRUCT_PAGES,
-            brief=f"{dev}{_on([page])}, PFN {first:#x} to {first + count - 1:#x}",
+            brief=f"{dev}{_on([page])}, PFN {first:#x} to {first + count - 1:#x}{_left([page])}",
         )
 
 
@@ -166,7 +237,8 @@ def poison_in_data(case: Case) -> None:
             f"poison at {where}{_on([page])} ({owner})",
             evidence=[_evidence(page), *page.arithmetic, *page.owners.notes],
             more=f"pmem-rmap pfn:{page.pfn:#x}",
-            do="find the file by the sector on the machine: pmem-poison shows it",
+            do="find the file on the machine by the sector that pmem-poison shows, or among those"
+            " that pmem-files lists",
             place=_DATA,
             brief=f"{dev} {where}{_on([page])}, {owner}",
         )
@@ -174,19 +246,19 @@ def poison_in_data(case: Case) -> None:
 
 @rule("machine-check-not-handled", Heading.POISON, "memory errors not handled", "pmem-poison -v")
 def machine_check_not_handled(case: Case) -> None:
-    """Errors that the log reports and the kernel did not recover from."""
+    """Errors that the log reports and the kernel did not recover from. What they hit is a finding
+    of the rules above: this one says no more than that."""
     for page in case.take(case.facts.poison).pages:
-        events = {line.event for line in page.lines}
-        settled = {FailureEvent.HANDLED, FailureEvent.CLEARED} & events
-        failed = FailureEvent.NOT_HANDLED in events
-        if not failed and (settled or FailureEvent.REPORTED not in events):
+        how = _unhandled(page)
+        if not how:
             continue
         dev = "pmem" if page.namespace is None else page.namespace.dev
+        names = [owner.name for owner in page.owners.owners if owner.name]
+        where = names[0] if names else f"{page.place.value} of {dev}"
         case.found(
-            Severity.CRITICAL,
+            Severity.WARNING,
             f"PFN {page.pfn:#x}",
-            f"the kernel reported this memory error of {dev} and "
-            + ("failed to handle it" if failed else "logged no recovery"),
+            f"the kernel reported this memory error ({where}, see above) and {how}",
             evidence=[f"log: {line.text}" for line in page.lines],
             place="not handled",
             brief=f"PFN {page.pfn:#x}",
