@@ -125,7 +125,9 @@ def started(task: str, minutes: float, seed: str) -> Count:
         command = [*own, "tests.fuzz.guided", name, str(folder), f"-max_total_time={seconds}"]
     else:
         command = [*own, "tests.fuzz", "--task", task, "--minutes", str(minutes), "--seed", seed]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    # Of more threads libgomp, by which drgn reads debug info, waits for ever in a fork.
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=one)
     if kind != "guided":
         lines = done.stdout.splitlines()
         if done.returncode or not lines:

@@ -11,7 +11,7 @@ import random
 
 from drgn import Program
 
-from drgn_pmem.analysis.pages import blocks
+from drgn_pmem.analysis.pages import readers
 from drgn_pmem.commands import load_commands
 from drgn_pmem.dumpfile.program import open_program
 
@@ -101,7 +101,7 @@ class Kernel:
         """What a command does wrong on the changed memory; empty if nothing."""
 
         def question() -> str:
-            blocks._find_reader = blocks._ProgramReader  # type: ignore[assignment]
+            readers._find_reader = readers._ProgramReader  # type: ignore[assignment]
             for change in changes:
                 overlay(self.prog, change)
             return ask(self.prog, line)

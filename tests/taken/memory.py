@@ -20,7 +20,8 @@ from typing import Any
 import drgn
 from drgn import Program
 
-from drgn_pmem.analysis.pages import blocks
+from drgn_pmem.analysis.pages import readers
+from drgn_pmem.analysis.pages.blocks import Block
 from drgn_pmem.dumpfile import dump_of
 from drgn_pmem.dumpfile.coverage import Coverage, CoverageRange, State
 from drgn_pmem.dumpfile.opener import set_dump
@@ -37,7 +38,7 @@ Reads = dict[int, set[str]]
 _KERNEL_ADDRESSES = 1 << 63
 _POWER_LINEAR_MAP = 0xC000000000000000
 
-_PACKAGE = str(Path(blocks.__file__).parents[2])
+_PACKAGE = str(Path(readers.__file__).parents[2])
 
 
 def page_size_of(prog: Program) -> int:
@@ -146,7 +147,7 @@ def watch_reads(prog: Program, other: Program, note: Callable[[int, int], None])
     if dump.memory is not None:
         _replace(dump, memory=_Recorded(dump.memory, note))
     # Struct pages in bulk come from the file itself; here they come through drgn.
-    blocks._find_reader = blocks._ProgramReader  # type: ignore[assignment]
+    readers._find_reader = readers._ProgramReader  # type: ignore[assignment]
 
 
 def take_away(prog: Program, physical: int, state: State) -> None:
@@ -172,23 +173,20 @@ def take_away(prog: Program, physical: int, state: State) -> None:
     _replace(dump, **values)
     set_dump(prog, dump)  # forgets the coverage that was there
 
-    read = blocks._FileReader.read
+    for reader in (readers._FileReader, readers._CompressedReader):
+        for name in ("read", "parts"):
+            setattr(reader, name, _outside(getattr(reader, name), physical, page))
 
-    def guarded(self: Any, block: blocks.Block, size: int) -> Any:
+
+def _outside(method: Callable[..., Any], physical: int, size: int) -> Callable[..., Any]:
+    """A reader's method that may not read a page."""
+
+    def guarded(self: Any, block: Block, *args: int) -> Any:
         for start, length in block.pieces:
-            assert start + length <= physical or physical + page <= start, "reads what is not saved"
-        return read(self, block, size)
+            assert start + length <= physical or physical + size <= start, "reads what is not saved"
+        return method(self, block, *args)
 
-    blocks._FileReader.read = guarded  # type: ignore[method-assign]
-
-    parts = blocks._CompressedReader.parts
-
-    def guarded_parts(self: Any, block: blocks.Block, size: int, unit: int) -> Any:
-        for start, length in block.pieces:
-            assert start + length <= physical or physical + page <= start, "reads what is not saved"
-        return parts(self, block, size, unit)
-
-    blocks._CompressedReader.parts = guarded_parts  # type: ignore[method-assign]
+    return guarded
 
 
 def _replace(dump: DumpFile, **values: Any) -> None:
