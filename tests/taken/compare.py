@@ -105,7 +105,9 @@ class _Comparison:
             return []
         if key.endswith("state") and full == State.SAVED.value and part in NOT_SAVED:
             return []
-        if not self._whole and (_is_unknown(part) or self._same_file(full, part)):
+        if not self._whole and (
+            _is_unknown(part) or self._same_file(full, part) or _counts_less(full, part)
+        ):
             return []
         return [f"{where or 'answer'}: {_short(full)} became {_short(part)}"]
 
@@ -215,6 +217,22 @@ class _Comparison:
             return True
         keys = self._rules.parts if isinstance(item, Mapping) else ()
         return any(item.get(key, key) is None for key in keys)
+
+
+def _counts_less(full: Any, part: Any) -> bool:
+    """Whether two texts ("A: 3 pages, B: 2 pages and 4 more") count pages by owner, the second
+    fewer: what it names is named in the first or was one of its "more"."""
+    if not isinstance(full, str) or not isinstance(part, str):
+        return False
+    (old, more), (new, rest) = map(_page_counts, (full, part))
+    least = min(old.values(), default=0) if more else 0
+    return bool(new) and rest <= more and all(n <= old.get(name, least) for name, n in new.items())
+
+
+def _page_counts(text: str) -> tuple[dict[str, int], int]:
+    more = re.search(r" and (\d+) more$", text)
+    items = re.findall(r"(?:^|, )(.+?): (\d+) pages?(?=, |$| and \d+ more$)", text)
+    return {name: int(count) for name, count in items}, int(more[1]) if more else 0
 
 
 def _sum(entries: Sequence[Any], key: str) -> int:

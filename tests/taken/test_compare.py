@@ -280,3 +280,22 @@ def test_report_is_compared_section_by_section() -> None:
     missing = Outcome({"crash": full.json["crash"], "sections": []}, whole=True)
     assert verdict("pmem-report", PAGE, full, missing)
     assert verdict("pmem-report", PAGE, full, Outcome({"crash": {"release": ""}, "sections": []}))
+
+
+def test_pages_counted_by_owner_may_be_fewer() -> None:
+    full = "/a (ino 1): 5 pages, /b (ino 2): 3 pages and 4 more"
+    rules = Rules(4096)
+    for part in (
+        "/a (ino 1): 5 pages, /b (ino 2): 3 pages and 3 more",
+        "/a (ino 1): 5 pages, /c (ino 3): 2 pages and 3 more",
+        "/a (ino 1): 4 pages, /b (ino 2): 1 page",
+    ):
+        assert not contradictions({"owner": full}, {"owner": part}, False, rules)
+        assert contradictions({"owner": full}, {"owner": part}, True, rules)
+    for part in (
+        "/a (ino 1): 6 pages, /b (ino 2): 3 pages and 4 more",
+        "/a (ino 1): 5 pages, /c (ino 3): 4 pages and 4 more",
+        "/a (ino 1): 5 pages, /b (ino 2): 3 pages and 5 more",
+        "/d (ino 4)",
+    ):
+        assert contradictions({"owner": full}, {"owner": part}, False, rules)
