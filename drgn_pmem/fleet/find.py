@@ -59,16 +59,19 @@ def find_dumps(names: Sequence[str], *, leave_out: str) -> Found:
     """
     :param names: Dumps, which are taken as they are, and folders, which are searched.
     :param leave_out: A folder that is not searched: that of the results.
-    :raises DumpFileError: if one of the names is nothing that is there
+    :raises DumpFileError: if one of the names is nothing that is there, a pipe or a socket
     """
     dumps: list[str] = []
     skipped: list[tuple[str, str]] = []
     seen: set[tuple[int, int]] = set()
     for name in names:
         try:
-            is_folder = stat.S_ISDIR(os.stat(name).st_mode)
+            mode = os.stat(name).st_mode
         except OSError as error:
             raise DumpFileError(f"{name}: {error.strerror}") from error
+        is_folder = stat.S_ISDIR(mode)
+        if not is_folder and not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            raise DumpFileError(f"{name}: not a regular file; save the dump to a file first")
         for path in _files(name, leave_out, skipped) if is_folder else [name]:
             try:
                 status = os.stat(path)

@@ -21,6 +21,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
+import shutil
 import socket
 
 from drgn_pmem.errors import DumpFileError, PmemError, UsageError
@@ -87,6 +88,7 @@ def open_folder(path: str, *, resume: bool) -> Iterator[Folder]:
     :raises PmemError: if it has and must not, is not a fleet's, or another run writes to it
     """
     folder = Path(path)
+    made = not folder.exists()
     try:
         ours = (folder / ".lock").exists()
         if folder.exists() and not ours and any(folder.iterdir()):
@@ -106,8 +108,25 @@ def open_folder(path: str, *, resume: bool) -> Iterator[Folder]:
         for name in ("reports", "results"):
             (folder / name).mkdir(exist_ok=True)
         yield Folder(folder)
+    except BaseException as error:
+        begun = (folder / ".fleet.json").exists() and not isinstance(error, PmemError)
+        if made and not begun and not any((folder / "results").glob("*.json")):
+            _remove(folder)
+        raise
     finally:
         os.close(number)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that was made for a run that came to nothing."""
+    for name in ("reports", "results", "debug-info"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # it stays, if there is anything else in it
+        for name in ("index.html", "findings.jsonl", "fleet.sqlite", ".fleet.json", ".lock"):
+            (folder / name).unlink(missing_ok=True)
+        for marker in folder.glob(".run-*"):
+            marker.unlink()
+        folder.rmdir()
 
 
 def _lock(number: int, path: str) -> None:

@@ -59,6 +59,7 @@ def summary_line(rows: Sequence[Row]) -> str:
     warning = sum(bool(row.counts[1]) and not row.counts[0] for row in done)
     rest = [row for row in done if not row.counts[0] and not row.counts[1]]
     unsure = sum(not row.complete for row in rest)
+    stale = sum(bool(row.stale) for row in rows)
     parts = [
         f"{critical} with critical findings" if critical else "",
         f"{warning} with warnings" if warning else "",
@@ -66,6 +67,7 @@ def summary_line(rows: Sequence[Row]) -> str:
         if rest
         else "",
         f"{len(rows) - len(done)} without a report" if len(done) < len(rows) else "",
+        f"{stale} of them out of date" if stale else "",
     ]
     return f"{plural(len(rows), 'dump')}: " + (", ".join(filter(None, parts)) or "nothing to show")
 
@@ -88,7 +90,7 @@ def _no_reports(body: ET.Element, rows: Sequence[Row]) -> None:
         line = ET.SubElement(table, "tr", id=row.name)
         add(line, "td", row.dump)
         add(line, "td", row.state.value, {"class": "impossible"})
-        add(line, "td", row.error or "-")
+        add(line, "td", (row.error or "-") + (f"; {row.stale}" if row.stale else ""))
         add(line, "td", str(row.tries), {"class": "number"})
 
 
@@ -108,10 +110,13 @@ def _dumps(body: ET.Element, rows: Sequence[Row]) -> None:
         add(line, "td", time_text(row.time))
         for severity, count in zip(("critical", "warning", ""), row.counts, strict=True):
             add(line, "td", str(count), {"class": f"number {severity if count else ''}".strip()})
-        answers = ET.SubElement(line, "td", {"class": "complete" if row.complete else "degraded"})
+        good = row.complete and not row.stale
+        answers = ET.SubElement(line, "td", {"class": "complete" if good else "degraded"})
         answers.text = "complete" if row.complete else "incomplete"
         if row.undecided:
             answers.text += f", {row.undecided} undecided"
+        if row.stale:
+            answers.text += escape(f"; out of date: {row.stale}")
         if row.tries > 1:
             answers.text += escape(f"; read {row.tries} times: first, {row.before}")
         _found(ET.SubElement(line, "td"), row.found, row.numbers)

@@ -71,6 +71,7 @@ EXAMPLES = (
     ),
 )
 
+_ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|wss?)://)?[^/\s]+:\d{1,5}")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _LEAST = 64 << 20
 _MOST = 1 << 47
@@ -112,6 +113,10 @@ def parse_fleet(words: Sequence[str]) -> FleetOptions | None:
         raise UsageError("drgn-pmem fleet: no dump: give dumps, or folders with dumps")
     if args.jobs is not None and args.jobs < 1:
         raise UsageError(f"drgn-pmem fleet: -j takes a number of dumps, not {args.jobs}")
+    if args.scheduler is not None and not _ADDRESS.fullmatch(args.scheduler):
+        raise UsageError(
+            f"drgn-pmem fleet: --scheduler takes tcp://HOST:PORT, not {args.scheduler!r}"
+        )
     if not 0 < args.timeout < 1e9:
         raise UsageError(f"drgn-pmem fleet: --timeout takes seconds, not {args.timeout:g}")
     return FleetOptions(

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from drgn_pmem.errors import PmemError
 from drgn_pmem.fleet.find import Identity, identity_of
+from drgn_pmem.fleet.memory import is_of_memory, memory_text
 from drgn_pmem.fleet.request import Request
 from drgn_pmem.fleet.result import State, make_result, write_result
 
@@ -59,10 +60,14 @@ def main() -> int:
         if value is None:
             value = _read(request)
         done = result(**value)
-    except PmemError as error:
-        done = result(State.REFUSED, _line(error))
-    except MemoryError:
-        done = result(State.MEMORY, f"more than {request.memory_limit >> 20} MiB of memory")
+    except Exception as error:
+        # What is neither of the memory limit nor of the dump ends the process, with a traceback.
+        if is_of_memory(error):
+            done = result(State.MEMORY, memory_text(request.memory_limit))
+        elif isinstance(error, PmemError):
+            done = result(State.REFUSED, _line(error))
+        else:
+            raise
     if done["state"] != State.DONE.value:
         for path in (request.html, request.json):
             with contextlib.suppress(FileNotFoundError):

@@ -57,14 +57,20 @@ class Row:
     before: str
     """How the first try ended, of two."""
     seconds: float
+    stale: str
+    """Why it is not of the dump as it is now; empty if it is."""
 
     @property
     def has_report(self) -> bool:
         return self.state is State.DONE
 
 
-def row_of(result: Result) -> Row:
-    """The line of a result."""
+def row_of(result: Result, stale: str = "") -> Row:
+    """
+    The line of a result.
+
+    :param stale: :attr:`Row.stale`.
+    """
     crash = result.value.get("crash") or {}
     decided = [item for item in result.findings if item["finding"] != UNDECIDED]
     counts = Counter(item["severity"] for item in decided)
@@ -85,6 +91,7 @@ def row_of(result: Result) -> Row:
         tries=result.tries,
         before=result.before,
         seconds=result.seconds,
+        stale=stale,
     )
 
 

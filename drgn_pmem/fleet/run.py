@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 import json
 import os
+import signal
 import sys
 import time
 
@@ -48,7 +49,7 @@ def run_fleet(words: Sequence[str]) -> int:
 
     :param words: What follows ``fleet``.
     :return: Exit status: 0 if every dump has a report and every report is complete, 1 if not, 130
-        if Ctrl-C ended the run.
+        if Ctrl-C ended the run, 143 if SIGTERM did.
     :raises PmemError: one line that says why nothing can be done
     """
     options = parse_fleet(words)
@@ -113,25 +114,28 @@ def _work(folder: Folder, found: Found, requests: Sequence[Request], options: Fl
     if done_before:
         print(f"{plural(done_before, 'dump')} done before, {len(todo)} to do", file=sys.stderr)
     watch = Watch(len(todo), quiet=options.quiet)
-    started, interrupted = time.monotonic(), False
+    started, stopped = time.monotonic(), 0
     try:
         if todo:
             _read_all(folder, todo, options, watch)
     except KeyboardInterrupt:
-        interrupted = True
+        stopped = _INTERRUPTED
+    except SystemExit as leaving:  # by SIGTERM or SIGHUP
+        stopped = int(leaving.code or 0)
     finally:
-        # Also if the scheduler is gone, or by SIGTERM: what is done stays.
+        # Also if the scheduler is gone: what is done stays.
         watch.close()
         folder.end()
-        rows = _write_index(folder, found, time.monotonic() - started)
+        rows = _write_index(folder, found, requests, time.monotonic() - started)
         folder.tidy()
-    if interrupted:
+    if stopped:
+        how = {_INTERRUPTED: "interrupted", 128 + signal.SIGHUP: "ended by SIGHUP"}
         print(
-            f"interrupted: {watch.ended} of {len(todo)} done; go on with: drgn-pmem fleet --resume "
-            f"-o {escape(options.output)}",
+            f"{how.get(stopped, 'ended by SIGTERM')}: {watch.ended} of {len(todo)} done; go on"
+            f" with: drgn-pmem fleet --resume -o {escape(options.output)}",
             file=sys.stderr,
         )
-        return _INTERRUPTED
+        return stopped
     print(summary_line(rows))
     print(f"the index is {escape(options.output)}/index.html")
     asked = {request.name for request in requests}
@@ -200,12 +204,36 @@ def _take(request: Request, answer: str | None, why: str) -> Result:
     return Result(made)
 
 
-def _write_index(folder: Folder, found: Found, seconds: float) -> list[Row]:
+def _stale(result: Result, request: Request | None) -> str:
+    """
+    Why a result is not of the dump as it is now; empty if it is.
+
+    :param request: Of this run; None if the run was not about this dump.
+    """
+    value = result.value
+    size, changed = value["size"], value["changed"]
+    if request is not None:
+        if (request.size, request.changed, request.sha256) != (size, changed, value["sha256"]):
+            return "the dump changed since"
+        version = value["version"]
+        return "" if version == request.version else f"made by drgn-pmem {version}"
+    try:
+        status = os.stat(result.dump)
+    except OSError as error:
+        return f"the dump is not there any more ({error.strerror})"
+    same = (status.st_size, status.st_mtime_ns) == (size, changed)
+    return "" if same else "the dump changed since"
+
+
+def _write_index(
+    folder: Folder, found: Found, requests: Sequence[Request], seconds: float
+) -> list[Row]:
     """All results that are in the folder, of earlier runs as well."""
+    asked = {request.name: request for request in requests}
     rows = []
     with open_store(folder.path) as store:
         for result in folder.results():
-            row = row_of(result)
+            row = row_of(result, _stale(result, asked.get(result.name)))
             store.add(result, row)
             rows.append(row)
     now = datetime.now(timezone.utc)

@@ -33,7 +33,7 @@ CREATE TABLE dumps (
     release TEXT, architecture TEXT, panic TEXT, time INTEGER, subject TEXT, format TEXT,
     critical INTEGER, warning INTEGER, info INTEGER, undecided INTEGER,
     build_id TEXT, vmlinux TEXT, missing TEXT, size INTEGER, changed INTEGER, sha256 TEXT,
-    version TEXT, tries INTEGER, seconds REAL, html TEXT, json TEXT);
+    version TEXT, tries INTEGER, seconds REAL, stale TEXT, html TEXT, json TEXT);
 CREATE TABLE findings (
     dump TEXT REFERENCES dumps(name), id TEXT, severity TEXT, heading TEXT, subject TEXT,
     finding TEXT, evidence TEXT, more TEXT, "do" TEXT, complete INTEGER, why TEXT);
@@ -89,6 +89,7 @@ class Store:
             undecided=row.undecided,
             **{key: value.get(key) for key in ("build_id", "vmlinux", "missing", "size")},
             **{key: value.get(key) for key in ("changed", "sha256", "version", "tries", "seconds")},
+            stale=row.stale or None,
             html=f"reports/{row.name}.html" if row.has_report else None,
             json=f"reports/{row.name}.json" if row.has_report else None,
         )

@@ -23,6 +23,7 @@ import tempfile
 import time
 from typing import Any
 
+from drgn_pmem.fleet.memory import memory_text, says_memory
 from drgn_pmem.fleet.request import Request, product_version
 from drgn_pmem.fleet.result import State, load_result, make_result, write_result
 
@@ -98,14 +99,18 @@ def times_begun(request: Request) -> int:
 
 def last_lines(log: Path) -> str:
     """The end of what a process wrote, in one line; empty if it wrote nothing."""
+    lines = _last_lines(log)
+    return "; its last lines: " + " | ".join(lines) if lines else ""
+
+
+def _last_lines(log: Path) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _LAST, 0))
             text = file.read().decode("utf-8", "backslashreplace")
     except OSError:
-        return ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "; its last lines: " + " | ".join(lines[-_LINES:]) if lines else ""
+        return []
+    return [line.strip() for line in text.splitlines() if line.strip()][-_LINES:]
 
 
 def _answer(state: State | None, error: str | None = None, *, written: bool = False) -> str:
@@ -204,6 +209,8 @@ def _wait(process: "subprocess.Popen[bytes]", request: Request) -> tuple[State |
                 return State.TIMEOUT, why + last_lines(request.log)
     if status == 0:
         return State.DONE, ""
+    if says_memory("\n".join(_last_lines(request.log))):
+        return State.MEMORY, memory_text(request.memory_limit)
     how = f"signal {_name(-status)}" if status < 0 else f"exit status {status}"
     if status == -signal.SIGABRT:
         how += f" (too little memory? --memory-limit is {request.memory_limit >> 20} MiB)"

@@ -6,7 +6,7 @@ Files
 
 Writes a user's file completely or not at all, and leaves no other file. An existing file is
 replaced atomically and keeps its mode; a symbolic link to one stays. What is not a plain file, such
-as /dev/stdout or a named pipe, is written to and never replaced.
+as /dev/stdout or a named pipe, is written to and never replaced; a named pipe needs a reader.
 """
 
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def replacing(
     except FileNotFoundError:
         before = None
     if before is not None and not stat.S_ISREG(before):
-        with open(path, "wb") as file:
+        with _open_special(path, before) as file:
             yield file
         return
     target = os.path.realpath(path)
@@ -80,6 +80,22 @@ def replacing(
             os.unlink(temporary)
         raise
     _sync_folder(os.path.dirname(target))
+
+
+def _open_special(path: str | os.PathLike[str], mode: int) -> IO[bytes]:
+    """What is there and is no regular file."""
+    if stat.S_ISSOCK(mode):
+        raise OSError(errno.ENXIO, "it is a socket: give a file or a pipe", os.fspath(path))
+    try:
+        # O_NONBLOCK: opening a named pipe would wait for a reader, for ever if none comes.
+        number = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO or not stat.S_ISFIFO(mode):
+            raise
+        why = "it is a named pipe that no process reads: start the reader first"
+        raise OSError(errno.ENXIO, why, os.fspath(path)) from None
+    os.set_blocking(number, True)
+    return os.fdopen(number, "wb")
 
 
 def _is_in_use(path: str | os.PathLike[str]) -> bool:
@@ -143,7 +159,12 @@ def append_to(path: str | os.PathLike[str]) -> IO[str]:
     :raises OSError: if it is not a plain file, or cannot be written
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-    number = os.open(path, flags, 0o600)
+    try:
+        number = os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # of a socket, and of a named pipe without a reader
+            raise
+        raise OSError(errno.EINVAL, "not a plain file", os.fspath(path)) from None
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
         raise OSError(errno.EINVAL, "not a plain file", os.fspath(path))

@@ -133,6 +133,45 @@ def test_hostile_dumps_and_a_killed_worker_take_no_other_along(
     assert killed.startswith(f"crash-{again}-")
 
 
+def test_a_dump_that_kills_its_workers_is_a_result(tmp_path: Path, scheduler: str) -> None:
+    """Two workers are killed with SIGKILL while they read it, as the OOM killer does; the third
+    worker does not read it again."""
+    out, crash = tmp_path / "out", tmp_path / "crash"
+    crash.mkdir()
+    write_endless(crash / "deadly")
+    command = [sys.executable, "-m", "drgn_pmem", "fleet", crash, "-o", out]
+    process = subprocess.Popen(
+        [*command, "--scheduler", scheduler, "--timeout", "300"], stderr=subprocess.PIPE, text=True
+    )
+    dask = [sys.executable, "-m", "dask", "worker", scheduler, "--no-dashboard", "--no-nanny"]
+    third = subprocess.Popen(
+        [*dask, "--nthreads", "1", "--local-directory", str(tmp_path / "third")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def readers() -> list[list[str]]:
+        begun = (out / "results").glob("crash-deadly-*.begun")
+        return [line.split() for path in begun for line in path.read_text().splitlines()]
+
+    killed = []
+    try:
+        for times in (1, 2):
+            wait_until(lambda times=times: len(readers()) == times)
+            killed.append(int(readers()[-1][2]))
+            os.kill(killed[-1], signal.SIGKILL)
+        _, said = process.communicate(timeout=300)
+    finally:
+        process.kill()
+        third.kill()
+        third.wait()
+    print(said)
+    assert process.returncode == 1
+    assert len(set(killed)) == 2
+    assert states(out)[str(crash / "deadly")][:2] == ("crashed the reader", 2)
+    assert "crash/deadly: crashed the reader: its worker died 2 times" in said
+
+
 def test_a_second_worker_is_worth_its_core(everything: Path, tmp_path: Path) -> None:
     times: dict[int, list[float]] = {1: [], 2: []}
     loads = []

@@ -4,6 +4,7 @@
 
 import os
 from pathlib import Path
+import socket
 
 import pytest
 
@@ -61,6 +62,19 @@ def test_what_is_named_is_taken_as_it_is(folder: Path) -> None:
 def test_a_name_of_nothing_is_an_error(folder: Path) -> None:
     with pytest.raises(DumpFileError, match="No such file"):
         find_dumps([str(folder / "vmcoer")], leave_out="/nowhere")
+
+
+def test_what_is_no_file_is_not_taken_for_a_dump(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A named pipe was skipped with "Illegal seek"."""
+    monkeypatch.chdir(folder)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        for name in (str(folder / "vmcore.fifo"), str(folder / "socket"), "/dev/full"):
+            with pytest.raises(DumpFileError) as caught:
+                find_dumps([name], leave_out="/nowhere")
+            assert str(caught.value) == f"{name}: not a regular file; save the dump to a file first"
 
 
 def test_a_file_is_known_again_by_both_its_ends(tmp_path: Path) -> None:

@@ -94,6 +94,20 @@ def test_a_dump_without_a_report_is_not_one_without_findings() -> None:
     assert "reports/hung.html" not in page
 
 
+def test_a_result_that_is_out_of_date_is_marked(tmp_path: Path) -> None:
+    old = [row_of(FLEET[0], "the dump changed since"), row_of(FLEET[5], "the dump is gone")]
+    assert summary_line(old).endswith(", 1 without a report, 2 of them out of date")
+    page = index_page(old, [])
+    assert ">complete; out of date: the dump changed since<" in page
+    assert "not done after 9 s; the dump is gone" in page
+    with open_store(tmp_path) as store:
+        store.add(FLEET[0], old[0])
+        store.add(FLEET[2], row_of(FLEET[2]))
+    database = sqlite3.connect(tmp_path / "fleet.sqlite")
+    shown = dict(database.execute("SELECT name, stale FROM dumps").fetchall())
+    assert shown == {"clean": "the dump changed since", "worst": None}
+
+
 class Tags(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()

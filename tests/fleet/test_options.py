@@ -30,6 +30,8 @@ def test_what_is_typed_is_what_is_done() -> None:
         ("-o /out", "give dumps, or folders with dumps"),
         ("/a -o /out -j 0", "-j takes a number of dumps"),
         ("/a -o /out -j many", "-j"),
+        ("/a -o /out --scheduler head", "--scheduler takes tcp://HOST:PORT, not 'head'"),
+        ("/a -o /out --scheduler tcp://head", "--scheduler takes tcp://HOST:PORT"),
         ("/a -o /out --timeout 0", "--timeout takes seconds"),
         ("/a -o /out --timeout nan", "--timeout takes seconds"),
         ("/a -o /out --memory-limit lots", "such as 512M or 8G"),

@@ -10,6 +10,7 @@ import pytest
 
 from drgn_pmem.fleet.request import Request
 from drgn_pmem.fleet.result import Result, State, load_result, make_result, write_result
+from drgn_pmem.fleet.run import _stale
 from tests.fleet.conftest import Ask
 
 
@@ -90,3 +91,17 @@ def test_a_file_that_is_no_result_is_none(request_: Request, change: dict[str, A
 def test_nor_is_other_text(request_: Request, text: str) -> None:
     request_.result.write_text(text)
     assert load_result(request_.result) is None
+
+
+def test_a_result_of_a_dump_that_changed_or_is_gone_is_out_of_date(
+    ask: Ask, tmp_path: Path, request_: Request
+) -> None:
+    """After ``--resume`` the index showed it as any other."""
+    result, dump = made(request_), tmp_path / "vmcore"
+    assert _stale(result, request_) == _stale(result, None) == ""
+    later = ask(dump, version="0.0.9")
+    assert _stale(result, later) == f"made by drgn-pmem {request_.version}"
+    dump.write_bytes(b"y" * 101)
+    assert _stale(result, ask(dump)) == _stale(result, None) == "the dump changed since"
+    dump.unlink()
+    assert _stale(result, None) == "the dump is not there any more (No such file or directory)"

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A dump that hangs, fills or crashes its reader ends that process and nothing else."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from drgn_pmem.errors import PmemError
 from drgn_pmem.fleet import task
+from drgn_pmem.fleet.memory import is_of_memory
 from drgn_pmem.fleet.request import Request
 from drgn_pmem.fleet.result import Result, State, load_result
 from drgn_pmem.fleet.task import read_dump
@@ -62,7 +65,7 @@ def test_a_dump_that_takes_too_much_memory_is_ended(ask: Ask, tmp_path: Path) ->
     _, result = answer(request)
     assert result is not None
     assert (result.state, result.tries) == (State.MEMORY, 1)
-    assert result.error == "more than 200 MiB of memory"
+    assert result.error == "more than 200 MiB of memory (--memory-limit)"
 
 
 def test_a_file_that_cannot_be_opened_says_why(ask: Ask, small: Path) -> None:
@@ -83,6 +86,41 @@ def test_a_reader_that_dies_is_started_once_more(ask: Ask, small: Path, instead:
     assert result is not None
     assert (result.state, result.tries) == (State.CRASHED, 2)
     assert result.error == "its reader ended with signal SIGSEGV; its last lines: about to die"
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "python: libdw: Cannot allocate memory",
+        "Exception: libelf error: out of memory",
+        "RuntimeError: can't start new thread",
+        "  what():  std::bad_alloc",
+    ],
+)
+def test_what_a_library_says_of_memory_is_the_limit(
+    ask: Ask, small: Path, instead: Any, last: str
+) -> None:
+    """It "crashed the reader", twice."""
+    instead(f'echo "{last}" >&2; exit 1')
+    _, result = answer(ask(small))
+    assert result is not None
+    assert (result.state, result.tries) == (State.MEMORY, 1)
+    assert result.error == "more than 1024 MiB of memory (--memory-limit)"
+
+
+def test_an_error_that_memory_led_to_is_the_limits() -> None:
+    """A dump was said to be one that cannot be opened."""
+
+    def raised(error: BaseException, cause: BaseException | None) -> BaseException:
+        error.__cause__ = cause
+        return error
+
+    refused = PmemError("vmcore: cannot be opened")
+    assert is_of_memory(MemoryError())
+    assert is_of_memory(raised(refused, OSError(errno.ENOMEM, "Cannot allocate memory")))
+    assert is_of_memory(raised(refused, Exception("libelf error: out of memory")))
+    assert not is_of_memory(raised(refused, OSError(errno.EIO, "Input/output error")))
+    assert not is_of_memory(PmemError("/crash/out of memory"))
 
 
 def test_and_its_second_answer_counts(ask: Ask, small: Path, instead: Any, tmp_path: Path) -> None:

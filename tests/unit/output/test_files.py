@@ -5,6 +5,7 @@
 import mmap
 import os
 from pathlib import Path
+import socket
 import stat
 
 import pytest
@@ -80,6 +81,35 @@ def test_a_file_that_is_read_from_is_not_replaced(how: str, tmp_path: Path) -> N
         assert mapped[:4] == b"dump"
     write_file(dump, b"report")
     assert dump.read_bytes() == b"report"
+
+
+def test_a_named_pipe_is_written_to_if_it_has_a_reader(tmp_path: Path) -> None:
+    """It was waited for, for ever."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="named pipe that no process reads: start the reader first"):
+        write_file(pipe, "text")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_file(pipe, "text")
+        assert os.read(reader, 10) == b"text"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_what_cannot_be_written_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        with pytest.raises(OSError, match="it is a socket"):
+            write_file("socket", "text")
+    with pytest.raises(OSError, match="No space left on device"):
+        write_file("/dev/full", "text")
+    with pytest.raises(IsADirectoryError):
+        write_file(tmp_path, "text")
 
 
 def test_a_log_is_its_owners_and_a_plain_file(tmp_path: Path) -> None:
