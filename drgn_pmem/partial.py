@@ -198,7 +198,8 @@ class Incomplete(WalkError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         lines = [str(problem) for problem in self.problems]
-        more = f" (and {len(lines) - 1} more problems)" if len(lines) > 1 else ""
+        others = len(lines) - 1
+        more = f" (and {others} more problem{'s' * (others > 1)})" if others > 0 else ""
         super().__init__((lines[0] if lines else "incomplete") + more)
 
 

@@ -11,7 +11,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from drgn_pmem.output.terminal import terminal_width
-from drgn_pmem.output.text import escape
+from drgn_pmem.output.text import escape, plural
 
 if TYPE_CHECKING:
     from drgn_pmem.analysis.findings.backtraces import Backtrace
@@ -79,7 +79,7 @@ def undecided_text(
     for why, group in groups.items():
         seen = next((line.label for line in lines if f"({why}" in line.text), None)
         others = len({other for whys in group.values() for other in whys}) - 1
-        more = f" (and {others} more problems)" if others else ""
+        more = f" (and {plural(others, 'more problem')})" if others else ""
         text = f"why: see {seen}" if seen else why + more
         yield _hanging("unknown", f"{', '.join(group)}: {text}", _SEVERITY, width)
 

@@ -61,7 +61,13 @@ def _whole(facts: Facts) -> str:
     if dump.truncated:
         return f"truncated: {short_size(saved)} of the {whole}"
     if saved < total:
-        return f"complete but filtered: {short_size(saved)} of the {whole}"
+        # The smaller of both: rounded, the larger is the whole.
+        part = (
+            f"{short_size(saved)} of"
+            if saved * 2 < total
+            else f"without {short_size(total - saved)} of"
+        )
+        return f"complete but filtered: {part} the {whole}"
     return f"complete: all {whole}"
 
 

@@ -12,6 +12,7 @@ nothing.
 import enum
 from typing import Any
 
+from drgn_pmem.analysis.findings.words import plural
 from drgn_pmem.partial import Problem
 from drgn_pmem.record import Record, Show, shown
 
@@ -114,7 +115,8 @@ class Ruling(Record):
         degrading = [str(problem) for problem in self.problems if problem.degrades]
         if not degrading:
             return None
-        more = f" (and {len(degrading) - 1} more problems)" if len(degrading) > 1 else ""
+        others = len(degrading) - 1
+        more = f" (and {plural(others, 'more problem')})" if others else ""
         return degrading[0] + more
 
     def to_json(self) -> list[dict[str, Any]]:  # type: ignore[override]

@@ -25,7 +25,9 @@ from drgn_pmem.record import Record
 __all__ = ("Line", "Screen")
 
 _GROUPS = 6
-"""Groups of findings that a line names, and pieces of advice."""
+"""Groups of findings that a line names."""
+_DO = 8
+"""Pieces of advice."""
 
 _LOW = 1 << 20
 
@@ -87,7 +89,8 @@ class Screen:
         before = self._whys.setdefault(whys[0], heading)
         if before is not heading:
             return f"why: see {before.name}"
-        return whys[0] + (f"; and {len(whys) - 1} more problems" if len(whys) > 1 else "")
+        others = len(whys) - 1
+        return whys[0] + (f"; and {plural(others, 'more problem')}" if others else "")
 
     def head(self, media: Iterable[Ruling]) -> Iterator[Line | None]:
         """
@@ -114,8 +117,8 @@ class Screen:
             todo = {f"restore {files} from a backup: {how_to_clear(self.prog)}": None} | todo
         if not todo:
             return None
-        more = f"; and {len(todo) - _GROUPS} more: pmem-diagnose -v" if len(todo) > _GROUPS else ""
-        return Line(label="DO", text="; ".join(str(do) for do in list(todo)[:_GROUPS]) + more)
+        more = f"; and {len(todo) - _DO} more: pmem-diagnose -v" if len(todo) > _DO else ""
+        return Line(label="DO", text="; ".join(str(do) for do in list(todo)[:_DO]) + more)
 
     def _poison(self, found: list[Finding]) -> Iterator[str]:
         if not found:

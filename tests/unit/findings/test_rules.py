@@ -143,7 +143,7 @@ def test_a_search_that_found_nothing_and_lacks_something_says_both() -> None:
         "none was found, but not all could be looked at (5 pages are absent)"
     )
     assert line_of(lacks_one, not_saved) == (
-        "not known whether there is any (5 pages are absent; and 1 more problems)"
+        "not known whether there is any (5 pages are absent; and 1 more problem)"
     )
 
 
@@ -160,18 +160,18 @@ def test_a_reason_is_said_once() -> None:
     ]
 
 
-def test_advice_of_six_findings_is_shown() -> None:
+def test_advice_of_eight_findings_is_shown() -> None:
     """Of three only: "dmsetup resume" was the fourth."""
     screen = Screen(Facts(Program()), Problems())
 
     def many(case: Case) -> None:
-        for number in range(7):
+        for number in range(9):
             case.found(Severity.WARNING, f"dm-{number}", "waits", do=f"resume dm-{number}")
 
     screen.add(ruling(many))
     line = screen.advice()
     assert line is not None
-    assert line.text.endswith("; resume dm-5; and 1 more: pmem-diagnose -v")
+    assert line.text.endswith("; resume dm-7; and 1 more: pmem-diagnose -v")
 
 
 def test_exit_status_1_is_explained_in_the_last_line() -> None:

@@ -146,7 +146,7 @@ def memmap_list(case: Case) -> None:
             f"devm_memmap_vmcore entry PFN {entry.start_pfn:#x}-{entry.end_pfn:#x}",
             f"{entry.state}: {entry.reason}" if entry.reason else entry.state,
             evidence=[f"struct devm_memmap_vmcore at {entry.address:#x}"],
-            do="let no dump tool go by this entry of devm_memmap_vmcore: it would save or drop the"
-            " wrong pages",
+            do="let no dump tool go by the devm_memmap_vmcore entry of PFN"
+            f" {entry.start_pfn:#x}: it would save or drop the wrong pages",
             place=entry.state,
         )

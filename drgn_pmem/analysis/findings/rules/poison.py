@@ -146,10 +146,11 @@ def _what_to_do(
     if all(page.injected for page in pages):
         return None
     if all(page.by_hand for page in pages):
-        disk = _disk(pages[0])
+        namespace = pages[0].namespace
         return (
-            f"find who wrote to /sys/block/{disk}/badblocks: reads of {name} there fail until"
-            f" {disk} is disabled and enabled; the data on the media is intact"
+            f"find who wrote to /sys/block/{_disk(pages[0])}/badblocks: no media error is known"
+            f" there, and reads of {name} fail until"
+            f" {namespace.dev if namespace else 'the namespace'} is disabled and enabled"
         )
     where = few(f"{offset:#x}" for offset in offsets)
     each = " each" if len(offsets) > 1 else ""
