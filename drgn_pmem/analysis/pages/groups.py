@@ -177,6 +177,41 @@ class Describer:
             )
         return mask
 
+    def merged_groups(self, groups: "Runs") -> "Runs":
+        """
+        Groups of which only the number of pages is shown, as one: pages that were overwritten, or
+        whose head is not known, may be a group each.
+
+        :param groups: Array of :data:`~drgn_pmem.analysis.pages.scan.GROUP`.
+        """
+        alike = self._alike(groups)
+        parts = [groups[alike == 0]]
+        for number in (1, 2):
+            same = groups[alike == number]
+            if len(same):
+                parts.append(same[:1].copy())
+                for name in ("pages", "runs"):
+                    parts[-1][name] = same[name].sum()
+        merged = np.concatenate(parts)
+        return merged[np.argsort(-merged["pages"].astype(np.int64), kind="stable")]
+
+    def merged_runs(self, runs: "Runs") -> "Runs":
+        """The same of runs, where one follows the other."""
+        if not len(runs):
+            return runs
+        alike = self._alike(runs)
+        follows = runs["pfn"][1:] == runs["pfn"][:-1] + runs["count"][:-1]
+        joined = follows & (alike[1:] > 0) & (alike[1:] == alike[:-1])
+        starts = np.flatnonzero(np.concatenate(([True], ~joined)))
+        counts = np.add.reduceat(runs["count"], starts)
+        runs = runs[starts]
+        runs["count"] = counts
+        return runs
+
+    def _alike(self, runs: "Runs") -> "NDArray[np.int64]":
+        """1 for pages that were overwritten, 2 for tails without a head, 0 for all others."""
+        return np.where(self.overwritten(runs), 1, 2 * (runs["kind"] == Kind.TORN))
+
     def group(self, row: Any) -> PageGroup:
         kind, state = Kind(int(row["kind"])), STATES[int(row["state"])]
         named = row.dtype.names

@@ -164,13 +164,13 @@ def read_page_report(
         assert partial is not None
         scan = problems.take(partial, title)
         here = scan.groups[describer.mask(scan.groups, chosen, wanted)]
-        groups += [_named(describer.group(row), owners) for row in here]
+        groups += [_named(describer.group(row), owners) for row in describer.merged_groups(here)]
         if ranges:
             rows = scan.runs[describer.mask(scan.runs, chosen, wanted)]
             if len(rows) > keep:
                 why = f"{len(rows) - keep} more runs of pages were not kept (limit {keep})"
                 problems.add(Problem(cause=Cause.LIMIT, what=title, why=why))
-            for row in rows[:keep]:
+            for row in describer.merged_runs(rows[:keep]):
                 one = describer.range(row)
                 found.append(replace(one, group=_named(one.group, owners)))
         done += scan.pages

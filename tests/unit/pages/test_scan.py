@@ -607,3 +607,20 @@ def test_a_range_of_reference_counts_the_wrong_way_round() -> None:
     """It chose no page, which reads as if there were none."""
     with pytest.raises(UsageError, match="at least 5 and at most 2"):
         parse_refcount("5-2")
+
+
+def test_pages_that_were_overwritten_are_one_group_whatever_is_in_them() -> None:
+    """Of each nothing but the number is shown, and each may differ from all others."""
+    pages = {FIRST + i: Page(word=8 * i, refcount=i, mapping=0x1000 * i) for i in range(5, 205)}
+    pages |= {FIRST + i: Page(word=8 * i) for i in range(300, 310)}
+    pages |= {FIRST + i: Page(word=(16 * i) | 1) for i in range(205, 215)}
+    report = report_of(Kernel("6.1", pages).prog, ranges=True).value
+    groups = {g.status: (g.pages, g.ranges) for g in report.groups}
+    assert {status: pages for status, (pages, _) in groups.items() if status != "idle"} == {
+        "overwritten": 210,
+        "torn": 10,
+    }
+    assert len(report.groups) == 3
+    assert [g.pages for g in report.groups] == sorted((p for p, _ in groups.values()), reverse=True)
+    shown = [(r.pfn - FIRST, r.group.pages) for r in report.ranges if r.group.status != "idle"]
+    assert shown == [(5, 200), (205, 10), (300, 10)]
