@@ -12,6 +12,7 @@ import logging
 import os
 from pathlib import Path
 import re
+import stat
 
 import drgn
 
@@ -36,8 +37,12 @@ def check_readable(path: str) -> None:
     try:
         if not path:
             raise DumpFileError("'' names no file")
-        if os.path.isdir(path):
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
             raise DumpFileError(f"{path} is a directory; name the file in it")
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            # Opening a named pipe would wait for a writer, for ever if none comes.
+            raise DumpFileError(f"{path}: not a regular file; save what it gives to a file first")
         with Path(path).open("rb") as file:
             first = file.read(1)
     except DumpFileError:

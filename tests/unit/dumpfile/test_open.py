@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import os
+import socket
 import struct
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 
 from drgn_pmem.dumpfile import DumpFormat, State, live_dump, open_dump, opener
 from drgn_pmem.errors import DumpFileError
+from drgn_pmem.symbols import check_readable
 from tests.unit.dumpfile.writers import (
     PAGE,
     VMCOREINFO,
@@ -105,6 +107,17 @@ def test_missing_directory_and_device(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert "not a regular file" in message(tmp_path / "pipe")
     assert "not a regular file" in message("/dev/zero")
+
+
+def test_a_named_pipe_or_socket_given_for_a_file_is_named(tmp_path, monkeypatch):
+    """``-c PIPE`` and ``-s PIPE`` waited for a writer, for ever."""
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    os.mkfifo("pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        for name in ("pipe", "socket", "/dev/zero"):
+            with pytest.raises(DumpFileError, match=f"^{name}: not a regular file; save what"):
+                check_readable(name)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
