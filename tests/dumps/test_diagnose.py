@@ -145,6 +145,7 @@ def test_every_pinned_file_is_named_with_its_holder(case: Case) -> None:
     pinned = {event.values["path"] for event in held(case)}
     pinned |= set(kept_by_memory_failure(case).values())
     assert {item.subject for item in found(case, "pinned-page")} == pinned
+    assert {item.more for item in found(case, "pinned-page")} <= {"pmem-pins"}
 
 
 def test_task_in_state_d_is_named(case: Case) -> None:
@@ -252,6 +253,7 @@ def test_struct_pages_that_a_capture_kernel_wrote_are_not_trusted(case: Case) ->
     assert overwritten == ({"namespace0.0"} if case.sample.name == "6.1-clobbered" else set())
     if overwritten:
         assert "overwritten" in screen(case)["TRUST"]
+        assert "pmem-files, which needs no struct pages" in screen(case)["DO"]
 
 
 def test_struct_pages_are_lost_where_the_dump_has_no_pmem(case: Case) -> None:
