@@ -20,6 +20,7 @@ from drgn.helpers.linux.mmzone import for_each_online_pgdat
 
 from drgn_pmem.kernel.debuginfo import optional_member
 from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.partial import WalkError
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 
@@ -58,7 +59,7 @@ def memory_blocks_of(prog: Program, ranges: Iterable[Range]) -> list[MemoryBlock
         span = Range(start, start + size)
         if not any(r.start <= span.start and span.end <= r.end for r in ranges):
             continue
-        online = decode_memory_block_state(block) == "MEM_ONLINE"
+        online = _is_online(block)
         zone = _zone_name(prog, block, span) if online else None
         found.append(
             MemoryBlock(
@@ -71,6 +72,15 @@ def memory_blocks_of(prog: Program, ranges: Iterable[Range]) -> list[MemoryBlock
             )
         )
     return sorted(found, key=lambda block: block.range.start)
+
+
+def _is_online(block: Object) -> bool:
+    try:
+        return bool(decode_memory_block_state(block) == "MEM_ONLINE")
+    except KeyError as error:
+        # drgn's table of the states before they were an enum
+        state = block.state.value_()
+        raise WalkError(f"a memory block has no state {state:#x}: it is damaged") from error
 
 
 def _memmap_pages(block: Object) -> int:

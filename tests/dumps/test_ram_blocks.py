@@ -16,12 +16,14 @@ from drgn_pmem.analysis.pages import ramowners
 from drgn_pmem.analysis.pages.readers import _ProgramReader
 from drgn_pmem.analysis.pages.states import read_page_report
 from drgn_pmem.kernel.freelists import zones_of
+from drgn_pmem.kernel.memoryblocks import memory_blocks_of
 from drgn_pmem.kernel.page import read_page
 from drgn_pmem.kernel.page_layout import page_layout
 from drgn_pmem.kernel.pageuse import page_marks
 from drgn_pmem.kernel.ramuse import RamUse, ram_use_of
 from drgn_pmem.kernel.tasks import Tasks
-from drgn_pmem.partial import Cause, Partial, Problem
+from drgn_pmem.partial import Cause, Partial, Problem, WalkError
+from drgn_pmem.ranges import Range
 
 from ..samples import CASES, Case, open_crash, run_answer, run_json, run_text
 from ..synthetic import poke, poke_physical
@@ -48,6 +50,14 @@ def pages_by_status(groups: "list[dict[str, object]]") -> dict[str, int]:
             str(group["pages"])
         )
     return counts
+
+
+def test_a_damaged_state_of_a_memory_block_is_named() -> None:
+    prog = open_crash(RAM[0].sample, RAM[0].dump)
+    (block,) = memory_blocks_of(prog, [Range(0, 1 << 63)])[-1:]
+    poke(prog, block.object.state.address_, (0x1B01).to_bytes(8, "little"))
+    with pytest.raises(WalkError, match="no state 0x1b01"):
+        memory_blocks_of(prog, [block.range])
 
 
 def test_every_page_of_the_block_that_the_kernel_onlined_has_a_use(case: Case) -> None:
