@@ -12,10 +12,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from drgn import Object, Program, TypeKind, cast, container_of
-from drgn.helpers.linux.device import class_for_each_device
 
 from drgn_pmem.kernel.debuginfo import find_type, has_member, has_variable, member, optional_member
-from drgn_pmem.kernel.device import device_name, device_path, driver_name, for_each_device
+from drgn_pmem.kernel.device import (
+    device_name,
+    device_path,
+    devices_of_class,
+    driver_name,
+    for_each_device,
+)
 from drgn_pmem.kernel.memoryblocks import memory_blocks_of
 from drgn_pmem.kernel.mmu import physical_range
 from drgn_pmem.kernel.walk import bounded
@@ -224,7 +229,7 @@ def for_each_dax_device(prog: Program) -> Partial[list[DaxDevice]]:
 def _devices_of_class(prog: Program) -> Iterator[Object]:
     """``/sys/class/dax``: all devices before v5.1, those of dax_pmem_compat until v5.16."""
     if has_variable(prog, "dax_class") and prog["dax_class"]:
-        yield from bounded(class_for_each_device(prog["dax_class"]), "devices of dax_class")
+        yield from devices_of_class(prog["dax_class"].read_(), "dax_class")
 
 
 def _available(region: Object) -> int | None:

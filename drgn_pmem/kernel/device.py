@@ -12,9 +12,10 @@ drivers/base/base.h.
 from collections.abc import Iterator
 
 from drgn import Object, Program
-from drgn.helpers.linux.device import bus_for_each_dev, dev_name
+from drgn.helpers.linux.device import dev_name
+from drgn.helpers.linux.list import list_for_each_entry
 
-from drgn_pmem.kernel.debuginfo import find_variable
+from drgn_pmem.kernel.debuginfo import find_type, find_variable
 from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Partial, Problems, WalkError
 
@@ -22,6 +23,8 @@ __all__ = (
     "attribute_names",
     "device_name",
     "device_path",
+    "devices_of_bus",
+    "devices_of_class",
     "driver_name",
     "for_each_device",
     "for_each_nd_device",
@@ -47,8 +50,52 @@ def for_each_device(prog: Program, bus: str, module: str) -> Partial[list[Object
 
 
 def _devices(prog: Program, bus: str, module: str) -> Iterator[Object]:
-    bus_type = find_variable(prog, bus, module).address_of_()
-    yield from bounded(bus_for_each_dev(bus_type), f"devices of {bus}")
+    yield from devices_of_bus(find_variable(prog, bus, module).address_of_(), bus)
+
+
+def devices_of_bus(bus: Object, name: str) -> Iterator[Object]:
+    """
+    The same, of the bus itself.
+
+    :param bus: ``struct bus_type *``
+    :param name: Its name, for messages.
+    :return: ``struct device *`` objects
+    :raises WalkError: after those that could be read
+    """
+    members = _subsystem(bus, name, "bus").klist_devices.k_list.address_of_()
+    nodes = list_for_each_entry("struct device_private", members, "knode_bus.n_node")
+    yield from bounded((node.device.read_() for node in nodes), f"devices of {name}")
+
+
+def devices_of_class(class_: Object, name: str) -> Iterator[Object]:
+    """
+    Devices of a class, as ``/sys/class/NAME`` lists them; otherwise as :func:`devices_of_bus`.
+
+    :param class_: ``struct class *``
+    """
+    members = _subsystem(class_, name, "class").klist_devices.k_list.address_of_()
+    # In device_private since Linux kernel commit 570d0200123f ("driver core: move
+    # device->knode_class to device_private") (in v5.1).
+    private = find_type(class_.prog_, "struct device_private", "vmlinux")
+    holder = private if private.has_member("knode_class") else "struct device"
+    nodes = list_for_each_entry(holder, members, "knode_class.n_node")
+    if holder is private:
+        nodes = (node.device.read_() for node in nodes)
+    yield from bounded(nodes, f"devices of {name}")
+
+
+def _subsystem(owner: Object, name: str, member: str) -> Object:
+    """``struct subsys_private *`` of a bus or class. drgn's bus_to_subsys() walks the same list
+    without a bound."""
+    registered = list_for_each_entry(
+        "struct subsys_private",
+        owner.prog_[f"{member}_kset"].list.address_of_(),
+        "subsys.kobj.entry",
+    )
+    for private in bounded(registered, f"{member}_kset"):
+        if private.member_(member) == owner:
+            return private
+    raise WalkError(f"{name}: not in {member}_kset, the list of all")
 
 
 def for_each_nd_device(prog: Program, prefix: str) -> Partial[list[Object]]:

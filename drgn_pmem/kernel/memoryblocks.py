@@ -10,16 +10,15 @@ Sources: drivers/base/memory.c, mm/memory_hotplug.c.
 
 from collections.abc import Iterable
 
-from drgn import Object, Program
+from drgn import Object, Program, container_of
 from drgn.helpers.linux.mm import (
     decode_memory_block_state,
-    for_each_memory_block,
     memory_block_size_bytes,
 )
 from drgn.helpers.linux.mmzone import for_each_online_pgdat
 
 from drgn_pmem.kernel.debuginfo import optional_member
-from drgn_pmem.kernel.walk import bounded
+from drgn_pmem.kernel.device import devices_of_bus
 from drgn_pmem.partial import WalkError
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
@@ -54,7 +53,8 @@ def memory_blocks_of(prog: Program, ranges: Iterable[Range]) -> list[MemoryBlock
     section = 1 << prog["SECTION_SIZE_BITS"].value_()
     size = memory_block_size_bytes(prog).value_()
     found = []
-    for block in bounded(for_each_memory_block(prog), "memory blocks"):
+    for device in devices_of_bus(prog["memory_subsys"].address_of_(), "memory_subsys"):
+        block = container_of(device, "struct memory_block", "dev")
         start = block.start_section_nr.value_() * section
         span = Range(start, start + size)
         if not any(r.start <= span.start and span.end <= r.end for r in ranges):

@@ -12,10 +12,11 @@ include/linux/genhd.h (``struct hd_struct``, before v5.11).
 from collections.abc import Iterator
 
 from drgn import Object, Program, container_of
-from drgn.helpers.linux.block import for_each_partition, part_name
+from drgn.helpers.linux.block import part_name
 
+from drgn_pmem.kernel.debuginfo import find_type
+from drgn_pmem.kernel.device import devices_of_class
 from drgn_pmem.kernel.memory import cached
-from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.record import Record
 
@@ -53,15 +54,27 @@ def _of_hd_struct(part: Object) -> tuple[str, int, int]:
     return disk, part.start_sect.value_(), part.nr_sects.value_()
 
 
+def _for_each_partition(prog: Program) -> Iterator[Object]:
+    """
+    All partitions, disks among them. drgn's helper of this name walks without a bound.
+
+    :return: ``struct block_device *`` objects, or ``struct hd_struct *`` before v5.11
+    :raises WalkError: after those that could be read
+    """
+    is_bdev = find_type(prog, "struct block_device", "vmlinux").has_member("bd_device")
+    of, member = ("struct block_device", "bd_device") if is_bdev else ("struct hd_struct", "__dev")
+    for device in devices_of_class(prog["block_class"].address_of_(), "block_class"):
+        yield container_of(device, of, member)
+
+
 def for_each_disk(prog: Program) -> Iterator[Object]:
     """
-    All disks. drgn's helper of this name leaves partitions out while it walks: on a list that leads
-    back to one of them it would never return.
+    All disks.
 
     :return: ``struct gendisk *`` objects
     :raises WalkError: after the disks that could be read
     """
-    for part in bounded(for_each_partition(prog), "block devices"):
+    for part in _for_each_partition(prog):
         if part.type_.type.type_name() == "struct block_device":
             disk = part.bd_disk.read_()
             if disk.part0.value_() == part.value_():
@@ -73,7 +86,7 @@ def for_each_disk(prog: Program) -> Iterator[Object]:
 def _read(prog: Program) -> Partial[tuple[DiskPartition, ...]]:
     problems = Problems()
     found = []
-    for part in problems.collect(bounded(for_each_partition(prog), "partitions"), "partitions"):
+    for part in problems.collect(_for_each_partition(prog), "partitions"):
         with problems.trying(f"partition at {part.value_():#x}"):
             is_bdev = part.type_.type.type_name() == "struct block_device"
             name = part_name(part).decode("utf-8", "backslashreplace")

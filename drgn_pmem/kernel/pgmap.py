@@ -12,7 +12,6 @@ kernel/memremap.c), include/linux/memremap.h, ``struct vmem_altmap`` in the same
 from collections.abc import Iterator
 
 from drgn import Object, Program, cast
-from drgn.helpers.linux.xarray import xa_load
 
 from drgn_pmem.kernel.debuginfo import (
     find_variable,
@@ -24,7 +23,7 @@ from drgn_pmem.kernel.debuginfo import (
 from drgn_pmem.kernel.mmu import physical_range
 from drgn_pmem.kernel.page_layout import pfn_of
 from drgn_pmem.kernel.xarray import for_each_xarray_entry
-from drgn_pmem.partial import Partial, Problems, WalkError
+from drgn_pmem.partial import Incomplete, Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 
@@ -291,8 +290,12 @@ def find_pgmap(prog: Program, page: "Object | int") -> Pgmap | None:
     The page map that a page belongs to; None if it is not a ZONE_DEVICE page.
 
     :param page: PFN, or ``struct page *``.
-    :raises FaultError: if the dump does not hold it
+    :raises Incomplete: if not all page maps can be read, and it is in none of the others
     :raises MissingDebugInfo: without debug info of vmlinux
     """
-    entry = xa_load(_root(prog), pfn_of(prog, page))
-    return read_pgmap(cast("struct dev_pagemap *", entry)) if entry else None
+    pfn, problems = pfn_of(prog, page), Problems()
+    # Not by drgn's xa_load(), which does not return from a damaged tree that leads back to itself.
+    found = next((g for g in problems.take(for_each_pgmap(prog)) if g.has_pfn(pfn)), None)
+    if found is None and problems:
+        raise Incomplete(problems)
+    return found

@@ -4,7 +4,7 @@
 
 from typing import Any
 
-from drgn import Program, sizeof
+from drgn import Object, Program, sizeof
 from drgn.helpers.linux.block import for_each_disk as drgn_disks, for_each_partition
 from drgn.helpers.linux.fs import for_each_mount
 from drgn.helpers.linux.list import list_for_each_entry
@@ -19,11 +19,12 @@ from drgn_pmem.kernel.dax import for_each_dax_device
 from drgn_pmem.kernel.device import device_path, for_each_device
 from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.kernellog import read_log_records
+from drgn_pmem.kernel.memoryblocks import memory_blocks_of
 from drgn_pmem.kernel.namespace import for_each_namespace, namespace_of_pfn
 from drgn_pmem.kernel.nvdimm import for_each_bus
 from drgn_pmem.kernel.partitions import for_each_disk
 from drgn_pmem.kernel.paths import path_of_mount
-from drgn_pmem.kernel.pgmap import for_each_pgmap
+from drgn_pmem.kernel.pgmap import find_pgmap, for_each_pgmap
 from drgn_pmem.kernel.region import for_each_region
 from drgn_pmem.partial import Cause, Incomplete, WalkError
 
@@ -286,3 +287,33 @@ def test_disks_in_a_list_of_partitions_that_does_not_end(prog: Program) -> None:
     poke(prog, link.next.address_, words(link.address_of_().value_()))
     with pytest.raises(WalkError, match="the list is cyclic"):
         list(for_each_disk(prog))
+
+
+@pytest.mark.parametrize("kset", ["bus_kset", "class_kset"])
+def test_list_of_buses_or_classes_that_does_not_end(prog: Program, kset: str) -> None:
+    """drgn's helpers look for the bus or class in it without a bound."""
+    first = prog[kset].list.next.read_()
+    poke(prog, first.next.address_, words(first.value_()))
+    lost = f"{kset}: stopped after 1 entries: the list is cyclic"
+    ask = {
+        "bus_kset": lambda: memory_blocks_of(prog, []),
+        "class_kset": lambda: [*for_each_disk(prog)],
+    }
+    with pytest.raises(WalkError, match=lost):
+        ask[kset]()
+    if kset == "bus_kset":
+        (problem,) = for_each_device(prog, "dax_bus_type", "dax").problems
+        assert lost in problem.why
+
+
+def test_page_maps_in_a_tree_that_does_not_end(prog: Program) -> None:
+    """drgn's xa_load() never returns from it."""
+    root = prog["pgmap_array"]
+    pfn = for_each_pgmap(prog).value[0].first_pfn
+    assert find_pgmap(prog, pfn) is not None
+    head = root.xa_head.value_()
+    node = Object(prog, "struct xa_node", address=head - 2)
+    for slot in node.slots:
+        poke(prog, slot.address_, words(head))
+    with pytest.raises(Incomplete, match=r"pgmap_array: .*the tree is cyclic"):
+        find_pgmap(prog, pfn)
