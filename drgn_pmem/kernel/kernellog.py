@@ -14,10 +14,11 @@ Sources: kernel/printk/printk_ringbuffer.h (``struct printk_ringbuffer``), kerne
 from collections.abc import Callable
 from typing import TypeVar
 
-from drgn import PlatformFlags, Program, offsetof
+from drgn import Program, offsetof
 from drgn.helpers.linux.printk import PrintkRecord, get_dmesg, get_printk_records
 
 from drgn_pmem.errors import MissingDebugInfo
+from drgn_pmem.kernel.byteorder import is_little_endian
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
 from drgn_pmem.partial import WalkError
 
@@ -31,12 +32,6 @@ _AVERAGE_BITS = 5
 """``PRB_AVGBITS``: a ring has a descriptor for each 32 bytes of text."""
 _MAX_RECORDS = 1 << 22
 """drgn reads some 50,000 a second"""
-
-
-def _is_little_endian(prog: Program) -> bool:
-    # As in mmu.py, which needs numpy: the shell's first prompt shows the panic, and waits for none.
-    platform = prog.platform
-    return platform is None or bool(platform.flags & PlatformFlags.IS_LITTLE_ENDIAN)
 
 
 def _checked(prog: Program, read: Callable[[Program], T]) -> T:
@@ -109,7 +104,7 @@ def _check_ring(prog: Program) -> None:
 def _check_buffer(prog: Program) -> None:
     """Follow the records once, from one length to the next."""
     record = prog.type("struct printk_log")
-    size, little = record.size, _is_little_endian(prog)
+    size, little = record.size, is_little_endian(prog)
     # Other files have variables of these names, too.
     start, length, at, end = (
         prog.object(name, filename="printk.c").value_()

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drgn import Architecture, PlatformFlags, Program
+from drgn import Architecture, Program
 import numpy as np
 
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
+from drgn_pmem.kernel.byteorder import is_little_endian
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.partial import WalkError
 from drgn_pmem.ranges import Range
@@ -37,7 +38,6 @@ __all__ = (
     "find_mmu",
     "hash_process_mmu",
     "is_kernel_address",
-    "is_little_endian",
     "physical_end",
     "physical_range",
 )
@@ -237,12 +237,6 @@ def physical_range(prog: Program, start: int, last: int, what: str) -> Range:
             f"{most:#x}: damaged"
         )
     return Range(start, last + 1)
-
-
-def is_little_endian(prog: Program) -> bool:
-    """Byte order of the crashed machine; little if unknown."""
-    platform = prog.platform
-    return platform is None or bool(platform.flags & PlatformFlags.IS_LITTLE_ENDIAN)
 
 
 # arch/powerpc/include/asm/book3s/64/pgtable.h and radix-4k.h, radix-64k.h

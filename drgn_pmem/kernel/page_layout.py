@@ -28,9 +28,9 @@ from drgn import Object, Program, Type, TypeKind
 
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
 from drgn_pmem.errors import MissingDebugInfo, UsageError
+from drgn_pmem.kernel.byteorder import is_little_endian
 from drgn_pmem.kernel.kmod import symbol_address
 from drgn_pmem.kernel.memory import address_of
-from drgn_pmem.kernel.mmu import is_little_endian
 from drgn_pmem.kernel.pagetable import read_saved
 from drgn_pmem.partial import Problems
 from drgn_pmem.record import Record, Show, shown

@@ -22,7 +22,8 @@ from drgn_pmem.dumpfile import State, Vmcoreinfo, coverage_of, dump_of, vmcorein
 from drgn_pmem.dumpfile.faults import add_over_all
 from drgn_pmem.dumpfile.fit import Fit, fit_of, name_offsets, release_at, symbol_shift
 from drgn_pmem.errors import DumpFileError, PmemError
-from drgn_pmem.kernel.mmu import Mmu, find_mmu, hash_process_mmu, is_little_endian
+from drgn_pmem.kernel.byteorder import is_little_endian
+from drgn_pmem.kernel.mmu import Mmu, find_mmu, hash_process_mmu
 from drgn_pmem.kernel.tablewalk import Extent, mapped, merge, not_known, walk_tables, walk_with_drgn
 from drgn_pmem.kernel.vmemmap_list import PPC64_PAGE_OFFSET, linear_end, read_linear, walk_hash
 from drgn_pmem.record import Record

@@ -19,7 +19,7 @@ from drgn import FaultError, Program
 
 from drgn_pmem.dumpfile import State, coverage_of, vmcoreinfo_of
 from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.mmu import is_little_endian
+from drgn_pmem.kernel.byteorder import is_little_endian
 from drgn_pmem.kernel.tablewalk import Extent, mapped, merge, not_known, unmapped
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
