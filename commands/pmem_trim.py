@@ -7,11 +7,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 from drgn_pmem.errors import PmemError, UsageError
 from drgn_pmem.partial import Partial, Problems
-from drgn_pmem.record import Record
+from drgn_pmem.record import Record, Show
 from drgn_pmem.spec import Answer, Argument, Field, command
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ __all__ = ("Trimmed", "trim")
 
 _FIELDS = (
     Field("WHAT", lambda p: p.what, "kind of memory"),
-    Field("KEPT", lambda p: p.kept, "bytes that are kept", right=True),
-    Field("DROPPED", lambda p: p.dropped, "bytes that are dropped", right=True),
+    Field("KEPT", lambda p: p.kept, "bytes that are kept", right=True, show=Show.SIZE),
+    Field("DROPPED", lambda p: p.dropped, "bytes that are dropped", right=True, show=Show.SIZE),
 )
 
 _RAM = (
-    "RAM is as it was in the crashed machine: copies of user data can be in it (page cache, "
-    "anonymous memory, buffers of programs and of block devices); pmem-trim does not filter RAM"
+    "RAM is not filtered: copies of user data can be in it (page cache, "
+    "anonymous memory, buffers of programs and of block devices)"
 )
 
 
@@ -246,7 +247,7 @@ def pmem_trim(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.trim.plan import plan_trim
     from drgn_pmem.commands.verify import stop_if_interrupted
     from drgn_pmem.dumpfile import DumpFormat, State, dump_of
-    from drgn_pmem.output.table import table
+    from drgn_pmem.output.terminal import layout, look_of
 
     compression = _compression(args.format, args.compress)
     if args.output is not None:
@@ -303,4 +304,10 @@ def pmem_trim(prog: Program, args: argparse.Namespace) -> Answer:
         notes.append(f"{plan.blank} bytes that share a page with what is kept are written as X")
     notes.append(_RAM)
     parts = list(plan.parts)
-    return Answer(parts, notes=notes, problems=problems, json=value, text=table(parts, _FIELDS))
+    return Answer(
+        parts,
+        notes=notes,
+        problems=problems,
+        json=value,
+        text=layout(parts, _FIELDS, look_of(sys.stdout)),
+    )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     U64 = npt.NDArray[np.uint64]
     Index = npt.NDArray[np.int64]
 
-__all__ = ("Range", "RangeSet", "distinct", "paint", "percent")
+__all__ = ("Range", "RangeSet", "distinct", "paint", "percent", "short_size")
 
 
 @dataclass(frozen=True, repr=False)
@@ -241,3 +241,15 @@ def percent(part: int, whole: int) -> str:
     if 0 < share < 1:
         return "<1%"
     return ">99%" if share > 99 else f"{share:.0f}%"
+
+
+def short_size(size: int) -> str:
+    """
+    A size for a sentence, exact below 1 MiB: ``"650240 bytes"``, ``"128 MiB"``, ``"1.5 GiB"``.
+
+    :param size: bytes
+    """
+    for shift, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB")):
+        if size >> shift:
+            return f"{size / (1 << shift):.1f}".removesuffix(".0") + f" {unit}"
+    return f"{size} byte{'' if size == 1 else 's'}"

@@ -21,6 +21,7 @@ from drgn_pmem.errors import PmemError
 from drgn_pmem.formats.elfcorehdr import build_elfcorehdr, parse_elfcorehdr
 from drgn_pmem.formats.elfprepare import elfcorehdr_size
 from drgn_pmem.partial import Partial
+from drgn_pmem.ranges import short_size
 
 from ..samples import CASES, Case, recorded_pmem, run_json, run_text
 
@@ -177,8 +178,8 @@ def test_pmem_that_no_header_has_is_told(case: Case) -> None:
         assert told == []
         return
     (note,) = told
-    assert note.startswith(f"{size} bytes of persistent memory are not in the header")
-    assert (f", {as_ram} of them in use as RAM" in note) == left_out
+    assert note.startswith(f"{short_size(size)} of persistent memory is not in the header")
+    assert (f", {short_size(as_ram)} of it in use as RAM" in note) == left_out
     assert ("kexec-tools" in note) == (case.sample.loader == "kexec_load")
 
 

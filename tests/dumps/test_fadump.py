@@ -23,6 +23,7 @@ from drgn_pmem.errors import PmemError
 from drgn_pmem.kernel.fadump import fadump_layout, fw_dump
 from drgn_pmem.kernel.physical import read_physical
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem
+from drgn_pmem.ranges import short_size
 
 from ..samples import Case, open_crash, program, run_json, run_text, samples
 
@@ -107,7 +108,10 @@ def test_what_the_dump_does_not_have_is_what_the_kernel_had_reserved_for_it(save
     match = re.search(r"mem_reserved: (\d+)", saved.truth("first/fadump.sysfs"))
     assert match is not None
     _, notes = run_text(saved.prog, "pmem-segments")
-    assert f"{match[1]} bytes of RAM are not in the dump: firmware-assisted dump had" in notes
+    assert (
+        f"{short_size(int(match[1]))} of RAM is not in the dump: firmware-assisted dump had"
+        in notes
+    )
     assert "the crashed kernel says firmware-assisted dump" in notes
     assert "RAM 0x" not in notes
 

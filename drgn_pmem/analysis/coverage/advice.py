@@ -23,6 +23,7 @@ from drgn_pmem.kernel.kmod import how_to_get_kernel
 from drgn_pmem.kernel.nvdimm import for_each_bus
 from drgn_pmem.kernel.root import refuse_unfit
 from drgn_pmem.partial import Problems
+from drgn_pmem.ranges import short_size
 
 if TYPE_CHECKING:
     from drgn_pmem.analysis.coverage.records import NamespaceCoverage
@@ -119,8 +120,9 @@ def advise(prog: Program, item: "NamespaceCoverage", problems: Problems) -> str:
     advice = decide(prog, item, problems)
     if advice is Advice.RAM_THAT_IS_MARKED:
         return (
-            "it was used as RAM, and the crash header marks it with PF_DEV: a makedumpfile that "
-            "knows PF_DEV leaves it out as user data of pmem; save it with cp or another one"
+            "it was used as RAM, and the crash header marks it with PF_DEV, so a makedumpfile that "
+            "knows PF_DEV leaves it out as user data of pmem: save it with cp, or with a "
+            "makedumpfile that does not know PF_DEV"
         )
     if advice is Advice.UNKNOWN:
         why = item.pages.why_unknown if item.pages is not None else None
@@ -207,15 +209,15 @@ def _all_saved(dump: DumpFile, item: "NamespaceCoverage") -> str:
     saved = item.userdata.get(State.SAVED, 0)
     if not saved or dump.contained is DumpFormat.LIVE:
         return "no change needed"
-    line = f"no change needed for the struct pages; {saved} bytes of user data were saved too"
+    line = f"no change needed for the struct pages; {short_size(saved)} of user data was saved too"
     if dump.hypervisor:
-        return f"{line}, as in every dump of a hypervisor"
+        return f"{line}, as in every dump that a hypervisor makes"
     return f"{line}: a makedumpfile that knows PF_DEV leaves them out"
 
 
 def _lost(dump: DumpFile) -> str:
     lost = dump.coverage.count().get(State.TRUNCATED, 0)
-    return f"up to {lost} bytes" if lost else "some"
+    return f"up to {short_size(lost)}" if lost else "some"
 
 
 def _save_all(dump: DumpFile) -> str:
@@ -233,8 +235,8 @@ def _remake(item: "NamespaceCoverage") -> str:
     name = shlex.quote(item.namespace or "NAMESPACE")  # a command to copy
     return (
         "as a last resort, THIS DESTROYS THE DATA (restore it from a backup): ndctl "
-        f"create-namespace -f -e {name} --map=mem; its struct pages then take {item.memmap_size} "
-        "bytes of RAM and are in every dump"
+        f"create-namespace -f -e {name} --map=mem; its struct pages then take "
+        f"{short_size(item.memmap_size)} of RAM and are in every dump"
     )
 
 

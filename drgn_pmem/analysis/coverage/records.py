@@ -24,7 +24,7 @@ from drgn_pmem.analysis.inventory.parts import PADDING, Stretch
 from drgn_pmem.analysis.memmap.intact import MemmapCheck
 from drgn_pmem.analysis.memmap.place import StructPages
 from drgn_pmem.dumpfile import Coverage, State
-from drgn_pmem.ranges import percent
+from drgn_pmem.ranges import percent, short_size
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("CoverageAnswer", "NamespaceCoverage")
@@ -189,7 +189,7 @@ def _verdict(item: NamespaceCoverage) -> str:
         )
     data = _share(item)
     if item.kmem:
-        return f"{item.kmem} bytes of it were used as RAM (System RAM (kmem)); {data}"
+        return f"{short_size(item.kmem)} of it was used as RAM (System RAM (kmem)); {data}"
     if item.location is None:
         if item.has_memmap or item.map is not None or item.mode in ("fsdax", "devdax"):
             return f"the location of its struct pages is unknown; {data}"

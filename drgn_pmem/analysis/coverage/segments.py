@@ -29,7 +29,7 @@ from drgn_pmem.formats.architecture import X86_64, find_architecture
 from drgn_pmem.kernel.iomem import Resource
 from drgn_pmem.kernel.kmod import has_kernel_debug_info
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
-from drgn_pmem.ranges import Range, RangeSet
+from drgn_pmem.ranges import Range, RangeSet, short_size
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("DumpSegment", "SegmentsAnswer", "read_segments")
@@ -162,20 +162,21 @@ class _Reader:
             covered.count(r.start, r.end).get(State.ABSENT, 0)
             for r in self.machine.device_pmem.ranges
         )
+        lacks = f"{short_size(absent)} of persistent memory"
         if self.dump.contained is DumpFormat.LIVE:
             if not absent:
                 return "live memory: all persistent memory that is known can be read"
             if self.dump.hypervisor:
-                return f"live memory of a guest: {absent} bytes of persistent memory are not in it"
+                return f"live memory of a guest: {lacks} is not in it"
             return (
-                f"live memory: {absent} bytes of persistent memory are not in /proc/kcore "
-                "(--live-pmem reads them where the kernel allows it)"
+                f"live memory: {lacks} is not in /proc/kcore "
+                "(--live-pmem reads it where the kernel allows it)"
             )
         line = "a hypervisor's dump: it never sets PF_DEV"
         if absent:
             cxl = any(self.machine.cxl.overlap(r.start, r.end) for r in self.machine.pmem.ranges)
             why = f" ({NO_CXL})" if cxl else ""
-            return f"{line}, and {absent} bytes of persistent memory are not in it{why}"
+            return f"{line}, and {lacks} is not in it{why}"
         if self.machine.lost_sources:
             return f"{line}, and all persistent memory that is known is in it"
         return f"{line} and leaves nothing out"
@@ -247,12 +248,13 @@ class _Reader:
         pmem = self.machine.pmem.size(start, end)
         device = self.machine.device_pmem.size(start, end)
         if device and not flagged and not self.outside and "iomem" not in lost:
-            yield f"pmem without PF_DEV ({device} bytes)"
+            yield f"pmem without PF_DEV ({short_size(device)})"
         known = bool(self.machine.iomem or self.machine.pmem) and not lost
         if flagged and pmem > device and not self.outside:
-            yield f"{pmem - device} bytes were used as RAM (kmem): PF_DEV makes them user data"
+            used = short_size(pmem - device)
+            yield f"{used} was used as RAM (kmem): PF_DEV makes it user data"
         if flagged and known and pmem < end - start:
-            what = "no pmem there" if not pmem else f"{end - start - pmem} bytes are not pmem"
+            what = f"{short_size(end - start - pmem)} is not pmem" if pmem else "no pmem there"
             yield f"PF_DEV without pmem ({what})"
         if not self.outside:
             yield from self._reserved(start, end)
@@ -322,14 +324,15 @@ def _missing_ram(
                     low += gap.size
                 elif gap.size >= _PAGE:
                     missing.append(gap)
-    notes = [f"RAM {r.start:#x}-{r.end:#x} ({r.size} bytes) is not in the dump" for r in missing]
+    notes = [f"RAM {r} ({short_size(r.size)}) is not in the dump" for r in missing]
     if low:
         notes.append(
-            f"{low} bytes of RAM below 1 MiB are not in the dump: kexec_file_load leaves them out"
+            f"{short_size(low)} of RAM below 1 MiB is not in the dump: kexec_file_load leaves it "
+            "out"
         )
     if own:
         notes.append(
-            f"{own} bytes of RAM are not in the dump: firmware-assisted dump had reserved them to "
-            "store the dump"
+            f"{short_size(own)} of RAM is not in the dump: firmware-assisted dump had reserved it "
+            "to store the dump"
         )
     return missing, notes

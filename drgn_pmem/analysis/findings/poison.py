@@ -232,8 +232,9 @@ class _Search:
             marked = sum(1 for page in pages if page.owners.page.hwpoison)
             if counted != marked:
                 self.notes.append(
-                    f"num_poisoned_pages is {counted}, {marked} poisoned pmem pages were found; the"
-                    " counter includes RAM and does not go down when write(2) clears poison"
+                    f"num_poisoned_pages is {counted}; PG_hwpoison is set in the struct pages of"
+                    f" {marked} of these pages, as far as they were saved; the counter includes RAM"
+                    " and does not go down when write(2) clears poison"
                 )
 
 

@@ -4,6 +4,8 @@
 
 from collections.abc import Iterable
 
+from drgn_pmem.ranges import short_size
+
 __all__ = ("duration", "few", "plural", "short_size")
 
 _SHOWN = 4
@@ -21,18 +23,6 @@ def plural(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
-
-
-def short_size(size: int) -> str:
-    """
-    A size with its unit, exact below 1 MiB: ``"650240 bytes"``, ``"128 MiB"``, ``"1.5 GiB"``.
-
-    :param size: bytes
-    """
-    for shift, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB")):
-        if size >> shift:
-            return f"{size / (1 << shift):.1f}".removesuffix(".0") + f" {unit}"
-    return plural(size, "byte")
 
 
 def duration(seconds: float) -> str:

@@ -30,7 +30,7 @@ from drgn_pmem.kernel.fadump import fw_dump
 from drgn_pmem.kernel.iomem import for_each_iomem, for_each_persistent_memory
 from drgn_pmem.kernel.kexec import CrashImage, LoadedBy, NamedRange, crash_image, crash_reservations
 from drgn_pmem.partial import Cause, Incomplete, NotSaved, Partial, Problem, Problems
-from drgn_pmem.ranges import Range, RangeSet
+from drgn_pmem.ranges import Range, RangeSet, short_size
 from drgn_pmem.record import Record
 
 __all__ = ("CrashHeaders", "read_crash_headers")
@@ -120,7 +120,7 @@ def read_crash_headers(prog: Program) -> Partial[CrashHeaders]:
     reserved = problems.take(reservations)
     not_of_a_header = _why_not_of_a_header(prog, reserved)
     if implied is not None and not_of_a_header:
-        notes.append(f"{not_of_a_header}: what it implies is not compared")
+        notes.append(f"{not_of_a_header}: the implied header is not compared with the others")
     header = None if rebuilt is None else rebuilt.header
     if rebuilt is not None and rebuilt.uncertain_cpus:
         notes.append(
@@ -259,7 +259,7 @@ def _why_not_of_a_header(prog: Program, reservations: Sequence[NamedRange]) -> s
     """
     dump = dump_of(prog)
     if dump.hypervisor:
-        return "the hypervisor wrote the dump's program headers, not from an elfcorehdr"
+        return "the hypervisor wrote the dump's program headers itself"
     main = [item for item in reservations if item.name == "crashk_res"]
     if main and not dump.coverage.count(main[0].start, main[0].end).get(State.ABSENT, 0):
         return (
@@ -292,8 +292,8 @@ def _pmem_left_out(
     used = sum(r.size - memory_covered(rebuilt, r.start, r.end) for r in ram)
     tools = image is not None and not image.file_mode
     return [
-        f"{least}{missing} bytes of persistent memory are not in the header"
-        f"{f', {used} of them in use as RAM' if used else ''}: "
+        f"{least}{short_size(missing)} of persistent memory is not in the header"
+        f"{f', {short_size(used)} of it in use as RAM' if used else ''}: "
         f"{'kexec-tools puts' if tools else 'this kernel puts'} only "
         f"{'RAM that is no device into it' if used else 'RAM into it'}"
     ]

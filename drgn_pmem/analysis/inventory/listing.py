@@ -19,7 +19,7 @@ from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.dax import DaxRegion, for_each_dax_region
 from drgn_pmem.kernel.debuginfo import has_variable
 from drgn_pmem.kernel.iomem import for_each_persistent_memory
-from drgn_pmem.kernel.kmod import has_kernel_debug_info
+from drgn_pmem.kernel.kmod import has_kernel_debug_info, has_no_module
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.nvdimm import Bus, Dimm, for_each_bus, for_each_dimm
 from drgn_pmem.kernel.pgmap import for_each_pgmap
@@ -134,7 +134,7 @@ def read_inventory(prog: Program, selection: Selection | None = None) -> Partial
     empty and a problem names the module.
 
     :param selection: Which of them; all, idle ones included, for None.
-    :raises NotFound: if the machine had no persistent memory at all, or the selection names a
+    :raises NotFound: if the kernel knew of no persistent memory at all, or the selection names a
         device that is not there, or that could not be read
     """
     found = _read_all(prog)
@@ -160,10 +160,18 @@ def _read_all(prog: Program) -> Partial[Inventory]:
         whose = problems.attempt("elfcorehdr_addr", lambda: _capture_words(prog))
         if not memory and not pgmaps and not problems:
             raise NotFound(
-                "this machine had no persistent memory: no NVDIMM bus, no DAX region, "
-                f"no Persistent Memory in iomem{whose}"
+                "this kernel knew of no persistent memory: no NVDIMM bus, no DAX region, no "
+                f"Persistent Memory in iomem{_driver_words(prog)}{whose}"
             )
     return problems.partial(inventory)
+
+
+def _driver_words(prog: Program) -> str:
+    """Why a kernel without libnvdimm cannot know: papr_scm, of_pmem and virtio-pmem add nothing to
+    iomem, and without it no driver of NVDIMMs runs."""
+    if not has_no_module(prog, "libnvdimm", "nvdimm_bus_register"):
+        return ""
+    return "; it had no libnvdimm, so NVDIMMs that the machine may have were not known to it"
 
 
 def _capture_words(prog: Program) -> str:

@@ -30,7 +30,7 @@ from drgn_pmem.kernel.namespace import Namespace, pgmap_of
 from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.pgmap import Pgmap
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
-from drgn_pmem.ranges import RangeSet
+from drgn_pmem.ranges import RangeSet, short_size
 from drgn_pmem.record import Record
 
 __all__ = ("Memmap", "MemmapAnswer", "read_memmap_sources", "read_memmaps", "read_memmaps_in_steps")
@@ -370,7 +370,7 @@ class _Reader:
                     f"struct pages are at physical {first:#x}-{end:#x}, outside the metadata range"
                 )
         if self.namespace.map == "dev" and pages.in_ram:
-            share = "all" if not pages.on_pmem else f"{pages.in_ram} bytes"
+            share = short_size(pages.in_ram) if pages.on_pmem else "all"
             # x86 takes the struct pages of less than a 128 MiB section from RAM
             # (vmemmap_populate()).
             self.notes.append(f"map=dev, but {share} of its struct pages are in RAM")

@@ -50,6 +50,12 @@ _KINDS = {
 }
 """Names of what remains of each kind of stretch without the known metadata."""
 _USER_DATA = "user data"
+_RAW = {
+    True: "contents (raw mode)",
+    False: "contents (disabled)",
+    None: "contents (raw mode or disabled)",
+}
+"""The same of a namespace without a mode of its own, by whether it was enabled."""
 
 Layout = list[tuple[Namespace, list[Stretch]]]
 """Namespaces, and their parts by the kernel."""
@@ -176,5 +182,6 @@ def parts_of(layout: Layout) -> Iterator[tuple[str, Range]]:
             if namespace.mode is None:
                 kind = "not known: its mode is unknown"
             elif namespace.mode == "raw":
-                kind = "all of a raw namespace"
+                # A disabled namespace is shown as raw, whatever its info block says.
+                kind = _RAW[namespace.enabled]
             yield f"{namespace.dev}: {kind}", Range(stretch.start, stretch.end)

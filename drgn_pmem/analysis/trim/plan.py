@@ -45,8 +45,8 @@ _BLOCK = 4096
 _CHUNK = 1 << 20
 _ZEROES = bytes(_BLOCK)
 
-_ZERO = "zeroes beside metadata"
-_CUT = "pages that the dump has in part"
+_ZERO = "zeroes in space reserved for metadata"
+_CUT = "pages of which the dump has only a part"
 _FILLING = "rest of pages in which memory ends"
 _OUTSIDE = "persistent memory outside of namespaces"
 _OTHER = "neither RAM nor persistent memory"

@@ -183,14 +183,14 @@ def test_pmem_without_the_flag(tmp_path: Path) -> None:
     opened = dump(tmp_path, Load(MIB, GIB), Load(4 * GIB, GIB))
     (ram, pmem) = notes_of(opened, machine([(4 * GIB + MIB, 5 * GIB)]))
     assert ram == ()
-    assert pmem == (f"pmem without PF_DEV ({GIB - MIB} bytes)",)
+    assert pmem == ("pmem without PF_DEV (1023 MiB)",)
     assert notes_of(opened, machine([(4 * GIB, 5 * GIB)]), outside=True) == [(), ()]
 
 
 def test_flag_without_pmem(tmp_path: Path) -> None:
     opened = dump(tmp_path, Load(4 * GIB, GIB, flags=PMEM), Load(8 * GIB, GIB, flags=PMEM))
     (partly, none) = notes_of(opened, machine([(4 * GIB, 4 * GIB + MIB)]))
-    assert partly == (f"PF_DEV without pmem ({GIB - MIB} bytes are not pmem)",)
+    assert partly == ("PF_DEV without pmem (1023 MiB is not pmem)",)
     assert none == ("PF_DEV without pmem (no pmem there)",)
     # Where nothing tells what was pmem, nothing is contradicted.
     assert notes_of(opened, machine([])) == [(), ()]
