@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from drgn_pmem.analysis.fadump.examine import Fadump
     from drgn_pmem.analysis.fadump.header import FadumpField
+    from drgn_pmem.formats.elfcorehdr import ProgramHeader
 
 _Section = tuple[str, Sequence[Any], Sequence[Field]]
 """Title, records, fields."""
@@ -42,10 +43,21 @@ _REGION_FIELDS = (
 
 _PHDR_FIELDS = (
     Field("ELFCOREHDR", lambda phdr: phdr.what, "what the program header is for"),
-    Field("PHYSICAL", lambda phdr: f"{phdr.physical:#x}", "physical address", right=True),
-    Field("SIZE", lambda phdr: phdr.memory_size, "bytes", right=True, show=Show.SIZE),
-    Field("OFFSET", lambda phdr: f"{phdr.offset:#x}", "where its bytes are", right=True),
+    Field(
+        "PHYSICAL", lambda phdr: _known(phdr, f"{phdr.physical:#x}"), "physical address", right=True
+    ),
+    Field("SIZE", lambda phdr: _known(phdr, phdr.memory_size), "bytes", right=True, show=Show.SIZE),
+    Field(
+        "OFFSET", lambda phdr: _known(phdr, f"{phdr.offset:#x}"), "where its bytes are", right=True
+    ),
 )
+
+
+def _known(phdr: ProgramHeader, value: object) -> object:
+    """The place of the CPU notes is not known before the capture kernel allocates it."""
+    from drgn_pmem.formats.elfcorehdr import Role
+
+    return None if phdr.role is Role.CPU_NOTES and not phdr.memory_size else value
 
 
 def _value(field: FadumpField, value: object) -> object:
@@ -65,8 +77,8 @@ def _value(field: FadumpField, value: object) -> object:
         "Why a firmware-assisted dump (POWER) failed, or would have: the crash info header, found\n"
         "in memory (each field next to its expected value) or reconstructed where the dump leaves\n"
         "it out, with the source of each field; the verdict of the kernel's own check; the boot\n"
-        "memory and where it is copied;\n"
-        "the reserve area; the elfcorehdr rebuilt and compared with the dump's PT_LOADs."
+        "memory and where it is copied; the reserve area; the elfcorehdr, rebuilt and compared\n"
+        "with the dump's PT_LOADs."
     ),
     arguments=(
         Argument(
@@ -121,11 +133,15 @@ def fadump(prog: Program, args: argparse.Namespace) -> Answer:
 
 def _text(args: argparse.Namespace, found: Fadump, sections: list[_Section]) -> str:
     from drgn_pmem.analysis.fadump.area import draw_reserve_area
+    from drgn_pmem.analysis.fadump.header import FadumpSource
     from drgn_pmem.output.terminal import layout, look_of, paragraph
     from drgn_pmem.spec import rounded
 
     look = look_of(sys.stdout, rounded=rounded(args))
-    blocks = [f"State: {found.state}\nVerdict: {found.verdict.words}"]
+    verdict = found.verdict.words
+    if found.source is not FadumpSource.FOUND:
+        verdict += ", if it is as reconstructed here"
+    blocks = [f"State: {found.state}\nVerdict: {verdict}"]
     for title, records, fields in sections:
         if records:
             blocks.append((f"{title}\n" if title else "") + layout(records, fields, look))

@@ -121,7 +121,10 @@ def _name(item: "NamespaceCoverage") -> str:
 def _bar(item: "NamespaceCoverage") -> str | None:
     # where the location of the struct pages is not known, the reserved space is theirs
     on_pmem = "pmem" in item.location if item.location else item.map == "dev"
-    return namespace_bar(item.parts(), 34, memmap=on_pmem)
+    pages = item.pages if item.location else None
+    return namespace_bar(
+        item.parts(), 34, memmap=on_pmem, start=item.start, used=pages and pages.pmem_range
+    )
 
 
 def _footer(items: "Sequence[NamespaceCoverage]", look: Look) -> str:

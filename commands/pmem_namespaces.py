@@ -111,7 +111,13 @@ def _bar(memmap: "Memmap") -> str | None:
     # where the location of the struct pages is not known, the reserved space is theirs
     known = pages is not None and not pages.unknown
     on_pmem = pages.on_pmem > 0 if known and pages else memmap.namespace.map == "dev"
-    return namespace_bar(memmap.parts, 18, memmap=on_pmem)
+    return namespace_bar(
+        memmap.parts,
+        18,
+        memmap=on_pmem,
+        start=memmap.namespace.range.start,
+        used=pages.pmem_range if known and pages else None,
+    )
 
 
 def _footer(memmaps: "Sequence[Memmap]", look: Look) -> str:

@@ -399,6 +399,6 @@ def _add_physical_memory(prog: drgn.Program, dump: DumpFile, lines: list[str]) -
     for item in dump.coverage.extent():
         prog.add_memory_segment(item.start, item.size, read, physical=True)
     lines.append(
-        f"{dump.path}: one segment at physical address 0, which drgn does not take for one;"
-        " physical memory was given to it"
+        f"{dump.path}: the only segment begins at physical address 0, which drgn ignores;"
+        " drgn-pmem gave the memory to it"
     )

@@ -42,12 +42,12 @@ _ZEROES = (
     "makedumpfile left it out"
 )
 _OVERWRITTEN = (
-    "written after the crash: it points to no page map of this kernel (a capture kernel that binds "
-    "the namespace initialises its struct pages again)"
+    "overwritten after the crash: it points to no page map of the crashed kernel (a capture kernel "
+    "that binds the namespace initialises its struct pages again)"
 )
 _NOT_CHECKED = (
     "not all page maps of the kernel could be read, and it points to none of those that could: "
-    "whether it was written after the crash is not known"
+    "whether it was overwritten after the crash is not known"
 )
 _TORN = "a tail page with an implausible head: overwritten or corrupt"
 _NEVER = "reserved for the info block: the kernel never initialised this struct page"
@@ -162,9 +162,10 @@ class _Reader:
             return PageState(
                 **known, state=state, reason="no struct page: the vmemmap is not mapped there"
             )
-        reason = f"the struct page is not in the dump: {error}"
-        self._unknown(reason, Cause.NOT_SAVED, state)
-        return PageState(**known, state=state, reason=reason)
+        self._unknown(f"not in the dump: {error}", Cause.NOT_SAVED, state)
+        return PageState(
+            **known, state=state, reason=f"the struct page is not in the dump: {error}"
+        )
 
     def _unknown(self, why: str, cause: Cause, state: State | None = None) -> None:
         what = f"struct page of PFN {self._pfn:#x}"

@@ -14,6 +14,7 @@ import itertools
 import sys
 
 from drgn_pmem.partial import State
+from drgn_pmem.ranges import Range
 
 __all__ = (
     "DATA",
@@ -76,7 +77,7 @@ class Part:
     size: int
     """bytes"""
     state: State | None = None
-    """None where it does not matter (free)."""
+    """None where it does not matter (free, reserved for struct pages and not used)."""
 
     def to_json(self) -> dict[str, object]:
         state = None if self.state is None else self.state.value
@@ -110,7 +111,11 @@ def bar(parts: Sequence[Part], width: int, ascii: bool = False) -> str:
 
 
 def namespace_bar(
-    parts: Iterable[tuple[str, int, State | None]], width: int, memmap: bool
+    parts: Iterable[tuple[str, int, State | None]],
+    width: int,
+    memmap: bool,
+    start: int = 0,
+    used: Range | None = None,
 ) -> str | None:
     """
     A namespace as one line.
@@ -119,13 +124,28 @@ def namespace_bar(
         :mod:`drgn_pmem.analysis.inventory.parts` names the kinds.
     :param width: Characters.
     :param memmap: Whether the namespace holds struct pages, after its info block.
+    :param start: Physical address where the parts begin.
+    :param used: Where in the space after the info block the struct pages are; None if that is not
+        known. The rest of the space is reserved and was never written: nothing is lost with it.
     """
     from drgn_pmem.analysis.inventory import parts as names
 
     kinds = {names.INFOBLOCK: INFOBLOCK, names.METADATA: METADATA, names.USERDATA: DATA}
     kinds[names.UNKNOWN] = DATA  # what of it is data is not known, which of it was saved is
     drawn = []
+    at = start
     for kind, size, state in parts:
+        there = Range(at, at + size)
+        at += size
+        if used is not None and kinds.get(kind) == MEMMAP and state is not State.SAVED:
+            # a part may begin before the struct pages and end after them
+            low, high = (min(max(cut, there.start), there.end) for cut in (used.start, used.end))
+            drawn += [
+                Part(MEMMAP, low - there.start),
+                Part(MEMMAP, high - low, state),
+                Part(MEMMAP, there.end - high),
+            ]
+            continue
         drawn.append(Part(kinds.get(kind, FREE), size, state))
         if kind == names.INFOBLOCK and memmap:
             kinds[names.METADATA] = MEMMAP

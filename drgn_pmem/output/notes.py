@@ -11,6 +11,8 @@ each of them.
 from collections.abc import Sequence
 import re
 
+from drgn_pmem.output.text import natural
+
 __all__ = ("merged",)
 
 _NAMESPACE = re.compile(r"\bnamespace\d+\.\d+\b")
@@ -30,7 +32,8 @@ def merged(lines: Sequence[str]) -> list[str]:
     for group in groups.values():
         names = [_NAMESPACE.findall(line) for line in group]
         if len(group) > 1 and all(names) and not _HEX.search(group[0]):
-            done.append(_of_namespaces(group[0], [each[0] for each in names]))
+            pairs = sorted(zip(names, group, strict=True), key=lambda pair: natural(pair[0][0]))
+            done.append(_of_namespaces(pairs[0][1], [each[0] for each, _ in pairs]))
         elif len(group) > _FEW and not any(names):
             numbers = [_HEX.findall(line)[0] for line in group[1:]]
             done.append(f"{group[0]} (and {len(numbers)} more: {_listed(numbers)})")

@@ -146,5 +146,5 @@ def test_the_output_says_where_it_looked(case: Case) -> None:
     _, notes = bare(case, "pmem-infoblocks")
     (line,) = re.findall(r"note: searched (.*)", notes)
     assert line.startswith(
-        "persistent memory by PF_DEV" if flagged else "all saved memory at every 2 MiB"
+        "persistent memory known from PF_DEV" if flagged else "all saved memory at every 2 MiB"
     )

@@ -22,6 +22,7 @@ from drgn_pmem.output.bars import (
     namespace_bar,
     use_ascii,
 )
+from drgn_pmem.ranges import Range
 
 PARTS = st.lists(
     st.builds(
@@ -115,6 +116,11 @@ def test_a_memmap_is_drawn_only_where_there_is_one_and_the_legend_has_what_is_dr
     parts.append(("data", 1, State.ABSENT))
     assert namespace_bar(parts, 6, memmap=True) == "[■●◆░]"
     assert namespace_bar(parts, 6, memmap=False) == "[■●■░]"
+    # Space that is reserved for struct pages and was not used is not lost, whatever was saved.
+    parts[2:3] = [("metadata", 1, State.EXCLUDED), ("metadata", 1, saved)]
+    assert namespace_bar(parts, 6, memmap=True) == "[■●◈░]"
+    for used, drawn in ((Range(0x13, 0x14), "[■●◆░]"), (Range(0x12, 0x13), "[■●◈░]")):
+        assert namespace_bar(parts, 6, memmap=True, start=0x10, used=used) == drawn
     assert legend_of(["[■●■░]"]) == ("info block ● saved   other metadata ■ saved   data ░ absent")
     assert legend_of([]) == ""
 

@@ -22,7 +22,7 @@ from drgn_pmem.kernel.fadump import FadumpPlatform, FwDump
 from drgn_pmem.kernel.kexec import NamedRange
 from drgn_pmem.kernel.memblock import for_each_mem_range
 from drgn_pmem.partial import Partial, Problems
-from drgn_pmem.ranges import Range
+from drgn_pmem.ranges import Range, short_size
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = (
@@ -118,7 +118,7 @@ def draw_reserve_area(parts: list[AreaPart]) -> str:
     rule = " " * 13 + "+" + "-" * width + "+"
     lines = [rule]
     for part in parts:
-        line = f"{part.start:>#12x} | {part.what:<{width - 2}} | {part.size} bytes"
+        line = f"{part.start:>#12x} | {part.what:<{width - 2}} | {short_size(part.size)}"
         if part.source is not None:
             line += f", copied from {part.source:#x}-{part.source + part.size:#x}"
         lines += [line, rule]
@@ -151,7 +151,7 @@ def _sizes(prog: Program, conf: FwDump, header_size: int) -> list[str]:
     total = sum(region.size for region in conf.boot_regions)
     if total != conf.boot_memory_size:
         problems.append(
-            f"the boot memory regions are {total} bytes, boot_memory_size says "
+            f"the boot memory regions have {total} bytes, boot_memory_size says "
             f"{conf.boot_memory_size}"
         )
     page = int(find_variable(prog, "PAGE_SIZE", "vmlinux"))

@@ -7,6 +7,8 @@ The stack of the thread that crashed
 By the registers in the crash info header of fadump, or in the PRSTATUS note.
 """
 
+import re
+
 from drgn import Object, Program
 
 from drgn_pmem.analysis.fadump.header import parse_header, read_header
@@ -38,8 +40,9 @@ def read_crashed_stack(prog: Program) -> Partial[tuple[int, list[str]]]:
     conf, layout = fw_dump(prog), fadump_layout(prog)
     if conf.active:
         raise NotFound(
-            "this dump was taken from the capture kernel: the crashed thread's stack is in memory "
-            "that the firmware moved; look at the /proc/vmcore that it saved"
+            "this dump was taken from the capture kernel; the crashed thread's stack is in memory "
+            "that the firmware moved: open the crashed kernel with --crashed, or the /proc/vmcore "
+            "that was saved"
         )
     problems = Problems()
     try:
@@ -52,5 +55,7 @@ def read_crashed_stack(prog: Program) -> Partial[tuple[int, list[str]]]:
         if found is None:
             raise NotFound("no CPU has crashed: this dump was taken from a running kernel")
         regs, cpu = found, header.crashing_cpu
-    frames = [str(frame) for frame in str(fadump_stack(prog, regs)).splitlines()]
+    # drgn shows the size of a symbol without one as 0x0.
+    text = re.sub(r"/0x0\b", "", str(fadump_stack(prog, regs)))
+    frames = text.splitlines()
     return problems.partial((cpu, frames))

@@ -205,6 +205,14 @@ def _imply(prog: Program) -> Partial[CrashHeader]:
         raise _NeverThere(str(error)) from None
 
 
+_NAMES = {
+    HeaderSource.FOUND: "crash header in memory",
+    HeaderSource.REBUILT: "rebuilt crash header",
+    HeaderSource.IMPLIED: "crash header implied by the dump",
+}
+"""For notes, which may stand among those of other commands."""
+
+
 def _attempt(
     problems: Problems, why: dict[HeaderSource, str], source: HeaderSource, make: Callable[[], T]
 ) -> T | None:
@@ -221,7 +229,7 @@ def _attempt(
     header = missing.attempt("", guarded)
     if header is None:
         why[source] = str(next(iter(missing)))
-        problems.extend(missing, source.value)
+        problems.extend(missing, _NAMES[source])
     return header
 
 

@@ -122,7 +122,7 @@ class _Finder:
                 ranges.add((segment.physical, segment.physical + segment.memory_size))
                 if "PF_DEV" not in sources:
                     sources.append("PF_DEV")
-        self.searched = "persistent memory by " + ", ".join(sources)
+        self.searched = "persistent memory known from " + ", ".join(sources)
         return sorted(ranges)
 
     def _limit(self, why: str) -> None:

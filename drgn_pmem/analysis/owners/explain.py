@@ -4,8 +4,8 @@
 What an answer about owners rests on
 ------------------------------------
 
-Notes on the owners of a page: why its struct page says nothing, whether other files may share it,
-and why no file has it.
+Notes on the owners of a page: why its struct page cannot be used, whether other files may share
+it, and why no file has it.
 """
 
 from drgn import Program
@@ -25,12 +25,14 @@ __all__ = ("explain",)
 
 
 def _why(page: PageState) -> str:
-    """Why the struct page says nothing: short, the same for all pages of its kind."""
+    """Why the struct page cannot be used: short, the same for all pages of its kind."""
     if not page.initialised:
         return "reserved for the memmap, never initialised"
     if page.state is State.SAVED:
-        return page.reason or "overwritten: it points to no page map of this kernel"
-    return f"it is {page.state.value} in the dump"
+        if page.pgmap_known is False or page.reason is None:
+            return "overwritten after the crash"
+        return page.reason
+    return f"{page.state.value} in the dump"
 
 
 def explain(
@@ -55,8 +57,8 @@ def explain(
         return notes + _of_ram(prog, namespace, owners, problems)
     if not page.trusted:
         why = (
-            f"the struct page says nothing ({_why(page)});"
-            " owners come from i_pages and the page tables alone"
+            f"the struct page cannot be used ({_why(page)}):"
+            " owners come from i_pages and the page tables only"
         )
         if page.initialised:
             cause = Cause.DAMAGED if page.state is State.SAVED else Cause.NOT_SAVED
@@ -77,7 +79,7 @@ def explain(
         )
     # Only where every file with every entry was read.
     all_files = dax_files_of(prog).complete and (page.type == FS_DAX or dax_chars_of(prog).complete)
-    if not owners and page.initialised and all_files:
+    if not owners and page.holds is None and page.initialised and all_files:
         notes.append(
             "no DAX file in memory has this page: not touched through a mapping since its file"
             " came into memory, free, or metadata of the file system"

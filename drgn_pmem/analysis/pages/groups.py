@@ -314,14 +314,14 @@ class Describer:
         if strange and not self._all_known:
             self._damaged(
                 f"{strange} struct pages point to none of the page maps that could be read: whether"
-                " they were written after the crash is not known",
+                " they were overwritten after the crash is not known",
                 Cause.NOT_SAVED,
             )
         elif strange:
             self._damaged(
-                f"{strange} struct pages were written after the crash (they point to no page map "
-                "of this kernel): a capture kernel bound the namespace; pmem-files needs none of "
-                "them"
+                f"{strange} struct pages were overwritten after the crash (they point to no page "
+                "map of the crashed kernel): a capture kernel bound the namespace; pmem-files does "
+                "not need them"
             )
         pages = groups[(groups["kind"] == Kind.PAGE) & ~self.overwritten(groups)]
         unknown = count_pages(pages[self.pins(pages) == _NOT_KNOWN])

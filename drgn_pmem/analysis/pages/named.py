@@ -121,11 +121,13 @@ def named_owners(prog: Program, words: Iterable[str]) -> Partial[NamedOwners]:
         why = f"interrupted: {len(pages)} of {len(todo)} pages were looked at"
         problems.add(Problem(cause=Cause.INTERRUPTED, why=why))
     for problem, pfns in missing.items():
-        problems.add(problem, _pfns_text(pfns))
+        names_it = len(set(pfns)) == 1 and f"PFN {pfns[0]:#x}" in problem.what
+        problems.add(problem, "" if names_it else _pfns_text(pfns))
     notes += [f"{_pfns_text(pfns)}: {note}" for note, pfns in explained.items()]
     return problems.partial(NamedOwners(pages=tuple(pages), notes=tuple(dict.fromkeys(notes))))
 
 
 def _pfns_text(pfns: list[int]) -> str:
-    shown = ", ".join(f"{pfn:#x}" for pfn in pfns[:_MOST])
-    return f"PFN {shown}" + (f" and {len(pfns) - _MOST} more" if len(pfns) > _MOST else "")
+    once = list(dict.fromkeys(pfns))
+    shown = ", ".join(f"{pfn:#x}" for pfn in once[:_MOST])
+    return f"PFN {shown}" + (f" and {len(once) - _MOST} more" if len(once) > _MOST else "")

@@ -214,8 +214,8 @@ def _name_missing(scan: Scan, problems: Problems) -> None:
     for state in State:
         count = 0 if state in (State.SAVED, State.UNMAPPED) else scan.count(state)
         if count:
-            why = (
-                f"{count} of {every} struct pages are not in the dump: {state.value} "
-                "(pmem-coverage shows why; pmem-files does not need them)"
-            )
+            which = f"none of the {every} struct pages is in the dump"
+            if count < every:
+                which = f"{count} of {every} struct pages are not in the dump"
+            why = f"{which}: {state.value}; pmem-coverage shows why, pmem-files does not need them"
             problems.add(Problem(cause=Cause.NOT_SAVED, why=why, state=state))

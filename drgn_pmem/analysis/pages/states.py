@@ -128,7 +128,7 @@ def read_page_report(
     total = sum(end - start for start, end, _ in scan_ranges(g for _, g in todo))
     done = 0
     if not todo and not devices and not problems:
-        notes.append("no page map: no namespace in fsdax or devdax mode was enabled")
+        notes.append("no struct pages of pmem: no namespace in fsdax or devdax mode was enabled")
     if todo and (slow := reader_of(prog).note):
         notes.append(slow)
     for title, pgmap in todo:

@@ -331,6 +331,10 @@ def test_notes_that_differ_only_in_the_namespace_become_one() -> None:
         "namespace1.1: 5 bytes",
         "namespace1.2: 6 bytes",
     ]
+    # in the order of the tables, whichever came first
+    assert merged([f"namespace{n}: lost" for n in ("5.0", "10.0", "2.0")]) == [
+        "3 namespaces: lost (namespace2.0, 5.0, 10.0)"
+    ]
     assert merged(["x of namespace0.0 y", "x of namespace0.1 y"]) == [
         "x of namespace0.0 y (the same of namespace0.1)"
     ]

@@ -241,7 +241,7 @@ def test_page_map_that_the_kernel_does_not_have() -> None:
     other = Page(word=PGMAP + 0x1000, mapping=MAPPING, refcount=3)
     page = page_of(Kernel("6.1", {BUSY: other}).prog, BUSY)
     assert page.pgmap_known is False
-    assert "written after the crash" in (page.reason or "")
+    assert "overwritten after the crash" in (page.reason or "")
     assert (page.mapping, page.refcount, page.pins, page.shared) == (None,) * 4
 
 
@@ -257,7 +257,7 @@ def test_fields_are_not_known_if_a_page_map_that_could_not_be_read_may_be_its_ow
     partial = read_page(prog, BUSY)
     page = partial.value
     assert not partial.complete
-    assert "written after the crash is not known" in (page.reason or "")
+    assert "overwritten after the crash is not known" in (page.reason or "")
     assert (page.mapping, page.refcount, page.pins, page.pgmap_known) == (None,) * 4
     assert page.aliased is (False if covered else None)
     if covered:

@@ -281,7 +281,7 @@ def test_without_all_page_maps_nothing_is_known_of_pages_that_point_to_none() ->
     partial = report_of(prog)
     (group,) = [g for g in partial.value.groups if g.pages == 1]
     assert (group.status, group.pgmap_known, group.refcount) == ("unknown", None, None)
-    assert any("written after the crash is not known" in str(p) for p in partial.problems)
+    assert any("overwritten after the crash is not known" in str(p) for p in partial.problems)
 
 
 def test_only_the_struct_pages_of_the_reserve_are_not_initialised() -> None:
