@@ -209,6 +209,7 @@ def test_stack_is_that_of_the_panic(saved: Case) -> None:
     wanted = ["crash_fadump", "panic", "sysrq_handle_crash", "write_sysrq_trigger", "vfs_write"]
     assert [name for name in names if name in wanted] == wanted
     assert out.startswith(f"CPU {examined(saved).header.crashing_cpu}\n")
+    assert "/0x0" not in out  # the size of a symbol that has none
 
 
 def test_registers_are_where_the_kernel_saves_them(fadump: Case) -> None:
@@ -262,6 +263,8 @@ def test_text_draws_the_reserve_area(fadump: Case) -> None:
     out, _ = run_text(fadump.prog, "fadump")
     assert "| boot memory 0" in out
     assert "Verdict: the kernel accepts the header" in out
+    reconstructed = examined(fadump).source is not FadumpSource.FOUND
+    assert ("if it is as reconstructed here" in out) == reconstructed
 
 
 def test_scan_finds_the_header_without_debug_info(registered: Case) -> None:

@@ -142,6 +142,10 @@ def test_poison_in_metadata_is_named_as_such(case: Case) -> None:
         )
         start = int(namespace["resource"], 0)
         assert start <= held["first_pfn"] * PAGE < start + int(namespace["size"])
+        # Why no file has it: it is no data, whether or not its own struct page was saved.
+        (owners,) = case.json(f"pmem-rmap pfn:{page['pfn']:#x}")
+        assert any("not data: no file has it" in note for note in owners["notes"])
+        assert not any("no DAX file in memory" in note for note in owners["notes"])
 
 
 def test_offsets_and_sectors_name_the_same_page_again(case: Case) -> None:
@@ -203,6 +207,15 @@ def test_badblocks_of_block_devices_are_those_of_sysfs(case: Case) -> None:
         for start, length in re.findall(r"(\d+) (\d+)\|", line.partition("=")[2])
     )
     assert ours == recorded
+
+
+def test_the_counter_is_compared_with_the_struct_pages_that_were_saved(case: Case) -> None:
+    """A bad page whose struct page the dump lacks is none the less a bad page that was found."""
+    _, notes = run_text(case.prog, "pmem-poison")
+    for marked in re.findall(r"PG_hwpoison is set in the struct pages of (\d+) of", notes):
+        found = poisoned(case).values()
+        assert int(marked) == sum("HWPoison" in page["sources"] for page in found)
+        assert "poisoned pmem pages were found" not in notes
 
 
 def test_the_arithmetic_is_shown(case: Case) -> None:
