@@ -27,8 +27,8 @@ _FIELDS = (
     Field(
         "FOUND",
         lambda row: row["found"],
-        "whether it is in the header found in memory; or its memory is covered by other program "
-        "headers, partly, or no",
+        "whether it is in the header found in memory: yes or no; covered, partly: its memory is in "
+        "other program headers, all or part of it; merged: with other notes",
     ),
     Field("REBUILT", lambda row: row["rebuilt"], "whether it is in the rebuilt header"),
     Field(

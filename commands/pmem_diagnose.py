@@ -70,7 +70,7 @@ def _code(args: argparse.Namespace) -> str:
                  help="show the evidence of each finding and what to do about it"),
         Argument("--stacks", action="store_true",
                  help="show only the stacks of the task that panicked and of what each CPU ran;"
-                 " %%crash bt PID shows another task's"),
+                 " %crash bt PID shows another task's"),
     ),
     fields=(
         Field("SEVERITY", lambda f: f.severity.value, "critical, warning, info",

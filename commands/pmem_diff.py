@@ -87,12 +87,12 @@ def _time(seconds: int | None) -> str | None:
         "Compare two dumps, A and B: DIMMs and their flags, regions, namespaces, entries of the\n"
         "devm_memmap_vmcore list, what the dumps hold of each namespace (coverage), bad pages,\n"
         "pinned pages, DAX files. First whether the dumps are of one machine, build, boot and\n"
-        "crash. Things are the same by what stays: the uuid of a namespace, the id of a DIMM, the\n"
-        "address of a region or page, device and inode of a file; else by their place. What only\n"
-        "one dump shows is added or removed only if the other shows all of its kind; otherwise\n"
-        "it is unknown, and -v shows the reason. Files are those with pages or mappings: one\n"
-        "without may still be on the disk. Bad pages are those that the kernel reported: one that\n"
-        "is not reported after a reboot may still be bad.\n"
+        "crash. Objects are matched by what stays the same: the uuid of a namespace, the id of a\n"
+        "DIMM, the address of a region or page, device and inode of a file; else by place. What\n"
+        "only one dump shows is added or removed only if the other shows all of its kind;\n"
+        "otherwise it is unknown, and -v shows the reason. Files are those with pages or\n"
+        "mappings: one without may still be on the disk. Bad pages are those that the kernel\n"
+        "reported: one that is not reported after a reboot may still be bad.\n"
         "Exit status as of diff(1): 0 no difference, 1 differences or an incomplete answer (the\n"
         'notes say which; "complete" in --json=full), 2 wrong usage.'
     ),

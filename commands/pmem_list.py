@@ -154,7 +154,7 @@ def _code(args: argparse.Namespace) -> str:
     | {
         "libnvdimm": "buses, DIMMs, regions, and of namespaces all but place and mode",
         "nfit": "handles and flags of DIMMs",
-        "cxl_core": "what `cxl list` tells of memory devices and regions",
+        "cxl_core": "what `cxl list` shows of memory devices and regions",
         "papr_scm": "flags of DIMMs (POWER)",
         "nd_pmem": "block devices of fsdax and raw namespaces",
         "dax": "DAX regions and devices",

@@ -37,7 +37,7 @@ _ENTRY = (
     long_description=(
         "For each namespace, side by side: its entry in devm_memmap_vmcore, the altmap, the info\n"
         "block in RAM and on the media, the \"Device Backed Vmemmap\" resource, and the physical\n"
-        "place of the first and last struct page by page table. PFN ranges exclude their end."
+        "addresses of the first and last struct page by page table. PFN ranges exclude their end."
     ),
     arguments=(Argument("namespace", kind="namespace", nargs="?", help="only this namespace"),),
     fields=(

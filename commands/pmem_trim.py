@@ -38,6 +38,10 @@ _ZERO_EXCLUDED = (
     "crash opens it with --zero_excluded: of an ELF dump crash reads pages that were left out as "
     "zeroes, of a kdump-compressed one it refuses to read them"
 )
+_READS_AS_ZERO = (
+    "crash, and drgn without drgn-pmem, read what was left out of this ELF core as zeroes; of a "
+    "kdump-compressed dump (--format kdump) they refuse to read it"
+)
 
 
 class Trimmed(Record):
@@ -214,15 +218,17 @@ def _code(args: argparse.Namespace) -> str:
     long_description=(
         "Write a dump that can be handed on: RAM as this dump has it, and of persistent memory\n"
         "only what is known to be metadata: info blocks, struct pages, maps and logs of BTT\n"
-        "arenas. User data, and what may be user data, is left out as excluded memory, which no\n"
-        "reader takes for zeroes. The file is written beside its name, opened anew, asked what\n"
-        "this dump is asked, and renamed if it answers the same. Without -o, only shows what\n"
-        "would be kept and dropped. RAM is not filtered: copies of user data may be in it."
+        "arenas. User data, and what may be user data, is left out as excluded memory; crash, and\n"
+        "drgn without drgn-pmem, read it as zeroes in an ELF core, and not in a kdump-compressed\n"
+        "dump. The file is written beside its name, opened anew, asked what this dump is asked,\n"
+        "and renamed if it answers the same. Without -o, only shows what would be kept and\n"
+        "dropped. RAM is not filtered: copies of user data may be in it."
     ),
     arguments=(
         Argument("-o", "--output", kind="file", metavar="FILE", help="the new file"),
         Argument("--format", choices=("kdump", "elf"), default="kdump",
-                 help="kdump-compressed (the default) or an ELF core, which keeps PF_DEV"),
+                 help="kdump-compressed (the default), or an ELF core, which keeps PF_DEV but in "
+                 "which other tools read what was left out as zeroes"),
         Argument("--compress", choices=("zstd", "zlib", "lzo", "none"),
                  help="compression of a kdump-compressed dump; zlib, which all tools read, if not "
                  "given"),
@@ -294,11 +300,9 @@ def pmem_trim(prog: Program, args: argparse.Namespace) -> Answer:
         notes.append(f"{written.output}: {written.size} bytes, {checked}")
         notes.append(f"SHA-256 {written.sha256}")
         dump = dump_of(prog)
-        if (
-            args.format == "kdump"
-            and dump.contained is DumpFormat.ELF
-            and dump.coverage.has(State.EXCLUDED)
-        ):
+        if args.format == "elf":
+            notes.append(_READS_AS_ZERO)
+        elif dump.contained is DumpFormat.ELF and dump.coverage.has(State.EXCLUDED):
             notes.append(_ZERO_EXCLUDED)
     if plan.blank:
         notes.append(f"{plan.blank} bytes that share a page with what is kept are written as X")

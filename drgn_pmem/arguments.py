@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from drgn_pmem.errors import UsageError
 
-__all__ = ("COMMON", "LIST", "Argument", "Parser", "join_descending")
+__all__ = ("COMMON", "LIST", "Argument", "Parser", "entries", "join_descending")
 
 
 class Argument:
@@ -54,13 +54,13 @@ LIST = (
     Argument("-s", "--sort", kind="field", metavar="FIELD",
              help="sort by a field; -FIELD for descending"),
     Argument("--where", kind="where", metavar="CONDITION",
-             help="only rows where it holds: 'refcount > 1 and namespace = namespace0.0'; "
-             "= != < <= > >= ~ (contains) !~"),
+             help="only rows that match, as 'refcount > 1 and namespace = namespace0.0'; "
+             "operators: = != < <= > >= ~ (contains) !~"),
     Argument("-H", "--no-header", action="store_true", help="no header, tabs between values"),
     Argument("--csv", action="store_true",
              help="comma-separated values; items of a list are separated by ;"),
     Argument("--bytes", action="store_true",
-             help="sizes in bytes, as everywhere but on a terminal"),
+             help="sizes in bytes, as they are where the output is not a terminal"),
     Argument("--limit", type=int, metavar="N", help="show the first N rows only"),
 )  # fmt: skip
 """Arguments of every command that lists records."""
@@ -69,9 +69,9 @@ COMMON = (
     Argument(
         "--json",
         action="store_true",
-        help="print JSON; --json=full: an object of it, its notes and what it lacks",
+        help="print JSON; --json=full: an object with the answer, its notes and what it lacks",
     ),
-    Argument("--drgn", action="store_true", help="print the Python that gives the same answer"),
+    Argument("--drgn", action="store_true", help="print Python code that gives the same answer"),
     Argument("-h", "--help", action="store_true", help="show this help"),
 )
 """Arguments of every command."""
@@ -112,3 +112,22 @@ def join_descending(words: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
+
+
+def entries(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and what they mean in two columns, in the width in which argparse shows the options."""
+    import shutil  # on use: only -h needs them
+    import textwrap
+
+    columns = shutil.get_terminal_size().columns - 2
+    indent = max(len(name) for name, _ in rows) + 4
+    return "\n".join(
+        textwrap.fill(
+            text,
+            max(columns, indent + 20),
+            initial_indent=f"  {name}".ljust(indent),
+            subsequent_indent=" " * indent,
+            break_on_hyphens=False,
+        )
+        for name, text in rows
+    )

@@ -33,7 +33,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from drgn_pmem.answer import Answer
-from drgn_pmem.arguments import COMMON, LIST, Argument, Parser, join_descending
+from drgn_pmem.arguments import COMMON, LIST, Argument, Parser, entries, join_descending
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
 from drgn_pmem.output.notes import merged
 from drgn_pmem.output.records import Records, Table
@@ -108,19 +108,14 @@ class Spec:
     def _epilog(self) -> str:
         parts = []
         if self.fields:
-            width = max(len(f.name) for f in self.fields)
-            parts.append(
-                "fields:\n"
-                + "\n".join(
-                    f"  {f.name.lower():<{width}}  {f.help}{'' if f.shown else ' (with -o)'}"
-                    for f in self.fields
-                )
-            )
+            rows = [
+                (f.name.lower(), f"{f.help}{'' if f.shown else ' (with -o)'}") for f in self.fields
+            ]
+            parts.append(f"fields:\n{entries(rows)}")
         if self.modules:
-            width = max(map(len, self.modules))
             parts.append(
                 "debug info of modules (unless built in), and what is unknown without it:\n"
-                + "\n".join(f"  {name:<{width}}  {what}" for name, what in self.modules.items())
+                + entries(list(self.modules.items()))
             )
         if self.examples:
             parts.append(

@@ -24,10 +24,10 @@ DESCRIPTION = "pmem-report of many dumps, on all cores or on a Dask cluster, wit
 
 LONG = (
     "Makes the report of each dump (HTML and JSON) in a process of its own, with a limit of time\n"
-    "and of memory: a dump that hangs, crashes or fills its reader stops no other. FOLDER gets\n"
+    "and of memory: a dump that hangs or exhausts its process stops no other. FOLDER gets\n"
     "index.html (the dumps, worst first), findings.jsonl, fleet.sqlite and the reports. A dump\n"
-    "that was done before is not done again with --resume: same size, time of change, SHA-256 of\n"
-    "the first and the last MiB, and version of drgn-pmem. Ctrl-C keeps what is done.\n"
+    "that was done before is not done again with --resume: same size, modification time, SHA-256\n"
+    "of the first and the last MiB, and version of drgn-pmem. Ctrl-C keeps what is done.\n"
     "Needs Dask: pip install 'drgn-pmem[fleet]'."
 )
 

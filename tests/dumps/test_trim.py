@@ -158,7 +158,9 @@ def test_every_answer_is_kept(case: Case, to: str, tmp_path: Path) -> None:
     """The command compares them itself; a file that drgn alone opens is what it leaves."""
     new = tmp_path / "new"
     plan = plan_trim(case.prog, format="elf" if to == "elf" else "kdump").value
-    said = run_json(case.prog, f"pmem-trim -o {new} {options(to)}")
+    _, out, notes = run_answer(case.prog, f"pmem-trim -o {new} {options(to)} --json")
+    said = json.loads(out)
+    assert ("read what was left out of this ELF core as zeroes" in notes) == (to == "elf")
     assert said["output"] == str(new)
     assert said["size"] == new.stat().st_size
     assert said["kept"] == plan.kept
@@ -177,6 +179,14 @@ def test_every_answer_is_kept(case: Case, to: str, tmp_path: Path) -> None:
     prog = drgn.Program()
     prog.set_core_dump(new)
     assert prog["VMCOREINFO"].string_() == case.prog["VMCOREINFO"].string_()
+    # What the note says of drgn without this plugin.
+    ranges = dump.coverage.ranges(0x100000000, 0x158000000)
+    lost = next(part.start for part in ranges if part.state is State.EXCLUDED)
+    if to == "elf":
+        assert prog.read(lost, 16, physical=True) == bytes(16)
+    else:
+        with pytest.raises(drgn.FaultError):
+            prog.read(lost, 16, physical=True)
 
 
 @pytest.mark.skipif(not EVERYTHING, reason="takes long: make test-trim")

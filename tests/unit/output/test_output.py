@@ -9,6 +9,7 @@ import re
 from hypothesis import given, strategies as st
 import pytest
 
+from drgn_pmem.commands import load_commands
 from drgn_pmem.errors import UsageError
 from drgn_pmem.output.columns import fitted, vertical
 from drgn_pmem.output.json import dumps, humanize
@@ -349,6 +350,14 @@ def test_notes_that_differ_only_in_numbers_become_one_if_they_are_many() -> None
     assert merged(lines[:2]) == lines[:2]
     many = merged([f"PFN {n:#x}" for n in range(100)])
     assert many == [f"PFN 0x0 (and 99 more: {', '.join(map(hex, range(1, 13)))}, ...)"]
+
+
+def test_the_help_of_every_command_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    for spec in load_commands():
+        text = spec.parser().format_help()
+        assert max(map(len, text.splitlines())) <= 120, spec.name
+        assert "%%" not in text, spec.name
 
 
 def test_a_table_of_wide_text_is_aligned() -> None:
