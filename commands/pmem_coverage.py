@@ -125,7 +125,7 @@ def _bar(item: "NamespaceCoverage") -> str | None:
     on_pmem = "pmem" in item.location if item.location else item.map == "dev"
     pages = item.pages if item.location else None
     return namespace_bar(
-        item.parts(), 34, memmap=on_pmem, start=item.start, used=pages and pages.pmem_range
+        item.parts(), 34, memmap=on_pmem, start=item.start, used=pages.pmem_range if pages else None
     )
 
 
