@@ -75,7 +75,7 @@ def test_blocks_are_found_with_nothing_but_the_file(tmp_path: Path, flags: int) 
     ]
     assert found[0]["infoblock"]["uuid"] == UUID
     _, notes = run_text(prog, "pmem-infoblocks")
-    assert ("by PF_DEV" in notes) == (flags != 7)
+    assert ("known from PF_DEV" in notes) == (flags != 7)
     assert ("all saved memory at every 2 MiB" in notes) == (flags == 7)
 
 
