@@ -50,9 +50,10 @@ _GROUPS = (
     Field.of("NAMESPACE", "namespace", "namespace"),
     Field.of("STATUS", "status",
              "idle, file, shared, pinned, poisoned, tail, memmap, uninitialised, overwritten,"
-             " torn, unknown; absent, excluded, truncated, unmapped: struct pages that cannot"
-             " be read; of memory that is used as RAM page cache, anonymous, slab, page table,"
-             " reserved, allocated, memmap, free, free on a CPU, offline", keep=2, coloured=True),
+             " torn, unknown; absent, excluded, truncated, damaged, unmapped: struct pages that"
+             " cannot be read; of memory that is used as RAM page cache, anonymous, slab, page"
+             " table, reserved, allocated, memmap, free, free on a CPU, offline", keep=2,
+             coloured=True),
     Field.of("PAGES", "pages", "how many", right=True),
     Field("SIZE", lambda g: g.size, "of those pages", right=True, shown=False,
           show=Show.SIZE),

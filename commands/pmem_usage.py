@@ -41,6 +41,8 @@ def _state(name: str) -> Callable[[Any], Any]:
         Field("SAVED", _state("saved"), "of them, in the dump", right=True),
         Field("EXCLUDED", _state("excluded"), "of them, left out by makedumpfile", right=True),
         Field("TRUNCATED", _state("truncated"), "of them, beyond the end of the file", right=True),
+        Field("DAMAGED", _state("damaged"), "of them, on damaged pages of the file", right=True,
+              shown=False),
         Field("ABSENT", _state("absent"), "of them, not covered by the dump", right=True),
     ),
     examples=(
@@ -87,7 +89,7 @@ def pmem_usage(prog: Program, args: argparse.Namespace) -> Answer:
     if usage.zero:
         excluded, remaining = (
             usage.excluded + usage.zero,
-            usage.saved + usage.truncated - usage.zero,
+            usage.remaining - usage.zero,
         )
         notes.append(
             f"{usage.zero} pages of zeroes share one page of the file; makedumpfile counts them as "

@@ -40,6 +40,12 @@ _ONES, _ZEROES = b"\xff" * CHUNK, bytes(CHUNK)
 
 _ABSENT, _EXCLUDED = Coverage.code(State.ABSENT), Coverage.code(State.EXCLUDED)
 _SAVED, _TRUNCATED = Coverage.code(State.SAVED), Coverage.code(State.TRUNCATED)
+_DAMAGED = Coverage.code(State.DAMAGED)
+
+_HELD, _NONE, _BEYOND, _BAD = range(4)
+"""Of a descriptor: it names bytes of the file; it is empty, or its page was not written; it names
+bytes beyond the end of the file; it names no page at all."""
+_STATE_OF_KIND = np.array([_SAVED, _TRUNCATED, _TRUNCATED, _DAMAGED], np.uint8)
 
 Codes = npt.NDArray[np.uint8]
 
@@ -235,7 +241,7 @@ def _mark_lost(bitmaps: Bitmaps, starts: U64, codes: Codes) -> tuple[U64, Codes]
     total = int(behind[-1])
     if total == 0 or not _suspect(bitmaps, total):
         return starts, codes
-    edges = _lost_edges(bitmaps, total)
+    edges, states = _states(bitmaps, total)
     if len(edges) == 0:
         return starts, codes
     run = np.searchsorted(behind, edges, side="right")
@@ -244,11 +250,11 @@ def _mark_lost(bitmaps: Bitmaps, starts: U64, codes: Codes) -> tuple[U64, Codes]
     inside = cuts != starts[run]
     starts = np.insert(starts, run[inside] + 1, cuts[inside])
     codes = np.insert(codes, run[inside] + 1, _SAVED)
-    # Edges alternate: lost from the first on, held from the second on, ...
-    lost = np.zeros(len(codes), np.uint8)
-    lost[np.searchsorted(starts, cuts)] = 1
-    np.bitwise_xor.accumulate(lost, out=lost)
-    codes[(lost == 1) & (codes == _SAVED)] = _TRUNCATED
+    # From each edge to the next one, saved pages are in its state.
+    places = np.searchsorted(starts, cuts)
+    after = codes[places[0] :]
+    found = np.repeat(states, np.diff(places, append=len(starts)))
+    np.copyto(after, found, where=after == _SAVED)
     return starts, codes
 
 
@@ -259,16 +265,18 @@ def _suspect(bitmaps: Bitmaps, total: int) -> bool:
         return True
     sample = DESCRIPTORS // 64
     for first in np.linspace(0, total - sample, 64, dtype=np.int64).tolist():
-        if _lost(bitmaps, first, sample).any():
+        if _kinds(bitmaps, first, sample)[0].any():
             return True
     return False
 
 
-def _lost_edges(bitmaps: Bitmaps, total: int) -> U64:
-    """Numbers of pages, in the order of dumping, where lost pages begin and end, alternating."""
+def _states(bitmaps: Bitmaps, total: int) -> tuple[U64, Codes]:
+    """Numbers of pages, in the order of dumping, where the state of the pages changes, and the
+    state from there on; before the first they are saved."""
     edges: list[U64] = []
-    lost: npt.NDArray[np.bool_]
-    source, state, number = bitmaps.source, False, 0
+    kinds: list[Codes] = []
+    source, kind, number = bitmaps.source, _HELD, 0
+    highest, last = -1, -1
     while number < total:
         place = bitmaps.descriptors + number * _DESCRIPTOR_SIZE
         data = source.next_data(place)
@@ -278,28 +286,49 @@ def _lost_edges(bitmaps: Bitmaps, total: int) -> U64:
             hole = min((data - place) // _DESCRIPTOR_SIZE, total - number)
         if hole:
             # Descriptors of zeroes, or none at all.
-            lost, count = np.ones(1, bool), hole
+            found, count = np.full(1, _NONE, np.uint8), hole
         else:
             count = min(DESCRIPTORS, total - number)
-            lost = _lost(bitmaps, number, count)
-        toggles = np.flatnonzero(np.diff(np.concatenate(([state], lost)).astype(np.int8)))
-        edges.append(toggles.astype(np.uint64) + np.uint64(number))
-        state = bool(lost[-1])
+            found, offset = _kinds(bitmaps, number, count)
+            at = int(np.argmax(offset)) if len(offset) else 0
+            if len(offset) and int(offset[at]) > highest:
+                highest, last = int(offset[at]), number + at
+        changes = np.flatnonzero(np.diff(np.concatenate(([kind], found)).astype(np.int8)))
+        edges.append(changes.astype(np.uint64) + np.uint64(number))
+        kinds.append(found[changes])
+        kind = int(found[-1])
         number += count
-    return np.concatenate(edges)
+    numbers, of = np.concatenate(edges), np.concatenate(kinds)
+    states = _STATE_OF_KIND[of]
+    # Pages are written in the order of their numbers: where a later page is in the file, the file
+    # was not cut short before this one.
+    if source.in_order:
+        states[(of == _BEYOND) & (numbers < last)] = _DAMAGED
+    return numbers, states
 
 
-def _lost(bitmaps: Bitmaps, first: int, count: int) -> npt.NDArray[np.bool_]:
-    """Of pages by number, whether the file does not hold them: no descriptor, an empty one, data
-    beyond the end."""
+def _kinds(bitmaps: Bitmaps, first: int, count: int) -> tuple[Codes, npt.NDArray[np.int64]]:
+    """Of pages by number, what their descriptors are; and the offsets of those that are held, 0 for
+    the others."""
+    source, size_of_page = bitmaps.source, bitmaps.block_size
     table = read_descriptors(bitmaps, first, count)
     offset, size = table["offset"].astype(np.uint64), table["size"].astype(np.uint64)
+    empty = (offset == 0) & (size == 0) & (table["flags"] == 0)
+    if not source.complete:
+        place = np.arange(len(table), dtype=np.uint64) * np.uint64(_DESCRIPTOR_SIZE)
+        place += np.uint64(bitmaps.descriptors + first * _DESCRIPTOR_SIZE)
+        empty |= source.room(place) < np.uint64(_DESCRIPTOR_SIZE)
     stored = table["flags"] & sum(COMPRESSION) == 0
-    lost = np.ones(count, bool)
-    lost[: len(table)] = (
-        (size == 0) | (stored & (size != bitmaps.block_size)) | (bitmaps.source.room(offset) < size)
+    # No compression makes a page longer than twice its size.
+    bad = (size == 0) | (size > 2 * size_of_page) | (stored & (size != size_of_page))
+    lost = source.room(offset) < size
+    beyond = (offset >= np.uint64(1 << 63)) | (offset + size > np.uint64(source.size))
+    kinds = np.full(count, _NONE, np.uint8)
+    kinds[: len(table)] = np.select(
+        [empty, bad, lost & beyond, lost], [_NONE, _BAD, _BEYOND, _NONE], _HELD
     )
-    return lost
+    held = kinds[: len(table)] == _HELD
+    return kinds, np.where(held, offset, 0).astype(np.int64)
 
 
 def read_descriptors(bitmaps: Bitmaps, first: int, count: int) -> npt.NDArray[np.void]:

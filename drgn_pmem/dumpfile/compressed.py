@@ -73,7 +73,7 @@ class CompressedPages:
         self._bitmaps = bitmaps
         self.page_size = bitmaps.block_size
         # Dumped pages are numbered in the order of their addresses; lost ones keep their number.
-        parts = [coverage.runs(state) for state in (State.SAVED, State.TRUNCATED)]
+        parts = [coverage.runs(state) for state in (State.SAVED, State.TRUNCATED, State.DAMAGED)]
         starts = np.concatenate([starts for starts, _ in parts])
         sizes = np.concatenate([lasts - starts + np.uint64(1) for starts, lasts in parts])
         order = np.argsort(starts)

@@ -190,6 +190,7 @@ class _Vmcore:
     """The file that /proc/vmcore would have been, as a source of bytes."""
 
     complete = True
+    in_order = True
 
     def __init__(self, dump: DumpFile, kernel: CrashedKernel, memory: PhysicalMemory) -> None:
         self.path = dump.path

@@ -14,7 +14,7 @@ QEMU's ELF dumps give each segment its physical address as virtual address, too,
 physical memory through a NULL or small pointer. Such reads fault as well: no kernel has memory of
 its own there. In a program that :mod:`drgn_pmem.dumpfile.program` opened, they do so for everyone.
 
-A truncated kdump-compressed dump is different. libkdumpfile maps the file, and a page
+A truncated or damaged kdump-compressed dump is different. libkdumpfile maps the file, and a page
 that goes on after the file's end kills the process (SIGBUS); its first read of any memory walks the
 page tables and may touch such a page. All memory of these dumps is read without libkdumpfile,
 whoever reads it.
@@ -99,7 +99,7 @@ def _guard(prog: drgn.Program, problems: Problems) -> bool:
         return False
     if dump.contained is DumpFormat.ELF:
         return _guard_excluded(prog, dump)
-    if dump.contained is DumpFormat.KDUMP and dump.truncated:
+    if dump.contained is DumpFormat.KDUMP and dump.lost_pages:
         if prog.core_dump_path is not None:
             add_memory(prog, dump)
         if not prog.cache.get(PAGE_TABLE_READER):
@@ -189,6 +189,7 @@ def _read_truncated(address: int, count: int, offset: int, physical: bool) -> by
 
 _WHY = {
     State.TRUNCATED: "the file ends before this memory (truncated)",
+    State.DAMAGED: "the dump's entry for this page is damaged",
     State.EXCLUDED: "the dump left this memory out (excluded)",
     State.ABSENT: "the dump does not cover this memory (absent)",
 }

@@ -56,6 +56,8 @@ class FlattenedSource:
     :raises DumpFileError: if its header or its first record is damaged.
     """
 
+    in_order = True
+
     def __init__(self, outer: FileSource) -> None:
         self.path = outer.path
         self._outer = outer

@@ -45,6 +45,10 @@ class KdumpMemory:
         if kept is not None and 0 < size <= first + block - address:
             return kept[address - first : address - first + size]
         if not self._coverage.saved(address, size):
+            for item in self._coverage.ranges(address, address + size):
+                if item.state is State.DAMAGED:
+                    where = f"the page at {item.start:#x}"
+                    raise DumpFileError(f"{self._path}: the file's entry for {where} is damaged")
             raise DumpFileError(f"{self._path}: memory at {address:#x} is not in the dump")
         if size <= 0:
             return b""

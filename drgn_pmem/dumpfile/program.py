@@ -29,6 +29,7 @@ from drgn_pmem.dumpfile.fit import Fit, fit_of, guess_architecture
 from drgn_pmem.dumpfile.locate import find_vmcoreinfo
 from drgn_pmem.dumpfile.opener import open_dump, set_dump
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
+from drgn_pmem.dumpfile.remarks import remarks_on
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.formats.architecture import ARCHITECTURES, find_architecture
@@ -36,8 +37,6 @@ from drgn_pmem.formats.architecture import ARCHITECTURES, find_architecture
 __all__ = ("open_crashed_program", "open_image_program", "open_program")
 
 _READER_KNOB = "DRGN_PREFER_PGTABLE_READER"
-_SHOWN = 5
-"""Erase commands that the opening line shows."""
 _PPC64_DIRECT_MAP = 0xC000000000000000
 """``PAGE_OFFSET`` of 64-bit POWER."""
 
@@ -142,23 +141,7 @@ def _open(
         prog = _open_in_place(dump, vmcoreinfo, architecture, lines)
     else:
         prog = _open_file(dump, vmcoreinfo, architecture, lines)
-    if dump.erased:
-        lines.append(
-            f"{dump.path}: makedumpfile erased data from this dump, every byte of it reads as X:"
-            f" {'; '.join(dump.erased[:_SHOWN])}"
-            f"{f' and {len(dump.erased) - _SHOWN} more' if len(dump.erased) > _SHOWN else ''}"
-        )
-    if dump.missing:
-        frames = ", ".join(f"{start:#x} to {end - 1:#x}" for start, end in dump.missing[:_SHOWN])
-        lines.append(
-            f"{dump.path}: not all files of the split dump were given (-c FILE for each): PFN"
-            f" {frames} are in none of them and shown as truncated"
-        )
-    elif dump.truncated:
-        lines.append(
-            f"{dump.path}: the file is truncated: it ends before the data that its headers"
-            " describe; what is missing is shown as truncated"
-        )
+    lines.extend(remarks_on(dump))
     return prog, lines
 
 
@@ -216,7 +199,7 @@ def _open_file(
     set_dump(prog, dump)
     if dump.hypervisor:
         prog.cache[NO_IDENTITY] = True
-    if dump.truncated or dump.hypervisor:
+    if dump.lost_pages or dump.hypervisor:
         # Now, not at the first command: drgn's own reads would end the process, or be of physical
         # memory, too.
         lines.extend(map(str, guard_reads(prog).problems))
@@ -281,7 +264,7 @@ def _set_core_dump(
     try:
         prog = drgn.Program(platform, vmcoreinfo=vmcoreinfo)
         # libkdumpfile crashes after the end of the file (faults.py): let it translate nothing.
-        with _environment(_READER_KNOB, "1" if dump.truncated and dump.kdump else None):
+        with _environment(_READER_KNOB, "1" if dump.kdump and dump.lost_pages else None):
             prog.set_core_dump(dump.path)
             prog.cache[PAGE_TABLE_READER] = os.environ.get(_READER_KNOB, "0") not in ("", "0")
     except Exception as error:

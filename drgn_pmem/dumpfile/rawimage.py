@@ -52,6 +52,7 @@ class _Images:
     """Several files as one after the other."""
 
     complete = True
+    in_order = True
 
     def __init__(self, path: str, files: Sequence[FileSource]) -> None:
         self.path = path

@@ -300,6 +300,12 @@ class DumpFile:
         incomplete."""
         return self.incomplete or self.coverage.has(State.TRUNCATED)
 
+    @functools.cached_property
+    def lost_pages(self) -> bool:
+        """Whether pages that its headers describe cannot be read: truncated or damaged. drgn's own
+        reader, which maps the file, may end the process at one."""
+        return self.truncated or self.coverage.has(State.DAMAGED)
+
     @property
     def in_place(self) -> bool:
         """Whether drgn gets the memory instead of the file: a raw image, the files of a split dump,

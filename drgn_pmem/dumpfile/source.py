@@ -33,6 +33,8 @@ class ByteSource(Protocol):
     """Bytes up to the last one that is there."""
     complete: bool
     """Whether the file is as long as its container says (always true of a plain file)."""
+    in_order: bool
+    """Whether what was cut off is the end of what was written (not of several files)."""
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes from ``offset`` on; short (or empty) only at the end of the file."""
@@ -57,6 +59,7 @@ class FileSource:
     """
 
     complete = True
+    in_order = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)

@@ -72,6 +72,7 @@ class SplitSource:
     """
 
     complete = True
+    in_order = False
 
     def __init__(self, sources: Sequence[ByteSource]) -> None:
         self.path = " ".join(source.path for source in sources)

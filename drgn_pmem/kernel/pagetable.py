@@ -118,5 +118,6 @@ def read_saved(prog: Program, virtual: int, size: int) -> bytes:
         try:
             pieces.append(prog.read(extent.physical, extent.size, True))
         except FaultError as error:
-            raise NotSaved(str(error), address=extent.virtual) from error
+            # The file has it, and it cannot be read.
+            raise NotSaved(str(error), address=extent.virtual, state=State.DAMAGED) from error
     return b"".join(pieces)

@@ -53,8 +53,8 @@ _SYMBOLS = {
 }
 """(Unicode, ASCII) by kind and state."""
 
-_ANY_KIND = {State.TRUNCATED: ("×", "x"), State.UNMAPPED: ("¿", "?"),
-             State.UNKNOWN: ("¡", "!")}  # fmt: skip
+_ANY_KIND = {State.TRUNCATED: ("×", "x"), State.DAMAGED: ("¤", "%"),
+             State.UNMAPPED: ("¿", "?"), State.UNKNOWN: ("¡", "!")}  # fmt: skip
 _FREE = ("─", "-")
 
 # A cell that covers several states shows the worst one.
@@ -64,7 +64,8 @@ _BADNESS = {
     State.UNMAPPED: 2,
     State.ABSENT: 3,
     State.TRUNCATED: 4,
-    State.UNKNOWN: 5,
+    State.DAMAGED: 5,
+    State.UNKNOWN: 6,
 }
 
 
@@ -233,7 +234,7 @@ def use_ascii() -> bool:
     """Whether standard output cannot take the Unicode characters."""
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     try:
-        "●◐○◆◈◇■▣□█▒░×¿¡─".encode(encoding)
+        "●◐○◆◈◇■▣□█▒░×¤¿¡─".encode(encoding)
     except (LookupError, UnicodeEncodeError):
         return True
     return False

@@ -42,7 +42,7 @@ class Column(Protocol):
 
 _CODES = {"red": "31", "yellow": "33", "green": "32", "cyan": "36"}
 _COLOURS = {
-    "red": ("truncated", "poisoned", "overwritten", "critical", "refused"),
+    "red": ("truncated", "damaged", "poisoned", "overwritten", "critical", "refused"),
     "yellow": ("excluded", "absent", "unmapped", "unknown", "warning", "uninitialised", "torn"),
     "green": ("saved", "all"),
     "cyan": ("info",),

@@ -37,7 +37,7 @@ from drgn_pmem.record import Record, shown
 
 __all__ = ("Usage", "UsageLine", "read_usage")
 
-_STATES = (State.SAVED, State.EXCLUDED, State.TRUNCATED, State.ABSENT)
+_STATES = (State.SAVED, State.EXCLUDED, State.TRUNCATED, State.DAMAGED, State.ABSENT)
 
 
 class UsageLine(Record):
@@ -64,6 +64,8 @@ class Usage(Record):
     """Pages that the dump covers."""
     saved: int
     truncated: int
+    damaged: int = 0
+    """Pages that the file's own entries do not lead to."""
     pmem_metadata: dict[State, int]
     """Info blocks and struct pages on pmem: what the devm_memmap_vmcore list has."""
     pmem_userdata: dict[State, int]
@@ -85,7 +87,12 @@ class Usage(Record):
     @property
     def excluded(self) -> int:
         """Left out by makedumpfile."""
-        return self.original - self.saved - self.truncated
+        return self.original - self.remaining
+
+    @property
+    def remaining(self) -> int:
+        """Not left out, whether they can be read or not."""
+        return self.saved + self.truncated + self.damaged
 
     @property
     def hole(self) -> int:
@@ -94,12 +101,12 @@ class Usage(Record):
 
     def lines(self) -> Iterator[UsageLine]:
         """The report."""
-        there = {
+        held = {
             State.SAVED: self.saved,
-            State.EXCLUDED: self.excluded,
             State.TRUNCATED: self.truncated,
+            State.DAMAGED: self.damaged,
         }
-        held = {State.SAVED: self.saved, State.TRUNCATED: self.truncated}
+        there = held | {State.EXCLUDED: self.excluded}
         hole = {State.ABSENT: self.hole}
         zero = (
             ()
@@ -109,7 +116,7 @@ class Usage(Record):
         for name, depth, pages, states in (
             ("Original pages", 0, self.original, there),
             ("Excluded pages", 1, self.excluded, {State.EXCLUDED: self.excluded}),
-            ("Remaining pages", 1, self.saved + self.truncated, held),
+            ("Remaining pages", 1, self.remaining, held),
             *zero,
             ("Memory Hole", 0, self.hole, hole),
             ("Total pages", 0, self.total, there | hole),
@@ -130,8 +137,9 @@ class Usage(Record):
             "page_size": self.page_size,
             "original": self.original,
             "excluded": self.excluded,
-            "remaining": self.saved + self.truncated,
+            "remaining": self.remaining,
             "truncated": self.truncated,
+            "damaged": self.damaged,
             "memory_hole": self.hole,
             "total": self.total,
             "overlap": self.overlap,
@@ -170,6 +178,7 @@ def read_usage(prog: Program) -> Partial[Usage]:
         original=original,
         saved=_begun(coverage, State.SAVED, size) - cut,
         truncated=_begun(coverage, State.TRUNCATED, size) + cut,
+        damaged=_begun(coverage, State.DAMAGED, size),
         pmem_metadata=metadata,
         pmem_userdata=userdata,
         pmem_known=known,

@@ -54,12 +54,15 @@ def _whole(facts: Facts) -> str:
     Memory that they do not describe is the matter of the lines TRUST and LACKS."""
     dump, counts = dump_of(facts.prog), coverage_of(facts.prog).count()
     saved = counts.get(State.SAVED, 0)
-    total = saved + counts.get(State.EXCLUDED, 0) + counts.get(State.TRUNCATED, 0)
+    lost = counts.get(State.TRUNCATED, 0) + counts.get(State.DAMAGED, 0)
+    total = saved + counts.get(State.EXCLUDED, 0) + lost
     if dump.contained is DumpFormat.IMAGE:
         return f"{short_size(saved)} of memory"
     whole = f"{short_size(total)} that its headers describe"
     if dump.truncated:
         return f"truncated: {short_size(saved)} of the {whole}"
+    if lost:
+        return f"damaged: {short_size(saved)} of the {whole}"
     if saved < total:
         # The smaller of both: rounded, the larger is the whole.
         part = (

@@ -121,7 +121,7 @@ def read_ram_words(
         try:
             data = reader.read(part, part.count * layout.size)
         except DumpFileError as error:
-            state[here] = Coverage.code(State.TRUNCATED)
+            state[here] = Coverage.code(State.DAMAGED)
             what = f"{part.count} struct pages from PFN {part.pfn:#x} on"
             problems.add(Problem(cause=Cause.DAMAGED, what=what, why=str(error)))
             continue

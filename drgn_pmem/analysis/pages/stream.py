@@ -103,7 +103,7 @@ class _BlockDecoder:
                     # A struct page that is damaged in part is damaged.
                     end = min(-(-position // unit), block.count)
                     if end > done:
-                        yield gap(block.pfn + done, end - done, State.TRUNCATED)
+                        yield gap(block.pfn + done, end - done, State.DAMAGED)
                     first, why = first if lost else done, why or part.why
                     lost += end - done
                     done, rest = end, _NO_BYTES

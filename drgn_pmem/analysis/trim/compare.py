@@ -130,7 +130,7 @@ def _short(value: Any) -> str:
 
 
 _SAVED, _EXCLUDED = State.SAVED.value, State.EXCLUDED.value
-_LEFT_OUT = {state.value for state in (State.EXCLUDED, State.TRUNCATED)}
+_LEFT_OUT = {state.value for state in (State.EXCLUDED, State.TRUNCATED, State.DAMAGED)}
 _DAMAGE = re.compile(r"Decompress?ion failed: [\w -]+|damaged page at offset \d+: [\w :-]+")
 """What drgn and drgn-pmem say of a page that cannot be decompressed."""
 _LEFT_OUT_PAGE = re.compile(rf"Excluded page(?: \({_EXCLUDED}\))?")
@@ -145,7 +145,7 @@ def _is_by_state(value: dict[str, Any]) -> bool:
 
 
 def _merged(value: Any, damaged: int = 0) -> Any:
-    """Truncated memory is excluded in a trimmed dump, and so are damaged pages: both are the same
+    """Truncated memory is excluded in a trimmed dump, and so are damaged pages: all are the same
     here."""
     if isinstance(value, dict):
         if _LEFT_OUT.intersection(value) and _is_by_state(value):
@@ -155,8 +155,11 @@ def _merged(value: Any, damaged: int = 0) -> Any:
     if isinstance(value, (list, tuple)):
         return [_merged(item, damaged) for item in value]
     if isinstance(value, str):  # sentences name the state, too
-        text = value.replace(State.TRUNCATED.value, _EXCLUDED)
-        return _LEFT_OUT_PAGE.sub(_EXCLUDED, _DAMAGE.sub(_EXCLUDED, text)) if damaged else text
+        if damaged:
+            value = _LEFT_OUT_PAGE.sub(_EXCLUDED, _DAMAGE.sub(_EXCLUDED, value))
+        for state in _LEFT_OUT:
+            value = value.replace(state, _EXCLUDED)
+        return value
     return value
 
 
@@ -271,7 +274,7 @@ def _diagnose(value: Any, same_format: bool) -> Any:
     return [
         _without(item, "finding", "evidence", "do") if item["id"] == "memmap-not-saved" else item
         for item in value
-        if item["complete"] and item["id"] not in ("dump-truncated", "ram-missing")
+        if item["complete"] and item["id"] not in ("dump-truncated", "dump-damaged", "ram-missing")
     ]
 
 

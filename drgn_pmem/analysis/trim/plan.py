@@ -133,7 +133,14 @@ def plan_trim(
 
 
 def lost_memory(dump: DumpFile) -> Iterator[Problem]:
-    """What a truncated dump lost: its trimmed copy cannot show that."""
+    """What a truncated or damaged dump lost: its trimmed copy cannot show that."""
+    damaged = dump.coverage.count().get(State.DAMAGED, 0)
+    if damaged:
+        why = (
+            f"the file's entries for {damaged} bytes of memory are damaged; they are excluded in"
+            " the trimmed dump, which does not show that they were lost"
+        )
+        yield Problem(cause=Cause.DAMAGED, why=why, what=dump.path, state=State.DAMAGED)
     if not dump.truncated:
         return
     lost = dump.coverage.count().get(State.TRUNCATED, 0)

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 import random
 import struct
 
+import drgn
 from hypothesis import HealthCheck, given, settings, strategies as st
 import numpy as np
 import pytest
 
 from drgn_pmem.dumpfile import State, compressed, open_dump
+from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import DumpFileError
 from tests.unit.dumpfile.test_kdump import LAYOUTS, program, read
 from tests.unit.dumpfile.writers import PAGE, Kdump, page_bytes
@@ -120,41 +122,63 @@ def test_batches_do_not_matter(tmp_path, batch, monkeypatch):
 
 
 HOSTILE = [
-    ("size of zero", 8, "<I", 0),
-    ("size of 4 GiB", 8, "<I", 0xFFFFFFFF),
-    ("size of three pages", 8, "<I", 3 * PAGE),
-    ("offset after the end", 0, "<Q", 1 << 40),
-    ("offset of 2^63", 0, "<Q", 1 << 63),
-    ("offset of 2^64 - 1", 0, "<Q", (1 << 64) - 1),
-    ("offset of the header", 0, "<Q", 0),
-    ("not compressed", 12, "<I", 0),
-    ("lzo", 12, "<I", 2),
+    ("size of zero", 8, "<I", 0, State.DAMAGED),
+    ("size of 4 GiB", 8, "<I", 0xFFFFFFFF, State.DAMAGED),
+    ("size of three pages", 8, "<I", 3 * PAGE, State.DAMAGED),
+    ("offset after the end", 0, "<Q", 1 << 40, State.DAMAGED),
+    ("offset of 2^63", 0, "<Q", 1 << 63, State.DAMAGED),
+    ("offset of 2^64 - 1", 0, "<Q", (1 << 64) - 1, State.DAMAGED),
+    ("not compressed", 12, "<I", 0, State.DAMAGED),
+    # These name bytes of the file; only reading them shows that they are none of a page.
+    ("offset of the header", 0, "<Q", 0, State.SAVED),
+    ("lzo", 12, "<I", 2, State.SAVED),
 ]
 
 
 @pytest.mark.parametrize(
-    ("at", "form", "value"), [h[1:] for h in HOSTILE], ids=[h[0] for h in HOSTILE]
+    ("at", "form", "value", "state"), [h[1:] for h in HOSTILE], ids=[h[0] for h in HOSTILE]
 )
-def test_a_damaged_descriptor_is_named_and_the_rest_stands(tmp_path, at, form, value):
+def test_a_damaged_descriptor_is_named_and_the_rest_stands(tmp_path, at, form, value, state):
     data = bytearray(dump_of_pages().bytes())
     struct.pack_into(form, data, TABLE + 24 * 10 + at, value)
     (tmp_path / "vmcore").write_bytes(data)
     dump = open_dump(tmp_path / "vmcore")
     found = dict(pages_of(dump))
     bad = 3 + 10
-    if dump.coverage.saved(bad * PAGE, PAGE):
-        assert found[bad] is None
-        with pytest.raises(DumpFileError, match="damaged page at offset"):
-            dump.memory.read(bad * PAGE, 8)
-        with pytest.raises(DumpFileError, match="damaged page at offset"):
-            dump.memory.read((bad - 1) * PAGE, 3 * PAGE)
-    else:
-        assert bad not in found
+    assert dump.coverage.count(bad * PAGE, (bad + 1) * PAGE) == {state: PAGE}
+    assert dump.coverage.count()[State.SAVED] == (len(PFNS) - (state is State.DAMAGED)) * PAGE
+    assert not dump.truncated
+    words = f"the page at {bad * PAGE:#x} is damaged"
+    if state is State.SAVED:
+        assert found.pop(bad) is None
+        words = "damaged page at offset"
+    assert bad not in found
+    for address, size in ((bad * PAGE, 8), ((bad - 1) * PAGE, 3 * PAGE)):
+        with pytest.raises(DumpFileError, match=words):
+            dump.memory.read(address, size)
+    # drgn's own reader would end the process where a descriptor leads beyond the end of the file.
+    if state is State.DAMAGED:
+        prog, notes = open_program(tmp_path / "vmcore")
+        assert any(f"entries for {PAGE} bytes of memory cannot be right" in n for n in notes)
+        with pytest.raises(drgn.FaultError, match="damaged"):
+            prog.read(bad * PAGE, 8, True)
+        assert prog.read((bad + 1) * PAGE, PAGE, True) == EQUAL[bad + 1]
     assert {p: d for p, d in found.items() if p != bad} == {
         p: d for p, d in EQUAL.items() if p != bad
     }
     held = b"".join(data for _, data in dump.memory.chunks())
     assert len(held) == (len(PFNS) - 1) * PAGE
+
+
+def test_a_damaged_descriptor_of_a_dump_that_is_cut_short_is_not_truncated(tmp_path):
+    data = bytearray(dump_of_pages().bytes())
+    struct.pack_into("<Q", data, TABLE + 24 * 10, 1 << 40)
+    (tmp_path / "vmcore").write_bytes(data[:-100])
+    dump = open_dump(tmp_path / "vmcore")
+    assert dump.truncated
+    assert dump.coverage.state(13 * PAGE) is State.DAMAGED
+    assert dump.coverage.state(200 * PAGE) is State.TRUNCATED  # the last one
+    assert dump.memory.read(14 * PAGE, PAGE) == EQUAL[14]
 
 
 def test_a_damaged_page_is_no_other_page(tmp_path):

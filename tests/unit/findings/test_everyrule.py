@@ -143,9 +143,9 @@ def stuck(*functions: str) -> dict[str, Any]:
     }
 
 
-def file(**values: Any) -> dict[str, Any]:
+def file(damaged: int = 0, **values: Any) -> dict[str, Any]:
     known = {"truncated": False, "erased": (), "contained": DumpFormat.ELF, "vmcoreinfo": None}
-    counts = S(count=lambda: {State.TRUNCATED: 4096})
+    counts = S(count=lambda: {State.TRUNCATED: 4096, State.DAMAGED: damaged})
     return {"rules.dump.dump_of": Plain(S(**known | values)),
             "rules.dump.coverage_of": Plain(counts)}  # fmt: skip
 
@@ -260,6 +260,8 @@ ROWS = [
     Row("machine-check-not-handled", poison(lines=lines(REPORTED)),
         poison(lines=lines(REPORTED, HANDLED))),
     Row("dump-truncated", file(truncated=True), file(), FILE_LOST),
+    Row("dump-damaged", file(damaged=4096), file(),
+        {"rules.dump.coverage_of": Plain(NotSaved("the header was not saved"))}),
     Row("dump-erased", file(erased=("struct key",)), file(), FILE_LOST),
     Row("vmcoreinfo-wrong", root(Verdict.WRONG), root(Verdict.VERIFIED), root(Verdict.UNVERIFIED)),
     Row("debug-info-missing",

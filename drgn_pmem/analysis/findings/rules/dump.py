@@ -44,6 +44,20 @@ def dump_truncated(case: Case) -> None:
     )
 
 
+@rule("dump-damaged", Heading.LACKS, "damaged pages of the file", "pmem-usage")
+def dump_damaged(case: Case) -> None:
+    """Descriptors of a kdump-compressed dump that cannot be right."""
+    lost = coverage_of(case.prog).count().get(State.DAMAGED, 0)
+    if lost:
+        case.found(
+            Severity.CRITICAL,
+            "the dump",
+            f"damaged: the file's entries for {short_size(lost)} of memory cannot be right",
+            do="copy the dump again, and compare the checksums",
+            place="damaged",
+        )
+
+
 @rule("dump-erased", Heading.LACKS, "erased data", "pmem-usage")
 def dump_erased(case: Case) -> None:
     """What ``makedumpfile --config`` erased."""

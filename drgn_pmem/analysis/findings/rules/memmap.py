@@ -23,6 +23,7 @@ _STATES = {
     State.EXCLUDED: "left out of the dump or zero",
     State.ABSENT: "not in the dump",
     State.TRUNCATED: "cut off with the end of the file",
+    State.DAMAGED: "on damaged pages of the dump",
     State.UNMAPPED: "not mapped by the kernel",
     State.UNKNOWN: "at a place that is not known",
 }
