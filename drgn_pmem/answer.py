@@ -11,7 +11,7 @@ from typing import Any
 from drgn_pmem.output.records import Table
 from drgn_pmem.output.table import Field
 from drgn_pmem.output.terminal import Look
-from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, few_of_a_kind
 
 __all__ = ("Answer",)
 
@@ -72,8 +72,11 @@ class Answer:
         return any(problem.cause is Cause.INTERRUPTED for problem in self.problems)
 
     def all_lacks(self) -> list[str]:
-        """What the answer lacks, each line once."""
-        return list(dict.fromkeys(map(str, self.problems)))
+        """What the answer lacks, each line once; of many inputs without an answer the first."""
+        problems = list(self.problems)
+        inputs = few_of_a_kind(problem for problem in problems if problem.query is not None)
+        others = (problem for problem in problems if problem.query is None)
+        return list(dict.fromkeys(map(str, (*inputs, *others))))
 
     def all_notes(self) -> list[str]:
         """What is printed after the answer: its notes, then what it lacks, each line once."""

@@ -26,13 +26,13 @@ raises :class:`Incomplete` if that is not all.
 
 from collections.abc import Callable, Iterable, Iterator
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import enum
 from typing import Any, Generic, TypeVar, cast
 
 from drgn import FaultError, Object, ObjectNotFoundError
 
-from drgn_pmem.errors import MissingDebugInfo, NotInKernel, PmemError
+from drgn_pmem.errors import MissingDebugInfo, NotFound, NotInKernel, PmemError, UsageError
 
 __all__ = (
     "Cause",
@@ -43,6 +43,7 @@ __all__ = (
     "Problems",
     "State",
     "WalkError",
+    "few_of_a_kind",
     "is_of_dump",
 )
 
@@ -66,6 +67,8 @@ class State(enum.Enum):
     UNMAPPED = "unmapped"
     """The kernel's page tables, read in full from a verified root, do not map the virtual
     address (never the state of a physical address)."""
+    DAMAGED = "damaged"
+    """The file's own entry for the page cannot be right, so the page cannot be found in it."""
     UNKNOWN = "unknown"
     """Where a virtual address is in physical memory cannot be determined, for another reason than a
     page table in one of the states above (never the state of a physical address)."""
@@ -106,6 +109,8 @@ class Cause(enum.Enum):
     """It exists, and neither drgn nor drgn-pmem can read it (an architecture, a format)."""
     INTERRUPTED = "interrupted"
     """The user pressed Ctrl-C."""
+    NOT_FOUND = "not found"
+    """What was asked for is not there, or names nothing: the dump is not at fault."""
     FORMAT = "format"
     """No dump of this kind can hold it, so its absence does not make an answer incomplete."""
 
@@ -143,6 +148,8 @@ class Problem:
     """For :attr:`Cause.NOT_SAVED`: in which way, if known."""
     module: str | None = None
     """For :attr:`Cause.NO_DEBUG_INFO`: the kernel module, ``"vmlinux"`` for the kernel itself."""
+    query: str | None = None
+    """What the user typed, where there is no answer to that."""
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}" if self.what else self.why
@@ -154,13 +161,7 @@ class Problem:
 
     def about(self, what: str) -> "Problem":
         """The same problem as part of something larger."""
-        return Problem(
-            cause=self.cause,
-            why=self.why,
-            what=f"{what}: {self.what}" if self.what and what else what or self.what,
-            state=self.state,
-            module=self.module,
-        )
+        return replace(self, what=": ".join(filter(None, (what, self.what))))
 
     @classmethod
     def of(cls, error: BaseException, what: str = "") -> "Problem":
@@ -185,6 +186,8 @@ class Problem:
             return cls(cause=Cause.UNSUPPORTED, why=f"drgn cannot: {error}", what=what)
         if isinstance(error, KeyboardInterrupt):
             return cls(cause=Cause.INTERRUPTED, why="interrupted", what=what)
+        if isinstance(error, (NotFound, UsageError)):
+            return cls(cause=Cause.NOT_FOUND, why=str(error), what=what)
         return cls(cause=Cause.DAMAGED, why=str(error), what=what)
 
 
@@ -258,19 +261,35 @@ _MAX_PROBLEMS = 50
 """Problems of one answer that are named one by one: a dump may lack a million inodes."""
 
 
-def _rank(problem: Problem) -> tuple[bool, bool]:
-    return problem.cause is not Cause.INTERRUPTED, not problem.degrades
-
-
 def _few(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
     """The first problems, Ctrl-C and then those that make the answer incomplete before the others,
-    and how many more there are."""
+    and how many more there are. Each input of the user that has no answer is named."""
     if len(problems) <= _MAX_PROBLEMS:
         return problems
-    ordered = sorted(problems, key=_rank)
+    if inputs := tuple(problem for problem in problems if problem.query is not None):
+        return (*inputs, *_few(tuple(p for p in problems if p.query is None)))
+    ordered = sorted(problems, key=lambda p: (p.cause is not Cause.INTERRUPTED, not p.degrades))
     rest = ordered[_MAX_PROBLEMS:]
     more = Problem(cause=rest[0].cause, why=f"and {len(rest)} more problems")
     return (*ordered[:_MAX_PROBLEMS], more)
+
+
+_FIRST, _NAMED = 4, 16
+"""Problems of one kind that are shown, and further ones that are named."""
+
+
+def few_of_a_kind(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Of many problems of one kind, the first and how many more."""
+    kinds: dict[object, list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault((problem.cause, problem.state, problem.module), []).append(problem)
+    for same in kinds.values():
+        yield from same[:_FIRST]
+        if len(same) > _FIRST:
+            rest = list(dict.fromkeys(p.query or p.what or p.why.split()[0] for p in same[_FIRST:]))
+            names = ", ".join(rest[:_NAMED]) + (", ..." if len(rest) > _NAMED else "")
+            why = f"{len(rest)} more of this kind: {names}"
+            yield replace(same[0], what="", why=why, query=None)
 
 
 @dataclass

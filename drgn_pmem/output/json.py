@@ -87,6 +87,7 @@ def envelope(
                 "state": problem.state.value if problem.state else None,
                 "module": problem.module,
                 "degrades": problem.degrades,
+                "query": problem.query,
             }
             for problem in problems
         ],

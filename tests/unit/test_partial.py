@@ -5,7 +5,8 @@
 import drgn
 import pytest
 
-from drgn_pmem.errors import MissingDebugInfo, NotInKernel, PmemError
+from drgn_pmem.answer import Answer
+from drgn_pmem.errors import MissingDebugInfo, NotFound, NotInKernel, PmemError, UsageError
 from drgn_pmem.partial import (
     Cause,
     Incomplete,
@@ -20,6 +21,26 @@ from drgn_pmem.partial import (
 
 def lost(why: str = "gone", cause: Cause = Cause.NOT_SAVED) -> Problem:
     return Problem(cause=cause, why=why)
+
+
+def test_what_is_not_there_is_no_damage_of_the_dump() -> None:
+    for error in (NotFound("no namespace 'x'"), UsageError("'x' names no page")):
+        assert Problem.of(error).cause is Cause.NOT_FOUND
+        assert Problem.of(error).degrades
+
+
+def test_each_input_without_an_answer_is_kept_and_few_are_printed() -> None:
+    problems = Problems()
+    for number in range(200):
+        why = f"{number} is not memory"
+        problems.add(Problem(cause=Cause.NOT_FOUND, why=why, query=str(number)))
+        problems.add(lost(f"page {number}"))
+    kept = problems.partial(None).problems
+    assert {p.query for p in kept} == {None, *map(str, range(200))}
+    assert sum(p.query is None for p in kept) == 51
+    lines = Answer([], problems=[p for p in kept if p.query]).all_lacks()
+    assert lines[:4] == [f"{number} is not memory" for number in range(4)]
+    assert lines[4:] == [f"196 more of this kind: {', '.join(map(str, range(4, 20)))}, ..."]
 
 
 def test_a_plain_loop_cannot_take_a_part_for_the_whole() -> None:

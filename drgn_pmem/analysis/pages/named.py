@@ -20,7 +20,7 @@ from drgn_pmem.analysis.owners.search import owners_of
 from drgn_pmem.analysis.pages.one import PmemPage, read_pmem_page
 from drgn_pmem.analysis.pages.words import PageAddress, Reading, resolve_page
 from drgn_pmem.errors import NotFound, UsageError
-from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
+from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError, few_of_a_kind
 from drgn_pmem.record import Record
 
 __all__ = ("NamedOwners", "named_owners", "named_pages")
@@ -28,9 +28,7 @@ __all__ = ("NamedOwners", "named_owners", "named_pages")
 T = TypeVar("T")
 
 _MOST = 4
-"""Problems of one kind, and pages of one problem, that are shown one by one."""
-_NAMED = 16
-"""More of them whose names are shown."""
+"""Pages of one problem that are shown one by one."""
 
 
 class NamedOwners(Record):
@@ -57,7 +55,9 @@ def _answers(
         except (UsageError, NotFound, WalkError) as error:
             if len(words) == 1:
                 raise
-            problems.add(error)
+            own = Problems()
+            own.add(error)
+            problems.extend(replace(problem, query=word) for problem in own)
         else:
             yield word, where, answer
 
@@ -75,21 +75,8 @@ def named_pages(prog: Program, words: Iterable[str]) -> Partial[list[PmemPage]]:
         page = problems.take(answer)
         notes = (where.note, *page.notes) if where.note else page.notes
         pages.append(replace(page, query=word, notes=notes))
-    return Partial(pages, tuple(_few(problems)))
-
-
-def _few(problems: Iterable[Problem]) -> Iterator[Problem]:
-    """Of many problems of one kind, the first and how many more: thousands of pages may be
-    named."""
-    kinds: dict[object, list[Problem]] = {}
-    for problem in problems:
-        kinds.setdefault((problem.cause, problem.state, problem.module), []).append(problem)
-    for same in kinds.values():
-        yield from same[:_MOST]
-        if len(same) > _MOST:
-            rest = [problem.what or problem.why.split(" ")[0] for problem in same[_MOST:]]
-            names = ", ".join(rest[:_NAMED]) + (", ..." if len(rest) > _NAMED else "")
-            yield replace(same[0], what="", why=f"{len(rest)} more of this kind: {names}")
+    inputs = tuple(problem for problem in problems if problem.query is not None)
+    return Partial(pages, (*inputs, *few_of_a_kind(p for p in problems if p.query is None)))
 
 
 def named_owners(prog: Program, words: Iterable[str]) -> Partial[NamedOwners]:
