@@ -47,12 +47,13 @@ WAIT_MODULES = {
 
 
 def flags_text(record: Any) -> "list[str] | str | None":
-    """Flags of a page by name, as a number where the names are not known."""
+    """Flags of a page by name, as a number where the names are not known. The bits above the flags
+    (zone, node) are none of them."""
     if record.flags is None:
         return None
-    if record.flag_names:
-        return [name.removeprefix("PG_") for name in record.flag_names]
-    return f"{record.flags:#x}"
+    if record.flag_names is None:
+        return f"{record.flags:#x}"
+    return [name.removeprefix("PG_") for name in record.flag_names] or "none"
 
 
 def words_of(words: Iterable[str]) -> Iterator[str]:

@@ -13,21 +13,21 @@ mm/mm_init.c (``__init_zone_device_page()``), fs/dax.c.
 from typing import Any
 
 from drgn import Object, Program
-from drgn.helpers.linux.mm import decode_page_flags_value
 
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_type, has_variable
 from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout, pfn_of
+from drgn_pmem.kernel.pageflags import flag_names
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.pagetable import read_saved, translate
+from drgn_pmem.kernel.pageuse import ANON, KSM
 from drgn_pmem.kernel.pgmap import FS_DAX, Pgmap, for_each_pgmap
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, WalkError
 
 __all__ = (
     "DaxGeneration",
     "PageLayout",
-    "flag_names",
     "idle_refcount",
     "page_layout",
     "pages_pgmap",
@@ -84,17 +84,6 @@ def idle_refcount(prog: Program, type: str = FS_DAX) -> int:
     return 0 if generation is DaxGeneration.FOLIO else 1
 
 
-def flag_names(prog: Program, flags: int) -> tuple[str, ...]:
-    """
-    Names of the page flags in a mask.
-
-    :raises MissingDebugInfo: without debug info of the kernel
-    """
-    find_type(prog, "enum pageflags", "vmlinux")
-    text = decode_page_flags_value(Object(prog, "unsigned long", flags))
-    return tuple(name for name in text.split("|") if name.startswith("PG_"))
-
-
 def read_page(prog: Program, page: "Object | int") -> Partial[PageState]:
     """
     Decode the struct page of a PFN. Never guesses: if its bytes are not in the dump, ``state``
@@ -103,7 +92,29 @@ def read_page(prog: Program, page: "Object | int") -> Partial[PageState]:
     :param page: PFN, or ``struct page *``.
     :raises MissingDebugInfo: if the layout of struct page is not known at all
     """
-    return _Reader(prog, pfn_of(prog, page)).read()
+    pfn = pfn_of(prog, page)
+    try:
+        reader = _Reader(prog, pfn)
+    except NotSaved as error:
+        return _without_layout(prog, pfn, error)
+    return reader.read()
+
+
+def _without_layout(prog: Program, pfn: int, error: NotSaved) -> Partial[PageState]:
+    """A page whose struct page has no known place."""
+    problems = Problems()
+    problems.add(error, f"struct page of PFN {pfn:#x}")
+    pgmaps = problems.take(pages_pgmap(prog))
+    page = PageState(
+        pfn=pfn,
+        physical=pfn << int(prog["PAGE_SHIFT"]),
+        page=None,
+        page_physical=None,
+        state=State.UNKNOWN,
+        reason=str(error),
+        type=next((pgmap.type for pgmap in pgmaps if pgmap.has_pfn(pfn)), None),
+    )
+    return problems.partial(page)
 
 
 class _Reader:
@@ -250,9 +261,10 @@ class _Reader:
             if self._lost_pgmaps:
                 self._unknown(_NOT_CHECKED, Cause.NOT_SAVED)
                 return PageState(**own, state=State.SAVED, reason=_NOT_CHECKED, head_pfn=head_pfn)
-        return PageState(
-            **own, state=State.SAVED, head_pfn=head_pfn, **self._of_head(head_pfn, head)
-        )
+        of_head = self._of_head(head_pfn, head)
+        if pgmap is None and of_head["mapping"] & 3 in (ANON, KSM):
+            own["flag_names"] = self._flag_names(flags, tail=head_pfn != pfn, anonymous=True)
+        return PageState(**own, state=State.SAVED, head_pfn=head_pfn, **of_head)
 
     def _is_known(self, address: int) -> bool:
         return any(pgmap.address == address for pgmap in self._pgmaps)
@@ -359,8 +371,12 @@ class _Reader:
             self._unknown("whether its neighbours share its memory is unknown", Cause.NOT_SAVED)
         return None if unknown else False
 
-    def _flag_names(self, flags: int, tail: bool) -> tuple[str, ...] | None:
-        names = self._problems.attempt("names of flags", lambda: flag_names(self._prog, flags))
+    def _flag_names(
+        self, flags: int, tail: bool, anonymous: bool = False
+    ) -> tuple[str, ...] | None:
+        names = self._problems.attempt(
+            "names of flags", lambda: flag_names(self._prog, flags, anonymous=anonymous)
+        )
         if names is None:
             return None
         # In the first tails the other bits are the order and flags of the folio.

@@ -24,8 +24,8 @@ class PageState(Record):
     pfn: int
     physical: int = shown(Show.ADDRESS)
     """bytes"""
-    page: int = shown(Show.ADDRESS)
-    """Virtual address of the struct page."""
+    page: int | None = shown(Show.ADDRESS)
+    """Virtual address of the struct page; None if the dump does not hold where they are."""
     page_physical: int | None = shown(Show.ADDRESS)
     """Where the struct page itself is; None if it is not mapped, or that is not known."""
     state: State

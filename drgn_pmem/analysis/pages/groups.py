@@ -19,8 +19,9 @@ from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.runs import Kind
 from drgn_pmem.analysis.pages.scan import Scan
 from drgn_pmem.dumpfile import Coverage, State
-from drgn_pmem.kernel.page import flag_names, idle_refcount
+from drgn_pmem.kernel.page import idle_refcount
 from drgn_pmem.kernel.page_layout import USE_NOT_SHOWN, DaxGeneration, page_layout
+from drgn_pmem.kernel.pageflags import flag_names
 from drgn_pmem.kernel.pgmap import Pgmap
 from drgn_pmem.partial import Cause, Problem, Problems
 from drgn_pmem.record import Record, Show, shown

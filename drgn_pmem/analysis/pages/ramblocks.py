@@ -28,8 +28,8 @@ from drgn_pmem.kernel.dax import DaxDevice, for_each_dax_device
 from drgn_pmem.kernel.freelists import cpu_free_pages, lru_batches, zones_of
 from drgn_pmem.kernel.memoryblocks import MemoryBlock, memory_blocks_of
 from drgn_pmem.kernel.namespace import for_each_namespace
-from drgn_pmem.kernel.page import flag_names
 from drgn_pmem.kernel.page_layout import page_layout
+from drgn_pmem.kernel.pageflags import flag_names
 from drgn_pmem.kernel.pageuse import RamUse
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 
@@ -267,7 +267,7 @@ class RamScan:
                 end - at,
                 hwpoison=bool(poisoned[at]) if words.saved[at] else None,
                 flags=flags if known else None,
-                flag_names=self._flag_names(flags) if known else None,
+                flag_names=self._flag_names(flags, USES[use]) if known else None,
                 refcount=int(row["refcount"]) if words.saved[at] else None,
                 mapping=int(row["mapping"]) if owned[at] else None,
                 owner=self._owners.name(int(row["mapping"])) if owned[at] else None,
@@ -281,5 +281,8 @@ class RamScan:
                 index=int(row["index"]) if cached[at] and not words.tail[at] else None,
             )
 
-    def _flag_names(self, flags: int) -> tuple[str, ...] | None:
-        return self._problems.attempt("names of flags", lambda: flag_names(self._prog, flags))
+    def _flag_names(self, flags: int, use: RamUse) -> tuple[str, ...] | None:
+        anonymous = use is RamUse.ANONYMOUS
+        return self._problems.attempt(
+            "names of flags", lambda: flag_names(self._prog, flags, anonymous=anonymous)
+        )

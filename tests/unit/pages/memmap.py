@@ -24,7 +24,9 @@ STRUCT_PAGES = 0x40000000
 
 # include/linux/page-flags.h; the numbers differ from kernel to kernel, and these are no kernel's.
 FLAGS = {"PG_locked": 0, "PG_referenced": 2, "PG_dirty": 4, "PG_head": 6, "PG_reserved": 14,
-         "PG_hwpoison": 22, "__NR_PAGEFLAGS": 23}  # fmt: skip
+         "PG_hwpoison": 22, "__NR_PAGEFLAGS": 23,
+         # second names of bits, each for pages of one kind
+         "PG_reported": 2, "PG_anon_exclusive": 4}  # fmt: skip
 RESERVED = 1 << FLAGS["PG_reserved"]
 HEAD = 1 << FLAGS["PG_head"]
 HWPOISON = 1 << FLAGS["PG_hwpoison"]

@@ -2,13 +2,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One struct page of every kernel generation, by the members that the generation has."""
 
+from dataclasses import replace
+
 from drgn import Architecture, Program
 import pytest
 
+from drgn_pmem.commands.common import flags_text
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel import page_layout as layouts
 from drgn_pmem.kernel.page import DaxGeneration, idle_refcount, page_layout, pages_pgmap, read_page
+from drgn_pmem.kernel.pageflags import flag_names
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.kernel.pgmap import Altmap
@@ -17,6 +21,7 @@ from drgn_pmem.partial import Cause, NotSaved, Partial, Problem
 from .memmap import (
     COUNT,
     FIRST,
+    FLAGS,
     GENERATIONS,
     HEAD,
     HWPOISON,
@@ -57,6 +62,21 @@ def test_idle_page(generation: str) -> None:
     assert page.page == VMEMMAP + 64 * BUSY
     assert page.page_physical == STRUCT_PAGES + 64 * 100
     assert page.physical == BUSY << 12
+
+
+def test_a_bit_has_one_name_and_that_of_anonymous_memory_only_there() -> None:
+    flags = 1 << FLAGS["PG_dirty"] | 1 << FLAGS["PG_referenced"]
+    prog = Kernel("6.6", {BUSY: Page(flags=flags, mapping=MAPPING, refcount=2)}).prog
+    assert page_of(prog, BUSY).flag_names == ("PG_referenced", "PG_dirty")
+    assert flag_names(prog, flags) == ("PG_referenced", "PG_dirty")
+    assert flag_names(prog, flags, anonymous=True) == ("PG_referenced", "PG_anon_exclusive")
+    assert flag_names(prog, 1 << 60) == ()  # a zone
+
+
+def test_bits_of_zone_and_node_are_no_flags() -> None:
+    state = page_of(Kernel("6.6", {BUSY: Page(flags=1 << 60, refcount=1)}).prog, BUSY)
+    assert flags_text(state) == "none"
+    assert flags_text(replace(state, flag_names=None)) == f"{1 << 60:#x}"
 
 
 @pytest.mark.parametrize(
