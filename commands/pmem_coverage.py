@@ -58,8 +58,8 @@ def _bytes(states: "dict[Any, int]") -> str | None:
         "  -  the dump holds neither, or the namespace has no struct pages\n"
         "\n"
         "States: saved; excluded (left out by makedumpfile); absent (no segment covers it);\n"
-        "truncated (the file ends before it); unmapped (by the page tables); "
-        "unknown (the page tables cannot be followed)."
+        "truncated (the file ends before it); damaged (the file's entry for it cannot be right);\n"
+        "unmapped (by the page tables); unknown (the page tables cannot be followed)."
     ),
     arguments=(Argument("namespace", kind="namespace", nargs="?", help="only this namespace"),),
     fields=(

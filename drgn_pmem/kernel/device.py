@@ -11,13 +11,14 @@ drivers/base/base.h.
 
 from collections.abc import Iterator
 
-from drgn import Object, Program
+from drgn import FaultError, Object, Program, Type, offsetof
 from drgn.helpers.linux.device import dev_name
 from drgn.helpers.linux.list import list_for_each_entry
 
 from drgn_pmem.kernel.debuginfo import find_type, find_variable
+from drgn_pmem.kernel.memory import list_nodes, memory_of
 from drgn_pmem.kernel.walk import bounded
-from drgn_pmem.partial import Partial, Problems, WalkError
+from drgn_pmem.partial import NotSaved, Partial, Problems, WalkError
 
 __all__ = (
     "attribute_names",
@@ -63,8 +64,8 @@ def devices_of_bus(bus: Object, name: str) -> Iterator[Object]:
     :raises WalkError: after those that could be read
     """
     members = _subsystem(bus, name, "bus").klist_devices.k_list.address_of_()
-    nodes = list_for_each_entry("struct device_private", members, "knode_bus.n_node")
-    yield from bounded((node.device.read_() for node in nodes), f"devices of {name}")
+    private = find_type(bus.prog_, "struct device_private", "vmlinux")
+    yield from _from_both_ends(members, private, "knode_bus.n_node", f"devices of {name}")
 
 
 def devices_of_class(class_: Object, name: str) -> Iterator[Object]:
@@ -77,21 +78,37 @@ def devices_of_class(class_: Object, name: str) -> Iterator[Object]:
     # In device_private since Linux kernel commit 570d0200123f ("driver core: move
     # device->knode_class to device_private") (in v5.1).
     private = find_type(class_.prog_, "struct device_private", "vmlinux")
-    holder = private if private.has_member("knode_class") else "struct device"
-    nodes = list_for_each_entry(holder, members, "knode_class.n_node")
-    if holder is private:
-        nodes = (node.device.read_() for node in nodes)
-    yield from bounded(nodes, f"devices of {name}")
+    holder = private
+    if not private.has_member("knode_class"):
+        holder = find_type(class_.prog_, "struct device", "vmlinux")
+    yield from _from_both_ends(members, holder, "knode_class.n_node", f"devices of {name}")
+
+
+def _from_both_ends(members: Object, holder: Type, link: str, what: str) -> Iterator[Object]:
+    """Devices of a klist; those after one that the dump lacks, from the end of the list on.
+
+    :param holder: What is in the list: devices, or the private part of each.
+    """
+    prog = members.prog_
+    lost: FaultError | None = None
+    for node in list_nodes(memory_of(prog), members.value_(), what):
+        entry = Object(prog, prog.pointer_type(holder), node - offsetof(holder, link))
+        try:
+            yield entry.device.read_() if holder.tag == "device_private" else entry
+        except FaultError as error:
+            lost = error
+    if lost is not None:
+        raise NotSaved(f"{what}: {lost}", address=lost.address)
 
 
 def _subsystem(owner: Object, name: str, member: str) -> Object:
     """``struct subsys_private *`` of a bus or class. drgn's bus_to_subsys() walks the same list
     without a bound."""
-    registered = list_for_each_entry(
-        "struct subsys_private",
-        owner.prog_[f"{member}_kset"].list.address_of_(),
-        "subsys.kobj.entry",
-    )
+    try:
+        head = owner.prog_[f"{member}_kset"].list.address_of_()
+    except FaultError as error:
+        raise NotSaved(f"{member}_kset: {error}", address=error.address) from None
+    registered = list_for_each_entry("struct subsys_private", head, "subsys.kobj.entry")
     for private in bounded(registered, f"{member}_kset"):
         if private.member_(member) == owner:
             return private

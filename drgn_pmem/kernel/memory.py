@@ -10,6 +10,7 @@ needed members are unpacked: fast enough for a hundred thousand inodes and xarra
 """
 
 from collections.abc import Iterable, Iterator
+import contextlib
 import struct
 from typing import Any
 
@@ -282,22 +283,34 @@ def list_nodes(memory: Memory, head: int, what: str, limit: int = LIMIT) -> Iter
     """
     Addresses of the ``struct list_head`` of every entry of a list.
 
-    A cyclic list ends with an error, after each of its entries (some of them twice).
+    A cyclic list ends with an error, after each of its entries (some of them twice). Where the dump
+    lacks an entry, those after it are found from the end of the list on.
 
     :param head: Address of the list's ``struct list_head``.
     :param what: What is walked, for the message.
     :raises WalkError: after the entries that could be read
     """
 
-    def walk() -> Iterator[int]:
-        node = memory.word(head)
-        while node != head:
+    def walk(link: int, end: int) -> Iterator[int]:
+        node = memory.word(head + link)
+        while node not in (head, end):
             if not node:
                 raise WalkError(f"{what}: the list at {head:#x} is damaged: it has a NULL pointer")
             yield node
-            node = memory.word(node)
+            node = memory.word(node + link)
 
-    return _bounded(walk(), what, limit)
+    def both_ways() -> Iterator[int]:
+        last = head
+        try:
+            for last in walk(0, head):
+                yield last
+        except NotSaved as error:
+            # Of the last entry only the address is known. Its neighbours name it, too.
+            with contextlib.suppress(NotSaved):
+                yield from walk(memory.word_size, last)
+            raise error
+
+    return _bounded(both_ways(), what, limit)
 
 
 def hlist_nodes(

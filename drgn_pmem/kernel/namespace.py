@@ -29,7 +29,7 @@ from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.outline import NamespaceOutline, for_each_outline
 from drgn_pmem.kernel.page_layout import pfn_of
 from drgn_pmem.kernel.pgmap import Pgmap
-from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 
@@ -172,11 +172,25 @@ def _each_namespace(prog: Program) -> Partial[list[Partial[Namespace]]]:
         return problems.partial([Partial(_of_outline(outline)) for outline in outlines])
     dax_devices = for_each_dax_device(prog)
     found = []
+    names = set()
     for device in problems.take(for_each_nd_device(prog, "namespace")):
         with problems.trying(device_name(device)):
             own = Problems()
             found.append(own.partial(_Reader(device, dax_devices, own).read()))
+            names.add(device_name(device))
+    if problems:
+        # Of what is lost, vmlinux alone has the outline.
+        outlines = problems.take(for_each_outline(prog))
+        found += [_lost(outline) for outline in outlines if outline.dev not in names]
     return problems.partial(found)
+
+
+def _lost(outline: NamespaceOutline) -> Partial[Namespace]:
+    """A namespace whose device was not saved."""
+    why = "its device was not saved; by iomem and the page maps alone"
+    return Partial(
+        _of_outline(outline), (Problem(cause=Cause.NOT_SAVED, why=why, what=outline.dev),)
+    )
 
 
 def _of_outline(outline: NamespaceOutline) -> Namespace:

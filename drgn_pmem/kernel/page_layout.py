@@ -24,15 +24,16 @@ before 6.15 (``MAPPING``)      ``struct folio`` without   ``mapping == 1``  inde
 
 import enum
 
-from drgn import Object, Program, Type, TypeKind
+from drgn import FaultError, Object, Program, Type, TypeKind
 
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo, vmcoreinfo_of
 from drgn_pmem.errors import MissingDebugInfo, UsageError
 from drgn_pmem.kernel.byteorder import is_little_endian
+from drgn_pmem.kernel.debuginfo import has_variable
 from drgn_pmem.kernel.kmod import symbol_address
 from drgn_pmem.kernel.memory import address_of
 from drgn_pmem.kernel.pagetable import read_saved
-from drgn_pmem.partial import Problems
+from drgn_pmem.partial import NotSaved, Problems
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("USE_NOT_SHOWN", "DaxGeneration", "PageLayout", "page_layout", "pfn_of")
@@ -125,6 +126,7 @@ def page_layout(prog: Program) -> PageLayout:
     Layout of struct page in this kernel; kept in ``prog.cache``.
 
     :raises MissingDebugInfo: if neither debug info nor vmcoreinfo has it
+    :raises NotSaved: if the dump does not hold where the struct pages are
     """
     layout = prog.cache.get("drgn_pmem.page_layout")
     if layout is None:
@@ -288,21 +290,29 @@ def _from_vmcoreinfo(prog: Program) -> PageLayout:
 
 def _vmemmap(prog: Program) -> int:
     """Virtual address of the struct page of PFN 0."""
+    problems = Problems()
     try:
         return prog["vmemmap"].value_()
     except (LookupError, ValueError):
         # not a problem: vmcoreinfo and the sections are asked next
         pass
+    except FaultError as error:
+        problems.add(error, "mem_section")
     info = vmcoreinfo_of(prog)
     if "vmemmap" in info.symbols:
         return info.symbols["vmemmap"]
-    problems = Problems()
+    # x86_64 with CONFIG_DYNAMIC_MEMORY_LAYOUT (arch/x86/include/asm/pgtable_64_types.h); drgn reads
+    # the sections, too.
+    if has_variable(prog, "vmemmap_base"):
+        with problems.trying("vmemmap_base"):
+            return int(prog["vmemmap_base"])
     found = _vmemmap_from_sections(prog, info, problems)
     if found is None:
-        why = next((f"{problem}; " for problem in problems), "")
-        raise MissingDebugInfo(
-            f"the address of the vmemmap is unknown: {why}load the kernel's debug info (-s VMLINUX)"
-        )
+        why = next((f": {problem}" for problem in problems), "")
+        what = f"the address of the vmemmap is unknown{why}"
+        if problems and _find_type(prog, "struct page") is not None:
+            raise NotSaved(what)
+        raise MissingDebugInfo(f"{what}; load the kernel's debug info (-s VMLINUX)")
     return found
 
 

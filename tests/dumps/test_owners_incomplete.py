@@ -14,10 +14,11 @@ import pytest
 from drgn_pmem.analysis.owners import rampages
 from drgn_pmem.analysis.owners.daxfiles import DaxFile, dax_files_of
 from drgn_pmem.kernel import badblocks
+from drgn_pmem.kernel.namespace import for_each_namespace
 from drgn_pmem.kernel.tasks import openers_of, tasks_of
 from drgn_pmem.partial import Cause, State
 
-from ..samples import CASES, open_crash, run_answer
+from ..samples import CASES, open_crash, run_answer, truth_pages
 from ..taken.memory import page_size_of, take_away
 from ..taken.trial import forked
 
@@ -45,19 +46,20 @@ def asked(prog: Program, line: str) -> Answer:
     return answer.whole, json.loads(out)
 
 
-def without(prog: Program, find: Callable[[Program], int], line: str) -> Answer:
+def without(prog: Program, find: Callable[[Program], "int | list[int]"], line: str) -> Answer:
     """
     The answer of a dump that lacks the page of a kernel address.
 
-    :param find: Finds the address, in a process of its own.
+    :param find: Finds the address, or several of them, in a process of its own.
     :return: Whether the answer is whole; its JSON.
     """
-    address = forked(lambda: find(prog))
-    assert isinstance(address, int), address
+    found = forked(lambda: find(prog))
+    assert isinstance(found, int | list), found
 
     def ask() -> Answer:
-        physical = follow_phys(prog["init_mm"].address_of_(), address).value_()
-        take_away(prog, physical // page_size_of(prog) * page_size_of(prog), State.ABSENT)
+        for address in [found] if isinstance(found, int) else found:
+            physical = follow_phys(prog["init_mm"].address_of_(), address).value_()
+            take_away(prog, physical // page_size_of(prog) * page_size_of(prog), State.ABSENT)
         return asked(prog, line)
 
     answer = forked(ask)
@@ -188,3 +190,64 @@ def test_more_ram_in_dax_mappings_than_is_kept_is_a_problem(
     part = rampages._find(prog)
     assert len(part.value) < len(whole.value)
     assert [problem.cause for problem in part.problems] == [Cause.LIMIT]
+
+
+def the_sections(prog: Program) -> list[int]:
+    """From which drgn finds the struct pages."""
+    return [prog["mem_section"].value_()]
+
+
+def the_place_of_struct_pages(prog: Program) -> list[int]:
+    """All that says where they are."""
+    return [*the_sections(prog), prog.symbol("vmemmap_base").address]
+
+
+@pytest.mark.parametrize("line", ["pmem-rmap pmem2:45064", "pmem-page pmem2:45064"])
+def test_struct_pages_are_found_without_the_sections(prog: Program, line: str) -> None:
+    assert without(prog, the_sections, line) == forked(lambda: asked(prog, line))
+
+
+def test_without_the_place_of_struct_pages_the_other_sources_answer(prog: Program) -> None:
+    (page,) = [p for p in truth_pages(case.sample) if p.path == PATH and p.offset == 0][:1]
+    for line in (f"pmem-rmap pfn:{page.pfn:#x}", f"pmem-page pfn:{page.pfn:#x}"):
+        _, (full,) = forked(lambda line=line: asked(prog, line))
+        whole, (part,) = without(prog, the_place_of_struct_pages, line)
+        assert not whole
+        assert (part["page"], part["state"], part["refcount"]) == (None, "unknown", None)
+        for key in ("pfn", "physical", "namespace", "query"):
+            assert part[key] == full[key]
+        if "owners" in full:
+            (owner,) = part["owners"]
+            assert owner["sources"] == ["i_pages"]
+            assert (owner["path"], owner["offset"]) == (PATH, 0)
+            assert owner["mappings"] == full["owners"][0]["mappings"]
+    for line, key in (("pmem-namespaces", "dev"), ("pmem-coverage", "namespace")):
+        _, full = forked(lambda line=line: asked(prog, line))
+        whole, part = without(prog, the_place_of_struct_pages, line)
+        assert not whole
+        assert [item[key] for item in part] == [item[key] for item in full]
+        assert not any(" with -s" in item.get("advice", "") for item in part)
+
+
+def test_bad_pages_are_found_without_their_struct_pages(prog: Program) -> None:
+    _, full = forked(lambda: asked(prog, "pmem-poison"))
+    whole, part = without(prog, the_place_of_struct_pages, "pmem-poison")
+    assert not whole
+    others = [p for p in full if p["sources"] != ["HWPoison"]]
+    assert [p["pfn"] for p in part] == [p["pfn"] for p in others] != []
+    for one, other in zip(part, others, strict=True):
+        assert {o["path"] for o in one["owners"]} == {o["path"] for o in other["owners"]}
+
+
+def a_device(prog: Program) -> int:
+    """What the bus has of namespace2.0 in its list of devices."""
+    found = next(n for n in for_each_namespace(prog).value if n.dev == "namespace2.0")
+    return int(found.object.dev.p.value_())
+
+
+def test_namespaces_after_one_that_is_lost_are_found(prog: Program) -> None:
+    """The list of the bus goes both ways, and iomem has an outline of the one that is lost."""
+    _, full = forked(lambda: asked(prog, "pmem-namespaces"))
+    whole, part = without(prog, a_device, "pmem-namespaces")
+    assert not whole
+    assert {item["dev"] for item in part} == {item["dev"] for item in full}

@@ -19,7 +19,7 @@ from drgn_pmem.analysis.coverage.writer import fadump_area
 from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.dumpfile import DumpFile, DumpFormat, State, dump_of, vmcoreinfo_of
 from drgn_pmem.kernel.kexec import crash_image
-from drgn_pmem.kernel.kmod import how_to_get_kernel
+from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel
 from drgn_pmem.kernel.nvdimm import for_each_bus
 from drgn_pmem.kernel.root import refuse_unfit
 from drgn_pmem.partial import Problems
@@ -76,10 +76,10 @@ def decide(prog: Program, item: "NamespaceCoverage", problems: Problems) -> Advi
         return Advice.UNKNOWN
     if item.location is None and not item.has_memmap:
         if item.map is not None or item.mode in ("fsdax", "devdax"):
-            return Advice.LOAD_KERNEL
+            return _not_located(prog)
         return Advice.UNKNOWN if item.mode is None else Advice.NO_MEMMAP
     if not item.struct_pages:
-        return Advice.LOAD_KERNEL
+        return _not_located(prog)
     missing = {s: n for s, n in item.struct_pages.items() if s is not State.SAVED and n}
     if not missing:
         return Advice.ALL_SAVED
@@ -92,6 +92,13 @@ def decide(prog: Program, item: "NamespaceCoverage", problems: Problems) -> Advi
     if worst is State.EXCLUDED:
         return Advice.SAVE_ALL
     return _absent(prog, item, problems) if worst is State.ABSENT else Advice.UNKNOWN
+
+
+def _not_located(prog: Program) -> Advice:
+    """Where its struct pages are was not found out."""
+    if not has_kernel_debug_info(prog) or refuse_unfit(prog) is not None:
+        return Advice.LOAD_KERNEL
+    return Advice.MORE_ROOM if dump_of(prog).truncated else Advice.UNKNOWN
 
 
 def _absent(prog: Program, item: "NamespaceCoverage", problems: Problems) -> Advice:

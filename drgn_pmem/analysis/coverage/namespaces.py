@@ -77,7 +77,10 @@ def read_namespace_coverage(prog: Program, name: str | None = None) -> Partial[C
             missing = next((p for p in problems if p.cause is Cause.NO_DEBUG_INFO), None)
             if missing is not None:
                 raise MissingDebugInfo(f"the dump holds {of}; {missing}", missing.module)
-            raise Incomplete(problem.about(f"the dump holds {of}") for problem in problems)
+            # Where to look for one is not known either.
+            lost = "no namespace" if name is None else f"whether there is a namespace {name!r}"
+            lost += " could be read" if name is None else " is not known"
+            raise Incomplete(problem.about(lost) for problem in problems)
         if name is not None and not found:
             raise NotFound(f"no namespace {name!r} by the info blocks in the dump")
     advised = tuple(replace(item, advice=advise(prog, item, problems)) for item in found)
@@ -107,7 +110,7 @@ class _Reader:
         stretches = tuple(stretches_of_namespace(self.prog, namespace, problems))
         pages = memmap.struct_pages
         start, end = namespace.range.start, namespace.range.end
-        kmem = self._kmem(start, end, namespace.mode, problems)
+        kmem = self._kmem(start, end, namespace.mode)
         memmap_fields = self._memmap(pages, memmap.pgmap, notes, problems)
         self.problems.extend(problems, namespace.dev)
         return NamespaceCoverage(
@@ -122,10 +125,10 @@ class _Reader:
             **memmap_fields,
         )
 
-    def _kmem(self, start: int, end: int, mode: str | None, problems: Problems) -> int | None:
+    def _kmem(self, start: int, end: int, mode: str | None) -> int | None:
         """Bytes of a namespace that are RAM; only a devdax one can be (drivers/dax/kmem.c)."""
         machine = read_machine(self.prog)
-        size = problems.take(machine).system_ram.size(start, end)
+        size = self.problems.take(machine).system_ram.size(start, end)
         known = machine.complete or mode not in (None, "devdax")
         return size if size or known else None
 
@@ -247,7 +250,7 @@ class _Reader:
         kmem: int | None = 0
         if has_kernel_debug_info(self.prog):
             # Where it ends says the info block.
-            kmem = None if end is None else self._kmem(found.start, end, mode, problems)
+            kmem = None if end is None else self._kmem(found.start, end, mode)
         if not kmem and found.data is not None and isinstance(found.block, InfoBlock):
             first, data_end = found.data
             if found.block.mode != PFN_MODE_PMEM:

@@ -26,7 +26,7 @@ from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pagetable import for_each_extent
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.region import Region, for_each_region
-from drgn_pmem.partial import Cause, Partial, Problem, Problems, State
+from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, State
 
 __all__ = ("Place", "Poison", "PoisonedPage", "find_poison")
 
@@ -51,6 +51,7 @@ class _Search:
         self.lines: dict[int, list[FailureLine]] = {}
         self.namespaces: list[Namespace] = []
         self.regions: Partial[list[Region]] = Partial([])
+        self.struct_pages_found = True
 
     def run(self) -> Partial[Poison]:
         self.namespaces = self.problems.take(namespaces_of(self.prog))
@@ -62,7 +63,8 @@ class _Search:
         try:
             for pfn in sorted(pfns):
                 found.append(self._page(pfn))
-            self._count(found)
+            if self.struct_pages_found:
+                self._count(found)
         except KeyboardInterrupt:
             why = f"interrupted: {len(found)} of {len(pfns)} bad pages are shown"
             self.problems.add(Problem(cause=Cause.INTERRUPTED, why=why))
@@ -127,9 +129,15 @@ class _Search:
 
     def _hwpoison(self) -> Iterator[int]:
         """PFNs whose struct page is marked."""
-        found = read_page_report(
-            self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES, ram=False
-        )
+        try:
+            found = read_page_report(
+                self.prog, chosen=Filter(hwpoison=True), ranges=True, keep=_MAX_PAGES, ram=False
+            )
+        except NotSaved as error:
+            # The other sources do not need them.
+            self.problems.add(error, "marked struct pages")
+            self.struct_pages_found = False
+            return
         report = self.problems.take(found)
         self.notes += report.notes
         for marked in report.ranges:
@@ -201,7 +209,9 @@ class _Search:
         """(first PFN, number) of the pages whose struct pages are in a physical page, if any; and
         whether it is known where all of the namespace's struct pages are."""
         all_known = True
-        layout = page_layout(self.prog)
+        layout = self.problems.attempt("struct pages", lambda: page_layout(self.prog))
+        if layout is None:
+            return None, False
         first = namespace.resource >> self.shift
         last = (namespace.resource + namespace.raw_size) >> self.shift
         page = physical >> self.shift << self.shift

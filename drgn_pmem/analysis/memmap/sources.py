@@ -234,8 +234,9 @@ class _Reader:
         state, media = self._infoblock_media()
         pages = None
         if self.pgmap is not None:
-            pages = self.problems.take(read_struct_pages(self.prog, self.pgmap, self.pmem))
-            self._compare_pages(pages)
+            with self.problems.trying("struct pages"):
+                pages = self.problems.take(read_struct_pages(self.prog, self.pgmap, self.pmem))
+                self._compare_pages(pages)
         elif any(d.mode == "system-ram" for d in self._dax_devices()):
             self.notes.append("in system-ram mode: its pages are hot-added RAM, not ZONE_DEVICE")
         elif self.namespace.map is not None and pages_pgmap(self.prog).complete:

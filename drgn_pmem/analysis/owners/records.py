@@ -120,7 +120,7 @@ class PageOwners(Record):
         return {
             "pfn": self.pfn,
             "physical": f"{self.physical:#x}",
-            "page": f"{page.page:#x}",
+            "page": None if page.page is None else f"{page.page:#x}",
             "namespace": self.namespace,
             "device": self.device,
             "state": page.state.value,

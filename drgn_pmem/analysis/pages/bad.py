@@ -17,7 +17,6 @@ from drgn import Program
 from drgn_pmem.kernel.badblocks import BadRange, read_bad_ranges
 from drgn_pmem.kernel.failurelog import FailureEvent, for_each_failure_line
 from drgn_pmem.kernel.memory import cached
-from drgn_pmem.kernel.page_layout import page_layout
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.partial import Partial, Problems
 
@@ -75,7 +74,7 @@ def bad_sources(prog: Program, state: PageState, ram: bool) -> Partial[tuple[str
     """
     problems = Problems()
     start = state.physical
-    end = start + (1 << page_layout(prog).page_shift)
+    end = start + (1 << int(prog["PAGE_SHIFT"]))
     found: list[str] = []
     if not ram:
         ranges = problems.take(_ranges(prog), "bad ranges and badblocks")

@@ -125,7 +125,7 @@ def read_pmem_page(
         ram = problems.take(ram_use_of(prog, state))
         owner = _owner_of_ram(prog, ram, problems)
     name = namespace.dev if namespace is not None else problems.take(pgmap_name(prog, pfn))
-    shows_use = page_layout(prog).keeps_index or state.type not in DEVICE_DAX
+    shows_use = state.type not in DEVICE_DAX or state.page is None or page_layout(prog).keeps_index
     if not shows_use and state.refcount is not None:
         problems.add(Problem(cause=Cause.FORMAT, what=f"PFN {pfn:#x}", why=USE_NOT_SHOWN))
     poison = problems.take(bad_sources(prog, state, ram is not None))

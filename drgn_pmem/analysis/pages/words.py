@@ -93,7 +93,7 @@ def resolve_page(prog: Program, text: str) -> Partial[PageAddress]:
     word = text.strip()
     if forced := _FORCED.fullmatch(word):
         value = _integer(forced["number"])
-        shift = page_layout(prog).page_shift
+        shift = int(prog["PAGE_SHIFT"])
         _refuse_no_memory(prog, word, value << shift if forced["how"] == "pfn" else value)
         if forced["how"] == "pfn":
             return Partial(PageAddress(pfn=value, kind=Reading.PFN, text=word))
@@ -142,7 +142,7 @@ def _struct_page(prog: Program, text: str, value: int) -> Partial[PageAddress]:
 
 
 def _number(prog: Program, text: str, value: int) -> Partial[PageAddress]:
-    shift = page_layout(prog).page_shift
+    shift = int(prog["PAGE_SHIFT"])
     as_pfn, as_physical = value << shift, value
     problems = Problems()
     known = problems.take(_known_memory(prog))
@@ -244,7 +244,7 @@ def _in_device(prog: Program, text: str, device: str, how: str, number: int) -> 
             f"{text}: {device} is in sector mode; its block layout (BTT) does not say which page "
             "holds an offset"
         )
-    pfn = (start + offset) >> page_layout(prog).page_shift
+    pfn = (start + offset) >> int(prog["PAGE_SHIFT"])
     kind = Reading.SECTOR if how == ":" else Reading.OFFSET
     note = f"{start:#x} (data of {namespace.dev}) + {offset:#x} = physical {start + offset:#x}"
     return PageAddress(pfn=pfn, kind=kind, text=text, note=way + note)

@@ -102,7 +102,8 @@ def test_no_advice_to_change_nothing_where_their_place_is_not_known() -> None:
         ({"struct_pages": {State.SAVED: 64, State.UNMAPPED: SIZE - 64}}, Advice.NOT_MAPPED),
         # What was lost counts, however much was never there.
         ({"struct_pages": {State.EXCLUDED: 64, State.UNMAPPED: SIZE - 64}}, Advice.SAVE_ALL),
-        ({"pages": None, "struct_pages": {}}, Advice.LOAD_KERNEL),
+        # Where they are was not found out, though debug info is loaded.
+        ({"pages": None, "struct_pages": {}}, Advice.UNKNOWN),
         ({"pages": None, "struct_pages": {}, "mode": None, "map": None}, Advice.UNKNOWN),
         ({"pages": None, "struct_pages": {}, "mode": "sector", "map": None}, Advice.NO_MEMMAP),
         ({"kmem": PAGE}, Advice.LIKE_RAM),
@@ -112,6 +113,26 @@ def test_advice_is_decided_by_states(changes: dict[str, Any], advice: Advice) ->
     kernel = Kernel("6.1", {})
     item = coverage(places(kernel).value, **changes)
     set_dump(kernel.prog, live_dump())
+    assert decide(kernel.prog, item, Problems()) is advice
+
+
+@pytest.mark.parametrize(
+    ("loaded", "truncated", "advice"),
+    [
+        (False, False, Advice.LOAD_KERNEL),
+        (False, True, Advice.LOAD_KERNEL),
+        (True, True, Advice.MORE_ROOM),
+    ],
+)
+def test_debug_info_that_is_loaded_is_not_asked_for(
+    loaded: bool, truncated: bool, advice: Advice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "drgn_pmem.analysis.coverage.advice.has_kernel_debug_info", lambda prog: loaded
+    )
+    kernel = Kernel("6.1", {})
+    item = coverage(places(kernel).value, pages=None, struct_pages={})
+    set_dump(kernel.prog, replace(live_dump(), incomplete=truncated))
     assert decide(kernel.prog, item, Problems()) is advice
 
 
