@@ -10,6 +10,8 @@ from drgn_pmem.output.table import Field
 from drgn_pmem.partial import Problems
 from drgn_pmem.spec import Answer, Argument, command
 
+_FLAGS = ("dirty", "towrite", "locked", "shared", "zero", "empty", "copy")
+
 
 def _code(args: argparse.Namespace) -> str:
     return (
@@ -37,10 +39,9 @@ def _code(args: argparse.Namespace) -> str:
         Field("PFN", lambda p: None if p.pfn is None else f"{p.pfn:#x}", "page", right=True),
         Field("ORDER", lambda p: p.order, "the entry covers 2^ORDER pages", right=True),
         Field("FLAGS",
-              lambda p: [n for n in ("dirty", "towrite", "locked", "zero", "empty", "copy")
-                         if getattr(p, n)],
-              "dirty, towrite (being written back), locked (fault in flight), zero, empty,"
-              " copy (private, in RAM)"),
+              lambda p: [name for name in _FLAGS if getattr(p, name)],
+              "dirty, towrite (being written back), locked (fault in flight), shared (other files"
+              " have it, too), zero, empty, copy (private, in RAM)"),
         Field("PATH", lambda p: p.path, "file"),
         Field("INODE", lambda p: p.inode, "inode number", right=True),
         Field("DEVICE", lambda p: p.device, "block or DAX device", shown=False),

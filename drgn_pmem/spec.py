@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from drgn_pmem.answer import Answer
 from drgn_pmem.arguments import COMMON, LIST, Argument, Parser, entries, join_descending
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
-from drgn_pmem.output.notes import merged
+from drgn_pmem.output.notes import merged, with_notes
 from drgn_pmem.output.records import Records, Table
 from drgn_pmem.output.stream import streaming
 from drgn_pmem.output.table import Field
@@ -179,8 +179,8 @@ def run(
     Run a command and print its answer to ``sys.stdout``, its notes to ``sys.stderr``.
 
     :param expanded: See :class:`~drgn_pmem.output.terminal.Look`.
-    :param redirected: ``sys.stdout`` is a file or a pipe of the user's: notes are printed there,
-        too, after a text (not after JSON, CSV or ``-H``).
+    :param redirected: ``sys.stdout`` is a file or a pipe of the user's: notes are printed there
+        after a text (not after JSON, CSV or ``-H``), too.
     :return: The answer; None if only help or code was printed.
     :raises PmemError: one line for the user
     """
@@ -221,7 +221,7 @@ def ask(spec: Spec, prog: Program, args: argparse.Namespace, *, stream: bool = F
     except drgn.FaultError as error:
         raise PmemError(f"{spec.name}: the dump does not hold what this needs: {error}") from error
     except drgn.ObjectNotFoundError as error:
-        raise PmemError(f"{spec.name}: {error}; debug info is missing (load it with -s)") from error
+        raise PmemError(f"{spec.name}: {error} in the debug info given (-s)") from error
     except (AttributeError, LookupError) as error:
         if isinstance(error, PmemError) or not is_of_dump(error):
             raise
@@ -308,7 +308,7 @@ def print_answer(
         text = ""
     data = args.json or getattr(args, "no_header", False) or getattr(args, "csv", False)
     if redirected and not data:
-        text = "\n".join(filter(None, (text, *(f"note: {note}" for note in notes))))
+        text, notes = with_notes(text, notes, sys.stdout, answer.whole)
     if text:
         # one write: a reader such as head may leave between two
         sys.stdout.write(text + "\n")

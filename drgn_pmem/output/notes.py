@@ -5,15 +5,18 @@ Notes of tables
 ---------------
 
 Notes that differ only in the namespace, or only in PFNs and addresses, become one line. JSON has
-each of them.
+each of them. In a file or pipe they follow the text.
 """
 
 from collections.abc import Sequence
+import os
 import re
+import stat
+from typing import TextIO
 
 from drgn_pmem.output.text import natural
 
-__all__ = ("merged",)
+__all__ = ("merged", "with_notes")
 
 _NAMESPACE = re.compile(r"\bnamespace\d+\.\d+\b")
 _HEX = re.compile(r"\b0x[0-9a-f]+\b")
@@ -40,6 +43,31 @@ def merged(lines: Sequence[str]) -> list[str]:
         else:
             done += group
     return done
+
+
+def with_notes(
+    text: str, notes: list[str], stream: TextIO, complete: bool
+) -> tuple[str, list[str]]:
+    """
+    A text that goes into a file or a pipe of the user's, with its notes.
+
+    :param stream: The file or pipe.
+    :param complete: Whether the answer is.
+    :return: The text, and the notes for standard error. What a pipe ends in may be the terminal
+        itself, where every note would be seen twice, or a filter that drops them.
+    """
+    text = "\n".join(filter(None, (text, *(f"note: {note}" for note in notes))))
+    if not notes or not _is_pipe(stream):
+        return text, notes
+    return text, [] if complete else ["incomplete: the notes at the end of the answer say why"]
+
+
+def _is_pipe(stream: TextIO) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except (AttributeError, OSError, ValueError):
+        # not a problem: a stream of a notebook or script
+        return False
 
 
 def _pattern(line: str) -> str:

@@ -111,7 +111,7 @@ def _main(argv: Sequence[str]) -> int:
         options = _take_sample(options)
     elif _compares_two(options):
         _take_first_dump(options)
-    elif options.words and _needs_no_target(options):
+    if options.words and _needs_no_target(options):
         return _help(options.words)
     if options.words and options.words[0] == "fleet":
         return _fleet(options)

@@ -49,7 +49,7 @@ def explain(error: BaseException, name: str = "", missing: str = "", hint: str =
     if isinstance(error, (drgn.ObjectNotFoundError, LookupError)) and missing:
         return f"{prefix}{_one_line(error)}; {missing}"
     if isinstance(error, drgn.ObjectNotFoundError):
-        return f"{prefix}{_one_line(error)}; debug info is missing (load it with -s)"
+        return f"{prefix}{_one_line(error)} in the debug info given (-s)"
     if isinstance(error, OSError) and error.strerror:
         file = f"{escape(os.fsdecode(error.filename))}: " if error.filename else ""
         return f"{prefix}{file}{error.strerror}"

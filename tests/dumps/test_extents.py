@@ -66,6 +66,9 @@ def test_pages_of_shared_extents_are_counted(case: Case) -> None:
         }
         (file,) = [f for f in case.json("pmem-files") if f["path"] == XFS + name]
         assert file["shared"] == len(mine & both) > 0
+        for page in pages:
+            own = range(page["pfn"] or 0, (page["pfn"] or 0) + (1 << page["order"]))
+            assert page["shared"] is bool(both.intersection(own))
 
 
 def test_files_that_were_not_in_memory_may_share_it_too(case: Case) -> None:

@@ -4,9 +4,13 @@
 
 from typing import Any
 
+from drgn import cast
 import pytest
 
-from ..samples import Case, dax_without_namespace, run_text
+from drgn_pmem.kernel.nvdimm import for_each_dimm
+
+from ..samples import CASES, Case, dax_without_namespace, open_crash, run_json, run_text
+from ..synthetic import poke
 
 pytestmark = pytest.mark.holds("pmem-list", "pmem-namespaces")
 
@@ -104,3 +108,28 @@ def test_table_shows_every_enabled_namespace_once(case: Case) -> None:
     )
     assert sorted(out.splitlines()) == recorded
     assert err == ""
+
+
+def test_what_the_firmware_said_of_a_dimm_is_shown_as_ndctl_does() -> None:
+    """No sample's firmware said anything, as ndctl recorded (QEMU has no such commands): what the
+    kernel would have kept is written into a copy of its structures."""
+    case = next(case for case in CASES if str(case) == "6.1-fileload:elf")
+    recorded = {dimm["dev"]: dimm for dimm in case.truth_json("ndctl-list-D.json")}
+    prog = open_crash(case.sample, case.dump)
+    nvdimm = next(d for d in for_each_dimm(prog).value if d.dev == "nmem2").object
+    nfit_mem = cast("struct nfit_mem *", nvdimm.provider_data)
+    memdev = nfit_mem.memdev_dcr or nfit_mem.memdev_pmem
+    bits = [prog.constant(f"NFIT_MEM_DIRTY{name}").value_() for name in ("", "_COUNT")]
+    flags = nfit_mem.flags.value_() | sum(1 << bit for bit in bits)
+    poke(prog, nfit_mem.flags.address_of_().value_(), flags.to_bytes(8, "little"))
+    poke(prog, nfit_mem.dirty_shutdown.address_of_().value_(), (7).to_bytes(4, "little"))
+    # ACPI_NFIT_MEM_SAVE_FAILED, ACPI_NFIT_MEM_NOT_ARMED
+    poke(prog, memdev.flags.address_of_().value_(), (1 << 0 | 1 << 3).to_bytes(2, "little"))
+    health = {"health": {"shutdown_state": "dirty", "shutdown_count": 7}}
+    failed = dict.fromkeys(("flag_failed_save", "flag_failed_arm", "flag_failed_flush"), True)
+    for dimm in run_json(prog, "pmem-list -D"):
+        del dimm["dump"]
+        wanted = recorded[dimm["dev"]]
+        assert dimm == wanted | (failed | health if dimm["dev"] == "nmem2" else {})
+    for dimm in run_json(prog, "pmem-list -D --ndctl"):
+        assert dimm == recorded[dimm["dev"]] | (failed if dimm["dev"] == "nmem2" else {})

@@ -28,6 +28,10 @@ def test_page_cache_has_its_file(prog: Program) -> None:
     (owner,) = rmap["owners"]
     assert (owner["inode"], owner["offset"]) == (34, 15 * 4096)
     assert owner["path"].endswith("/lib/x86_64-linux-gnu/libselinux.so.1")
+    words = "a page of namespace4.0 without a page map: used as RAM, System RAM (kmem)"
+    assert words in rmap["notes"]
+    (raw,) = run_json(prog, "pmem-rmap pfn:0x153001")
+    assert "a page of namespace0.1 without a page map: raw mode" in raw["notes"]
 
 
 def test_anonymous_memory_has_its_processes(prog: Program) -> None:

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from drgn_pmem.errors import UsageError
-from drgn_pmem.shell import options
+from drgn_pmem.shell import cli, options
 
 Dump = tuple[str, str]
 
@@ -47,6 +47,18 @@ def test_the_sample_needs_no_path(drgn_pmem, dump: Dump, sample) -> None:
     for arguments in (["--sample"], ["--sample", sample.name], [f"--sample={sample.name}", "-q"]):
         result = drgn_pmem(*arguments, "pmem-list", "-H")
         assert (result.returncode, result.stdout) == (0, expected.stdout)
+
+
+def test_help_needs_no_dump_where_one_is_named(sample, capsys) -> None:
+    helps = []
+    for words in (["help"], ["--sample", sample.name, "help"], ["--sample", "help"],
+                  ["-c", "/none", "help"]):  # fmt: skip
+        assert cli._main(words) == 0
+        helps.append(capsys.readouterr().out)
+    assert "pmem-rmap" in helps[0]
+    assert helps[1:] == helps[:1] * 3
+    assert cli._main(["--sample", sample.name, "help", "pmem-list"]) == 0
+    assert capsys.readouterr().out.startswith("usage: pmem-list")
 
 
 def test_every_format_of_the_sample_can_be_named(drgn_pmem, sample) -> None:

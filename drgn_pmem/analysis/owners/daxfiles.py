@@ -180,12 +180,16 @@ class DaxFiles:
     def shared_pages(self, file: DaxFile) -> Partial[int]:
         """Pages of a file that other files (or the same one elsewhere) have too, by their DAX
         entries or by their extents."""
+        return self.shared_indexes(file).map(len)
+
+    def shared_indexes(self, file: DaxFile) -> "Partial[npt.NDArray[np.uint64]]":
+        """Those pages, by their indexes in the file."""
         problems = Problems()
         rows = problems.take(file.entries).with_pfn()
         by_extents = problems.take(_shared_indexes(self.prog, file), "shared extents")
+        found = [np.zeros(0, np.uint64)]
         if not len(self.shared_pfns) and not by_extents:
-            return problems.partial(0)
-        total = 0
+            return problems.partial(found[0])
         for order in distinct(rows["order"]).tolist():
             mine = rows[rows["order"] == order]
             steps = np.arange(1 << order, dtype=np.uint64)
@@ -194,8 +198,8 @@ class DaxFiles:
             shared = np.isin(pages, self.shared_pfns)
             for start, end in by_extents:
                 shared |= (indexes >= np.uint64(start)) & (indexes < np.uint64(end))
-            total += int(shared.sum())
-        return problems.partial(total)
+            found.append(indexes[shared])
+        return problems.partial(np.concatenate(found))
 
 
 def _shared_indexes(prog: Program, file: DaxFile) -> Partial[list[tuple[int, int]]]:

@@ -10,6 +10,7 @@ it, and why no file has it.
 
 from drgn import Program
 
+from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.analysis.owners.daxfiles import dax_chars_of, dax_files_of
 from drgn_pmem.analysis.owners.records import Owner
 from drgn_pmem.kernel.daxfs import DaxSuper, has_reflinks
@@ -31,6 +32,8 @@ def _why(page: PageState) -> str:
     if page.state is State.SAVED:
         if page.pgmap_known is False or page.reason is None:
             return "overwritten after the crash"
+        return page.reason
+    if page.state is State.UNKNOWN and page.reason is not None:
         return page.reason
     return f"{page.state.value} in the dump"
 
@@ -54,7 +57,7 @@ def explain(
         if page.refcount is not None:
             return notes
     if page.type is None:
-        return notes + _of_ram(prog, namespace, owners, problems)
+        return notes + _of_ram(prog, page, namespace, owners, problems)
     if not page.trusted:
         why = (
             f"the struct page cannot be used ({_why(page)}):"
@@ -114,7 +117,11 @@ def _has_extents(prog: Program, device: str, problems: Problems) -> bool:
 
 
 def _of_ram(
-    prog: Program, namespace: Namespace | None, owners: tuple[Owner, ...], problems: Problems
+    prog: Program,
+    page: PageState,
+    namespace: Namespace | None,
+    owners: tuple[Owner, ...],
+    problems: Problems,
 ) -> list[str]:
     """What a page is that no page map covers."""
     pgmaps = pages_pgmap(prog)
@@ -128,5 +135,19 @@ def _of_ram(
         what = ": the zero page, which is mapped for holes of DAX files"
     kind = "no page of persistent memory"
     if namespace is not None:
-        kind = f"a page of {namespace.dev} without a page map: System RAM (kmem) or raw"
+        mode = _mode_without_page_map(prog, page, namespace, problems)
+        kind = f"a page of {namespace.dev} without a page map: {mode}"
     return [kind + what]
+
+
+def _mode_without_page_map(
+    prog: Program, page: PageState, namespace: Namespace, problems: Problems
+) -> str:
+    machine = read_machine(prog)
+    own = Problems()
+    if page.physical in own.take(machine).system_ram:
+        return "used as RAM, System RAM (kmem)"
+    if machine.complete and namespace.mode is not None:
+        return f"{namespace.mode} mode"
+    problems.extend(own, "whether it is used as RAM")
+    return "System RAM (kmem) or raw"

@@ -8,7 +8,7 @@ What ``pmem-files`` and ``pmem-file`` show: each DAX file with its pages, and fr
 to the PFN.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 from typing import Any
 
@@ -81,6 +81,9 @@ class FilePage(Record):
     """None for device DAX, which has no DAX entries, and if the marks could not be read."""
     towrite: bool | None
     locked: bool | None
+    shared: bool | None = None
+    """Other files (or the same one elsewhere) have it, too, or a page of it; None for device DAX,
+    for a private copy, and where not all that would show it could be read."""
     zero: bool = False
     empty: bool = False
     copy: bool = False
@@ -317,11 +320,27 @@ def _char_pages(
         index += 1 << order
 
 
+def _shared_of(file: DaxFile, problems: Problems) -> Callable[[int, int], bool | None]:
+    """What says whether one of the pages of a file from an index on is one that other files have:
+    it takes the index and their number."""
+    files = dax_files_of(file.prog)
+    partial = problems.take(files, "there may be more owners").shared_indexes(file)
+    shared = np.sort(problems.take(partial))
+    known = files.complete and partial.complete
+
+    def of(index: int, count: int) -> bool | None:
+        first, end = np.searchsorted(shared, np.array([index, index + count], np.uint64))
+        return bool(first < end) or (False if known else None)
+
+    return of
+
+
 def _file_pages(
     file: DaxFile, offset: int | None, shift: int, problems: Problems
 ) -> Iterator[FilePage]:
     path = problems.take(file.names).path
     table = problems.take(file.entries)
+    is_shared = _shared_of(file, problems)
     if offset is None:
         entries = [(entry.index, entry) for entry in table]
     else:
@@ -338,6 +357,7 @@ def _file_pages(
             dirty=entry.dirty,
             towrite=entry.towrite,
             locked=entry.locked,
+            shared=is_shared(index, 1 if offset is not None else 1 << entry.order),
             zero=entry.zero,
             empty=entry.empty,
         )
