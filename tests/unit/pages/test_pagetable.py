@@ -19,7 +19,7 @@ from drgn_pmem.kernel.pagetable import (
     read_saved,
     translate,
 )
-from drgn_pmem.kernel.root import Verdict, ppc64_is_radix, root_of
+from drgn_pmem.kernel.root import Verdict, ppc64_is_radix, root_of, walk_process
 from drgn_pmem.kernel.tablewalk import unmapped, walk_tables
 from drgn_pmem.kernel.vmemmap_list import vmemmap_backings
 from drgn_pmem.partial import Cause, NotSaved, Problem
@@ -80,6 +80,29 @@ def test_x86_leaves_of_every_size(levels: int, sme: int) -> None:
     with pytest.raises(NotSaved) as error:
         translate(prog, base + G1 + 2 * M2 + PAGE)
     assert error.value.state is State.UNMAPPED
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_x86_processes_use_addresses_above_128_tib_with_five_levels_only(levels: int) -> None:
+    machine = Machine()
+    kernel, info = x86_64(machine, levels)
+    kernel.map(VMEMMAP if levels == 4 else 0xFFD4000000000000, 0x200000000, 30)
+    own = Tables(machine, 0x6000000, kernel.levels, kernel.table, kernel.leaf)
+    low, high = 0x7F6691A11000, 3 << 53
+    own.map(low, 0x123456000, 12)
+    if levels == 5:
+        own.map(high, 0x140000000, 21)
+        own.map(high + M2, 0x5000, 12)
+    prog = machine.program(info)
+
+    def pages(start: int, end: int) -> list[tuple[int, int, int]]:
+        extents = walk_process(prog, own.root, start, end)
+        return [(e.virtual, e.physical, e.size) for e in extents if e.physical is not None]
+
+    assert pages(low - M2, low + M2) == [(low, 0x123456000, PAGE)]
+    assert pages(high - M2, high + G1) == (
+        [] if levels == 4 else [(high, 0x140000000, M2), (high + M2, 0x5000, PAGE)]
+    )
 
 
 def test_a_range_that_starts_and_ends_inside_leaves() -> None:
