@@ -56,13 +56,23 @@ def for_each_outline(prog: Program) -> Partial[list[NamespaceOutline]]:
     for resource in resources:
         named = _NAMESPACE.fullmatch(resource.name or "")
         if named:
-            found.append(_outline(resource, named[0], f"region{named[1]}", daxes, pgmaps))
+            around = [r for r in resources if r.start <= resource.start and resource.end <= r.end]
+            last = max(r.end for r in around)
+            found.append(_outline(resource, named[0], f"region{named[1]}", daxes, pgmaps, last))
     return problems.partial(found)
 
 
 def _outline(
-    resource: Resource, dev: str, region: str, daxes: Sequence[Resource], pgmaps: Sequence[Pgmap]
+    resource: Resource,
+    dev: str,
+    region: str,
+    daxes: Sequence[Resource],
+    pgmaps: Sequence[Pgmap],
+    last: int,
 ) -> NamespaceOutline:
+    """
+    :param last: Last byte of the persistent memory that the namespace is in.
+    """
     start, end = resource.start, resource.end + 1
     pgmap = next(
         (p for p in pgmaps if any(r.start < end and start < r.end for r in p.ranges)), None
@@ -70,7 +80,13 @@ def _outline(
     if pgmap is not None:
         end = max(end, *(r.end for r in pgmap.ranges))
     # The first device begins where the metadata ends; more of them follow after "daxctl split".
-    inside = [d for d in daxes if start < d.start < end or d.start == end]
+    # Devices have the page map of the namespace or, as RAM (kmem), none. One that begins where the
+    # namespace ends may be of other memory (hmem, CXL).
+    inside = [
+        d
+        for d in daxes
+        if start < d.start < end or (pgmap is None and d.start == end and d.end <= last)
+    ]
     data = mode = None
     if inside:
         end = max(end, *(d.end + 1 for d in inside))

@@ -228,8 +228,26 @@ def test_without_libnvdimm_the_page_map_says_the_mode_where_no_dax_device_has_th
     resource = Resource(
         start=START, end=END, name="namespace1.1", flags=0, desc="", depth=1, object=pointer
     )
-    found = _outline(resource, "namespace1.1", "region1", [], [pgmap])
+    # A device of other memory (hmem) begins where the namespace ends.
+    other = dataclasses.replace(resource, name="dax9.0", start=END + 1, end=END + 0x10000000)
+    found = _outline(resource, "namespace1.1", "region1", [other], [pgmap], other.end)
     assert (found.mode, found.map, found.data) == (mode, "dev", START + 0x400000)
+    assert (found.start, found.end, found.chardev) == (START, END + 1, None)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_device_that_begins_where_the_namespace_ends_is_of_the_same_persistent_memory(
+    types: Types, together: bool
+) -> None:
+    pointer = types.at(types.struct("resource", "start", "end"), {})
+    resource = Resource(
+        start=START, end=END, name="namespace1.1", flags=0, desc="", depth=1, object=pointer
+    )
+    device = dataclasses.replace(resource, name="dax1.1", start=END + 1, end=END + 0x10000000)
+    last = device.end if together else END
+    found = _outline(resource, "namespace1.1", "region1", [device], [], last)
+    assert (found.mode, found.chardev) == (("devdax", "dax1.1") if together else (None, None))
+    assert (found.data, found.end - 1) == ((END + 1, device.end) if together else (None, END))
 
 
 def test_a_page_map_without_altmap_has_none(types: Types) -> None:
