@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from drgn_pmem.commands.common import OWNER_MODULES, WAIT_MODULES
 from drgn_pmem.output.table import Field
 from drgn_pmem.output.text import cell
 from drgn_pmem.partial import Problems
@@ -131,6 +132,10 @@ def _time(seconds: int | None) -> str | None:
         "    print(change.kind.value, change.what.value, change.subject, change.field,\n"
         "          change.before, change.after, change.why)\n"
     ),
+    modules=OWNER_MODULES | WAIT_MODULES
+    | {"libnvdimm": "DIMMs, regions, namespaces, bad ranges and badblocks",
+       "nfit": "flags of DIMMs",
+       "papr_scm": "flags of DIMMs (POWER)"},
 )  # fmt: skip
 def pmem_diff(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.changes.compare import What, diff_dumps
