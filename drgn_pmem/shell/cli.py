@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_missing_streams()
     _leave_on_signals()
     log.set_up("warning")
+    # numpy's linear algebra, which nothing here uses, would start a thread for each CPU.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         status = _main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
