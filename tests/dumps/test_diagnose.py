@@ -435,8 +435,9 @@ def test_without_debug_info_no_rule_about_the_kernel_says_that_there_is_nothing(
     answer = diagnose(without_debug_info(case)).value
     rulings = answer.rulings
     assert "whether it panicked is not known" in answer.lines[0].text
-    of_the_file = {"dump-truncated", "dump-erased", "vmcoreinfo-wrong", "debug-info-missing"}
-    of_the_file |= {"infoblock-refused", "btt-error", "label-damaged", "memmap-list"}
+    of_the_file = {"dump-truncated", "dump-erased", "dump-damaged", "vmcoreinfo-wrong"}
+    of_the_file |= {"debug-info-missing", "infoblock-refused", "btt-error", "label-damaged"}
+    of_the_file |= {"memmap-list"}
     not_power = {"fadump-not-registered", "fadump-refused"}
     for ruling in rulings:
         if ruling.rule not in of_the_file | not_power:
