@@ -174,6 +174,8 @@ def _elsewhere(header: CrashHeader | None, phdr: ProgramHeader) -> str | None:
         implied = header.source is HeaderSource.IMPLIED
         if implied and header.notes:
             return "merged"
+        if header.of_bitmap:
+            return None  # a page bitmap has no program headers, of notes neither
         return None if phdr.role is Role.NOTES else "no"
     covered = memory_covered(header, phdr.physical, phdr.end)
     if not covered:

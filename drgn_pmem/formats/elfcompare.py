@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 import enum
 
 from drgn_pmem.formats.elfcorehdr import PF_DEV, CrashHeader, HeaderSource, ProgramHeader, Role
-from drgn_pmem.ranges import Range, RangeSet
+from drgn_pmem.ranges import Range, RangeSet, short_size
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("DifferenceKind", "HeaderDifference", "compare_elfcorehdr", "memory_covered")
@@ -110,7 +110,7 @@ def _compare_memory(left: CrashHeader, right: CrashHeader) -> Iterator[HeaderDif
         for part in missing:
             yield HeaderDifference(
                 kind=DifferenceKind.MEMORY,
-                words=f"{part} ({part.size} bytes) is in {has.value}, not in {lacks.value}",
+                words=f"{part} ({short_size(part.size)}) is in {has.value}, not in {lacks.value}",
                 only_in=has,
                 start=part.start,
                 end=part.end,

@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from drgn_pmem.output.bars import DATA, FREE, INFOBLOCK, MEMMAP, Part, bar, legend, use_ascii
+from drgn_pmem.output.bars import (
+    DATA,
+    FREE,
+    INFOBLOCK,
+    MEMMAP,
+    METADATA,
+    Part,
+    bar,
+    legend_of,
+    use_ascii,
+)
+from drgn_pmem.output.terminal import paragraph
 from drgn_pmem.output.text import escape, human_size, plural
 
 if TYPE_CHECKING:
@@ -24,6 +35,7 @@ _CLASSES = {
     "RAM": "ram",
     "info block": "infoblock",
     "memmap": "memmap",
+    "metadata": "metadata",
     "data": "data",
     "free": "free",
     "unknown": "unknown",
@@ -34,6 +46,7 @@ MAP_STYLE = """
 .map text { fill: currentColor; }
 .map .small { font-size: 9px; opacity: 0.75; }
 .map .ram { fill: #8796a5; } .map .data { fill: #4a8ccf; } .map .memmap { fill: #d08a1d; }
+.map .metadata { fill: #e3c27a; }
 .map .infoblock { fill: #1f9e8f; } .map .free { fill: #8883; } .map .unknown { fill: #a060a0; }
 .map .saved { fill: #2f9e44; } .map .lost { fill: #8883; }
 .map .poison { fill: #d02020; } .map .pinned { fill: #8a3ffc; }
@@ -86,11 +99,12 @@ def _draw_row(svg: ET.Element, row: "MapRow", top: float, link: bool) -> None:
 
 def _draw_legend(svg: ET.Element, y: float) -> None:
     names = [
-        ("ram", "RAM"), ("infoblock", "info block"), ("memmap", "memmap"), ("data", "data"),
-        ("free", "free"), ("saved", "in the dump"), ("lost", "not in the dump"),
+        ("ram", "RAM"), ("infoblock", "info block"), ("memmap", "memmap"),
+        ("metadata", "other metadata"), ("data", "data"), ("free", "free"),
+        ("saved", "in the dump"), ("lost", "not in the dump"),
         ("poison", "poison"), ("pinned", "pinned"),
     ]  # fmt: skip
-    x = _LEFT
+    x = _RIGHT
     for kind, name in names:
         _rectangle(svg, kind, x, y - 8, 9, 9)
         _text(svg, "text", name, {"class": "small"}, x=f"{x + 12}", y=f"{y}")
@@ -112,8 +126,8 @@ def _text(
 
 def map_text(rows: "Sequence[MapRow]", width: int = 64) -> str:
     """The same as bars of characters, one line a row."""
-    kinds = {"info block": INFOBLOCK, "memmap": MEMMAP, "free": FREE}
-    lines = []
+    kinds = {"info block": INFOBLOCK, "memmap": MEMMAP, "metadata": METADATA, "free": FREE}
+    lines, bars = [], []
     for row in rows:
         parts = [Part(kinds.get(p.kind, DATA), p.size, p.state) for p in row.pieces]
         size = human_size(row.end - row.start).split(" (")[0]
@@ -124,5 +138,7 @@ def map_text(rows: "Sequence[MapRow]", width: int = 64) -> str:
         ]
         more = f"  {', '.join(counts)}" if counts else ""
         drawn = bar(parts, width, use_ascii())
+        bars.append(drawn)
         lines.append(f"{row.label:<9} {row.start:>#12x} {size:>11}  {drawn}{more}")
-    return "\n".join([*lines, "", legend(use_ascii())])
+    explained = (paragraph(line) for line in legend_of(bars, use_ascii()).splitlines())
+    return "\n".join([*lines, "", *explained])

@@ -272,6 +272,16 @@ def test_advice_is_for_this_very_dump(case: Case) -> None:
             assert "virsh dump --memory-only" in item["advice"]
 
 
+def test_ram_is_marked_only_by_a_kernel_that_marks_it(case: Case) -> None:
+    """Pmem used as RAM: kexec-tools mark none, whatever list the kernel has."""
+    used = [item for item in namespaces(case).values() if item["kmem"]]
+    patched = "devm_memmap_vmcore_head" in case.truth("kallsyms")
+    marks = patched and case.sample.loader == "kexec_file_load"
+    for item in used:
+        marked = "the crash header marks it with PF_DEV" in item["advice"]
+        assert marked == (marks and not case.format.startswith("qemu"))
+
+
 def is_clobbered(case: Case) -> bool:
     """The sample whose capture kernel bound the NVDIMMs (vmcores/README.md)."""
     return "clobbered" in case.sample.name

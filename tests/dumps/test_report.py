@@ -138,6 +138,18 @@ def test_progress_names_each_section_and_is_taken_away() -> None:
     assert said[-1] == ""
 
 
+def test_the_map_has_a_memmap_only_where_struct_pages_are() -> None:
+    from drgn_pmem.analysis.findings.memorymap import read_memory_map
+
+    pieces = [piece for row in read_memory_map(default.prog).value for piece in row.pieces]
+    drawn = sum(piece.size for piece in pieces if piece.kind == "memmap")
+    memmaps = [m["struct_pages"] for m in default.json("pmem-memmap") if m.get("struct_pages")]
+    on_pmem = [pages["pmem_range"]["size"] for pages in memmaps if pages["pmem_range"]]
+    assert 0 < drawn == sum(on_pmem)
+    # maps and logs of BTT arenas, reserved space
+    assert any(piece.kind == "metadata" for piece in pieces)
+
+
 def test_the_map_shows_every_region_and_every_bad_page() -> None:
     """By the regions of ndctl, and pmem-poison."""
     html, _ = run_text(default.prog, "pmem-report --html")

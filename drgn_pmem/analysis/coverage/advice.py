@@ -69,7 +69,7 @@ def decide(prog: Program, item: "NamespaceCoverage", problems: Problems) -> Advi
     :param problems: What could not be read is added here.
     """
     if item.kmem:
-        return Advice.RAM_THAT_IS_MARKED if _marked(prog, item) else Advice.LIKE_RAM
+        return Advice.RAM_THAT_IS_MARKED if _marked(prog, item, problems) else Advice.LIKE_RAM
     if item.destroyed:
         return Advice.KEEP_DRIVERS_OUT
     if item.pages is not None and item.pages.unknown:
@@ -196,15 +196,18 @@ _PATCHED = {
 }
 
 
-def _marked(prog: Program, item: "NamespaceCoverage") -> bool:
-    """Whether the crash header has the namespace as persistent memory, or this kernel writes it
-    so (a compressed dump does not keep the flags)."""
-    return _has_list(prog) or any(
+def _marked(prog: Program, item: "NamespaceCoverage", problems: Problems) -> bool:
+    """Whether the crash header has the namespace as persistent memory. A compressed dump does not
+    keep the flags: then whether this kernel wrote the header, and marks it so."""
+    segments = dump_of(prog).segments
+    if not segments:
+        return _has_list(prog) and _by_kernel(prog, problems) is not False
+    return any(
         s.pmem
         and s.physical is not None
         and s.physical < (item.end or item.start + 1)
         and item.start < s.physical + s.memory_size
-        for s in dump_of(prog).segments
+        for s in segments
     )
 
 

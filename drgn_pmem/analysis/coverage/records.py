@@ -215,7 +215,7 @@ def _verdict(item: NamespaceCoverage) -> str:
 
 
 def _others(states: dict[State, int]) -> str:
-    return "/".join(state.value for state in states if state is not State.SAVED)
+    return " or ".join(state.value for state in states if state is not State.SAVED)
 
 
 def _share(item: NamespaceCoverage) -> str:

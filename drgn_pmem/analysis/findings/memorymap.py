@@ -17,11 +17,13 @@ from drgn_pmem.analysis.findings.poison import find_poison
 from drgn_pmem.analysis.inventory.listing import read_inventory
 from drgn_pmem.analysis.inventory.machine import MachineMap, read_machine
 from drgn_pmem.analysis.inventory.parts import INFOBLOCK, METADATA, PADDING, stretches_of_namespace
+from drgn_pmem.analysis.memmap.place import StructPages
+from drgn_pmem.analysis.memmap.sources import read_memmaps
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.partial import Partial, Problems
-from drgn_pmem.ranges import Range
+from drgn_pmem.ranges import Range, RangeSet
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("MapMark", "MapPiece", "MapRow", "read_memory_map")
@@ -29,11 +31,14 @@ __all__ = ("MapMark", "MapPiece", "MapRow", "read_memory_map")
 _CELLS = 256
 """Pieces of a row that a drawing can tell apart."""
 _MAX_ROWS = 48
+_RESERVED = 8 << 10
+"""bytes at the start of a namespace that are not for struct pages"""
 _GAP = 64 << 20
 """bytes between ranges of RAM that are one row"""
 
 RAM, DATA, FREE, UNKNOWN = "RAM", "data", "free", "unknown"
-_KINDS = {INFOBLOCK: "info block", METADATA: "memmap", PADDING: FREE, "data": DATA}
+MEMMAP, OTHER = "memmap", "metadata"
+_KINDS = {INFOBLOCK: "info block", METADATA: OTHER, PADDING: FREE, "data": DATA}
 
 
 class MapPiece(Record):
@@ -44,7 +49,8 @@ class MapPiece(Record):
     size: int = shown(Show.SIZE)
     """bytes"""
     kind: str
-    """``"RAM"``, ``"info block"``, ``"memmap"``, ``"data"``, ``"free"``, ``"unknown"``."""
+    """``"RAM"``, ``"info block"``, ``"memmap"``, ``"metadata"`` (BTT map and log, reserved space),
+    ``"data"``, ``"free"``, ``"unknown"``."""
     state: State | None
     """What the dump holds of it: the state of most of its bytes."""
     saved: float
@@ -123,32 +129,54 @@ def _pmem_rows(
 ) -> Iterator[MapRow]:
     try:
         inventory = problems.take(read_inventory(prog))
+        memmaps = problems.take(read_memmaps(prog)).memmaps
     except NotFound:
         # not a problem: the machine had no persistent memory
         return
+    pages = {memmap.namespace.dev: memmap.struct_pages for memmap in memmaps}
     regions = [(r.range, r.dev) for r in inventory.regions if r.type == "pmem"]
     for part in machine.pmem.ranges:
         known = [item for item in regions if item[0].start < part.end and part.start < item[0].end]
         for place, name in known or [(part, "pmem")]:
             inside = [n for n in inventory.namespaces if n.raw_size and n.resource in place]
             inside.sort(key=lambda namespace: namespace.resource)
-            stretches = list(_stretches(prog, place, inside, problems))
+            stretches = list(_stretches(prog, place, inside, pages, problems))
             names = tuple(namespace.dev for namespace in inside)
             yield _row(prog, name, place.start, place.end, names, stretches, marks)
 
 
 def _stretches(
-    prog: Program, place: Range, inside: list[Namespace], problems: Problems
+    prog: Program,
+    place: Range,
+    inside: list[Namespace],
+    pages: dict[str, StructPages | None],
+    problems: Problems,
 ) -> Iterator[tuple[int, int, str]]:
     at = place.start
     for namespace in inside:
         if at < namespace.range.start:
             yield at, namespace.range.start, FREE
+        memmap = _memmap_of(namespace, pages.get(namespace.dev))
         for stretch in stretches_of_namespace(prog, namespace, problems):
-            yield stretch.start, stretch.end, _KINDS.get(stretch.kind, UNKNOWN)
+            kind = _KINDS.get(stretch.kind, UNKNOWN)
+            if kind != OTHER:
+                yield stretch.start, stretch.end, kind
+                continue
+            for part, is_memmap in memmap.split(stretch.start, stretch.end):
+                yield part.start, part.end, MEMMAP if is_memmap else OTHER
         at = namespace.range.end
     if at < place.end:
         yield at, place.end, FREE
+
+
+def _memmap_of(namespace: Namespace, pages: StructPages | None) -> RangeSet:
+    """Where a namespace holds its struct pages; all that it reserves if the place is not known."""
+    if pages is not None and not pages.unknown:
+        return RangeSet([pages.pmem_range] if pages.pmem_range else [])
+    if namespace.map != "dev" or namespace.data_offset is None:
+        return RangeSet([])
+    start = namespace.resource
+    return RangeSet([Range(start + _RESERVED, start + namespace.data_offset)])
 
 
 def _row(

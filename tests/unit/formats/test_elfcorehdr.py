@@ -411,11 +411,11 @@ PMEM = CrashRange(start=4096 * MIB, end=5120 * MIB)
         ({"text": None}, [("kernel text", "found", "at 0x1000000 to 0xffffffff81000000")]),
         (
             {"ranges": [*BASE, CrashRange(start=1024 * MIB, end=1280 * MIB)]},
-            [("memory", "rebuilt", "0x40000000-0x50000000 (268435456 bytes) is in rebuilt")],
+            [("memory", "rebuilt", "0x40000000-0x50000000 (256 MiB) is in rebuilt")],
         ),
         (
             {"ranges": [CrashRange(start=2 * MIB, end=512 * MIB), BASE[1]]},
-            [("memory", "found", "0x100000-0x200000 (1048576 bytes) is in found, not in rebuilt")],
+            [("memory", "found", "0x100000-0x200000 (1 MiB) is in found, not in rebuilt")],
         ),
         (
             {"virtual": lambda address: 0xFF11000000000000 + address},
