@@ -73,6 +73,7 @@ _ENTRY = (
     modules=NAMESPACE_MODULES | {"libnvdimm": "info blocks in RAM, details of namespaces"},
 )  # fmt: skip
 def pmem_memmap(prog: Program, args: argparse.Namespace) -> Answer:
+    from drgn_pmem.analysis.memmap.intact import overwritten_notes
     from drgn_pmem.analysis.memmap.sources import read_memmap_sources
     from drgn_pmem.partial import Problems
 
@@ -80,7 +81,10 @@ def pmem_memmap(prog: Program, args: argparse.Namespace) -> Answer:
     found = problems.take(read_memmap_sources(prog, args.namespace))
     return Answer(
         [*found.memmaps, *found.strays],
-        notes=[f"{m.namespace.dev}: {note}" for m in found.memmaps for note in m.notes],
+        notes=[
+            *(f"{m.namespace.dev}: {note}" for m in found.memmaps for note in m.notes),
+            *problems.take(overwritten_notes(prog, found.memmaps)),
+        ],
         problems=problems,
         sections=[
             ("", found.memmaps, SPECS["pmem-memmap"].fields),

@@ -82,6 +82,7 @@ def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
 
     answer = read_memmaps(prog)
     from drgn_pmem.analysis.inventory.media import lost_memory, read_media
+    from drgn_pmem.analysis.memmap.intact import overwritten_notes
 
     problems = Problems()
     memmaps = problems.take(answer).only(prog, args.namespace).memmaps
@@ -98,6 +99,7 @@ def pmem_namespaces(prog: Program, args: argparse.Namespace) -> Answer:
         [
             *reasons([memmap.namespace for memmap in memmaps], media),
             *(problems.take(lost_memory(prog)) if args.namespace is None else []),
+            *problems.take(overwritten_notes(prog, memmaps)),
         ],
         problems=problems,
         fields=fields,

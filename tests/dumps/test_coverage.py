@@ -309,6 +309,10 @@ def test_struct_pages_that_the_capture_kernel_overwrote_are_told(case: Case) -> 
         else:
             assert check["foreign"] == 0
             assert "initialised again" not in item["verdict"]
+    # Where a table says that all were saved, a note says what that is worth.
+    for command in ("pmem-namespaces", "pmem-memmap"):
+        _, notes = run_text(case.prog, command)
+        assert ("saved, but overwritten after the crash" in notes) is is_clobbered(case)
 
 
 def test_without_debug_info_struct_pages_are_found_all_the_same(case: Case) -> None:

@@ -16,7 +16,7 @@ Two ways in which they may not be:
   itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from drgn_pmem.analysis.pages.blocks import Block, for_each_block
 from drgn_pmem.analysis.pages.readers import reader_of
 from drgn_pmem.dumpfile import DumpFormat, dump_of
 from drgn_pmem.errors import DumpFileError
+from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout
 from drgn_pmem.kernel.pgmap import Pgmap
 from drgn_pmem.partial import Partial, Problems
@@ -36,14 +37,19 @@ from drgn_pmem.record import Record, Show, shown
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from drgn_pmem.analysis.memmap.sources import Memmap
+
     Words = npt.NDArray[np.uint64]
 
-__all__ = ("MemmapCheck", "check_memmap")
+__all__ = ("MemmapCheck", "check_memmap", "overwritten_notes")
 
 _BUDGET = 64 << 20
 """bytes of struct pages that are looked at; beyond, every n-th block"""
 
 _MAX_ENTRIES = 1 << 16
+
+_FEW = 512
+"""struct pages that are looked at where all are not asked for"""
 
 
 class MemmapCheck(Record):
@@ -128,6 +134,32 @@ def check_memmap(
     return _Check(prog, first_pfn, end_pfn, pgmaps).run()
 
 
+def overwritten_notes(prog: Program, memmaps: "Iterable[Memmap]") -> Partial[list[str]]:
+    """
+    A sentence for each namespace whose first struct pages were saved and point to no page map of
+    the crashed kernel: that they were saved is then no good news.
+
+    :raises MissingDebugInfo: if the layout of struct page is not known
+    """
+    problems = Problems()
+    notes = []
+    pgmaps = pages_pgmap(prog)
+    if not _could_be(prog) or not pgmaps.complete:
+        return Partial(notes)
+    for memmap in memmaps:
+        pages = memmap.struct_pages
+        if pages is None or not pages.saved or memmap.pgmap is None:
+            continue
+        end = pages.first_pfn + min(pages.npfns, _FEW)
+        check = _Check(prog, pages.first_pfn, end, problems.take(pgmaps))
+        if problems.take(check.quick()):
+            notes.append(
+                f"{memmap.namespace.dev}: struct pages were saved, but overwritten after the crash "
+                "(they point to no page map of the crashed kernel): see pmem-coverage"
+            )
+    return problems.partial(notes)
+
+
 class _Check:
     def __init__(
         self, prog: Program, first_pfn: int, end_pfn: int, pgmaps: list[Pgmap] | None
@@ -168,6 +200,12 @@ class _Check:
             could_be=_could_be(self.prog),
         )
         return self.problems.partial(check)
+
+    def quick(self) -> Partial[bool]:
+        """Whether all of them point to page maps that the crashed kernel did not have."""
+        for _, words in self._read(self.blocks):
+            self._look(words)
+        return self.problems.partial(0 < self.heads == self.foreign)
 
     def _read(self, blocks: list[Block]) -> Iterator["tuple[Block, Words]"]:
         """Words of every struct page of the blocks that can be read: one row each."""
