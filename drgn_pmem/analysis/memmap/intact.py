@@ -142,7 +142,7 @@ def overwritten_notes(prog: Program, memmaps: "Iterable[Memmap]") -> Partial[lis
     :raises MissingDebugInfo: if the layout of struct page is not known
     """
     problems = Problems()
-    notes = []
+    notes: list[str] = []
     pgmaps = pages_pgmap(prog)
     if not _could_be(prog) or not pgmaps.complete:
         return Partial(notes)
