@@ -292,6 +292,7 @@ def facts_of(crash: Crash) -> list[tuple[str, str]]:
     release = f"Linux {crash.release or 'of unknown release'} {crash.architecture or ''}"
     facts += [("kernel", release.rstrip()), ("panic", crash.panic)]
     if crash.time is not None:
+        # not a problem: a time that no calendar has
         with contextlib.suppress(OverflowError, OSError, ValueError):
             time = datetime.fromtimestamp(crash.time, timezone.utc)
             facts.append(("crashed", f"{time:%Y-%m-%d %H:%M:%S} UTC"))
@@ -309,14 +310,17 @@ def identity_of(prog: Program) -> list[tuple[str, str]]:
         ("report", f"drgn-pmem {importlib.metadata.version('drgn-pmem')}"),
         ("made", f"{now:%Y-%m-%d %H:%M:%S} UTC"),
     ]
+    # not a problem: a live kernel has no file
     with contextlib.suppress(PmemError, OSError):
         path = dump_of(prog).path
         changed = datetime.fromtimestamp(os.stat(path).st_mtime, timezone.utc)
         facts.append(("saved", f"{changed:%Y-%m-%d %H:%M:%S} UTC (by the file's time)"))
+    # not a problem: the report says of each section what it lacks
     with contextlib.suppress(PmemError):
         build_id = vmcoreinfo_of(prog).build_id
         if build_id:
             facts.append(("build id", str(build_id)))
+    # not a problem: there is no debug info to name
     with contextlib.suppress(LookupError):
         main = prog.main_module()
         if main.debug_file_path:

@@ -84,6 +84,22 @@ def _hexadecimal(value: Any) -> Any:
     return value
 
 
+def _python(value: Any, address: bool) -> str:
+    """Python text of a value, which can be pasted."""
+    if isinstance(value, enum.Enum):
+        single = value.name is not None and "|" not in value.name
+        return f"{type(value).__name__}" + (f".{value.name}" if single else f"({value.value!r})")
+    if type(value) in (list, tuple):
+        items = ", ".join(_python(item, address) for item in value)
+        if type(value) is list:
+            return f"[{items}]"
+        return f"({items},)" if len(value) == 1 else f"({items})"
+    if type(value) is dict:
+        pairs = (f"{_python(k, False)}: {_python(v, address)}" for k, v in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    return f"{value:#x}" if address and type(value) is int else repr(value)
+
+
 _PLAIN = frozenset((str, int, bool, float))
 
 
@@ -154,11 +170,8 @@ class Record:
         for item in dataclasses.fields(self):  # type: ignore[arg-type]
             if not item.repr:
                 continue
-            value = getattr(self, item.name)
-            text = repr(value)
-            if item.metadata.get("show") is Show.ADDRESS:
-                text = str(_hexadecimal(value)).replace("'", "")
-            pairs.append((item.name, text))
+            address = item.metadata.get("show") is Show.ADDRESS
+            pairs.append((item.name, _python(getattr(self, item.name), address)))
         return pairs
 
     def __repr__(self) -> str:

@@ -89,6 +89,7 @@ def _word(prog: Program, virtual: int, size: int = 8) -> int:
 def _known(what: str, value: int | None, look_up: Callable[[], int | None]) -> int:
     """A value from vmcoreinfo, else from the debug info."""
     if value is None:
+        # not a problem: what is missing is named below
         with contextlib.suppress(LookupError):
             value = look_up()
     if value is None:

@@ -53,6 +53,25 @@ def _silent_handlers(tree: ast.AST, lines: list[str]) -> Iterator[int]:
                 yield node.lineno
 
 
+def _suppressed(tree: ast.AST, lines: list[str]) -> Iterator[int]:
+    """``contextlib.suppress(...)`` without a reason beside it."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.With):
+            continue
+        called = (item.context_expr for item in node.items)
+        names = [ast.unparse(c.func) for c in called if isinstance(c, ast.Call)]
+        around = lines[max(node.lineno - 2, 0) : node.body[0].lineno]
+        if any(n.endswith("suppress") for n in names) and not any(REASON in x for x in around):
+            yield node.lineno
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_error_is_suppressed(path: Path) -> None:
+    source = path.read_text()
+    found = list(_suppressed(ast.parse(source), source.splitlines()))
+    assert not found, f"{path.relative_to(ROOT)}: errors are suppressed in lines {found}"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_error_is_swallowed(path: Path) -> None:
     source = path.read_text()
@@ -101,6 +120,27 @@ def _lost_problems(tree: ast.AST, lines: list[str]) -> Iterator[int]:
             yield node.lineno
 
 
+GATHER = {"add", "attempt", "collect", "extend", "find", "take", "trying", "until_interrupted"}
+
+
+def _gathered_for_nothing(tree: ast.AST) -> Iterator[int]:
+    """A ``Problems()`` in which a function gathers what it then neither returns nor looks at."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        made, read = dict[str, int](), set[str]()
+        gathering = set[ast.AST]()
+        for node in ast.walk(function):
+            if isinstance(node, ast.Assign) and ast.unparse(node.value) == "Problems()":
+                made[ast.unparse(node.targets[0])] = node.lineno
+            elif isinstance(node, ast.Attribute) and node.attr in GATHER:
+                gathering.add(node.value)
+        for node in ast.walk(function):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                read |= {node.id} if node not in gathering else set()
+        yield from (line for name, line in made.items() if name.isidentifier() and name not in read)
+
+
 EVERYWHERE = sorted(
     path
     for folder in ("drgn_pmem", "commands")
@@ -112,7 +152,8 @@ EVERYWHERE = sorted(
 @pytest.mark.parametrize("path", EVERYWHERE, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_value_is_taken_without_its_problems(path: Path) -> None:
     source = path.read_text()
-    lost = list(_lost_problems(ast.parse(source), source.splitlines()))
+    tree = ast.parse(source)
+    lost = [*_lost_problems(tree, source.splitlines()), *_gathered_for_nothing(tree)]
     assert not lost, f"{path.relative_to(ROOT)}: problems are lost in lines {lost}"
 
 
@@ -147,6 +188,32 @@ def test_mypy_knows_no_value_of_a_partial() -> None:
 )
 def test_the_rule_sees_lost_problems(source: str, lost: bool) -> None:
     assert bool(list(_lost_problems(ast.parse(source), source.splitlines()))) is lost
+
+
+@pytest.mark.parametrize(
+    ("end", "lost"),
+    [
+        ("return x", True),
+        ("return problems.partial(x)", False),
+        ("return x if problems else None", False),
+        ("return g(x, problems)", False),
+    ],
+)
+def test_the_rule_sees_what_is_gathered_for_nothing(end: str, lost: bool) -> None:
+    source = f"def f():\n    problems = Problems()\n    x = problems.take(h())\n    {end}"
+    assert bool(list(_gathered_for_nothing(ast.parse(source)))) is lost
+
+
+@pytest.mark.parametrize(
+    ("source", "silent"),
+    [
+        ("with suppress(E):\n    f()", True),
+        ("with a, contextlib.suppress(E):\n    f()", True),
+        ("# not a problem: b\nwith suppress(E):\n    f()", False),
+    ],
+)
+def test_the_rule_sees_suppressed_errors(source: str, silent: bool) -> None:
+    assert bool(list(_suppressed(ast.parse(source), source.splitlines()))) is silent
 
 
 @pytest.mark.parametrize(

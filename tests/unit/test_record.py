@@ -16,6 +16,11 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+class Flags(enum.Flag):
+    A = 1
+    B = 2
+
+
 class Inner(Record):
     pfn: int
 
@@ -54,8 +59,13 @@ def test_json_follows_the_declaration() -> None:
 
 def test_addresses_read_as_hexadecimal_in_python_and_can_be_pasted() -> None:
     text = repr(SAMPLE)
-    assert "start=0x1000, places=[0x1, 0x20], size=4096" in text
+    assert "start=0x1000, places=(0x1, 0x20), size=4096, colour=Colour.RED" in text
     assert "object" not in text
+    assert eval(text) == SAMPLE
+    several = dataclasses.replace(  # type: ignore[type-var]
+        SAMPLE, places=(1,), lengths={Colour.RED: [Colour.RED]}, label=Flags.A | Flags.B
+    )
+    assert eval(repr(several)) == several
     assert repr(Inner(pfn=7)) == "Inner(pfn=7)"
 
 

@@ -88,6 +88,7 @@ def unwind(prog: Program, task: Object) -> StackTrace | None:
         of_power = prog.platform is not None and prog.platform.arch == Architecture.PPC64
         if of_power and isinstance(error, LookupError):
             # drgn finds no registers in the notes of a firmware-assisted dump.
+            # not a problem: it is no such dump, and the error below is raised
             with contextlib.suppress(NotFound):
                 return stack_of_running(prog, task)
         raise WalkError(f"drgn cannot unwind it: {error}") from None

@@ -221,7 +221,7 @@ def log_of(case: Case) -> str:
 def judge(one: Rule, facts: Facts) -> Ruling:
     """What a rule finds out about a dump."""
     case, looked = Case(one, facts), False
-    # NotFound is not a problem: the machine did not have what the rule is about.
+    # not a problem: the machine did not have what the rule is about.
     with case.problems.trying(""), contextlib.suppress(NotFound):
         one.function(case)
         looked = True

@@ -94,13 +94,15 @@ def _writer(facts: Facts, segments: SegmentsAnswer) -> str:
 
 def _crash_kernel(facts: Facts, problems: Problems) -> str:
     with problems.trying("whether a crash kernel is loaded"):
-        image = problems.take(facts.headers()).image
-        if image is not None:
-            return f"a crash kernel is loaded ({image.loader.value})"
+        headers = problems.take(facts.headers())
+        if headers.image is not None:
+            return f"a crash kernel is loaded ({headers.image.loader.value})"
+        # not a problem: this kernel has no firmware-assisted dump
         with contextlib.suppress(NotFound):
             if fw_dump(facts.prog).registered:
                 return "firmware-assisted dump is registered"
-        return "no crash kernel loaded: a panic would leave no vmcore"
+        if headers.hotplug is not None:  # else kexec_crash_image could not be read
+            return "no crash kernel loaded: a panic would leave no vmcore"
     return "whether a crash kernel is loaded is not known"
 
 

@@ -96,6 +96,7 @@ def namespace_names(machine: MachineMap, start: int, end: int) -> list[str]:
 
 def _flagged(prog: Program) -> list[Range]:
     """What PF_DEV marks. To be checked against the kernel, so it counts only without one."""
+    # not a problem: memory without a file has no flags
     with contextlib.suppress(DumpFileError):
         return [
             Range(s.physical, s.physical + s.memory_size)

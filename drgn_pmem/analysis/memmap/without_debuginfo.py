@@ -34,4 +34,5 @@ def struct_pages_of_data(
     problems = Problems()
     # What is between info block and data is persistent memory, whatever the other sources say.
     pmem = problems.take(read_machine(prog)).pmem.union([Range(namespace, end)])
-    return struct_pages_of(prog, [(start >> shift, end >> shift)], pmem)
+    pages = problems.take(struct_pages_of(prog, [(start >> shift, end >> shift)], pmem))
+    return problems.partial(pages)

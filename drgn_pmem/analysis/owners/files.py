@@ -31,7 +31,7 @@ from drgn_pmem.kernel.daxchar import DaxChar
 from drgn_pmem.kernel.memory import address_of
 from drgn_pmem.kernel.rmap import mappers_of, vmas_of_mapping
 from drgn_pmem.kernel.tasks import OpenFile, Task
-from drgn_pmem.partial import Cause, Partial, Problem, Problems, WalkError
+from drgn_pmem.partial import Cause, Incomplete, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("FilePage", "FileSummary", "list_files", "pages_of_file", "split_offset")
@@ -210,6 +210,7 @@ def split_offset(text: str) -> tuple[str, int | None]:
     """
     path, colon, number = text.rpartition(":")
     if colon and path:
+        # not a problem: what follows the colon is no number
         with contextlib.suppress(ValueError):
             return path, int(number, 0)
     return text, None
@@ -260,6 +261,8 @@ def _of_inode(prog: Program, inode: Object) -> tuple[Sequence[DaxFile | DaxChar]
     files = problems.take(dax_files_of(prog)).files
     found: list[DaxFile | DaxChar] = [f for f in files if f.inode.address == address]
     found += [c for c in problems.take(dax_chars_of(prog)) if c.inode.address == address]
+    if not found and problems:
+        raise Incomplete(problem for problem in problems if problem.degrades)
     if not found:
         raise NotFound(f"the inode at {address:#x} is not that of a DAX file in memory")
     return found, None
