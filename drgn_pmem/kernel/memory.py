@@ -306,6 +306,7 @@ def list_nodes(memory: Memory, head: int, what: str, limit: int = LIMIT) -> Iter
                 yield last
         except NotSaved as error:
             # Of the last entry only the address is known. Its neighbours name it, too.
+            # not a problem: the error is raised again below
             with contextlib.suppress(NotSaved):
                 yield from walk(memory.word_size, last)
             raise error
