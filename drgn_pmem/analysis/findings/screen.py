@@ -197,7 +197,8 @@ class Screen:
         coverage, parts = coverage_of(self.prog), machine.device_pmem.ranges
         absent = sum(coverage.count(r.start, r.end).get(State.ABSENT, 0) for r in parts)
         if parts and absent == sum(r.size for r in parts):
-            yield f"persistent memory: none of its {short_size(absent)} is in the dump"
+            whose = "the known" if machine.lost_sources else "its"
+            yield f"persistent memory: none of {whose} {short_size(absent)} is in the dump"
 
     def _never_there(self, machine: MachineMap) -> Iterator[str]:
         """Memory that no dump of this kind has."""
@@ -224,11 +225,13 @@ class Screen:
                 continue  # it was RAM
             saved += item.userdata.get(State.SAVED, 0)
             total += sum(item.userdata.values())
+        least = "" if answer.complete else "at least "
         if saved:
-            part = "all" if saved == total else f"{short_size(saved)} of"
-            yield f"user data of pmem: {part} {short_size(total)} are in the dump"
+            part = "all" if saved == total and not least else f"{short_size(saved)} of"
+            yield f"user data of pmem: {part} {least}{short_size(total)} are in the dump"
         elif total:
-            yield f"no user data of pmem ({short_size(total)})"
+            known = "that is known " if least else ""
+            yield f"no user data of pmem {known}({short_size(total)})"
 
 
 def _join(briefs: list[str]) -> str:

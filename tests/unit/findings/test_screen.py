@@ -1,0 +1,70 @@
+# Copyright (c) The drgn-pmem authors
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The first screen says nothing that could not be read."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from drgn_pmem.analysis.findings import head, screen
+from drgn_pmem.dumpfile.coverage import Coverage, State
+from drgn_pmem.errors import NotFound
+from drgn_pmem.partial import Cause, Partial, Problem, Problems
+from drgn_pmem.ranges import Range, RangeSet
+
+UNREAD = Problem(cause=Cause.NOT_SAVED, why="kexec_crash_image was not saved")
+
+
+@pytest.mark.parametrize(
+    ("hotplug", "problems", "words"),
+    [
+        (object(), (), "no crash kernel loaded: a panic would leave no vmcore"),
+        (None, (UNREAD,), "whether a crash kernel is loaded is not known"),
+    ],
+)
+def test_a_crash_kernel_that_cannot_be_read_may_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, hotplug: object, problems: tuple[Problem, ...], words: str
+) -> None:
+    def fw_dump(prog: object) -> None:
+        raise NotFound("no firmware-assisted dump")
+
+    headers = Partial(SimpleNamespace(image=None, hotplug=hotplug), problems)
+    facts: Any = SimpleNamespace(prog=None, headers=lambda: headers)
+    monkeypatch.setattr(head, "fw_dump", fw_dump)
+    found = Problems()
+    assert head._crash_kernel(facts, found) == words
+    assert tuple(found) == problems
+
+
+@pytest.mark.parametrize(
+    ("state", "problems", "line"),
+    [
+        (State.SAVED, (), "user data of pmem: all 4096 bytes are in the dump"),
+        (State.SAVED, (UNREAD,), "user data of pmem: 4096 bytes of at least 4096 bytes are in"),
+        (State.ABSENT, (), "no user data of pmem (4096 bytes)"),
+        (State.ABSENT, (UNREAD,), "no user data of pmem that is known (4096 bytes)"),
+    ],
+)
+def test_user_data_of_namespaces_that_cannot_be_read_may_be_missing(
+    state: State, problems: tuple[Problem, ...], line: str
+) -> None:
+    namespace = SimpleNamespace(kmem=0, userdata={state: 4096})
+    answer = Partial(SimpleNamespace(namespaces=[namespace]), problems)
+    shown: Any = SimpleNamespace(
+        facts=SimpleNamespace(coverage=lambda: answer), problems=Problems()
+    )
+    (text,) = screen.Screen._user_data(shown)
+    assert text.startswith(line)
+    assert tuple(shown.problems) == problems
+
+
+@pytest.mark.parametrize(("lost", "whose"), [((), "its"), (("iomem",), "the known")])
+def test_persistent_memory_that_cannot_be_read_may_be_in_the_dump(
+    monkeypatch: pytest.MonkeyPatch, lost: tuple[str, ...], whose: str
+) -> None:
+    monkeypatch.setattr(screen, "coverage_of", lambda prog: Coverage.from_ranges([]))
+    shown: Any = SimpleNamespace(prog=None)
+    machine: Any = SimpleNamespace(device_pmem=RangeSet([Range(0, 4096)]), lost_sources=lost)
+    (text,) = screen.Screen._without_pmem(shown, machine)
+    assert text == f"persistent memory: none of {whose} 4096 bytes is in the dump"
