@@ -96,7 +96,8 @@ def media_fields(fields: Sequence[Field], media_of: Callable[[Any], Any]) -> lis
         if media.content is None:
             return "not saved" if media.has_disk else None
         label = f" ({media.content.label})" if media.content.label else ""
-        return f"{media.content.kind}{label}"
+        # What was read and is of no kind that is known; not what could not be read.
+        return "other data" if media.content.kind == "unknown" else f"{media.content.kind}{label}"
 
     def mounted(media: Any) -> Any:
         if media.mounts is None:

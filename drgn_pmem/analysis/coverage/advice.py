@@ -52,6 +52,7 @@ class Advice(enum.Enum):
     LOAD_KERNEL = "debug info of the kernel is missing"
     KEEP_DRIVERS_OUT = "the capture kernel overwrote them"
     MORE_ROOM = "the dump was cut short"
+    COPY_AGAIN = "pages of the file are damaged: copy it again, and compare the checksums"
     SAVE_ALL = "makedumpfile left them out"
     RELOAD_CAPTURE_KERNEL = "RAM that the crash header does not cover"
     DUMP_NVDIMMS = "the hypervisor left them out"
@@ -89,6 +90,8 @@ def decide(prog: Program, item: "NamespaceCoverage", problems: Problems) -> Advi
     worst = max(lost, key=lambda state: lost[state])
     if worst is State.TRUNCATED:
         return Advice.MORE_ROOM
+    if worst is State.DAMAGED:
+        return Advice.COPY_AGAIN
     if worst is State.EXCLUDED:
         return Advice.SAVE_ALL
     return _absent(prog, item, problems) if worst is State.ABSENT else Advice.UNKNOWN

@@ -62,7 +62,7 @@ def _whole(facts: Facts) -> str:
     if dump.truncated:
         return f"truncated: {short_size(saved)} of the {whole}"
     if lost:
-        return f"damaged: {short_size(saved)} of the {whole}"
+        return f"damaged: {short_size(lost)} of the {whole} cannot be read"
     if saved < total:
         # The smaller of both: rounded, the larger is the whole.
         part = (

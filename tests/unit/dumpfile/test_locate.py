@@ -173,7 +173,7 @@ def test_a_guest_with_one_segment_at_0_opens(tmp_path, order):
     prog, lines = open_program(path)
     assert prog.platform.arch is drgn.Architecture.PPC64
     assert len(lines) == 2
-    assert "one segment at physical address 0" in lines[1]
+    assert "the only segment begins at physical address 0" in lines[1]
     assert prog.read(UTS, 5, physical=True) == b"Linux"
     assert prog.read(0x7FFFF, 1, physical=True) == b"\0"
     assert coverage_of(prog).saved(0, 0x80000)

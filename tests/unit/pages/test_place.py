@@ -98,6 +98,7 @@ def test_no_advice_to_change_nothing_where_their_place_is_not_known() -> None:
     [
         ({"struct_pages": {State.SAVED: SIZE}}, Advice.ALL_SAVED),
         ({"struct_pages": {State.TRUNCATED: SIZE}}, Advice.MORE_ROOM),
+        ({"struct_pages": {State.SAVED: SIZE - 64, State.DAMAGED: 64}}, Advice.COPY_AGAIN),
         ({"struct_pages": {State.SAVED: SIZE - 64, State.EXCLUDED: 64}}, Advice.SAVE_ALL),
         ({"struct_pages": {State.SAVED: 64, State.UNMAPPED: SIZE - 64}}, Advice.NOT_MAPPED),
         # What was lost counts, however much was never there.
