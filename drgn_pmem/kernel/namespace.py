@@ -10,6 +10,7 @@ include/linux/nd.h.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from drgn import Object, Program, container_of
@@ -172,25 +173,23 @@ def _each_namespace(prog: Program) -> Partial[list[Partial[Namespace]]]:
         return problems.partial([Partial(_of_outline(outline)) for outline in outlines])
     dax_devices = for_each_dax_device(prog)
     found = []
-    names = set()
+    buses: dict[str, str | None] = {}
     for device in problems.take(for_each_nd_device(prog, "namespace")):
         with problems.trying(device_name(device)):
             own = Problems()
-            found.append(own.partial(_Reader(device, dax_devices, own).read()))
-            names.add(device_name(device))
-    if problems:
-        # Of what is lost, vmlinux alone has the outline.
-        outlines = problems.take(for_each_outline(prog))
-        found += [_lost(outline) for outline in outlines if outline.dev not in names]
+            namespace = _Reader(device, dax_devices, own).read()
+            found.append(own.partial(namespace))
+            buses[namespace.dev] = buses[namespace.region] = namespace.bus
+    if problems and found:
+        for outline in problems.take(for_each_outline(prog)):
+            # Of other modes, iomem has the metadata alone where the data is used as RAM.
+            if outline.mode == "fsdax" and outline.dev not in buses:
+                own = Problems()
+                why = "its device was not saved; by iomem and the page maps alone"
+                own.add(Problem(cause=Cause.NOT_SAVED, why=why, what=outline.dev))
+                lost = replace(_of_outline(outline), bus=buses.get(outline.region))
+                found.append(own.partial(lost))
     return problems.partial(found)
-
-
-def _lost(outline: NamespaceOutline) -> Partial[Namespace]:
-    """A namespace whose device was not saved."""
-    why = "its device was not saved; by iomem and the page maps alone"
-    return Partial(
-        _of_outline(outline), (Problem(cause=Cause.NOT_SAVED, why=why, what=outline.dev),)
-    )
 
 
 def _of_outline(outline: NamespaceOutline) -> Namespace:

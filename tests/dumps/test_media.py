@@ -142,9 +142,6 @@ def test_first_bytes_that_were_not_saved_are_not_known(prog: Program) -> None:
     assert (found.content, found.has_disk) == (None, True)
     out, _ = run_text(prog, "pmem-namespaces namespace6.1 -H -o holds")
     assert out.strip() == "not saved"
-    # What was read and is of no kind that is known is not unknown.
-    out, _ = run_text(prog, "pmem-namespaces namespace0.1 -H -o holds")
-    assert out.strip() == "other data"
 
 
 def why(prog: Program, dev: str) -> str | None:

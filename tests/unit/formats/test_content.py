@@ -4,11 +4,14 @@
 
 from collections.abc import Callable
 import struct
+from types import SimpleNamespace
 
 from hypothesis import given, strategies as st
 import pytest
 
+from drgn_pmem.commands.common import media_fields, nothing
 from drgn_pmem.formats.content import Content, identify
+from drgn_pmem.output.table import Field
 
 SIZE = 0x11000
 
@@ -70,3 +73,20 @@ def test_what_was_not_saved_is_not_known() -> None:
 @given(st.binary(max_size=SIZE))
 def test_any_bytes_are_of_some_kind(data: bytes) -> None:
     assert identify(reader(data.ljust(SIZE, b"\0"))) is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (Content(kind="unknown"), "other data"),  # it was read; "unknown" is what was not
+        (Content(kind="zero"), "zero"),
+        (Content(kind="xfs", label="lab"), "xfs (lab)"),
+        (None, "not saved"),
+    ],
+)
+def test_what_is_of_no_known_kind_is_not_called_unknown(
+    content: Content | None, shown: str
+) -> None:
+    media = SimpleNamespace(content=content, has_disk=True)
+    (field,) = media_fields([Field("HOLDS", nothing)], lambda record: media)
+    assert field.text(None) == shown
