@@ -324,7 +324,10 @@ def _missing_ram(
                     low += gap.size
                 elif gap.size >= _PAGE:
                     missing.append(gap)
-    notes = [f"RAM {r} ({short_size(r.size)}) is not in the dump" for r in missing]
+    why = "" if machine.reservations_known else "; whether it is the crash kernel's is not known"
+    notes = [f"RAM {r} ({short_size(r.size)}) is not in the dump{why}" for r in missing]
+    if why:
+        missing = []
     if low:
         notes.append(
             f"{short_size(low)} of RAM below 1 MiB is not in the dump: kexec_file_load leaves it "

@@ -221,8 +221,8 @@ class Screen:
             return
         saved = total = 0
         for item in self.problems.take(answer).namespaces:
-            if item.kmem:
-                continue  # it was RAM
+            if item.kmem or item.kmem is None:
+                continue  # it was RAM, or may have been
             saved += item.userdata.get(State.SAVED, 0)
             total += sum(item.userdata.values())
         least = "" if answer.complete else "at least "

@@ -57,6 +57,7 @@ class MachineMap(Record):
     """Those with capacity; empty without debug info of libnvdimm."""
     reservations: list[NamedRange]
     """Of the crash kernel."""
+    reservations_known: bool = True
 
     @cached_property
     def system_ram(self) -> RangeSet:
@@ -150,6 +151,7 @@ def _read(prog: Program) -> Partial[MachineMap]:
                 pmem_sources=("PF_DEV",) if flagged else (),
                 namespaces=[],
                 reservations=[],
+                reservations_known=False,
             )
         )
     all_regions, all_pgmaps = for_each_region(prog), for_each_pgmap(prog)
@@ -177,5 +179,6 @@ def _read(prog: Program) -> Partial[MachineMap]:
             lost_sources=tuple(name for name, partial in read.items() if _is_lost(partial)),
             namespaces=namespaces,
             reservations=reservations or [],
+            reservations_known=reservations is not None,
         )
     )

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from drgn_pmem.analysis.coverage.segments import _Reader, read_segments
+from drgn_pmem.analysis.coverage.segments import _missing_ram, _Reader, read_segments
 from drgn_pmem.analysis.coverage.writer import Writer, guess_loader
 from drgn_pmem.analysis.inventory.machine import MachineMap
 from drgn_pmem.dumpfile import PF_DEV, DumpFile, open_dump
@@ -202,6 +202,38 @@ def test_the_crash_kernels_reservation(tmp_path: Path) -> None:
     assert len(inside) == 1
     assert inside[0].startswith("overlaps the crash kernel's reservation at 0x200000-0x4000000")
     assert outside == ()
+
+
+@pytest.mark.parametrize(
+    ("reserved", "known", "missing", "words"),
+    [
+        ([], True, [Range(16 * MIB, 32 * MIB)], "(16 MiB) is not in the dump"),
+        ([(16 * MIB, 32 * MIB)], True, [], None),
+        ([], False, [], "whether it is the crash kernel's is not known"),
+    ],
+)
+def test_ram_is_missing_only_if_it_cannot_be_the_crash_kernels(
+    tmp_path: Path,
+    reserved: list[tuple[int, int]],
+    known: bool,
+    missing: list[Range],
+    words: str | None,
+) -> None:
+    opened = dump(tmp_path, Load(MIB, 15 * MIB), Load(32 * MIB, MIB))
+    ram = Resource(
+        name="System RAM",
+        start=MIB,
+        end=33 * MIB - 1,
+        flags=IORESOURCE_SYSTEM_RAM,
+        desc="",
+        depth=0,
+        object=None,
+    )
+    where = dataclasses.replace(machine([], reserved), iomem=[ram], reservations_known=known)
+    found, notes = _missing_ram(opened, where, guess_loader(opened), None)
+    assert found == missing
+    assert len(notes) == (words is not None)
+    assert all(str(words) in note for note in notes)
 
 
 def test_no_physical_address(tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def test_a_crash_kernel_that_cannot_be_read_may_be_loaded(
 def test_user_data_of_namespaces_that_cannot_be_read_may_be_missing(
     state: State, problems: tuple[Problem, ...], line: str
 ) -> None:
-    namespace = SimpleNamespace(kmem=0, userdata={state: 4096})
-    answer = Partial(SimpleNamespace(namespaces=[namespace]), problems)
+    namespaces = [SimpleNamespace(kmem=kmem, userdata={state: 4096}) for kmem in (0, 4096, None)]
+    answer = Partial(SimpleNamespace(namespaces=namespaces), problems)
     shown: Any = SimpleNamespace(
         facts=SimpleNamespace(coverage=lambda: answer), problems=Problems()
     )
