@@ -221,7 +221,8 @@ def _has_list(prog: Program) -> bool:
 def _all_saved(dump: DumpFile, item: "NamespaceCoverage") -> str:
     saved = item.userdata.get(State.SAVED, 0)
     if not saved or dump.contained is DumpFormat.LIVE:
-        return "no change needed"
+        known = not any(item.unknown.values())
+        return "no change needed" if known else "no change needed for the struct pages"
     line = f"no change needed for the struct pages; {short_size(saved)} of user data was saved too"
     if dump.hypervisor:
         return f"{line}, as in every dump that a hypervisor makes"

@@ -280,8 +280,8 @@ def _why_disabled(namespace: Namespace, lines: list[str], log_known: bool) -> st
     if said:
         return f"disabled: {said[-1].strip()}"
     claimed = f", although {namespace.claim} claims it" if namespace.claim is not None else ""
-    log = "" if log_known else " (the kernel log was not saved)"
-    return f"disabled: no driver is bound{claimed}; the kernel log names no failure{log}"
+    log = "names no failure" if log_known else "was not saved, so the reason is not known"
+    return f"disabled: no driver is bound{claimed}; the kernel log {log}"
 
 
 def lost_memory(prog: Program) -> Partial[list[str]]:
