@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from drgn_pmem.commands.common import OWNER_MODULES, WAIT_MODULES
 from drgn_pmem.output.table import Field
-from drgn_pmem.output.text import cell
+from drgn_pmem.output.text import cell, plural
 from drgn_pmem.partial import Problems
 from drgn_pmem.record import Show
 from drgn_pmem.spec import SPECS, Answer, Argument, command
@@ -162,7 +162,9 @@ def pmem_diff(prog: Program, args: argparse.Namespace) -> Answer:
         shown = [change for change in changes if change.what is not What.UNKNOWN]
         hidden = len(changes) - len(shown)
     if hidden:
-        notes.append(f"{hidden} things cannot be compared: pmem-diff -v shows them, and why")
+        notes.append(
+            f"{plural(hidden, 'value')} cannot be compared: pmem-diff -v shows which, and why"
+        )
     if not found.differs:
         notes.append("no difference was found" + (" in what both dumps hold" if problems else ""))
     notes += [

@@ -204,9 +204,9 @@ def _of_pair(a: Facts, b: Facts, one: Item, other: Item, one_boot: bool) -> Iter
         # Of lists that may not be whole, neither shows what is not in it.
         partly = isinstance(before, tuple) or isinstance(after, tuple)
         if after in _NOT_SHOWN or (partly and not b.complete):
-            why = f"B: {b.why or 'not in the dump'}"
+            why = f"B: {b.why_of(other.name)}"
         elif before in _NOT_SHOWN or (partly and not a.complete):
-            why = f"A: {a.why or 'not in the dump'}"
+            why = f"A: {a.why_of(one.name)}"
         name = one.name if one.name == other.name else f"{one.name}, {other.name}"
         what = What.CHANGED if why is None else What.UNKNOWN
         yield _change(a.kind, what, name, one.number, field, before, after, why)

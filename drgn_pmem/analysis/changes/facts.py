@@ -9,7 +9,9 @@ read. Each kind has its own problems: what one dump does not hold makes that kin
 others.
 """
 
+from collections.abc import Iterator
 import enum
+import re
 from typing import Any
 
 from drgn_pmem.analysis.changes.identity import Identity
@@ -17,6 +19,8 @@ from drgn_pmem.partial import Problem
 from drgn_pmem.record import Record, shown
 
 __all__ = ("PERHAPS", "UNKNOWN", "DumpFacts", "Facts", "Item", "Kind")
+
+_NAMES_ONE = re.compile(r"\bnamespace\d|\bPFN 0x|\bphysical 0x")
 
 
 class Kind(enum.Enum):
@@ -85,7 +89,18 @@ class Facts(Record):
     @property
     def why(self) -> str:
         """The first reason why they are not all."""
-        return next((str(problem) for problem in self.problems if problem.degrades), "")
+        return next(self._reasons(), "")
+
+    def why_of(self, name: str) -> str:
+        """Why something of one of them is unknown: the first reason that names it, or that names
+        no page and no namespace at all; never one that is about another."""
+        reasons = list(self._reasons())
+        its = (text for text in reasons if re.search(rf"\b{re.escape(name)}\b", text))
+        general = (text for text in reasons if not _NAMES_ONE.search(text))
+        return next(its, next(general, "not in the dump"))
+
+    def _reasons(self) -> Iterator[str]:
+        return (str(problem) for problem in self.problems if problem.degrades)
 
 
 class DumpFacts(Record):

@@ -107,6 +107,24 @@ def test_an_unknown_value_did_not_change(lacking: Any) -> None:
     assert changes(b, a) == [("unknown", "one", "mode", None, "fsdax")]
 
 
+def test_why_a_value_is_unknown_is_about_that_very_thing() -> None:
+    about = [
+        Problem(cause=Cause.NOT_SAVED, what=name, why="lost")
+        for name in ("namespace1.0", "namespace1.1", "namespace1.10")
+    ]
+    general = Problem(cause=Cause.NOT_SAVED, why="no list")
+
+    def why(*problems: Problem) -> str | None:
+        a = dump(Kind.COVERAGE, item("namespace1.1", state=UNKNOWN), problems=problems)
+        b = dump(Kind.COVERAGE, item("namespace1.1", state="intact"))
+        (change,) = compare_facts(a, b).changes
+        return change.why
+
+    assert why(*about, general) == "A: namespace1.1: lost"
+    assert why(about[0], about[2], general) == "A: no list"
+    assert why(about[0], about[2]) == "A: not in the dump"
+
+
 def test_a_list_that_may_not_be_whole_did_not_change() -> None:
     a = dump(Kind.PIN, page(1, holders=("1/a", "2/b")))
     b = dump(Kind.PIN, page(1, holders=("1/a",)), problems=(NOT_SAVED,))
