@@ -145,6 +145,8 @@ def test_poison_in_metadata_is_named_as_such(case: Case) -> None:
         (owners,) = case.json(f"pmem-rmap pfn:{page['pfn']:#x}")
         assert any("not data: no file has it" in note for note in owners["notes"])
         assert not any("no DAX file in memory" in note for note in owners["notes"])
+        _, notes = run_text(case.prog, f"pmem-page pfn:{page['pfn']:#x}")
+        assert "finds owners" not in notes
 
 
 def test_offsets_and_sectors_name_the_same_page_again(case: Case) -> None:

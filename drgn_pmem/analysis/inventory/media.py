@@ -266,7 +266,10 @@ def _why(
     if block.block is not None:
         return f"raw, although there is a valid {block.kind} info block: written after setup"
     if block.state is not State.SAVED:
-        return f"raw: reason unknown, its info block is {block.state.value}"
+        return (
+            "raw: reason unknown: the bytes where an info block would be were not saved "
+            f"({block.state.value})"
+        )
     return f"raw: {'; '.join(block.notes)}"
 
 

@@ -247,8 +247,8 @@ def _find(prog: Program, text: str) -> tuple[Sequence[DaxFile | DaxChar], int | 
         raise WalkError(f"no DAX file {path} among those that could be read; {why}")
     if not found:
         raise NotFound(
-            f"no DAX file {path} in memory (pmem-files lists those there are; one that nobody"
-            " mapped or opened since the last mount is not)"
+            f"no DAX file {path} in memory (pmem-files lists those that are; a file that nobody"
+            " mapped or opened since the last mount is not in memory)"
         )
     if offset is not None and offset < 0:
         raise UsageError(f"{text}: an offset cannot be negative")

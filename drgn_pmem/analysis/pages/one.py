@@ -117,7 +117,7 @@ def read_pmem_page(
     shared = problems.take(shared_of(prog, state))
     if shared:
         notes.append(f"PFN {pfn:#x} belongs to a shared extent: pmem-rmap {pfn:#x} finds its files")
-    if state.refcount is None and state.initialised:
+    if state.refcount is None and state.initialised and state.holds is None:
         notes.append(f"PFN {pfn:#x}: pmem-rmap {pfn:#x} finds owners without the struct page")
     ram = None
     owner = problems.take(describe_mapping(prog, mapping)) if mapping is not None else None
