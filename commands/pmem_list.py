@@ -162,7 +162,7 @@ def _code(args: argparse.Namespace) -> str:
 )
 def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.inventory.cxl import cxl_facts
-    from drgn_pmem.analysis.inventory.listing import Selection, read_inventory
+    from drgn_pmem.analysis.inventory.listing import Selection, placed, read_inventory
     from drgn_pmem.analysis.inventory.media import lost_memory, read_media
     from drgn_pmem.output.ndctl import nest
     from drgn_pmem.partial import Problems
@@ -195,7 +195,7 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
     shown = [(records, fields) for wanted, records, fields in kinds if wanted]
     cxl = problems.take(cxl_facts(prog, inventory))
     nested = nest(
-        inventory,
+        placed(prog, inventory) if args.buses else inventory,
         buses=args.buses,
         dimms=args.dimms,
         regions=args.regions,

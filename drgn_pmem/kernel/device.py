@@ -13,11 +13,9 @@ from collections.abc import Iterator
 
 from drgn import FaultError, Object, Program, Type, offsetof
 from drgn.helpers.linux.device import dev_name
-from drgn.helpers.linux.list import list_for_each_entry
 
 from drgn_pmem.kernel.debuginfo import find_type, find_variable
 from drgn_pmem.kernel.memory import list_nodes, memory_of
-from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import NotSaved, Partial, Problems, WalkError
 
 __all__ = (
@@ -104,15 +102,24 @@ def _from_both_ends(members: Object, holder: Type, link: str, what: str) -> Iter
 def _subsystem(owner: Object, name: str, member: str) -> Object:
     """``struct subsys_private *`` of a bus or class. drgn's bus_to_subsys() walks the same list
     without a bound."""
+    what = f"{member}_kset"
+    lost: FaultError | None = None
     try:
-        head = owner.prog_[f"{member}_kset"].list.address_of_()
+        head = owner.prog_[what].list.address_of_().value_()
     except FaultError as error:
-        raise NotSaved(f"{member}_kset: {error}", address=error.address) from None
-    registered = list_for_each_entry("struct subsys_private", head, "subsys.kobj.entry")
-    for private in bounded(registered, f"{member}_kset"):
-        if private.member_(member) == owner:
-            return private
-    raise WalkError(f"{name}: not in {member}_kset, the list of all")
+        raise NotSaved(f"{name}: {error}", address=error.address) from None
+    type_ = find_type(owner.prog_, "struct subsys_private", "vmlinux")
+    link = offsetof(type_, "subsys.kobj.entry")
+    for node in list_nodes(memory_of(owner.prog_), head, what):
+        private = Object(owner.prog_, owner.prog_.pointer_type(type_), node - link)
+        try:
+            if private.member_(member) == owner:
+                return private
+        except FaultError as error:
+            lost = error
+    if lost is not None:
+        raise NotSaved(f"{name}: {what}: {lost}", address=lost.address)
+    raise WalkError(f"{name}: not in {what}, the list of all")
 
 
 def for_each_nd_device(prog: Program, prefix: str) -> Partial[list[Object]]:

@@ -47,7 +47,7 @@ class Namespace(Record):
 
     dev: str
     bus: str | None
-    """None without debug info of libnvdimm."""
+    """None without debug info of libnvdimm, and if the dump does not hold it."""
     region: str
     mode: str | None
     """``"fsdax"``, ``"devdax"``, ``"sector"``, ``"raw"``; None without debug info of libnvdimm, if
@@ -180,7 +180,7 @@ def _each_namespace(prog: Program) -> Partial[list[Partial[Namespace]]]:
             namespace = _Reader(device, dax_devices, own).read()
             found.append(own.partial(namespace))
             buses[namespace.dev] = buses[namespace.region] = namespace.bus
-    if problems and found:
+    if problems:
         for outline in problems.take(for_each_outline(prog)):
             # Of other modes, iomem has the metadata alone where the data is used as RAM.
             if outline.mode == "fsdax" and outline.dev not in buses:
@@ -295,7 +295,7 @@ class _Reader:
             values |= reader.pmem(bound, raw=claim is None)
         return Namespace(
             dev=self.dev,
-            bus=device_name(self.device.parent.parent),
+            bus=self.attempt("bus", lambda: device_name(self.device.parent.parent)),
             region=device_name(self.device.parent),
             raw_size=end - start,
             resource=start,

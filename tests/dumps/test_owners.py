@@ -4,6 +4,7 @@
 
 from collections.abc import Iterable
 import functools
+import json
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from drgn_pmem.errors import NotFound
 from drgn_pmem.partial import Cause, Partial, Problem
 from drgn_pmem.spec import SPECS, parse_arguments
 
-from ..samples import Case, program, run_json, run_text
+from ..samples import Case, program, run_answer, run_json, run_text
 from .truth_owners import (
     PAGE,
     data_starts,
@@ -380,6 +381,11 @@ def test_one_bad_page_among_several_costs_only_itself(case: Case) -> None:
     out, err = run_text(case.prog, f"pmem-rmap namespace9.9+0 {pfn:#x}")
     assert f"{pfn:#x}" in out
     assert "namespace9.9" in err
+    _, out, _ = run_answer(case.prog, f"pmem-rmap namespace9.9+0 {pfn:#x} --json=full")
+    answer = json.loads(out)
+    assert [page["query"] for page in answer["answer"]] == [f"{pfn:#x}"]
+    found = [(p["cause"], p["query"]) for p in answer["problems"] if p["query"] is not None]
+    assert found == [("not found", "namespace9.9+0")]
 
 
 @pytest.mark.parametrize(

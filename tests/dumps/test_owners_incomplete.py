@@ -245,11 +245,29 @@ def a_device(prog: Program) -> int:
     return int(found.object.dev.p.value_())
 
 
-def test_namespaces_after_one_that_is_lost_are_found(prog: Program) -> None:
-    """The list of the bus goes both ways, and iomem has an outline of the one that is lost."""
-    _, full = forked(lambda: asked(prog, "pmem-namespaces"))
-    whole, part = without(prog, a_device, "pmem-namespaces")
-    assert not whole
+def the_devices(prog: Program) -> int:
+    """The head of their list."""
+    return int(prog["nvdimm_bus_type"].p.klist_devices.k_list.address_of_().value_())
+
+
+def the_bus(prog: Program) -> int:
+    found = next(n for n in for_each_namespace(prog).value if n.dev == "namespace2.0")
+    return int(found.object.dev.parent.parent.value_())
+
+
+@pytest.mark.parametrize("find", [a_device, the_devices, the_bus])
+def test_namespaces_beside_what_is_lost_are_found(
+    prog: Program, find: Callable[[Program], int]
+) -> None:
+    """The list of the bus goes both ways, and iomem has an outline of those that are lost."""
+    for line in ("pmem-namespaces", "pmem-list"):
+        _, full = forked(lambda line=line: asked(prog, line))
+        whole, part = without(prog, find, line)
+        assert not whole
+        are_rows_of(part, full)
+
+
+def are_rows_of(part: list[dict[str, Any]], full: list[dict[str, Any]]) -> None:
     rows, wanted = ({item["dev"]: item for item in items} for items in (part, full))
     # Others share the page that was lost.
     assert {item["dev"] for item in full if item["mode"] == "fsdax"} <= set(rows) <= set(wanted)

@@ -17,7 +17,7 @@ from drgn import Program
 from drgn_pmem.analysis.inventory.names import namespace_called
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.dax import DaxRegion, for_each_dax_region
-from drgn_pmem.kernel.debuginfo import has_variable
+from drgn_pmem.kernel.debuginfo import has_type, has_variable
 from drgn_pmem.kernel.iomem import for_each_persistent_memory
 from drgn_pmem.kernel.kmod import has_kernel_debug_info, has_no_module
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
@@ -27,7 +27,7 @@ from drgn_pmem.kernel.region import Region, for_each_region
 from drgn_pmem.partial import Cause, Partial, Problems, WalkError
 from drgn_pmem.record import Record
 
-__all__ = ("Inventory", "Selection", "read_inventory")
+__all__ = ("Inventory", "Selection", "placed", "read_inventory")
 
 _ELFCORE_ADDR_MAX = (1 << 64) - 1
 
@@ -108,8 +108,11 @@ def _select(found: Partial[Inventory], selection: Selection) -> Partial[Inventor
         wanted = {m.dimm for r in regions for m in r.mappings or ()}
         dimms = [d for d in dimms if d.dev in wanted]
     names = {region.dev for region in regions}
+    # Without a choice also those whose region could not be read.
+    chosen = selection.bus or selection.region or selection.dimm
+    everything = not chosen or not inventory.buses
     namespaces = matching(
-        [n for n in inventory.namespaces if n.region in names or not inventory.buses],
+        [n for n in inventory.namespaces if everything or n.region in names],
         selection.namespace,
         "namespace",
     )
@@ -126,6 +129,16 @@ def _select(found: Partial[Inventory], selection: Selection) -> Partial[Inventor
     return problems.partial(
         replace(inventory, buses=buses, dimms=dimms, regions=regions, namespaces=namespaces)
     )
+
+
+def placed(prog: Program, inventory: Inventory) -> Inventory:
+    """The inventory without namespaces whose bus is not known because it was lost: ndctl's shape
+    has no place for them. Without debug info of libnvdimm no bus is known, and all have one."""
+    if not has_type(prog, "struct nd_namespace_common"):
+        return inventory
+    regions = {region.dev for region in inventory.regions}
+    found = [n for n in inventory.namespaces if n.bus is not None or n.region in regions]
+    return replace(inventory, namespaces=found)
 
 
 def read_inventory(prog: Program, selection: Selection | None = None) -> Partial[Inventory]:
