@@ -80,6 +80,17 @@ def test_place_of_the_info_block_of_a_raw_namespace() -> None:
     assert not verdict("pmem-list", page_size_of(trial.prog), full, part, trial.paths)
 
 
+def test_sources_of_which_one_cannot_be_read_do_not_agree(trial: Trial) -> None:
+    def page_of_pgmap() -> int:
+        pgmap = next(n for n in for_each_namespace(trial.prog) if n.dev == "namespace1.1").pgmap
+        physical = follow_phys(trial.prog["init_mm"].address_of_(), pgmap).value_()
+        return int(physical // page_size_of(trial.prog) * page_size_of(trial.prog))
+
+    part = trial.without("pmem-memmap", forked(page_of_pgmap), State.EXCLUDED)
+    agree = {item["namespace"]: item["agree"] for item in part.json}
+    assert (agree["namespace1.1"], agree["namespace2.0"]) == (None, True)
+
+
 @pytest.mark.parametrize(
     ("command", "find"), [pytest.param(c, find, id=f"{c} {what}") for c, what, find in OBJECTS]
 )

@@ -173,10 +173,13 @@ def read_memmaps_in_steps(prog: Program) -> Generator[None, None, Partial[Memmap
     found = read_inventory(prog)
     yield
     inventory = problems.take(found)
+    entries, all_entries = [], True
     try:
-        entries = problems.collect(for_each_memmap_entry(prog))
+        listed = for_each_memmap_entry(prog)
+        entries, all_entries = problems.take(listed), listed.complete
     except NotFound:
-        entries = []
+        # not a problem: no released kernel has the list
+        pass
     shift = prog["PAGE_SHIFT"].value_()
     entries = judge_memmap_entries(entries, found.map(lambda all_: all_.namespaces), shift)
     resources = problems.take(for_each_iomem(prog))
@@ -190,6 +193,7 @@ def read_memmaps_in_steps(prog: Program) -> Generator[None, None, Partial[Memmap
             yield
             with problems.trying(namespace.dev):
                 reader = _Reader(prog, namespace, entries, pgmaps, resources, pmem)
+                reader.is_unread = reader.entry is None and not all_entries
                 memmaps.append(problems.take(reader.read(), namespace.dev))
     shown = {memmap.namespace.dev for memmap in memmaps}
     strays = tuple(
@@ -226,6 +230,8 @@ class _Reader:
             None,
         )
         self.problems = Problems()
+        self.is_unread = False
+        """Whether the entry or the page map of the namespace may be one that was not read."""
         self.notes: list[str] = []
         self.differences: list[str] = []
 
@@ -239,8 +245,11 @@ class _Reader:
                 self._compare_pages(pages)
         elif any(d.mode == "system-ram" for d in self._dax_devices()):
             self.notes.append("in system-ram mode: its pages are hot-added RAM, not ZONE_DEVICE")
-        elif self.namespace.map is not None and pages_pgmap(self.prog).complete:
-            self.notes.append("its page map is not in pgmap_array")
+        elif self.namespace.map is not None:
+            if pages_pgmap(self.prog).complete:
+                self.notes.append("its page map is not in pgmap_array")
+            else:
+                self.is_unread = True
         if ram is not None and media is not None:
             self._compare_infoblocks(ram, media)
         if ram is not None:
@@ -259,7 +268,7 @@ class _Reader:
             notes=(*self.differences, *self.notes),
             page_shift=self.shift,
             parts=parts,
-            agree=False if self.differences else None if self.problems else True,
+            agree=False if self.differences else None if self.problems or self.is_unread else True,
         )
         return self.problems.partial(memmap)
 
