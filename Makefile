@@ -53,7 +53,7 @@ test: lint
 test-distro: $(VENV)/.installed
 	FLAVOUR=$(FLAVOUR) vmcores/lab/x86_64/distro.sh $(DISTRO) $(SUITES)
 	$(if $(PROVIDERS),FLAVOUR=providers vmcores/lab/x86_64/distro.sh $(DISTRO) $(PROVIDERS))
-	DRGN_PMEM_SAMPLES=$(DISTRO) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup \
+	DRGN_PMEM_SAMPLES=$(CURDIR)/$(DISTRO) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup \
 		tests/dumps tests/taken/test_modules.py \
 		-k "$(SAMPLES_OF_$(FLAVOUR))"
 

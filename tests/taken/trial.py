@@ -288,9 +288,11 @@ def _rules(command: str, page: int, paths: Paths | None) -> Rules:
     )
 
 
-_OF_THE_DUMP = frozenset({"memmap-not-saved", "memmap-overwritten", "ram-missing"})
-"""Rules about what the dump holds: their findings follow the page. (What is left of struct pages
-may be too little to show that they were overwritten.)"""
+_OF_THE_DUMP = frozenset(
+    {"debug-info-missing", "memmap-not-saved", "memmap-overwritten", "ram-missing"}
+)
+"""Rules about what the dump holds and what was loaded: their findings follow the page, or the
+module. (What is left of struct pages may be too little to show that they were overwritten.)"""
 
 _NAMELESS = re.compile(r"inode \d+|namespace\d+\.\d+|pmem|a file of \S+")
 """Subjects that stand for a file whose name could not be read."""
