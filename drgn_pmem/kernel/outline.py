@@ -58,6 +58,9 @@ def for_each_outline(prog: Program) -> Partial[list[NamespaceOutline]]:
         if named:
             around = [r for r in resources if r.start <= resource.start and resource.end <= r.end]
             last = max(r.end for r in around)
+            after = (r for r in resources if r.start > resource.end)
+            other = next((r for r in after if _NAMESPACE.fullmatch(r.name or "")), None)
+            last = last if other is None else min(last, other.start - 1)
             found.append(_outline(resource, named[0], f"region{named[1]}", daxes, pgmaps, last))
     return problems.partial(found)
 
@@ -71,7 +74,7 @@ def _outline(
     last: int,
 ) -> NamespaceOutline:
     """
-    :param last: Last byte of the persistent memory that the namespace is in.
+    :param last: Last byte that may be of it: before the next namespace in its persistent memory.
     """
     start, end = resource.start, resource.end + 1
     pgmap = next(
@@ -79,18 +82,19 @@ def _outline(
     )
     if pgmap is not None:
         end = max(end, *(r.end for r in pgmap.ranges))
-    # The first device begins where the metadata ends; more of them follow after "daxctl split".
-    # Devices have the page map of the namespace or, as RAM (kmem), none. One that begins where the
-    # namespace ends may be of other memory (hmem, CXL).
+    # The first device begins where the metadata ends, as RAM (kmem) in the next memory block; more
+    # of them follow after "daxctl split". Devices have the page map of the namespace or, as RAM,
+    # none. One that begins after the namespace may be of other memory (hmem, CXL).
     inside = [
         d
         for d in daxes
-        if start < d.start < end or (pgmap is None and d.start == end and d.end <= last)
+        if start < d.start < end or (pgmap is None and end <= d.start and d.end <= last)
     ]
     data = mode = None
     if inside:
+        mode, first = "devdax", min(d.start for d in inside)
+        data = first if first <= end else None
         end = max(end, *(d.end + 1 for d in inside))
-        mode, data = "devdax", min(d.start for d in inside)
     elif pgmap is not None:
         # Before v5.1, what device DAX requests is the namespace, and no device has its data.
         mode = "fsdax" if pgmap.is_fsdax else "devdax" if pgmap.is_device_dax else None
