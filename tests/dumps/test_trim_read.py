@@ -57,6 +57,8 @@ log_of_input = functools.cache(log_of)
 def test_makedumpfile_reads_the_log(case: Case, to: str, tmp_path: Path) -> None:
     _, before = log_of_input(case.dump)
     said, log = log_of(trimmed(case, to, tmp_path))
+    if "compression unsupported" in said:
+        pytest.skip(f"this makedumpfile was built without {to}")
     if not log:
         pytest.skip(f"this makedumpfile reads neither: {said}") if not before else pytest.fail(said)
     # Of a dump without vmcoreinfo, such as QEMU's, it reads the log of the new one only.
