@@ -16,9 +16,10 @@ from drgn import Object, cast, container_of
 
 from drgn_pmem.kernel.dax import DaxDevice, read_dax_region
 from drgn_pmem.kernel.debuginfo import has_type, member
-from drgn_pmem.kernel.device import kernel_string, uuid_text
+from drgn_pmem.kernel.device import uuid_text
 from drgn_pmem.kernel.partitions import for_each_disk
 from drgn_pmem.kernel.pgmap import for_each_pgmap, is_mapped
+from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
 

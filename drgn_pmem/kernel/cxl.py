@@ -14,7 +14,8 @@ from typing import Any
 from drgn import Object, Program, container_of
 
 from drgn_pmem.kernel.debuginfo import find_type, member, optional_member
-from drgn_pmem.kernel.device import device_name, for_each_device, kernel_string, uuid_text
+from drgn_pmem.kernel.device import device_name, for_each_device, uuid_text
+from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown
 

@@ -12,10 +12,10 @@ drivers/base/base.h.
 from collections.abc import Iterator
 
 from drgn import FaultError, Object, Program, Type, offsetof
-from drgn.helpers.linux.device import dev_name
 
 from drgn_pmem.kernel.debuginfo import find_type, find_variable
 from drgn_pmem.kernel.memory import list_nodes, memory_of
+from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.partial import NotSaved, Partial, Problems, WalkError
 
 __all__ = (
@@ -27,7 +27,6 @@ __all__ = (
     "driver_name",
     "for_each_device",
     "for_each_nd_device",
-    "kernel_string",
     "uuid_text",
 )
 
@@ -139,22 +138,14 @@ def for_each_nd_device(prog: Program, prefix: str) -> Partial[list[Object]]:
     return problems.partial(found)
 
 
-def kernel_string(pointer: Object) -> str:
-    """
-    Text of a kernel string, as in the dump (not escaped).
-
-    :param pointer: ``char *`` or ``char []``
-    """
-    return pointer.string_().decode("utf-8", "backslashreplace")
-
-
 def device_name(device: Object) -> str:
     """
     Name of a device: ``"namespace0.0"``.
 
     :param device: ``struct device *``
     """
-    return dev_name(device).decode("utf-8", "backslashreplace")
+    first = device.init_name.read_()  # until it is registered
+    return kernel_string(first or device.kobj.name)
 
 
 def device_path(device: Object) -> str:

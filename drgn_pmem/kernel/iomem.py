@@ -14,6 +14,7 @@ from typing import Any
 from drgn import FaultError, Object, Program
 
 from drgn_pmem.kernel.debuginfo import find_variable, member
+from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.kernel.walk import LIMIT, bounded
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
@@ -126,8 +127,8 @@ def _resource(entry: Object, depth: int, problems: Problems) -> Resource:
     start, end = entry.start.value_(), entry.end.value_()
     desc = member(entry, "desc").value_()
     try:
-        name = entry.name.string_().decode("utf-8", "backslashreplace") if entry.name else None
-    except FaultError as error:
+        name = kernel_string(entry.name) if entry.name else None
+    except (FaultError, WalkError) as error:
         # The range matters, even if the name is gone with a removed module.
         name = None
         problems.add(error, f"iomem_resource: name of {start:#x}-{end:#x}")

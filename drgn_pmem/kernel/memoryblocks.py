@@ -19,6 +19,7 @@ from drgn.helpers.linux.mmzone import for_each_online_pgdat
 
 from drgn_pmem.kernel.debuginfo import optional_member
 from drgn_pmem.kernel.device import devices_of_bus
+from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.partial import WalkError
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
@@ -52,6 +53,8 @@ def memory_blocks_of(prog: Program, ranges: Iterable[Range]) -> list[MemoryBlock
     ranges = tuple(ranges)
     section = 1 << prog["SECTION_SIZE_BITS"].value_()
     size = memory_block_size_bytes(prog).value_()
+    if size <= 0 or size % section:
+        raise WalkError(f"memory_block_size_bytes: {size} is not a number of sections: damaged")
     found = []
     for device in devices_of_bus(prog["memory_subsys"].address_of_(), "memory_subsys"):
         block = container_of(device, "struct memory_block", "dev")
@@ -66,7 +69,7 @@ def memory_blocks_of(prog: Program, ranges: Iterable[Range]) -> list[MemoryBlock
                 name=f"memory{start // size}",
                 range=span,
                 online=online,
-                zone=None if zone is None else zone.decode("utf-8", "backslashreplace"),
+                zone=zone,
                 memmap_pages=_memmap_pages(block),
                 object=block,
             )
@@ -95,7 +98,7 @@ def _memmap_pages(block: Object) -> int:
     return 0 if pages is None else int(pages.value_())
 
 
-def _zone_name(prog: Program, block: Object, span: Range) -> bytes | None:
+def _zone_name(prog: Program, block: Object, span: Range) -> str | None:
     """
     Zone of an online memory block, as ``valid_zones`` of sysfs shows it; None if not known.
 
@@ -106,7 +109,7 @@ def _zone_name(prog: Program, block: Object, span: Range) -> bytes | None:
     # single-zone memory blocks") (in v5.18).
     own = optional_member(block, "zone")
     if own is not None:
-        return own.name.string_() if own else b""
+        return kernel_string(own.name) if own else ""
     # Before, the one zone that spans it. Pages of memory blocks are never in ZONE_DEVICE.
     shift = prog["PAGE_SHIFT"].value_()
     names = set()
@@ -114,6 +117,6 @@ def _zone_name(prog: Program, block: Object, span: Range) -> bytes | None:
         for zone in node.node_zones:
             start = zone.zone_start_pfn.value_() << shift
             if start < span.end and span.start < start + (zone.spanned_pages.value_() << shift):
-                names.add(zone.name.string_())
-    names.discard(b"Device")
+                names.add(kernel_string(zone.name))
+    names.discard("Device")
     return names.pop() if len(names) == 1 else None

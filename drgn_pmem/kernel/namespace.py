@@ -23,13 +23,13 @@ from drgn_pmem.kernel.device import (
     device_name,
     driver_name,
     for_each_nd_device,
-    kernel_string,
     uuid_text,
 )
 from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.outline import NamespaceOutline, for_each_outline
 from drgn_pmem.kernel.page_layout import pfn_of
 from drgn_pmem.kernel.pgmap import Pgmap
+from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown

@@ -17,7 +17,8 @@ from drgn import Object, Program, cast, container_of
 from drgn.helpers.linux.list import list_for_each_entry
 
 from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type, optional_member
-from drgn_pmem.kernel.device import device_name, driver_name, for_each_nd_device, kernel_string
+from drgn_pmem.kernel.device import device_name, driver_name, for_each_nd_device
+from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.record import Record, Show, shown

@@ -12,11 +12,11 @@ include/linux/genhd.h (``struct hd_struct``, before v5.11).
 from collections.abc import Iterator
 
 from drgn import Object, Program, container_of
-from drgn.helpers.linux.block import part_name
 
 from drgn_pmem.kernel.debuginfo import find_type
-from drgn_pmem.kernel.device import devices_of_class
+from drgn_pmem.kernel.device import device_name, devices_of_class
 from drgn_pmem.kernel.memory import cached
+from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.record import Record
 
@@ -50,7 +50,7 @@ def _of_bdev(part: Object) -> tuple[str, int, int]:
 
 def _of_hd_struct(part: Object) -> tuple[str, int, int]:
     """The same of a ``struct hd_struct *``, whose device is a child of the disk's."""
-    disk = part.__dev.kobj.parent.name.string_().decode("utf-8", "backslashreplace")
+    disk = kernel_string(part.__dev.kobj.parent.name)
     return disk, part.start_sect.value_(), part.nr_sects.value_()
 
 
@@ -89,7 +89,7 @@ def _read(prog: Program) -> Partial[tuple[DiskPartition, ...]]:
     for part in problems.collect(_for_each_partition(prog), "partitions"):
         with problems.trying(f"partition at {part.value_():#x}"):
             is_bdev = part.type_.type.type_name() == "struct block_device"
-            name = part_name(part).decode("utf-8", "backslashreplace")
+            name = device_name(part.bd_device if is_bdev else part.__dev)
             if not is_bdev and part.partno.value_() == 0:
                 continue
             disk, start, sectors = _of_bdev(part) if is_bdev else _of_hd_struct(part)

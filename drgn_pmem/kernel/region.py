@@ -16,6 +16,7 @@ from drgn import Object, Program, cast, container_of
 
 from drgn_pmem.kernel.debuginfo import find_type, optional_member
 from drgn_pmem.kernel.device import device_name, driver_name, for_each_nd_device
+from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
@@ -164,7 +165,7 @@ def _read_mapping(mapping: Object) -> DpaMapping:
 
 def _is_volatile(region: Object) -> bool:
     type_ = region.dev.type
-    return bool(type_) and bool(type_.name) and type_.name.string_() == b"nd_volatile"
+    return bool(type_) and bool(type_.name) and kernel_string(type_.name) == "nd_volatile"
 
 
 def _persistence_domain(flags: int) -> str:

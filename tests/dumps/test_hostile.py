@@ -317,3 +317,18 @@ def test_page_maps_in_a_tree_that_does_not_end(prog: Program) -> None:
         poke(prog, slot.address_, words(head))
     with pytest.raises(Incomplete, match=r"pgmap_array: .*the tree is cyclic"):
         find_pgmap(prog, pfn)
+
+
+def test_a_string_that_does_not_end(prog: Program) -> None:
+    """drgn would read to the next null byte, however far that is."""
+    device = for_each_device(prog, "dax_bus_type", "dax").value[0]
+    poke(prog, WILD, b"a" * (1 << 20))
+    poke(prog, device.driver.name.address_, words(WILD))
+    answer = for_each_dax_device(prog)
+    assert f"the text at {WILD:#x} does not end" in str(answer.problems[0])
+
+
+def test_memory_blocks_of_no_size(prog: Program) -> None:
+    poke(prog, prog["sections_per_block"].address_, bytes(4))
+    with pytest.raises(WalkError, match="memory_block_size_bytes: 0 is not a number of sections"):
+        memory_blocks_of(prog, [])

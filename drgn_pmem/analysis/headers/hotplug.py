@@ -24,6 +24,7 @@ from drgn_pmem.formats.architecture import PPC64, X86_64
 from drgn_pmem.kernel.debuginfo import find_type, find_variable
 from drgn_pmem.kernel.kexec import CrashImage, elfcorehdr_segment
 from drgn_pmem.kernel.kmod import symbol_address
+from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
 from drgn_pmem.record import Record
 
@@ -157,7 +158,7 @@ def _has_no_memory_blocks(prog: Program) -> bool:
 def _attributes(prog: Program, table: str) -> list[str]:
     """Names in a table of sysfs attributes: ``cpu_root_attrs``, ``memory_root_attrs``."""
     return [
-        attribute.name.string_().decode("ascii", "backslashreplace")
+        kernel_string(attribute.name)
         for attribute in find_variable(prog, table, "vmlinux")
         if attribute
     ]

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 import re
 from typing import Any
 
-from drgn import Program
-from drgn.helpers.linux.fs import for_each_mount, mount_fstype
+from drgn import Object, Program
+from drgn.helpers.linux.fs import for_each_mount
 
 from drgn_pmem.analysis.inventory.blockcheck import physical_reader
 from drgn_pmem.analysis.inventory.foundblock import FoundBlock
@@ -24,13 +24,13 @@ from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.btt import BttArenaPlace, decode_map_entry, walk_btt
 from drgn_pmem.formats.content import CONTENT_PARTS, Content, identify
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
-from drgn_pmem.kernel.device import kernel_string
 from drgn_pmem.kernel.dm import DmPiece, dm_pieces
 from drgn_pmem.kernel.iomem import for_each_iomem
 from drgn_pmem.kernel.kernellog import read_log
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.paths import path_of_mount
 from drgn_pmem.kernel.region import for_each_region
+from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
 from drgn_pmem.record import Record, shown
@@ -140,13 +140,21 @@ def _mounts(prog: Program) -> Partial[dict[str, tuple[Mount, ...]]]:
                 device = mount.mnt.mnt_sb.s_bdev.read_()
                 if device:
                     disk = kernel_string(device.bd_disk.disk_name)
-                    path, type_ = path_of_mount(prog, mount), mount_fstype(mount)
-                    record = Mount(path=path, type=_text(type_))
+                    path, type_ = path_of_mount(prog, mount), _file_system(mount)
+                    record = Mount(path=path, type=type_)
                     found[disk] = (*found.get(disk, ()), record)
     if any(disk.startswith("dm-") for disk in found):
         for below, mounts in _below(problems.take(dm_pieces(prog)), found).items():
             found[below] = (*found.get(below, ()), *mounts)
     return problems.partial(found)
+
+
+def _file_system(mount: Object) -> str:
+    """As /proc/mounts has it: ``"ext4"``, ``"fuse.sshfs"``."""
+    super_ = mount.mnt.mnt_sb
+    name = kernel_string(super_.s_type.name)
+    subtype = kernel_string(super_.s_subtype) if super_.s_subtype else ""
+    return f"{name}.{subtype}" if subtype else name
 
 
 def _below(
