@@ -11,6 +11,7 @@ needed members are unpacked: fast enough for a hundred thousand inodes and xarra
 
 from collections.abc import Iterable, Iterator
 import contextlib
+import itertools
 import struct
 from typing import Any
 
@@ -284,7 +285,7 @@ def list_nodes(memory: Memory, head: int, what: str, limit: int = LIMIT) -> Iter
     Addresses of the ``struct list_head`` of every entry of a list.
 
     A cyclic list ends with an error, after each of its entries (some of them twice). Where the dump
-    lacks an entry, those after it are found from the end of the list on.
+    lacks an entry, or a pointer is damaged, those after it are found from the end of the list on.
 
     :param head: Address of the list's ``struct list_head``.
     :param what: What is walked, for the message.
@@ -300,15 +301,17 @@ def list_nodes(memory: Memory, head: int, what: str, limit: int = LIMIT) -> Iter
             node = memory.word(node + link)
 
     def both_ways() -> Iterator[int]:
-        last = head
+        seen = {head}
         try:
-            for last in walk(0, head):
-                yield last
-        except NotSaved as error:
-            # Of the last entry only the address is known. Its neighbours name it, too.
+            for node in walk(0, head):
+                seen.add(node)
+                yield node
+        except WalkError as error:
             # not a problem: the error is raised again below
-            with contextlib.suppress(NotSaved):
-                yield from walk(memory.word_size, last)
+            with contextlib.suppress(WalkError):
+                yield from itertools.takewhile(
+                    lambda node: node not in seen, walk(memory.word_size, head)
+                )
             raise error
 
     return _bounded(both_ways(), what, limit)

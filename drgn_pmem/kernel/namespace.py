@@ -185,7 +185,7 @@ def _each_namespace(prog: Program) -> Partial[list[Partial[Namespace]]]:
             # Of other modes, iomem has the metadata alone where the data is used as RAM.
             if outline.mode == "fsdax" and outline.dev not in buses:
                 own = Problems()
-                why = "its device was not saved; by iomem and the page maps alone"
+                why = "its device was not found; by iomem and the page maps alone"
                 own.add(Problem(cause=Cause.NOT_SAVED, why=why, what=outline.dev))
                 lost = replace(_of_outline(outline), bus=buses.get(outline.region))
                 found.append(own.partial(lost))
