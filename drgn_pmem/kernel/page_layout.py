@@ -22,7 +22,10 @@ before 6.15 (``MAPPING``)      ``struct folio`` without   ``mapping == 1``  inde
 ``page->share`` of 6.3 is a union with ``index``; before 6.0 nothing was shared.)
 """
 
+from collections.abc import Iterator
 import enum
+import itertools
+import struct
 
 from drgn import FaultError, Object, Program, Type, TypeKind
 
@@ -33,12 +36,14 @@ from drgn_pmem.kernel.debuginfo import has_variable
 from drgn_pmem.kernel.kmod import symbol_address
 from drgn_pmem.kernel.memory import address_of
 from drgn_pmem.kernel.pagetable import read_saved
-from drgn_pmem.partial import NotSaved, Problems
+from drgn_pmem.partial import Cause, NotSaved, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("USE_NOT_SHOWN", "DaxGeneration", "PageLayout", "page_layout", "pfn_of")
 
 _MAX_ROOTS = 1 << 17
+_MAX_READ = 1 << 10
+"""Arrays of sections that are looked at: each has a section with a memmap."""
 
 USE_NOT_SHOWN = (
     "this kernel (before Linux 4.19) sets no owner in struct pages of a DAX device: whether they "
@@ -316,6 +321,21 @@ def _vmemmap(prog: Program) -> int:
     return found
 
 
+def _section_roots(
+    prog: Program, start: int, count: int, page_size: int, problems: Problems
+) -> Iterator[int]:
+    """Addresses of the arrays of sections, in the array at *start*: page by page, of which some may
+    not be saved."""
+    order = "<" if is_little_endian(prog) else ">"
+    end = start + 8 * count
+    while start < end:
+        following = min(end, start + max(8, (page_size - start % page_size) // 8 * 8))
+        with problems.trying("mem_section"):
+            data = read_saved(prog, start, following - start)
+            yield from filter(None, struct.unpack(f"{order}{len(data) // 8}Q", data))
+        start = following
+
+
 def _vmemmap_from_sections(prog: Program, info: Vmcoreinfo, problems: Problems) -> int | None:
     """Every present ``mem_section`` has it, encoded; the first readable one is used."""
     roots_at, roots = info.symbols.get("mem_section"), info.lengths.get("mem_section")
@@ -324,11 +344,11 @@ def _vmemmap_from_sections(prog: Program, info: Vmcoreinfo, problems: Problems) 
     if roots_at is None or roots is None or not size or offset is None or not page_size:
         return None
     order = "little" if is_little_endian(prog) else "big"
-    for root in range(min(roots, _MAX_ROOTS)):
+    sections = _section_roots(prog, roots_at, min(roots, _MAX_ROOTS), page_size, problems)
+    for section in itertools.islice(sections, _MAX_READ):
         data = b""
         with problems.trying("mem_section"):
-            section = int.from_bytes(read_saved(prog, roots_at + 8 * root, 8), order)  # type: ignore[arg-type]
-            data = read_saved(prog, section, page_size) if section else b""
+            data = read_saved(prog, section, page_size)
         if not data:
             continue
         for at in range(max(offset, 0), page_size - 7, max(size, 8)):
@@ -337,4 +357,7 @@ def _vmemmap_from_sections(prog: Program, info: Vmcoreinfo, problems: Problems) 
             # flags are below the alignment of the vmemmap too.
             if encoded & 3 == 3:
                 return encoded & ~0xFF
+    if next(sections, None) is not None:
+        why = f"none of the first {_MAX_READ} arrays of sections has a memmap"
+        problems.add(Problem(cause=Cause.LIMIT, what="mem_section", why=why))
     return None
