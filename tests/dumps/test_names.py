@@ -97,8 +97,10 @@ def test_files_of_a_block_device_are_those_of_its_namespace(prog: Program) -> No
 @pytest.mark.parametrize("line", COMMANDS)
 def test_where_not_all_namespaces_can_be_read_none_is_denied(prog: Program, line: str) -> None:
     devices = [n.object.dev for n in for_each_namespace(prog)]
-    poke(prog, devices[1].p.knode_bus.n_node.next.address_, words(0xDEAD000000000100))
-    missing = devices[-1].kobj.name.string_().decode()
+    for device, link in ((devices[1], "next"), (devices[-1], "prev")):
+        node = device.p.knode_bus.n_node
+        poke(prog, node.member_(link).address_, words(0xDEAD000000000100))
+    missing = devices[3].kobj.name.string_().decode()
     with pytest.raises(WalkError, match="is not known") as caught:
         run_json(prog, f"{line} {missing}")
     assert "0xdead000000000100 is not a kernel address: damaged" in str(caught.value)
