@@ -295,7 +295,7 @@ def _mutations(data: bytes, used: int, count: int) -> Iterator[bytes]:
         yield bytes(mutated)
 
 
-def test_ten_thousand_mutations_are_answered_or_refused(whole: Case) -> None:
+def test_two_thousand_mutations_are_answered_or_refused(whole: Case) -> None:
     """A record or one clear error; never a traceback, never over a second."""
     result = headers(whole)
     assert result.found is not None
@@ -305,7 +305,7 @@ def test_ten_thousand_mutations_are_answered_or_refused(whole: Case) -> None:
     messages: set[str] = set()
     slowest = 0.0
     nothing: Any = None
-    for number, mutated in enumerate(_mutations(raw, 64 + 56 * len(result.found.phdrs), 10_000)):
+    for number, mutated in enumerate(_mutations(raw, 64 + 56 * len(result.found.phdrs), 2_000)):
         start = time.process_time()
         try:
             found = parse_elfcorehdr(mutated)
@@ -326,8 +326,8 @@ def test_ten_thousand_mutations_are_answered_or_refused(whole: Case) -> None:
         explained += 1
         slowest = max(slowest, time.process_time() - start)
     assert not any("\n" in message for message in messages)
-    assert explained > 1000
-    assert refused > 100
+    assert explained > 200
+    assert refused > 20
     assert slowest < 1
 
 

@@ -447,7 +447,7 @@ def test_absurd_region_count_is_one_clear_error() -> None:
         read_fadump(prog)
 
 
-def test_ten_thousand_mutations_are_answered_or_refused(registered: Case) -> None:
+def test_two_thousand_mutations_are_answered_or_refused(registered: Case) -> None:
     """A record or one clear error; never a traceback, never over a second."""
     prog = reopened(registered)
     address, size = fw_dump(prog).fadumphdr_addr, fadump_layout(prog).size
@@ -461,7 +461,7 @@ def test_ten_thousand_mutations_are_answered_or_refused(registered: Case) -> Non
     generator = random.Random(7)
     slowest, answered = 0.0, 0
     messages: set[str] = set()
-    for _ in range(10_000):
+    for _ in range(2_000):
         current[:] = original
         for _ in range(generator.randint(1, 4)):
             # the registers are opaque: change what is decoded
@@ -473,7 +473,7 @@ def test_ten_thousand_mutations_are_answered_or_refused(registered: Case) -> Non
         except PmemError as error:
             messages.add(str(error))
         slowest = max(slowest, time.process_time() - start)
-    assert answered > 9000
+    assert answered > 1800
     assert not any("\n" in message for message in messages)
     assert slowest < 1
 

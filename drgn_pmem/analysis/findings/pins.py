@@ -258,8 +258,9 @@ class _Search:
         for pfn in pfns or [None]:
             name = file
             if name is None and pfn is not None:
-                owners = self.problems.take(owners_of(self.prog, pfn)).owners
-                name = owners[0].path if owners else None
+                for owner in self.problems.take(owners_of(self.prog, pfn)).owners[:1]:
+                    if owner.name is not None and owner.inode is not None:
+                        name = f"{owner.name} (ino {owner.inode})"
             self.waiters.append(
                 Waiter(task=finding.task, function=finding.function or "?", pfn=pfn, file=name)
             )

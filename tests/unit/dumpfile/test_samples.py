@@ -34,10 +34,10 @@ def faults(prog: drgn.Program, address: int, size: int) -> bool:
 
 
 def chosen(start: int, end: int, page: int) -> Iterator[int]:
-    """Pages near both ends of a run, and every sixteenth between: each fault costs much."""
-    near = 64 * page
+    """Pages near both ends of a run, and every 64th between: each fault costs much."""
+    near = 8 * page
     for address in range(start, end, page):
-        if address - start < near or end - address <= near or address // page % 16 == 0:
+        if address - start < near or end - address <= near or address // page % 64 == 0:
             yield address
 
 
