@@ -157,7 +157,11 @@ def _of_kind(a: Facts, b: Facts, one_boot: bool) -> Iterator[Change]:
             side.absent or f"{len(side.items)}{'' if side.complete else ' or more'}"
             for side in (a, b)
         ]
-        yield _change(a.kind, What.CHANGED, "all", None, None, values[0], values[1])
+        lacking = a if a.absent is None else b
+        # None that could be read is not none.
+        why = None if lacking.items or lacking.complete else lacking.why
+        what = What.CHANGED if why is None else What.UNKNOWN
+        yield _change(a.kind, what, "all", None, None, values[0], values[1], why)
         return
     for one, other in pairs:
         if one is not None and other is not None:
@@ -201,11 +205,12 @@ def _of_pair(a: Facts, b: Facts, one: Item, other: Item, one_boot: bool) -> Iter
         if before == after or (_is_empty(before) and _is_empty(after)):
             continue
         why = None
-        # Of lists that may not be whole, neither shows what is not in it.
+        # Of lists that may not be whole, neither shows what is not in it; no value may be one that
+        # could not be read.
         partly = isinstance(before, tuple) or isinstance(after, tuple)
-        if after in _NOT_SHOWN or (partly and not b.complete):
+        if after in _NOT_SHOWN or ((partly or after is None) and not b.complete):
             why = f"B: {b.why_of(other.name)}"
-        elif before in _NOT_SHOWN or (partly and not a.complete):
+        elif before in _NOT_SHOWN or ((partly or before is None) and not a.complete):
             why = f"A: {a.why_of(one.name)}"
         name = one.name if one.name == other.name else f"{one.name}, {other.name}"
         what = What.CHANGED if why is None else What.UNKNOWN
