@@ -3,7 +3,7 @@
 """Completion of the command line for bash, zsh and fish, from its options and the specs."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 import re
 import shlex
@@ -19,15 +19,31 @@ __all__ = ("SHELLS", "completion_script")
 _FILES = frozenset(("VMCORE", "PATH", "FILE"))
 """What an option's value is called if it is a file or a folder."""
 
+_FIELD_OPTIONS = ("-o", "--fields", "-s", "--sort")
+"""The options of commands with fields whose values are fields."""
 
-def _options() -> Iterator[tuple[str, str, bool, bool]]:
-    """(name, help, takes a value, the value is a file) of each option before the command."""
+
+@dataclass(frozen=True)
+class _Option:
+    """One name of an option."""
+
+    name: str
+    help: str
+    takes_value: bool
+    is_file: bool
+    choices: tuple[str, ...]
+
+
+def _options() -> Iterator[_Option]:
+    """The options before the command."""
     for action in make_parser()._actions:
         if action.help == argparse.SUPPRESS:
             continue
         takes = action.nargs != 0
+        choices = tuple(map(str, action.choices or ()))
         for name in action.option_strings:
-            yield name, action.help or "", takes, takes and action.metavar in _FILES
+            is_file = takes and action.metavar in _FILES
+            yield _Option(name, action.help or "", takes, is_file, choices)
 
 
 @dataclass(frozen=True)
@@ -54,53 +70,79 @@ def _commands() -> list[_Command]:
     return sorted(commands, key=lambda command: command.name)
 
 
-def _arguments(command: _Command) -> Iterator[tuple[str, str, bool, bool]]:
-    """The same of a command's options."""
+def _arguments(command: _Command) -> Iterator[_Option]:
+    """A command's options."""
     for argument in command.arguments:
         if argument.is_option:
+            choices = tuple(map(str, argument.options.get("choices", ())))
             for name in argument.names:
                 is_file = argument.kind == "file"
-                yield name, argument.help, argument.takes_value, is_file
+                yield _Option(name, argument.help, argument.takes_value, is_file, choices)
+
+
+def _takes_files(command: _Command) -> bool:
+    """Whether words of a command that are not options are files."""
+    return any(each.kind == "file" for each in command.arguments if not each.is_option)
+
+
+def _by_choices(options: Iterable[_Option]) -> dict[tuple[str, ...], list[str]]:
+    """Values, and the options that take only them."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for option in options:
+        if option.choices:
+            found.setdefault(option.choices, []).append(option.name)
+    return found
 
 
 def _bash() -> str:
     commands = " ".join(command.name for command in _commands())
-    files = "|".join(name for name, _, _, is_file in _options() if is_file)
     lines = [
         "# bash completion for drgn-pmem; written by drgn-pmem --completion bash",
         "_drgn_pmem() {",
         "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}",
-        "    local command= words i",
+        "    local command= words fields= start= i",
         "    for ((i = 1; i < COMP_CWORD; i++)); do",
         "        case ${COMP_WORDS[i]} in",
         f"            {commands.replace(' ', '|')}) command=${{COMP_WORDS[i]}}; break ;;",
         "        esac",
         "    done",
         "    case $command in",
-        f'        "") words="{" ".join(name for name, *_ in _options())} {commands} help"',
-        f"            case $prev in {files}) words= ;; esac ;;",
+        f'        "") words="{" ".join(each.name for each in _options())} {commands} help"',
+        *_bash_values(_options()),
+        "            ;;",
     ]
     for command in _commands():
-        options = " ".join(option for option, *_ in _arguments(command))
+        options = " ".join(option.name for option in _arguments(command))
         lines.append(f'        {command.name}) words="{options}"')
-        taking = "|".join(option for option, _, _, is_file in _arguments(command) if is_file)
-        if taking:
-            lines.append(f"            case $prev in {taking}) words= ;; esac")
         if command.fields:
             fields = " ".join(command.fields)
             lines.append(
-                f'            case $prev in -o|--fields|-s|--sort) words="{fields}" ;; esac'
+                f'            case $prev in {"|".join(_FIELD_OPTIONS)}) fields="{fields}" ;; esac'
             )
-        lines[-1] += " ;;"
+        lines += [*_bash_values(_arguments(command)), "            ;;"]
     return "\n".join(
         [
             *lines,
             "    esac",
-            '    COMPREPLY=($(compgen -W "$words" -- "$cur"))',
+            "    if [[ -n $fields ]]; then  # after a comma, + or -",
+            '        start=${cur%"${cur##*[,+-]}"} cur=${cur##*[,+-]} words=$fields',
+            "    fi",
+            '    COMPREPLY=($(compgen -P "$start" -W "$words" -- "$cur"))',
             "}",
             "complete -o default -F _drgn_pmem drgn-pmem",
         ]
     )
+
+
+def _bash_values(options: Iterable[_Option]) -> Iterator[str]:
+    """What comes after an option that takes a file (completed by bash itself) or a choice."""
+    options = list(options)
+    files = "|".join(option.name for option in options if option.is_file)
+    cases = [f"{files}) words= ;;"] if files else []
+    for choices, names in _by_choices(options).items():
+        cases.append(f'{"|".join(names)}) words="{" ".join(choices)}" ;;')
+    if cases:
+        yield f"            case $prev in {' '.join(cases)} esac"
 
 
 def _zsh() -> str:
@@ -109,7 +151,7 @@ def _zsh() -> str:
         "# zsh completion for drgn-pmem; written by drgn-pmem --completion zsh",
         "_drgn_pmem() {",
         "    local command word",
-        "    local -a options commands fields",
+        "    local -a options commands fields values",
         "    commands=(",
         *(f"        {_described(each.name, each.description)}" for each in _commands()),
         "    )",
@@ -118,24 +160,32 @@ def _zsh() -> str:
         "    done",
         "    case $command in",
         '        "") options=(',
-        *(f"            {_described(name, text)}" for name, text, *_ in _options()),
-        "        ) ;;",
+        *(f"            {_described(option.name, option.help)}" for option in _options()),
+        "        )",
+        *_zsh_values(_options()),
+        "        ;;",
     ]
     for each in _commands():
         names = " ".join(map(shlex.quote, each.fields))
         lines += [
             f"        {each.name}) fields=({names}) options=(",
-            *(f"            {_described(option, text)}" for option, text, *_ in _arguments(each)),
-            "        ) ;;",
+            *(f"            {_described(option.name, option.help)}" for option in _arguments(each)),
+            "        )",
+            *_zsh_values(_arguments(each)),
+            "        ;;",
         ]
     return "\n".join(
         [
             *lines,
             "    esac",
             "    case ${words[CURRENT-1]} in",
-            "        -o|--fields|-s|--sort)",
-            "            if (( ${#fields} )); then compadd -a fields; return; fi ;;",
+            f"        {'|'.join(_FIELD_OPTIONS)})",
+            "            if (( ${#fields} )); then",
+            "                compset -P '*[,+-]'  # after a comma, + or -",
+            "                compadd -a fields; return",
+            "            fi ;;",
             "    esac",
+            "    if (( ${#values} )); then compadd -a values; return; fi",
             "    if [[ ${words[CURRENT]} == -* ]]; then",
             "        _describe option options",
             "    elif [[ -z $command && ${words[CURRENT-1]} != -* ]]; then",
@@ -150,6 +200,15 @@ def _zsh() -> str:
     )
 
 
+def _zsh_values(options: Iterable[_Option]) -> Iterator[str]:
+    """What comes after an option that takes one of a few values."""
+    for choices, names in _by_choices(options).items():
+        yield (
+            f"            case ${{words[CURRENT-1]}} in {'|'.join(names)}) "
+            f"values=({' '.join(choices)}) ;; esac"
+        )
+
+
 def _described(name: str, text: str) -> str:
     """``name:text`` as zsh's _describe takes it."""
     return shlex.quote(f"{name}:{_line(text)}".replace("`", "'"))
@@ -157,29 +216,49 @@ def _described(name: str, text: str) -> str:
 
 def _fish() -> str:
     names = " ".join(command.name for command in _commands())
-    none = f"not __fish_seen_subcommand_from {names}"
+    none = "__drgn_pmem_no_command"
     lines = [
         "# fish completion for drgn-pmem; written by drgn-pmem --completion fish",
+        f"function {none}",
+        f"    not __fish_seen_subcommand_from {names}",
+        "end",
+        "function __drgn_pmem_fields  # after a comma, + or -",
+        "    set -l word (string replace -r -- '^--[a-z]+=' '' (commandline -ct))",
+        "    string join \\n -- (string match -r -- '^(?:.*[,+-])?' $word)$argv\\tfield",
+        "end",
         "complete -c drgn-pmem -f",
+        "# a script and its arguments",
+        f"complete -c drgn-pmem -n '{none}; and string length -q -- (commandline -ct)' -F",
+        *(_fish_option(none, option) for option in _options()),
+        f"complete -c drgn-pmem -n {none} -a help -d 'list the commands, or explain one'",
     ]
-    for name, text, takes, is_file in _options():
-        lines.append(_fish_option(none, name, text, takes, is_file))
     for command in _commands():
         lines.append(
-            f"complete -c drgn-pmem -n {shlex.quote(none)} -a {command.name} "
+            f"complete -c drgn-pmem -n {none} -a {command.name} "
             f"-d {shlex.quote(_line(command.description))}"
         )
         seen = f"__fish_seen_subcommand_from {command.name}"
-        for option, text, takes, is_file in _arguments(command):
-            lines.append(_fish_option(seen, option, text, takes, is_file))
+        if _takes_files(command):
+            lines.append(f"complete -c drgn-pmem -n {shlex.quote(seen)} -F")
+        for option in _arguments(command):
+            lines.append(_fish_option(seen, option, command.fields))
     return "\n".join(lines)
 
 
-def _fish_option(when: str, name: str, text: str, takes: bool, is_file: bool) -> str:
+def _fish_option(when: str, option: _Option, fields: Sequence[str] = ()) -> str:
+    name = option.name
     flag = f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}"
-    value = " -r -F" if is_file else " -x" if takes else ""
+    if option.is_file:
+        value = " -r -F"
+    elif option.choices:
+        value = f" -x -a {shlex.quote(' '.join(option.choices))}"
+    elif fields and name in _FIELD_OPTIONS:
+        value = f" -x -a '(__drgn_pmem_fields {' '.join(fields)})'"
+    else:
+        value = " -x" if option.takes_value else ""
     return (
-        f"complete -c drgn-pmem -n {shlex.quote(when)} {flag}{value} -d {shlex.quote(_line(text))}"
+        f"complete -c drgn-pmem -n {shlex.quote(when)} {flag}{value} "
+        f"-d {shlex.quote(_line(option.help))}"
     )
 
 

@@ -3,6 +3,7 @@
 """Man pages and completion scripts have every command and option, and are well-formed."""
 
 import importlib.util
+import os
 from pathlib import Path
 import shutil
 import subprocess
@@ -87,4 +88,47 @@ def test_bash_completes(tmp_path: Path) -> None:
     assert complete("--sam") == ["--sample"]
     assert complete("-c", "vmcore", "pmem-list", "--names") == ["--namespaces", "--namespace"]
     assert complete("-c", "vmcore", "pmem-list", "-o", "uu") == ["uuid"]
+    assert complete("-c", "vmcore", "pmem-list", "-o", "mode,uu") == ["mode,uuid"]
+    assert complete("-c", "vmcore", "pmem-list", "-o", "+uu") == ["+uuid"]
+    assert complete("-c", "vmcore", "pmem-list", "--mode", "f") == ["fsdax"]
+    assert complete("--log-level", "w") == ["warning"]
     assert complete("-c", "pmem-") == []  # files
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish")
+def test_fish_completes(tmp_path: Path) -> None:
+    load_commands()
+    script = tmp_path / "script"
+    script.write_text(completion_script("fish"))
+    (tmp_path / "vmcore").touch()
+    lines = {
+        "pmem-na": ["pmem-namespaces"],
+        "fle": ["fleet"],
+        "--sam": ["--sample"],
+        "-c vmc": ["vmcore"],
+        "-c vmcore pmem-list --names": ["--namespaces", "--namespace"],
+        "-c vmcore pmem-list -o uu": ["uuid"],
+        "-c vmcore pmem-list -o mode,uu": ["mode,uuid"],
+        "-c vmcore pmem-list --fields=+uu": ["--fields=+uuid"],
+        "-c vmcore pmem-list --mode f": ["fsdax"],
+        "-c vmcore pmem-diff vmc": ["vmcore"],
+        "-c vmcore pmem-list vmc": [],
+        "-c vmcore help pmem-li": ["pmem-list"],
+        "--log-level w": ["warning"],
+    }
+    ask = "".join(f"; echo :; complete -C 'drgn-pmem {line}'" for line in lines)
+    text = subprocess.run(
+        ["fish", "--no-config", "-c", f"source {script}{ask}"],
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    answers = [
+        sorted((line.split("\t")[0] for line in answer.splitlines() if line), reverse=True)
+        for answer in text.split(":\n")[1:]
+    ]
+    assert dict(zip(lines, answers, strict=True)) == {
+        line: sorted(expected, reverse=True) for line, expected in lines.items()
+    }
