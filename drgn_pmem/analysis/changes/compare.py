@@ -209,9 +209,9 @@ def _of_pair(a: Facts, b: Facts, one: Item, other: Item, one_boot: bool) -> Iter
         # could not be read.
         partly = isinstance(before, tuple) or isinstance(after, tuple)
         if after in _NOT_SHOWN or ((partly or after is None) and not b.complete):
-            why = f"B: {b.why_of(other.name)}"
+            why = f"B: {b.why_of(other)}"
         elif before in _NOT_SHOWN or ((partly or before is None) and not a.complete):
-            why = f"A: {a.why_of(one.name)}"
+            why = f"A: {a.why_of(one)}"
         name = one.name if one.name == other.name else f"{one.name}, {other.name}"
         what = What.CHANGED if why is None else What.UNKNOWN
         yield _change(a.kind, what, name, one.number, field, before, after, why)

@@ -70,6 +70,8 @@ class Item(Record):
     hold it, None where there is none."""
     summary: str
     """For a thing that only one dump has."""
+    why: str | None = None
+    """Why a value is :data:`UNKNOWN`, where no problem of the kind says it."""
 
 
 class Facts(Record):
@@ -91,11 +93,13 @@ class Facts(Record):
         """The first reason why they are not all."""
         return next(self._reasons(), "")
 
-    def why_of(self, name: str) -> str:
-        """Why something of one of them is unknown: the first reason that names it, or that names
-        no page and no namespace at all; never one that is about another."""
+    def why_of(self, item: Item) -> str:
+        """Why something of one of them is unknown: its own reason, the first one that names it, or
+        that names no page and no namespace at all; never one that is about another."""
+        if item.why is not None:
+            return item.why
         reasons = list(self._reasons())
-        its = (text for text in reasons if re.search(rf"\b{re.escape(name)}\b", text))
+        its = (text for text in reasons if re.search(rf"\b{re.escape(item.name)}\b", text))
         general = (text for text in reasons if not _NAMES_ONE.search(text))
         return next(its, next(general, "not in the dump"))
 

@@ -246,7 +246,10 @@ class _Reader:
     def _entries(self, problems: Problems) -> list[Item]:
         entries = problems.take(for_each_memmap_entry(self.prog))
         shift = int(self.prog["PAGE_SHIFT"])
-        judged = judge_memmap_entries(entries, for_each_namespace(self.prog), shift)
+        namespaces = for_each_namespace(self.prog)
+        judged = judge_memmap_entries(entries, namespaces, shift)
+        # The list is whole all the same: only which namespace an entry belongs to is not known.
+        lacks = next((f"its namespace is not known: {p}" for p in namespaces.problems), None)
         return [
             Item(
                 name=f"PFN {entry.start_pfn:#x}",
@@ -255,10 +258,11 @@ class _Reader:
                 values={
                     "end": f"PFN {entry.end_pfn:#x}",
                     "state": UNKNOWN if entry.state == "unknown" else entry.state,
-                    "namespace": entry.namespace,
+                    "namespace": UNKNOWN if lacks and entry.namespace is None else entry.namespace,
                     "reason": UNKNOWN if entry.state == "unknown" else entry.reason,
                 },
                 summary=_text(f"to PFN {entry.end_pfn:#x}", entry.state, entry.namespace),
+                why=lacks if entry.namespace is None else None,
             )
             for entry, number in _numbered(judged, lambda entry: entry.start_pfn)
         ]
@@ -342,16 +346,17 @@ class _Reader:
         ]
 
     def _file(self, file: FileSummary, number: int) -> Item:
-        name = file.name or f"inode {file.inode} of {file.device}"
+        # Whether it is deleted is a value of its own, known or not.
+        name = file.paths[0] if file.paths else f"inode {file.inode} of {file.device}"
         # The number of a device node is one of /dev, which is made anew at every boot.
         node = not file.device.startswith("dax")
         where = self._same(self.devices.get(file.device)) or file.device
         return Item(
             name=name,
             key=f"{where} {file.inode if node else ''} {number}",
-            place=f"{file.device} {file.name}" if file.name else None,
+            place=f"{file.device} {name}" if file.paths else None,
             values={
-                "path": file.name,
+                "path": file.paths,
                 "deleted": file.deleted,
                 "size": file.size,
                 "pages": file.pages,
@@ -364,7 +369,11 @@ class _Reader:
                 "mapped by": _people(file.mapped_by),
                 "open by": _people(opened.task for opened in file.open_by),
             },
-            summary=_text(file.device, None if file.pages is None else f"pages {file.pages}"),
+            summary=_text(
+                file.device,
+                "deleted" if file.deleted else None,
+                None if file.pages is None else f"pages {file.pages}",
+            ),
         )
 
 
