@@ -150,6 +150,8 @@ class Problem:
     """For :attr:`Cause.NO_DEBUG_INFO`: the kernel module, ``"vmlinux"`` for the kernel itself."""
     query: str | None = None
     """What the user typed, where there is no answer to that."""
+    subject: str | None = None
+    """The namespace that alone lacks something, by its device name; None if that is not known."""
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}" if self.what else self.why
@@ -159,9 +161,10 @@ class Problem:
         """Whether it makes an answer incomplete."""
         return self.cause is not Cause.FORMAT
 
-    def about(self, what: str) -> "Problem":
+    def about(self, what: str, subject: str | None = None) -> "Problem":
         """The same problem as part of something larger."""
-        return replace(self, what=": ".join(filter(None, (what, self.what))))
+        what = ": ".join(filter(None, (what, self.what)))
+        return replace(self, what=what, subject=self.subject or subject)
 
     @classmethod
     def of(cls, error: BaseException, what: str = "") -> "Problem":
@@ -308,7 +311,9 @@ class Problems:
         """Whether anything is missing."""
         return any(problem.degrades for problem in self._problems)
 
-    def add(self, problem: "Problem | BaseException", what: str = "") -> None:
+    def add(
+        self, problem: "Problem | BaseException", what: str = "", subject: str | None = None
+    ) -> None:
         """
         Note a problem, or the one that an error describes.
 
@@ -316,28 +321,32 @@ class Problems:
         a problem: then there was none of it.
 
         :param what: What could not be read.
+        :param subject: :attr:`Problem.subject`
         """
         if isinstance(problem, NotInKernel):
             return
         if isinstance(problem, Incomplete):
-            self.extend(problem.problems, what)
+            self.extend(problem.problems, what, subject)
         elif isinstance(problem, Problem):
-            self._problems.setdefault(problem.about(what) if what else problem)
+            self._problems.setdefault(problem.about(what, subject) if what or subject else problem)
         else:
-            self._problems.setdefault(Problem.of(problem, what))
+            self._problems.setdefault(Problem.of(problem).about(what, subject))
 
-    def extend(self, problems: Iterable[Problem], what: str = "") -> None:
+    def extend(
+        self, problems: Iterable[Problem], what: str = "", subject: str | None = None
+    ) -> None:
         """Note several problems."""
         for problem in problems:
-            self.add(problem, what)
+            self.add(problem, what, subject)
 
-    def take(self, partial: "Partial[T]", what: str = "") -> T:
+    def take(self, partial: "Partial[T]", what: str = "", subject: str | None = None) -> T:
         """
         The value of a :class:`Partial`; its problems become this answer's.
 
         :param what: What it is part of, for the messages.
+        :param subject: :attr:`Problem.subject`
         """
-        self.extend(partial.problems, what)
+        self.extend(partial.problems, what, subject)
         return partial._value
 
     def find(self, partial: "Partial[T | None]", what: str = "") -> T | None:
@@ -351,19 +360,20 @@ class Problems:
         return partial._value if partial._value is not None else self.take(partial, what)
 
     @contextlib.contextmanager
-    def trying(self, what: str) -> Iterator[None]:
+    def trying(self, what: str, subject: str | None = None) -> Iterator[None]:
         """
         A block that may fail because of the dump: the error becomes a problem, the rest of the
         block is skipped.
 
         :param what: What the block reads.
+        :param subject: :attr:`Problem.subject`
         """
         try:
             yield
         except _CAUGHT as error:
             if not is_of_dump(error):
                 raise
-            self.add(error, what)
+            self.add(error, what, subject)
 
     def attempt(self, what: str, read: Callable[[], T]) -> T | None:
         """One value, or None and a problem."""

@@ -18,12 +18,12 @@ import logging
 import os
 import queue
 import tempfile
-from typing import Any
+from typing import Any, NamedTuple
 
 from drgn_pmem.errors import PmemError
 from drgn_pmem.fleet.task import read_dump
 
-__all__ = ("Engine", "check_dask")
+__all__ = ("Ended", "Engine", "check_dask")
 
 _HERE = "127.0.0.1:0"
 _SETTINGS = {
@@ -52,6 +52,17 @@ def check_dask() -> None:
             "drgn-pmem fleet needs Dask, which is not installed: pip install 'drgn-pmem[fleet]'"
             f" ({error})"
         ) from error
+
+
+class Ended(NamedTuple):
+    """A dump that was read, or could not be."""
+
+    name: str
+    answer: str | None
+    why: str
+    """Why there is no answer, in words."""
+    lost: bool
+    """Whether that is because the worker died."""
 
 
 class Engine:
@@ -102,13 +113,15 @@ class Engine:
         self._futures[name] = future
         future.add_done_callback(lambda _: self._ended.put(name))
 
-    def next_ended(self, seconds: float) -> tuple[str, str | None, str] | None:
+    def next_ended(self, seconds: float) -> Ended | None:
         """
         :param seconds: How long to wait.
-        :return: Name of a dump that was read, the answer, and if there is none, why: its worker
-            died, or cannot run drgn-pmem. None if nothing has ended by then.
+        :return: A dump that was read; without an answer its worker died, or cannot run drgn-pmem.
+            None if nothing has ended by then.
         :raises PmemError: if the scheduler is gone
         """
+        from distributed.scheduler import KilledWorker
+
         try:
             name = self._ended.get(timeout=seconds)
         except queue.Empty:
@@ -117,11 +130,12 @@ class Engine:
             return None
         future = self._futures.pop(name)
         if future.status == "finished":
-            return name, future.result(timeout=_CONNECT), ""
+            return Ended(name, future.result(timeout=_CONNECT), "", False)
         if future.status != "error":
             raise self._gone()
         error = future.exception(timeout=_CONNECT)
-        return name, None, f"{type(error).__name__}: {' '.join(str(error).split())}"
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Ended(name, None, why, isinstance(error, KilledWorker))
 
     def _gone(self) -> PmemError:
         return PmemError("the Dask scheduler is gone; start it again and go on with --resume")

@@ -18,7 +18,7 @@ import time
 
 from drgn_pmem.errors import PmemError
 from drgn_pmem.fleet.debuginfo import find_debug_info, link_debug_info
-from drgn_pmem.fleet.engine import Engine, check_dask
+from drgn_pmem.fleet.engine import Ended, Engine, check_dask
 from drgn_pmem.fleet.find import Found, find_dumps, identity_of, name_of
 from drgn_pmem.fleet.folder import Folder, open_folder
 from drgn_pmem.fleet.index import index_page, summary_line
@@ -167,35 +167,29 @@ def _read_all(folder: Folder, todo: Sequence[Request], options: FleetOptions, wa
             ended = engine.next_ended(_LONG)
             if ended is None:
                 continue
-            name, answer, why = ended
-            request = running.pop(name)
-            if answer is None and _is_lost(why) and times_begun(request) < MAX_TRIES:
+            request = running.pop(ended.name)
+            if ended.lost and times_begun(request) < MAX_TRIES:
                 waiting.appendleft(request)
                 continue
-            watch.end(_take(request, answer, why))
+            watch.end(_take(request, ended))
     finally:
         folder.end()  # first: workers on this machine end when their tasks have
         engine.close()
 
 
-def _is_lost(why: str) -> bool:
-    """Whether the worker died, by the name of Dask's error."""
-    return why.startswith("KilledWorker:")
-
-
-def _take(request: Request, answer: str | None, why: str) -> Result:
+def _take(request: Request, ended: Ended) -> Result:
     """The result of a dump that was read; written here, if the worker could not."""
-    value = json.loads(answer) if answer is not None else {}
+    value = json.loads(ended.answer) if ended.answer is not None else {}
     if value.get("written"):
         result = load_result(request.result)
         if result is not None and result.value["run"] == request.run:
             return result
         value = {"state": State.UNSEEN.value, "error": "what it wrote is not in this folder"}
-    if answer is None and _is_lost(why):
+    if ended.lost:
         tries = times_begun(request)
         state, error = State.CRASHED, f"its worker died {tries} times{last_lines(request.log)}"
-    elif answer is None:
-        tries, state, error = 1, State.UNSEEN, f"the worker cannot read dumps: {why}"
+    elif ended.answer is None:
+        tries, state, error = 1, State.UNSEEN, f"the worker cannot read dumps: {ended.why}"
     else:
         tries = 1
         state, error = State(value["state"] or State.UNSEEN.value), str(value["error"])

@@ -43,6 +43,17 @@ def test_each_input_without_an_answer_is_kept_and_few_are_printed() -> None:
     assert lines[4:] == [f"196 more of this kind: {', '.join(map(str, range(4, 20)))}, ..."]
 
 
+def test_what_one_namespace_lacks_is_known_as_that() -> None:
+    own, problems = Problems(), Problems()
+    own.add(lost("0x7 is excluded"), "struct pages")
+    with own.trying("info block"):
+        raise NotSaved("0x1000 is absent")
+    problems.extend(own, "namespace1.0", "namespace1.0")
+    problems.take(problems.partial(None), "coverage", "namespace2.0")
+    assert {p.subject for p in problems} == {"namespace1.0"}
+    assert str(next(iter(problems))) == "namespace1.0: struct pages: 0x7 is excluded"
+
+
 def test_a_plain_loop_cannot_take_a_part_for_the_whole() -> None:
     found = []
 

@@ -112,7 +112,7 @@ class _Reader:
         start, end = namespace.range.start, namespace.range.end
         kmem = self._kmem(start, end, namespace.mode)
         memmap_fields = self._memmap(pages, memmap.pgmap, notes, problems)
-        self.problems.extend(problems, namespace.dev)
+        self.problems.extend(problems, namespace.dev, namespace.dev)
         return NamespaceCoverage(
             namespace=namespace.dev,
             mode=namespace.mode,
@@ -259,7 +259,8 @@ class _Reader:
             with problems.trying("struct pages"):
                 pages = problems.take(struct_pages_of_data(self.prog, found.start, first, data_end))
         memmap_fields = self._memmap(pages, None, notes, problems)
-        self.problems.extend(problems, found.namespace or f"at {found.start:#x}")
+        what = found.namespace or f"at {found.start:#x}"
+        self.problems.extend(problems, what, found.namespace)
         block = found.block
         return NamespaceCoverage(
             namespace=found.namespace,

@@ -130,11 +130,13 @@ def pmem_text(facts: Facts, media: Iterable[Ruling], problems: Problems) -> str:
     inventory = problems.take(found)
     least = "" if found.complete else "at least "
     size = sum(r.size for r in inventory.regions if r.type == "pmem")
+    at_least = least
     if not size:
-        machine = problems.take(read_machine(facts.prog))
-        size = sum(part.size for part in machine.pmem.ranges)
+        machine = read_machine(facts.prog)
+        size = sum(part.size for part in problems.take(machine).pmem.ranges)
+        at_least = "" if found.complete and machine.complete else "at least "
     buses = few(bus.provider or bus.dev for bus in inventory.buses)
-    parts = [least + short_size(size)]
+    parts = [at_least + short_size(size)]
     if inventory.dimms:
         parts[0] += f" on {plural(len(inventory.dimms), 'NVDIMM')}"
     parts[0] += f" ({buses})" if buses else ""

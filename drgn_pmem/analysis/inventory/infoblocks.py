@@ -287,6 +287,7 @@ class _Finder:
                     what=name,
                     why=f"info block not saved ({state.value})",
                     state=state,
+                    subject=name,
                 )
             )
         return FoundBlock(

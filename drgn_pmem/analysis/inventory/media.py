@@ -111,7 +111,9 @@ def _blocks(prog: Program, problems: Problems) -> list[FoundBlock]:
     own = Problems()
     blocks = own.take(found).blocks
     missing = {block.namespace for block in blocks if block.state is not State.SAVED}
-    problems.extend(problem for problem in own if problem.what not in missing)
+    problems.extend(
+        problem for problem in own if problem.subject is None or problem.subject not in missing
+    )
     return blocks
 
 

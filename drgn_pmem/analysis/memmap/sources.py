@@ -191,10 +191,10 @@ def read_memmaps_in_steps(prog: Program) -> Generator[None, None, Partial[Memmap
         # Whether it is enabled may be unknown: then it is read as if it were.
         if not namespace.idle and namespace.raw_size > 0:
             yield
-            with problems.trying(namespace.dev):
+            with problems.trying(namespace.dev, namespace.dev):
                 reader = _Reader(prog, namespace, entries, pgmaps, resources, pmem)
                 reader.is_unread = reader.entry is None and not all_entries
-                memmaps.append(problems.take(reader.read(), namespace.dev))
+                memmaps.append(problems.take(reader.read(), namespace.dev, namespace.dev))
     shown = {memmap.namespace.dev for memmap in memmaps}
     strays = tuple(
         e for e in entries if e.state not in ("live", "unknown") or e.namespace not in shown

@@ -38,7 +38,7 @@ def _take(case: Case, ask: Callable[[], Partial[T]]) -> T:
         if namespace.mode in ("sector", "raw") and namespace.map is None and not namespace.pgmap
     }
     for problem in answer.problems:
-        if problem.what.partition(":")[0] not in without:
+        if problem.subject not in without:
             case.problems.add(problem)
     # not a problem: they were noted above, but for those that do not matter
     return Problems().take(answer)
