@@ -148,6 +148,7 @@ class _Searcher:
         self.bio = Layout(
             self.memory, "struct bio", count="bi_vcnt", most="bi_max_vecs", vecs="bi_io_vec"
         )
+        self.bio_vecs = self.bio.offset("bi_io_vec")
         self.disk_of: Callable[[int], str] | None = None
         with problems.trying("devices of bios"):
             self.disk_of = _disk_reader(prog)
@@ -256,7 +257,7 @@ class _Searcher:
     ) -> StackFinding | None:
         functions: tuple[str, ...] = ()
         inode = None
-        live = words
+        live, at = words, base
         with self.problems.trying(f"stack of {task.pid}"):
             trace = unwind(self.prog, task.object)
             if trace is None:
@@ -264,13 +265,14 @@ class _Searcher:
             functions = tuple(f.name for f in trace if f.name)
             if len(trace) and base <= trace[0].sp < base + 8 * len(words):
                 # Below the stack pointer is what earlier calls left.
-                live = words[(trace[0].sp - base) // 8 :]
+                skipped = (trace[0].sp - base) // 8
+                live, at = words[skipped:], base + 8 * skipped
             inode = self._inode_of_frames(task, trace)
         layout_break, hold, function = _classify(functions)
         pages = self._pages(live)
         disks: dict[str, None] = {}
         if hold is not None:
-            pages += self._of_bios(live, disks) + self._of_buffers(task, live)
+            pages += self._of_bios(live, at, disks) + self._of_buffers(task, live)
         if not layout_break and hold is None and not pages:
             return None
         unique = {page.pfn: page for page in reversed(pages)}
@@ -288,17 +290,25 @@ class _Searcher:
     def _is_pmem(self, pfn: int | None) -> bool:
         return pfn is not None and any(start <= pfn < end for start, end in self.ranges)
 
-    def _of_bios(self, words: "npt.NDArray[np.uint64]", disks: dict[str, None]) -> list[StackPage]:
+    def _of_bios(
+        self, words: "npt.NDArray[np.uint64]", at: int, disks: dict[str, None]
+    ) -> list[StackPage]:
         """
-        Pages of the bios that the words point to. A word may be anything: what is taken for a bio
-        counts only if it leads to the struct page of a page of persistent memory.
+        Pages of the bios that the words point to, and of those that lie among the words:
+        __blkdev_direct_IO_simple() has its bio on the stack, and no pointer to it need be there
+        (Linux 5.4). A word may be anything: what is taken for a bio counts only if it leads to the
+        struct page of a page of persistent memory.
 
+        :param at: Address of the first word.
         :param disks: Get the block devices that these bios go to.
         """
         found = []
         start = self.layout.vmemmap
         end = start + self.layout.size * (physical_end(self.prog) >> self.layout.page_shift)
-        for pointer in distinct(words[words >> np.uint64(63) == 1]).tolist():
+        kernel = words >> np.uint64(63) == 1
+        begins = at + 8 * np.flatnonzero(kernel).astype(np.uint64) - np.uint64(self.bio_vecs)
+        inside = begins[begins >= np.uint64(at)]
+        for pointer in distinct(np.concatenate((words[kernel], inside))).tolist():
             if start <= pointer < end:
                 continue  # a struct page
             try:
