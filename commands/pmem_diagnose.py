@@ -154,15 +154,20 @@ def pmem_diagnose(prog: Program, args: argparse.Namespace) -> Answer:
 
 def _stacks(prog: Program, table: bool) -> Answer:
     """The stacks of the crash."""
-    from drgn_pmem.analysis.findings.backtraces import read_backtraces
+    from drgn_pmem.analysis.findings.backtraces import crashed_task, read_backtraces
     from drgn_pmem.output.screen import stack_text
 
+    of_panic = Problems()
+    panicked = of_panic.take(crashed_task(prog)) is not None or bool(of_panic)
     problems = Problems()
     stacks = problems.take(read_backtraces(prog))
     text = "\n\n".join(stack_text(stack) for stack in stacks)
+    notes = ["%crash bt PID shows the stack of another task"]
+    if not panicked:
+        notes.insert(0, "no CPU had panicked: these are the tasks that the CPUs ran")
     return Answer(
         list(stacks),
-        notes=["%crash bt PID shows the stack of another task"],
+        notes=notes,
         problems=problems,
         fields=_STACKS,
         text=None if table else text,

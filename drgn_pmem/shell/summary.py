@@ -192,7 +192,7 @@ class Summary:
         if self.namespaces is None:
             return "namespaces cannot be read" if self.incomplete else ""
         if not self.namespaces:
-            return "no persistent memory"
+            return "none that this kernel knew of"
         count = plural(self.namespaces, "namespace")
         parts = [f"at least {count}" if self.incomplete else count, self.metadata]
         return ", ".join(part for part in parts if part)

@@ -83,3 +83,14 @@ def test_stacks_of_a_firmware_assisted_dump(name: str) -> None:
     else:
         assert f"stack of {other.pid}: the unwinder lost it after set_dec_or_work" in notes
         assert not answer.whole
+
+
+def test_stacks_of_a_running_guest() -> None:
+    """ "the task that panicked: this kernel's panic_cpu is not set" was said of it, as a lack."""
+    case = next(case for case in CASES if str(case) == "6.1-hotadd:qemu-elf")
+    answer, out, notes = run_answer(case.prog, "pmem-diagnose --stacks")
+    assert answer is not None
+    assert answer.whole
+    assert "no CPU had panicked: these are the tasks that the CPUs ran" in notes
+    assert "that panicked" not in out
+    assert {stack.cpu for stack in answer.records} == {0, 1}

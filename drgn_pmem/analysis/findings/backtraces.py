@@ -15,6 +15,7 @@ from drgn.helpers.linux.cpumask import for_each_present_cpu
 from drgn.helpers.linux.sched import cpu_curr, task_cpu
 
 from drgn_pmem.analysis.fadump.notes import stack_of_running
+from drgn_pmem.analysis.headers.subject import has_panicked
 from drgn_pmem.dumpfile.faults import guard_reads
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.debuginfo import need_kernel_debug_info
@@ -132,8 +133,10 @@ def crashed_task(prog: Program) -> Partial[Object | None]:
     with problems.trying("the task that panicked"):
         try:
             found = prog.crashed_thread().object
-        except ValueError as error:
-            problems.add(Problem(cause=Cause.UNSUPPORTED, why=str(error)), "the task that panicked")
+        except (ValueError, LookupError) as error:
+            if has_panicked(prog):
+                why = f"drgn cannot tell: {error}"
+                problems.add(Problem(cause=Cause.UNSUPPORTED, why=why), "the task that panicked")
         else:
             # drgn gives the structure or a pointer to it, by version.
             task = found if found.address_ is None else found.address_of_()

@@ -124,9 +124,9 @@ def pmem_text(facts: Facts, media: Iterable[Ruling], problems: Problems) -> str:
     """
     try:
         found = facts.inventory()
-    except NotFound:
-        # not a problem: the machine had none
-        return "no persistent memory in this machine"
+    except NotFound as error:
+        # not a problem: the kernel knew of none, and the error says whether it could
+        return str(error)
     inventory = problems.take(found)
     least = "" if found.complete else "at least "
     size = sum(r.size for r in inventory.regions if r.type == "pmem")

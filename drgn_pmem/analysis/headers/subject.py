@@ -22,10 +22,15 @@ from drgn_pmem.kernel.debuginfo import find_variable, has_variable
 from drgn_pmem.partial import NotSaved, Partial, Problems
 from drgn_pmem.record import Record
 
-__all__ = ("DumpSubject", "Subject", "subject_by_kernel", "subject_of")
+__all__ = ("DumpSubject", "Subject", "has_panicked", "subject_by_kernel", "subject_of")
 
 _ELFCORE_ADDR_MAX = (1 << 64) - 1
-"""``elfcorehdr_addr`` of a kernel that captures nothing."""
+"""``elfcorehdr_addr`` of a kernel that captures nothing: ``ELFCORE_ADDR_MAX`` of
+include/linux/crash_dump.h."""
+
+_ELFCORE_ADDR_ERR = (1 << 64) - 2
+"""``ELFCORE_ADDR_ERR``: of a capture kernel that has read the header already (fs/proc/vmcore.c), or
+found that it cannot be used."""
 
 _PANIC_CPU_INVALID = -1
 
@@ -113,7 +118,14 @@ def _of_kernel(
             raise
         # built without CONFIG_CRASH_DUMP
         header = _ELFCORE_ADDR_MAX
-    if header % (1 << 64) != _ELFCORE_ADDR_MAX:
+    header %= 1 << 64
+    if header == _ELFCORE_ADDR_ERR:
+        evidence.append(
+            "elfcorehdr_addr is ELFCORE_ADDR_ERR: booted with another kernel's elfcorehdr, which "
+            "it has read or refused"
+        )
+        return Subject.CAPTURE_KERNEL
+    if header != _ELFCORE_ADDR_MAX:
         evidence.append(f"elfcorehdr_addr is {header:#x}: booted with another kernel's elfcorehdr")
         return Subject.CAPTURE_KERNEL
     evidence.append("elfcorehdr_addr is not set: it captures no other kernel")
@@ -127,6 +139,16 @@ def _of_kernel(
         return Subject.RUNNING_GUEST
     evidence.append(f"panic_cpu is {cpu}")
     return Subject.CRASHED
+
+
+def has_panicked(prog: Program) -> bool:
+    """
+    Whether a CPU had panicked.
+
+    :raises MissingDebugInfo: without debug info of vmlinux
+    :raises NotSaved: if the dump does not hold it
+    """
+    return _read(prog, "panic_cpu") != _PANIC_CPU_INVALID
 
 
 _Read = Callable[[Program, str], int]

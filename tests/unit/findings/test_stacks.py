@@ -50,9 +50,7 @@ def searcher() -> Any:
 def test_a_bio_on_the_stack_is_found_without_a_pointer_to_it(monkeypatch: Any) -> None:
     """On 5.4 no word of a task in __blkdev_direct_IO_simple() points to its bio: the device that
     it waits for was not named."""
-    monkeypatch.setattr(
-        "drgn_pmem.analysis.findings.stacks.physical_end", lambda _: 0x1_8000_0000
-    )
+    monkeypatch.setattr("drgn_pmem.analysis.findings.stacks.physical_end", lambda _: 0x1_8000_0000)
     words = np.zeros(0x100 // 8, np.uint64)
     words[1] = VMEMMAP + 64 * PFN
     words[(BIO + 0x58 - STACK) // 8] = VECS
