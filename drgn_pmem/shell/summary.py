@@ -154,7 +154,7 @@ class Summary:
         if namespaces or not self.incomplete:
             self.namespaces = len(namespaces)
         self._memmaps = list(answer.memmaps)
-        self.metadata = _metadata(answer)
+        self.metadata = _struct_pages(answer)
         for problem in problems:
             self._warn(_Weight.MISSING, f"pmem-memmap: {problem}")
         disagree = [m.namespace.dev for m in answer.memmaps if m.agree is False]
@@ -220,14 +220,14 @@ def _finding(item: "Finding", columns: int | None = None) -> str:
     return f"{item.severity.value:<{_SEVERITY}}{text}{command}"
 
 
-def _metadata(answer: "MemmapAnswer") -> str:
+def _struct_pages(answer: "MemmapAnswer") -> str:
     pages = [m.struct_pages for m in answer.memmaps if m.struct_pages is not None]
     total = sum(p.size for p in pages)
     saved = sum(p.saved for p in pages)
     if not total:
         return ""
     if saved == total:
-        return "all metadata saved"
+        return "all struct pages saved"
     if not saved:
-        return "no metadata saved"
-    return f"{percent(saved, total)} of metadata saved"
+        return "no struct pages saved"
+    return f"{percent(saved, total)} of struct pages saved"

@@ -177,7 +177,7 @@ def test_banner_and_toolbar_say_what_the_dump_is(target, sample, capsys) -> None
         shown = "".join(text for _, text, *_ in shell._toolbar())
     assert sample.release in shown
     assert f"{len(enabled_namespaces(target))} namespaces" in shown
-    assert "metadata saved" in shown
+    assert "struct pages saved" in shown
 
 
 def test_the_worst_findings_come_when_nothing_is_typed(target, capsys) -> None:

@@ -50,7 +50,7 @@ def test_the_menu_shows_commands_with_their_descriptions(start: Start) -> None:
 
 def test_candidates_come_while_nothing_is_typed(start: Start) -> None:
     shell = start()
-    shell.see_on_screen("namespaces, .*metadata saved")  # the toolbar knows them now
+    shell.see_on_screen("namespaces, .*struct pages saved")  # the toolbar knows them now
     for _ in range(TIMEOUT // 4):
         time.sleep(2)
         shell.type("pmem-namespaces name")

@@ -81,7 +81,7 @@ def test_help_before_and_after_a_word(start: Start) -> None:
 
 def test_what_is_completed(start: Start) -> None:
     shell = start()
-    shell.see_on_screen("namespaces, .*metadata saved")  # the shell was idle for a while
+    shell.see_on_screen("namespaces, .*struct pages saved")  # the shell was idle for a while
     # Fields: those that are not shown yet.
     menu = screen_of(shell, "pmem-namespaces -o +\t", "raw_size")
     assert "uuid" in menu

@@ -69,9 +69,12 @@ class Scan:
 
     def count(self, state: State) -> int:
         """Pages whose struct page is in this state (initialised ones only)."""
-        groups = self.groups
-        mask = (groups["state"] == Coverage.code(state)) & (groups["kind"] != Kind.UNINITIALISED)
-        return int(groups["pages"][mask].sum())
+        return _count(self.groups, state)
+
+
+def _count(groups: "Runs", state: State) -> int:
+    mask = (groups["state"] == Coverage.code(state)) & (groups["kind"] != Kind.UNINITIALISED)
+    return int(groups["pages"][mask].sum())
 
 
 class _Groups:
@@ -183,6 +186,7 @@ def scan_some(
     todo = list(ranges)
     scan = Scan(total=sum(end - start for start, end, _ in todo))
     groups, kept, problems = _Groups(), _Kept(where, keep), Problems()
+    own = _Groups()  # of the pages that hold the struct pages
     try:
         for start, end, kind in todo:
             if kind is Kind.UNINITIALISED:
@@ -192,6 +196,8 @@ def scan_some(
             for runs in joined_memmap(parts) if kind is Kind.MEMMAP else parts:
                 groups.add(runs)
                 kept.add(runs)
+                if kind is Kind.MEMMAP:
+                    own.add(runs)
                 scan.pages += int(runs["count"].sum())
                 if progress is not None:
                     progress(scan.pages, scan.total)
@@ -203,19 +209,36 @@ def scan_some(
         why = f"{groups.overflow} pages are not grouped: too many groups"
         problems.add(Problem(cause=Cause.LIMIT, why=why))
     scan.dropped = kept.dropped
-    _name_missing(scan, problems)
+    _name_missing(scan, own.reduce(), problems)
     return problems.partial(scan)
 
 
-def _name_missing(scan: Scan, problems: Problems) -> None:
-    """Struct pages that the dump should hold and does not. Those that are not mapped never
-    existed."""
-    every = sum(scan.count(state) for state in State)
+def _name_missing(scan: Scan, own: "Runs", problems: Problems) -> None:
+    """
+    Struct pages that the dump should hold and does not. Those that are not mapped never existed.
+
+    Counted as pmem-coverage does: those of the pages of a namespace, and apart from them those of
+    the pages that hold the struct pages.
+
+    :param own: Array of :data:`GROUP`: of the pages that hold the struct pages.
+    """
+    own_total = sum(_count(own, state) for state in State)
+    total = sum(scan.count(state) for state in State) - own_total
     for state in State:
-        count = 0 if state in (State.SAVED, State.UNMAPPED) else scan.count(state)
-        if count:
-            which = f"none of the {every} struct pages is in the dump"
-            if count < every:
-                which = f"{count} of {every} struct pages are not in the dump"
-            why = f"{which}: {state.value}; pmem-coverage shows why, pmem-files does not need them"
-            problems.add(Problem(cause=Cause.NOT_SAVED, why=why, state=state))
+        if state in (State.SAVED, State.UNMAPPED) or not scan.count(state):
+            continue
+        of_own = _count(own, state)
+        which = _which(scan.count(state) - of_own, total, of_own, own_total)
+        why = f"{which}: {state.value}; pmem-coverage shows why, pmem-files does not need them"
+        problems.add(Problem(cause=Cause.NOT_SAVED, why=why, state=state))
+
+
+def _which(count: int, total: int, of_own: int, own_total: int) -> str:
+    """``"2 of 9 struct pages are not in the dump"``, or of the memmap's own pages, or both."""
+    own = f"the {own_total}" if of_own == own_total else f"{of_own} of the {own_total}"
+    if not count:
+        return f"{own} struct pages of the memmap's own pages are not in the dump"
+    which = f"none of the {total} struct pages is in the dump"
+    if count < total:
+        which = f"{count} of {total} struct pages are not in the dump"
+    return f"{which}, nor are {own} of the memmap's own pages" if of_own else which
