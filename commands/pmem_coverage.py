@@ -71,7 +71,7 @@ def _bytes(states: "dict[Any, int]") -> str | None:
         Field("INFOBLOCK", lambda c: _states(c.infoblock), "state of the info block",
               coloured=True),
         Field("METADATA", lambda c: _states(c.metadata),
-              "all that is not user data: info block, struct pages, BTT map and log",
+              "on the namespace, beside user data: info block, struct pages, BTT map and log",
               keep=2, coloured=True),
         Field("STRUCT_PAGES", lambda c: _struct_pages(c),
               "struct pages, wherever they are; overwritten: saved, but not the crashed kernel's",

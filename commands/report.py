@@ -295,7 +295,7 @@ def facts_of(crash: Crash) -> list[tuple[str, str]]:
         # not a problem: a time that no calendar has
         with contextlib.suppress(OverflowError, OSError, ValueError):
             time = datetime.fromtimestamp(crash.time, timezone.utc)
-            facts.append(("crashed", f"{time:%Y-%m-%d %H:%M:%S} UTC"))
+            facts.append(("crashed", f"{time:%Y-%m-%d %H:%M:%S} UTC (by the machine's clock)"))
     return [(name, escape(text)) for name, text in facts if text]
 
 
@@ -347,17 +347,19 @@ def _severity(sections: Sequence[ReportSection], label: str) -> str:
 
 
 def _html(report: Report, limit: int) -> str:
-    from drgn_pmem.output.html import Section, page
+    from drgn_pmem.output.html import Section, lines_below, page
     from drgn_pmem.output.memorymap import map_svg
+    from drgn_pmem.output.notes import merged
     from drgn_pmem.output.text import escape
 
     crash, made, rows, sections = report.crash, report.made, report.rows, report.sections
     log, parts = report.log, []
     for section in sections:
-        answer, notes = section.answer, section.notes
+        answer, notes, after = section.answer, section.notes, ""
         body: Any = () if answer is None else answer.text
         if answer is not None and (body is None or section.spec.name == "pmem-diagnose"):
             body, notes = tables(section.spec, limited(section, limit), answer)
+            after = lines_below([record for _, rows, _ in body for record in rows], answer.footer)
         parts.append(
             Section(
                 section.line,
@@ -365,7 +367,8 @@ def _html(report: Report, limit: int) -> str:
                 section.state,
                 section.found,
                 body,
-                notes,
+                merged(notes),
+                after,
             )
         )
     records, fields = log.table()

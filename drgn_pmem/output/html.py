@@ -9,17 +9,21 @@ text is escaped as for a terminal first, then for HTML by :mod:`xml.etree`. A PF
 process are links to where the page says more about them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+import contextlib
 from dataclasses import dataclass
+import io
 import re
+import sys
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from drgn_pmem.output.memorymap import MAP_STYLE
 from drgn_pmem.output.table import Field
+from drgn_pmem.output.terminal import Look
 from drgn_pmem.output.text import escape_lines
 
-__all__ = ("Section", "add", "add_row", "page", "page_text", "start_page")
+__all__ = ("Section", "add", "add_row", "lines_below", "page", "page_text", "start_page")
 
 _STYLE = f"""
 :root {{ color-scheme: light dark; }}
@@ -98,6 +102,8 @@ class Section:
     body: "str | Sequence[tuple[str, Sequence[Any], Sequence[Field]]]"
     """A drawing, or (title, records, fields) of each table."""
     notes: Sequence[str]
+    after: str = ""
+    """Lines below the tables."""
 
     @property
     def anchor(self) -> str:
@@ -109,6 +115,16 @@ class Section:
         return not self.body or (
             not isinstance(self.body, str) and not any(records for _, records, _ in self.body)
         )
+
+
+def lines_below(records: Sequence[Any], footer: Callable[[Sequence[Any], Look], str] | None) -> str:
+    """What a command shows below its tables, whatever the width of the terminal."""
+    if footer is None or not records:
+        return ""
+    # The legend has the characters of the bars, which depend on the encoding.
+    file = io.TextIOWrapper(io.BytesIO(), sys.stdout.encoding or "ascii")
+    with contextlib.redirect_stdout(file):
+        return escape_lines(footer(records, Look()))
 
 
 def page(
@@ -206,6 +222,8 @@ class _Page:
         else:
             for title, records, fields in section.body:
                 self._table(details, section.anchor, title, records, fields)
+        if section.after:
+            add(details, "pre", section.after)
         if section.notes:
             notes = ET.SubElement(details, "ul")
             for note in section.notes:
@@ -245,10 +263,11 @@ class _Page:
                 self.places[text] = id
             if name == "NAMESPACE" and anchor == "pmem-namespaces":
                 self.places.setdefault(text, id)
+        of = "".join(f" {text}" for name, text in zip(names, texts, strict=True) if name in _PLACES)
         for name, text in zip(names, texts, strict=True):
             if name in _OF_PROCESSES:
                 for process in dict.fromkeys(_PROCESS.findall(text)):
-                    self.mentions.setdefault(process, []).append((id, anchor))
+                    self.mentions.setdefault(process, []).append((id, f"{anchor}{of}"))
         return id
 
     def _processes(self, body: ET.Element) -> None:

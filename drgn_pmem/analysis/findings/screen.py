@@ -226,12 +226,14 @@ class Screen:
             saved += item.userdata.get(State.SAVED, 0)
             total += sum(item.userdata.values())
         least = "" if answer.complete else "at least "
-        if saved:
-            part = "all" if saved == total and not least else f"{short_size(saved)} of"
-            yield f"user data of pmem: {part} {least}{short_size(total)} are in the dump"
+        if saved and saved == total and not least:
+            yield f"nothing of the user data of pmem: all {short_size(total)} are in the dump"
+        elif saved:
+            part = f"{short_size(saved)} of {least}{short_size(total)}"
+            yield f"user data of pmem: only {part} are in the dump"
         elif total:
             known = "that is known " if least else ""
-            yield f"no user data of pmem {known}({short_size(total)})"
+            yield f"all user data of pmem {known}({short_size(total)})"
 
 
 def _join(briefs: list[str]) -> str:

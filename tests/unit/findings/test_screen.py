@@ -40,10 +40,14 @@ def test_a_crash_kernel_that_cannot_be_read_may_be_loaded(
 @pytest.mark.parametrize(
     ("state", "problems", "line"),
     [
-        (State.SAVED, (), "user data of pmem: all 4096 bytes are in the dump"),
-        (State.SAVED, (UNREAD,), "user data of pmem: 4096 bytes of at least 4096 bytes are in"),
-        (State.ABSENT, (), "no user data of pmem (4096 bytes)"),
-        (State.ABSENT, (UNREAD,), "no user data of pmem that is known (4096 bytes)"),
+        (State.SAVED, (), "nothing of the user data of pmem: all 4096 bytes are in the dump"),
+        (
+            State.SAVED,
+            (UNREAD,),
+            "user data of pmem: only 4096 bytes of at least 4096 bytes are in",
+        ),
+        (State.ABSENT, (), "all user data of pmem (4096 bytes)"),
+        (State.ABSENT, (UNREAD,), "all user data of pmem that is known (4096 bytes)"),
     ],
 )
 def test_user_data_of_namespaces_that_cannot_be_read_may_be_missing(

@@ -3,10 +3,11 @@
 """Whatever text a dump holds, a page has it as text."""
 
 from html.parser import HTMLParser
+import re
 
 from hypothesis import given, strategies as st
 
-from drgn_pmem.output.html import Section, page
+from drgn_pmem.output.html import Section, lines_below, page
 from drgn_pmem.output.table import Field
 from drgn_pmem.output.text import escape
 
@@ -57,3 +58,16 @@ def test_markup_and_terminal_escapes() -> None:
 def test_a_table_without_rows_is_left_out() -> None:
     empty = Section("pmem-pins", "held pages", "complete", "0 held pages", [("", [], FIELDS)], [])
     assert "NAME" not in page("title", [], [empty])
+
+
+def test_the_lines_below_a_table_are_on_the_page_and_processes_say_where() -> None:
+    """The verdicts of pmem-coverage were missing; a process was followed by the same word twice."""
+    fields = (Field("PATH", str), Field("MAPPED_BY", lambda path: "7/cat"))
+    tables = [("", ["/mnt/a", "/mnt/b"], fields)]
+    below = lines_below(tables[0][1], lambda records, look: f"{len(records)} files <below>")
+    files = Section("pmem-files", "files", "complete", "2 files", tables, [], below)
+    html = page("title", [], [files])
+    assert "2 files &lt;below&gt;" in html
+    process = re.sub(r"<[^>]+>", "", html[html.index('id="processes"') :])
+    assert "7/cat: pmem-files /mnt/a, pmem-files /mnt/b" in process
+    assert lines_below([], lambda records, look: "nothing") == ""
