@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from .compare import Rules, contradictions
-from .trial import Outcome, verdict
+from .screen import overstated
+from .verdict import Outcome, verdict
 
 PAGE = 4096
 RULES = Rules(
@@ -299,3 +300,49 @@ def test_pages_counted_by_owner_may_be_fewer() -> None:
         "/d (ino 4)",
     ):
         assert contradictions({"owner": full}, {"owner": part}, False, rules)
+
+
+SCREEN = {
+    "PMEM": "1.6 GiB on 7 NVDIMMs (ACPI.NFIT), 10 namespaces enabled; info blocks are valid",
+    "PINNED": "3 pages: /mnt/xfs/pinned by 389/lab-pin (vmsplice)",
+    "LACKS": "650240 bytes of RAM below 1 MiB",
+    "DO": "find why 389/lab-pin keeps its pages",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"PMEM": "1.6 GiB on 7 NVDIMMs, 9 namespaces enabled"}, "9 namespaces"),
+        ({"PINNED": "3 pages: /mnt/xfs/pinned, holder not found"}, "holder not found"),
+        ({"PINNED": "2 pages: /mnt/xfs/pinned; there may be more (a: 3 pages (b))"}, "2 pages"),
+        ({"LACKS": None}, "LACKS is missing"),
+    ],
+)
+def test_a_screen_must_not_say_more_than_is_known(
+    changed: dict[str, str | None], said: str
+) -> None:
+    part = {label: text for label, text in (SCREEN | changed).items() if text is not None}
+    (fault,) = overstated(SCREEN, part, whole=False)
+    assert said in fault
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"PMEM": "1.6 GiB on at least 3 NVDIMMs (ACPI.NFIT), at least 9 namespaces enabled"},
+        {"PINNED": "none was found, but not all could be looked at (no page of 3 pages (lost))"},
+        {"PINNED": "at least 2 pages: /mnt/xfs/pinned; there may be more (not saved: 0x1000)"},
+        {"LACKS": "not known (no namespace was saved)"},
+        {"DO": None},
+    ],
+)
+def test_a_screen_may_say_less(changed: dict[str, str | None]) -> None:
+    part = {label: text for label, text in (SCREEN | changed).items() if text is not None}
+    assert overstated(SCREEN, part, whole=False) == []
+
+
+def test_a_screen_that_is_whole_is_the_same() -> None:
+    assert overstated(SCREEN, SCREEN, whole=True) == []
+    assert overstated(SCREEN, SCREEN | {"PINNED": "2 pages"}, whole=True)
+    assert overstated(SCREEN, SCREEN | {"LACKS": "649 bytes of RAM"}, whole=True) == []

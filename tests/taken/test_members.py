@@ -20,7 +20,8 @@ from drgn_pmem.spec import Spec
 from ..samples import Case, samples
 from .lines import line_of
 from .members import Hider, Member
-from .trial import Outcome, Trial, forked, outcome, verdict
+from .trial import Trial, forked, outcome
+from .verdict import Outcome, verdict
 
 ALL = bool(os.environ.get("DRGN_PMEM_TAKEN"))
 

@@ -17,7 +17,8 @@ from ..dumps.conftest import DISTRIBUTION
 from ..dumps.test_degraded import file_of_module, opened
 from ..samples import Case
 from .lines import line_of
-from .trial import outcome, verdict
+from .trial import outcome
+from .verdict import verdict
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from drgn_pmem.kernel.nvdimm import for_each_bus
 from ..samples import Case, samples
 from .lines import line_of
 from .memory import page_size_of
-from .trial import Trial, forked, verdict
+from .trial import Trial, forked
+from .verdict import verdict
 
 
 def bus(prog: Program) -> Object:

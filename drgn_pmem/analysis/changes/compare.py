@@ -167,9 +167,9 @@ def _of_kind(a: Facts, b: Facts, one_boot: bool) -> Iterator[Change]:
         if one is not None and other is not None:
             yield from _of_pair(a, b, one, other, one_boot)
         elif one is not None:
-            yield _alone(a.kind, What.REMOVED, one, b, "B")
+            yield _alone(What.REMOVED, one, ("A", a), ("B", b))
         elif other is not None:
-            yield _alone(a.kind, What.ADDED, other, a, "A")
+            yield _alone(What.ADDED, other, ("B", b), ("A", a))
 
 
 def _pairs(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[Item | None, Item | None]]:
@@ -227,11 +227,14 @@ def _without_numbers(value: Any) -> Any:
     return tuple(sorted({re.sub(r"^\d+/", "", text) for text in value}))
 
 
-def _alone(kind: Kind, what: What, item: Item, lacking: Facts, name: str) -> Change:
+def _alone(what: What, item: Item, having: tuple[str, Facts], lacking: tuple[str, Facts]) -> Change:
     before, after = (item.summary, None) if what is What.REMOVED else (None, item.summary)
-    why = None if lacking.complete else f"{name}: {lacking.why}"
+    (owner, own), (name, other) = having, lacking
+    why = None if other.complete else f"{name}: {other.why}"
+    if why is None and not item.certain:
+        why = f"{owner}: {own.why_of(item)}"
     what = what if why is None else What.UNKNOWN
-    return _change(kind, what, item.name, item.number, None, before, after, why)
+    return _change(own.kind, what, item.name, item.number, None, before, after, why)
 
 
 def _change(

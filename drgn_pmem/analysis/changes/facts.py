@@ -70,6 +70,8 @@ class Item(Record):
     hold it, None where there is none."""
     summary: str
     """For a thing that only one dump has."""
+    certain: bool = True
+    """Whether it is one of the kind; False if what shows that could not be read."""
     why: str | None = None
     """Why a value is :data:`UNKNOWN`, where no problem of the kind says it."""
 

@@ -355,6 +355,8 @@ class _Reader:
             name=name,
             key=f"{where} {file.inode if node else ''} {number}",
             place=f"{file.device} {name}" if file.paths else None,
+            # Without pages and mappings it would not be listed.
+            certain=file.pages is not None or bool(file.mapped_by) or not node,
             values={
                 "path": file.paths,
                 "deleted": file.deleted,

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Iterator
 import contextlib
+from typing import Any
 
 from drgn.helpers.linux.sched import task_cpu
 
@@ -14,13 +15,13 @@ from drgn_pmem.analysis.findings.case import Facts
 from drgn_pmem.analysis.findings.crash import Crash, taint_words
 from drgn_pmem.analysis.findings.model import Outcome, Ruling
 from drgn_pmem.analysis.findings.rules.devices import namespace_counts
-from drgn_pmem.analysis.findings.words import duration, few, plural, short_size
+from drgn_pmem.analysis.findings.words import duration, few, least, plural, short_size
 from drgn_pmem.analysis.headers.subject import Subject
 from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.dumpfile import DumpFormat, State, coverage_of, dump_of
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.fadump import fw_dump
-from drgn_pmem.partial import Problems
+from drgn_pmem.partial import Partial, Problems
 
 __all__ = ("dump_text", "pmem_text")
 
@@ -128,22 +129,23 @@ def pmem_text(facts: Facts, media: Iterable[Ruling], problems: Problems) -> str:
         # not a problem: the kernel knew of none, and the error says whether it could
         return str(error)
     inventory = problems.take(found)
-    least = "" if found.complete else "at least "
     size = sum(r.size for r in inventory.regions if r.type == "pmem")
-    at_least = least
+    of_size: Partial[Any] = found
     if not size:
         machine = read_machine(facts.prog)
         size = sum(part.size for part in problems.take(machine).pmem.ranges)
-        at_least = "" if found.complete and machine.complete else "at least "
+        of_size = found if machine.complete else machine
     buses = few(bus.provider or bus.dev for bus in inventory.buses)
-    parts = [at_least + short_size(size)]
+    parts = [least(of_size) + short_size(size)]
+    if not size and not of_size.complete:
+        parts = ["of unknown size"]
     if inventory.dimms:
-        parts[0] += f" on {plural(len(inventory.dimms), 'NVDIMM')}"
+        parts[0] += f" on {least(found)}{plural(len(inventory.dimms), 'NVDIMM')}"
     parts[0] += f" ({buses})" if buses else ""
     enabled = [n for n in inventory.namespaces if n.enabled and n.raw_size > 0]
     count = plural(len(enabled), "namespace") if enabled or found.complete else ""
     modes = f" ({namespace_counts(enabled)})" if enabled else ""
-    parts.append(f"{least}{count} enabled{modes}" if count else "namespaces are not known")
+    parts.append(f"{least(found)}{count} enabled{modes}" if count else "namespaces are not known")
     devices = [d for r in inventory.dax_regions for d in r.devices if d.mode == "system-ram"]
     if devices:
         online = _online(facts, problems)

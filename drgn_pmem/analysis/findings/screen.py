@@ -15,7 +15,7 @@ from drgn_pmem.analysis.findings.case import Facts
 from drgn_pmem.analysis.findings.head import dump_text, pmem_text
 from drgn_pmem.analysis.findings.model import Finding, Heading, Outcome, Ruling, Severity
 from drgn_pmem.analysis.findings.rules.poison import how_to_clear, pages_by_place
-from drgn_pmem.analysis.findings.words import few, plural, short_size
+from drgn_pmem.analysis.findings.words import few, least, plural, short_size
 from drgn_pmem.analysis.inventory.machine import MachineMap, read_machine
 from drgn_pmem.dumpfile import DumpFormat, State, coverage_of, dump_of
 from drgn_pmem.errors import NotFound
@@ -61,11 +61,12 @@ class Screen:
         """The line of a heading, when its rules are decided; None if there is nothing to say."""
         found = [item for ruling in self._rulings[heading] for item in ruling.findings]
         found.sort(key=lambda item: item.severity.rank)
-        with self.problems.trying(heading.value):
-            said = _WORDS[heading](self, found)
-            parts = [part for part in (*said, self._undecided(heading)) if part]
-            return Line(label=heading.name, text="; ".join(parts)) if parts else None
-        return None
+        own = Problems()
+        said = own.collect(_WORDS[heading](self, found))
+        said += [self._undecided(heading), _not_known(own)]
+        self.problems.extend(own, heading.value)
+        parts = [part for part in said if part]
+        return Line(label=heading.name, text="; ".join(parts)) if parts else None
 
     def _undecided(self, heading: Heading) -> str:
         """What could not be decided, and why; that there may be more than what was found."""
@@ -98,10 +99,14 @@ class Screen:
 
         :param media: What the rules about info blocks, BTT and labels found out.
         """
-        with self.problems.trying("DUMP"):
-            yield Line(label="DUMP", text=dump_text(self.facts, self.problems))
-        with self.problems.trying("PMEM"):
-            yield Line(label="PMEM", text=pmem_text(self.facts, media, self.problems))
+        for label, read in (
+            ("DUMP", lambda: dump_text(self.facts, self.problems)),
+            ("PMEM", lambda: pmem_text(self.facts, media, self.problems)),
+        ):
+            own = Problems()
+            text = own.attempt("", read) or _not_known(own)
+            self.problems.extend(own, label)
+            yield Line(label=label, text=text)
 
     def advice(self) -> Line | None:
         """What to do, the worst first."""
@@ -123,26 +128,30 @@ class Screen:
     def _poison(self, found: list[Finding]) -> Iterator[str]:
         if not found:
             return
-        pages = self.problems.take(self.facts.poison()).pages
+        answer = self.facts.poison()
+        pages = self.problems.take(answer).pages
         counts = pages_by_place(pages)
         parts = []
         for place, count in counts.items():
             briefs = [item.brief for item in found if item.place == place]
             parts.append(f"{count} {place} ({_join(briefs)})")
-        yield f"{plural(len(pages), 'page')}: {', '.join(parts)}"
+        yield f"{least(answer)}{plural(len(pages), 'page')}: {', '.join(parts)}"
 
     def _pinned(self, found: list[Finding]) -> Iterator[str]:
         if not found:
             return
-        pages = self.problems.take(self.facts.pins()).pages
+        answer = self.facts.pins()
+        pages = self.problems.take(answer).pages
         places: dict[str, list[str]] = {}
         # What holds a page comes before what waits for it.
         for item in sorted(found, key=lambda item: item.id != "pinned-page"):
             places.setdefault(item.place, []).append(item.brief)
-        yield f"{plural(len(pages), 'page')}: {_join([', '.join(b) for b in places.values()])}"
+        text = _join([", ".join(briefs) for briefs in places.values()])
+        yield f"{least(answer)}{plural(len(pages), 'page')}: {text}" if pages else text
 
     def _tasks(self, found: list[Finding]) -> Iterator[str]:
-        tasks = len(self.problems.take(self.facts.tasks()))
+        answer = self.facts.tasks()
+        tasks = f"{least(answer)}{len(self.problems.take(answer))}"
         pins = self._rulings[Heading.PINNED]
         waiting = [i for r in pins for i in r.findings if i.id == "layout-break"]
         others = [item for item in found if item.id != "task-stuck-on-pmem"]
@@ -159,7 +168,10 @@ class Screen:
         parts += [f"{item.subject} {item.finding}" for item in found[:_GROUPS]]
         if len(found) > _GROUPS:
             parts.append(f"and {len(found) - _GROUPS} more")
-        yield f"{len(waiting) + len(found)} of {tasks} stuck on pmem: {', '.join(parts)}"
+        more = (
+            "" if all(r.complete for r in (*pins, *self._rulings[Heading.TASKS])) else "at least "
+        )
+        yield f"{more}{len(waiting) + len(found)} of {tasks} stuck on pmem: {', '.join(parts)}"
         yield from _grouped(others)
 
     def _plain(self, found: list[Finding]) -> Iterator[str]:
@@ -234,6 +246,12 @@ class Screen:
         elif total:
             known = "that is known " if least else ""
             yield f"all user data of pmem {known}({short_size(total)})"
+
+
+def _not_known(problems: Problems) -> str:
+    """What a line says that could not be read to its end."""
+    first = next(iter(problems), None)
+    return f"not known ({first})" if first else ""
 
 
 def _join(briefs: list[str]) -> str:

@@ -3,10 +3,12 @@
 """Short English for findings: lists that end, plurals, sizes."""
 
 from collections.abc import Iterable
+from typing import Any
 
+from drgn_pmem.partial import Partial
 from drgn_pmem.ranges import short_size
 
-__all__ = ("duration", "few", "plural", "short_size")
+__all__ = ("duration", "few", "least", "plural", "short_size")
 
 _SHOWN = 4
 
@@ -16,6 +18,11 @@ def few(items: Iterable[str], shown: int = _SHOWN) -> str:
     known = list(dict.fromkeys(items))
     more = f" and {len(known) - shown} more" if len(known) > shown else ""
     return ", ".join(known[:shown]) + more
+
+
+def least(answer: Partial[Any]) -> str:
+    """What precedes a number of things where there may be more."""
+    return "" if answer.complete else "at least "
 
 
 def plural(count: int, noun: str) -> str:

@@ -93,6 +93,16 @@ def test_what_a_dump_does_not_hold_was_not_removed() -> None:
     assert [change.what for change in compare_facts(b, a).changes] == [What.UNKNOWN]
 
 
+def test_what_may_not_be_one_of_the_kind_was_not_removed() -> None:
+    doubtful = replace(item("inode 8 of pmem0"), certain=False)
+    problem = Problem(cause=Cause.NOT_SAVED, what="DAX entries", why="not saved")
+    a, b = dump(Kind.FILE, doubtful, problems=(problem,)), dump(Kind.FILE)
+    (removed,) = compare_facts(a, b).changes
+    assert (removed.what, removed.why) == (What.UNKNOWN, "A: DAX entries: not saved")
+    (added,) = compare_facts(b, a).changes
+    assert (added.what, added.why) == (What.UNKNOWN, "B: DAX entries: not saved")
+
+
 def test_what_no_dump_of_the_format_has_makes_nothing_unknown() -> None:
     a = dump(Kind.NAMESPACE, item("one", mode="fsdax"))
     b = dump(Kind.NAMESPACE, problems=(FORMAT,))

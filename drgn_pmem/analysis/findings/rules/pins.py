@@ -135,8 +135,9 @@ def _release(waiters: Sequence[Waiter], page: PinnedPage | None) -> str:
 def pinned_page(case: Case) -> None:
     """Pages that someone holds beyond their mappings, by file and holder."""
     groups: dict[tuple[str, str], list[PinnedPage]] = {}
+    nobody = "holder not found" if case.facts.pins().complete else "holder not known"
     for page in case.take(case.facts.pins).pages:
-        held = few(_holder(h) for h in page.holders) or "holder not found"
+        held = few(_holder(h) for h in page.holders) or nobody
         groups.setdefault((_file(page)[0], held), []).append(page)
     for (name, held), pages in groups.items():
         known = any(page.holders for page in pages)
