@@ -59,10 +59,10 @@ def _code(args: argparse.Namespace) -> str:
         "What is wrong with the persistent memory of the machine, and with the dump. First a\n"
         "screen of at most ten lines: the dump (DUMP), the machine (PMEM), bad pages (POISON),\n"
         "pages that are held and who waits for them (PINNED), tasks that are stuck (TASKS), what\n"
-        "the kernel reported (KERNEL), devices that are not as they should be (ODD), what the\n"
-        "struct pages are worth (TRUST), what is not in the dump (LACKS), what to do (DO). Lines\n"
-        "where nothing is wrong are left out. Then every finding, worst first, each with the\n"
-        "command that shows more. A rule whose evidence was not saved is unknown, never fine.\n"
+        "the kernel reported (KERNEL), devices that are not as they should be (ODD), whether\n"
+        "the struct pages are intact (TRUST), what is not in the dump (LACKS), what to do (DO).\n"
+        "Lines where nothing is wrong are left out. Then every finding, worst first, each with\n"
+        "the command that shows more. A rule whose evidence was not saved is reported as unknown.\n"
         "--stacks shows the stacks of the crash, as far as drgn can unwind them."
     ),
     arguments=(

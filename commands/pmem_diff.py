@@ -94,7 +94,7 @@ def _time(seconds: int | None) -> str | None:
         "otherwise it is unknown, and -v shows the reason. Files are those with pages or\n"
         "mappings: one without may still be on the disk. Bad pages are those that the kernel\n"
         "reported: one that is not reported after a reboot may still be bad.\n"
-        "Exit status as of diff(1): 0 no difference, 1 differences or an incomplete answer (the\n"
+        "Exit status as diff(1)'s: 0 no difference, 1 differences or an incomplete answer (the\n"
         'notes say which; "complete" in --json=full), 2 wrong usage.'
     ),
     arguments=(
@@ -111,7 +111,7 @@ def _time(seconds: int | None) -> str | None:
         Field("FIELD", lambda c: c.field, "of the subject; - for all of it", keep=4),
         Field("VALUES", _values, "in A -> in B, sizes in bytes; - if there is none", keep=4,
               wrap=True),
-        Field("BEFORE", lambda c: _value(c, c.before), "in A (by default with -H and --csv)",
+        Field("BEFORE", lambda c: _value(c, c.before), "value in A (shown with -H and --csv)",
               shown=False, keep=4, wrap=True, show=Show.SIZE),
         Field("AFTER", lambda c: _value(c, c.after), "in B (the same)", shown=False, keep=4,
               wrap=True, show=Show.SIZE),

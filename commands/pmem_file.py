@@ -32,7 +32,8 @@ def _code(args: argparse.Namespace) -> str:
     ),
     arguments=(
         Argument("path", kind="path", metavar="PATH[:OFFSET]",
-                 help="file as any mount shows it, or ino:NUMBER; byte offset, 0x or decimal"),
+                 help="file as any mount shows it, or ino:NUMBER; with :OFFSET only the page at "
+                 "that byte (0x or decimal)"),
     ),
     fields=(
         Field("OFFSET", lambda p: f"{p.offset:#x}", "in the file, bytes", right=True),

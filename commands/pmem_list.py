@@ -48,7 +48,7 @@ _REGION = (
 _NAMESPACE = (
     Field("NAMESPACE", lambda n: n.dev, "namespace"),
     Field("MODE", lambda n: n.mode, "fsdax, devdax, sector, raw"),
-    Field("MAP", lambda n: n.map, "where its struct pages are: dev (on pmem), mem (RAM)"),
+    Field("MAP", lambda n: n.map, "map given to ndctl: dev (struct pages on pmem), mem (RAM)"),
     Field("SIZE", lambda n: n.size, "usable bytes", right=True, show=Show.SIZE),
     Field("DEVICE", lambda n: n.blockdev or n.chardev, "block or character device"),
     Field("NAME", lambda n: n.name, "given name", keep=1),
@@ -132,8 +132,16 @@ def _code(args: argparse.Namespace) -> str:
         Argument("-u", "--human", action="store_true", help="human-readable sizes and ids"),
         Argument("-b", "--bus", kind="bus", metavar="BUS", help="only this bus"),
         Argument("-r", "--region", kind="region", metavar="REGION", help="only this region"),
-        Argument("-n", "--namespace", kind="namespace", metavar="NAMESPACE", help="only this one"),
-        Argument("-d", "--dimm", kind="dimm", metavar="DIMM", help="only what it is part of"),
+        Argument(
+            "-n", "--namespace", kind="namespace", metavar="NAMESPACE", help="only this namespace"
+        ),
+        Argument(
+            "-d",
+            "--dimm",
+            kind="dimm",
+            metavar="DIMM",
+            help="only this DIMM, and the regions and namespaces on it",
+        ),
         Argument(
             "-m",
             "--mode",

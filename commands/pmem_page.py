@@ -31,12 +31,12 @@ def _code(args: argparse.Namespace) -> str:
         "Decode the struct page of a page of persistent memory, or of RAM: flags, counts,\n"
         "mapping, index, sharing, compound head, pgmap. If its bytes are not in the dump, or the\n"
         "kernel never wrote them, that is the answer; pmem-rmap then finds owners in other ways.\n"
-        "Sectors in the kernel log and of ndctl list -M for a namespace are DEVICE:SECTOR; its\n"
-        "badblocks of a region count from the start of the region, and the blocks of ndctl\n"
+        "A sector in the kernel log, or in ndctl list -M for a namespace, is DEVICE:SECTOR. The\n"
+        "badblocks of a region count from the start of the region, the blocks of ndctl\n"
         "inject-error from the start of the namespace, not of its data (pmem-poison -o raw_offset)."
     ),
     arguments=(
-        Argument("page", kind="page", nargs="+", metavar="X",
+        Argument("page", kind="page", nargs="+", metavar="PAGE",
                  help="PFN, physical address (pfn:N and phys:N force either), struct page address,"
                  " namespace0.0+OFFSET, pmem0+OFFSET (bytes into its data), pmem0:SECTOR or"
                  " /dev/pmem0p1:SECTOR; - reads them from standard input"),
@@ -59,7 +59,8 @@ def _code(args: argparse.Namespace) -> str:
         Field.of("REFCOUNT", "state.refcount", "_refcount of the head", right=True),
         Field.of("MAPCOUNT", "state.mapcount", "mappings, where the kernel counts them",
                  right=True),
-        Field.of("PINS", "state.pins", "references beyond idle and mappings", right=True),
+        Field.of("PINS", "state.pins", "extra references: beyond mappings and idle ones",
+                 right=True),
         Field.of("ORDER", "state.order", "of the compound page", right=True),
         Field.of("INDEX", "state.index", "page offset in its file", right=True),
         Field.of("SHARE", "state.share", "how many mappings share it", right=True),

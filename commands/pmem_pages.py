@@ -21,7 +21,8 @@ _PAGE_FIELDS = (
     Field("FLAGS", flags_text, "page flags", wrap=True),
     Field.of("REFCOUNT", "refcount", "_refcount (of the folio's head)", right=True),
     Field.of("MAPCOUNT", "mapcount", "mappings, where the kernel counts them", right=True),
-    Field.of("PINS", "pins", "references beyond idle and mappings", right=True, shown=False),
+    Field.of("PINS", "pins", "extra references: beyond mappings and idle ones",
+             right=True, shown=False),
     Field.of("FOLIO", "folio_pages", "pages of each folio", right=True, shown=False),
     Field.of("MAPPING", "mapping", "struct address_space of the owner", right=True, shown=False),
     Field.of("OWNER", "owner", "file or device; of RAM also processes", keep=2, wrap=True),
@@ -50,7 +51,8 @@ _GROUPS = (
     Field.of("NAMESPACE", "namespace", "namespace"),
     Field.of("STATUS", "status",
              "idle, file, shared, pinned, poisoned, tail, memmap, uninitialised, overwritten,"
-             " torn, unknown; absent, excluded, truncated, damaged, unmapped: struct pages that"
+             " torn (tails without a head), unknown; absent, excluded, truncated, damaged,"
+             " unmapped: struct pages that"
              " cannot be read; of memory that is used as RAM page cache, anonymous, slab, page"
              " table, reserved, allocated, memmap, free, free on a CPU, offline", keep=2,
              coloured=True),
@@ -132,7 +134,7 @@ def _code(args: argparse.Namespace) -> str:
                  help="only pages of this file or device: part of its path, or the address of its"
                  " struct address_space"),
         Argument("--busy", action="store_true",
-                 help="only pages with references beyond idle and mappings; of RAM those that keep"
+                 help="only pages with extra references (pinned); of RAM those that keep"
                  " their memory block from going offline"),
         Argument("--hwpoison", action="store_true", help="only poisoned pages"),
         Argument("--shared", action="store_true",

@@ -16,10 +16,9 @@ from drgn_pmem.spec import Answer, Argument, command
     description="show pages with extra references (pinned), who holds them and who waits for them",
     long_description=(
         "Show the pages of DAX files and devices with more references than mappings explain,\n"
-        "with the holders that can be found exactly (pipes filled by vmsplice, io_uring's\n"
-        "registered buffers, direct I/O on the stacks, memory failures before Linux 4.19) or may\n"
-        "be (with ?: RDMA, vfio), and the tasks that wait for them in a DAX layout break\n"
-        "(truncate, hole punch, unmount)."
+        "their holders, certain (pipes filled by vmsplice, io_uring's registered buffers, direct\n"
+        "I/O on the stacks, memory failures before Linux 4.19) or possible (with ?: RDMA, vfio),\n"
+        "and the tasks that wait for them in a DAX layout break (truncate, hole punch, unmount)."
     ),
     arguments=(
         Argument("-w", "--waited", action="store_true", help="only pages that a task waits for"),
@@ -31,7 +30,8 @@ from drgn_pmem.spec import Answer, Argument, command
         Field("MAPCOUNT", lambda p: p.count("mapcount"),
               "mappings, where the kernel counts them", right=True),
         Field("PINS", lambda p: p.count("pins"),
-              "references beyond idle and mappings (FOLL_PIN counts 1024)", right=True, keep=1),
+              "extra references: beyond mappings and idle ones (FOLL_PIN counts 1024)",
+              right=True, keep=1),
         Field("FILES", lambda p: [o.name or f"inode {o.inode}" for o in p.owners.owners],
               "file or device of the page", keep=2, wrap=True),
         Field("OFFSET", lambda p: [f"{o.offset:#x}" for o in p.owners.owners],

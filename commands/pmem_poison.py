@@ -51,7 +51,7 @@ from drgn_pmem.spec import Answer, Argument, command
                          for o in p.owners.owners],
               "bytes in each file", right=True, keep=3),
         Field("PROCESSES", lambda p: [f"{pid}/{comm}" for pid, comm, _ in p.processes],
-              "with the page in a VMA", keep=3, wrap=True),
+              "processes with the page in a VMA", keep=3, wrap=True),
         Field("PROOF", lambda p: [proof for _, _, proof in p.processes], "of each process"),
         Field("STATE", lambda p: p.owners.standing, "of the struct page in the dump",
               shown=False),

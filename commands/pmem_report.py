@@ -48,7 +48,7 @@ _KINDS = {".html": "html", ".htm": "html", ".json": "json"}
                  help="write to FILE: HTML or JSON if its name ends in .html or .json, else text"),
         Argument("--html", action="store_true", help="HTML, whatever the name of the file"),
         Argument("--limit", type=int, metavar="N", default=ROWS,
-                 help=f"rows of each table in text and HTML, {ROWS} if not given; JSON has all"),
+                 help=f"rows of each table in text and HTML, {ROWS} by default; JSON has all"),
     ),
     examples=(
         ("pmem-report", "everything, as text"),

@@ -77,8 +77,8 @@ def _code(args: argparse.Namespace) -> str:
         "entries of all DAX files are read and compared) and to the processes that map it, each\n"
         "proven from its page tables: pte (they map exactly this page), vma (mapped by the\n"
         "process, nothing in its page tables), cow (it has a private copy), unreadable.\n"
-        "Sectors in the kernel log and of ndctl list -M for a namespace are DEVICE:SECTOR; its\n"
-        "badblocks of a region count from the start of the region, and the blocks of ndctl\n"
+        "A sector in the kernel log, or in ndctl list -M for a namespace, is DEVICE:SECTOR. The\n"
+        "badblocks of a region count from the start of the region, the blocks of ndctl\n"
         "inject-error from the start of the namespace, not of its data (pmem-poison -o raw_offset)."
     ),
     arguments=(
@@ -86,7 +86,7 @@ def _code(args: argparse.Namespace) -> str:
             "page",
             kind="page",
             nargs="+",
-            metavar="X",
+            metavar="PAGE",
             help="PFN, physical address (pfn:N and phys:N force either), struct page address,"
             " namespace0.0+OFFSET, pmem0+OFFSET (bytes into its data), pmem0:SECTOR or"
             " /dev/pmem0p1:SECTOR; - reads them from standard input",

@@ -220,8 +220,8 @@ def _code(args: argparse.Namespace) -> str:
         "only what is known to be metadata: info blocks, struct pages, maps and logs of BTT\n"
         "arenas. User data, and what may be user data, is left out as excluded memory; crash, and\n"
         "drgn without drgn-pmem, read it as zeroes in an ELF core, and not in a kdump-compressed\n"
-        "dump. The file is written beside its name, opened anew, asked what this dump is asked,\n"
-        "and renamed if it answers the same. Without -o, only shows what would be kept and\n"
+        "dump. The file is written under a temporary name, opened, asked what this dump is asked,\n"
+        "and renamed if the answers are the same. Without -o, only shows what would be kept and\n"
         "dropped. RAM is not filtered: copies of user data may be in it."
     ),
     arguments=(
@@ -230,8 +230,8 @@ def _code(args: argparse.Namespace) -> str:
                  help="kdump-compressed (the default), or an ELF core, which keeps PF_DEV but in "
                  "which other tools read what was left out as zeroes"),
         Argument("--compress", choices=("zstd", "zlib", "lzo", "none"),
-                 help="compression of a kdump-compressed dump; zlib, which all tools read, if not "
-                 "given"),
+                 help="compression of a kdump-compressed dump (default: zlib, which all tools "
+                 "read)"),
         Argument("--keep-userdata", kind="namespace", metavar="NAMESPACE", action="append",
                  default=[], help="keep all of this namespace; may be given several times"),
         Argument("--drop-metadata", action="store_true",

@@ -6,6 +6,7 @@ Writes the man pages into build/man from the options and the commands' specs: ``
 """
 
 import argparse
+from collections.abc import Iterable
 import importlib.metadata
 import os
 from pathlib import Path
@@ -74,7 +75,7 @@ def _main_page(specs: list[Spec]) -> str:
     lines += [".SH OPTIONS"]
     for action in parser._actions:
         if action.option_strings and action.help != argparse.SUPPRESS:
-            value = f" {action.metavar}" if action.metavar and action.nargs != 0 else ""
+            value = f" {_value(action.metavar, action.choices)}" if action.nargs != 0 else ""
             help_text = (action.help or "").replace("%%", "%")
             lines += _tagged(f"{', '.join(action.option_strings)}{value}", help_text)
     lines += [".SH COMMANDS"]
@@ -120,7 +121,7 @@ def _page(spec: Spec) -> str:
             lines += _tagged(field.name, field.help + ("" if field.shown else " (with -o)"))
     if spec.modules:
         lines.append(".SH DEBUG INFO")
-        lines.append("Without debug info of these modules, unless built in, unknown are:")
+        lines.append("What is unknown without the debug info of a module (unless it is built in):")
         for name, what in spec.modules.items():
             lines += _tagged(name, what)
     if spec.examples:
@@ -137,7 +138,7 @@ def _usage(spec: Spec) -> str:
     words = [spec.name, "[OPTIONS]"]
     for argument in spec.arguments:
         if not argument.is_option:
-            name = argument.names[0].upper()
+            name = _names(argument)
             forms = {"?": f"[{name}]", "*": f"[{name} ...]", "+": f"{name} ..."}
             words.append(forms.get(argument.options.get("nargs"), name))
     return " ".join(words)
@@ -145,9 +146,18 @@ def _usage(spec: Spec) -> str:
 
 def _names(argument: Argument) -> str:
     if not argument.is_option:
-        return argument.names[0].upper()
-    value = f" {argument.options.get('metavar') or 'VALUE'}" if argument.takes_value else ""
+        return str(argument.options.get("metavar") or argument.names[0].upper())
+    value = ""
+    if argument.takes_value:
+        value = f" {_value(argument.options.get('metavar'), argument.options.get('choices'))}"
     return ", ".join(argument.names) + value
+
+
+def _value(metavar: object, choices: Iterable[object] | None) -> str:
+    """What an option's value is called, as argparse shows it."""
+    if metavar is None and choices is not None:
+        return f"{{{','.join(map(str, choices))}}}"
+    return str(metavar or "VALUE")
 
 
 def _tagged(tag: str, text: str) -> list[str]:

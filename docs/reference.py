@@ -46,7 +46,7 @@ def _section(spec: Spec) -> str:
         parts.append("\n".join(["```", *lines, "```"]))
     if spec.modules:
         rows = [f"| {name} | {_cell(what)} |" for name, what in spec.modules.items()]
-        head = "| debug info of (unless built in) | without it, unknown are |"
+        head = "| debug info of (unless built in) | unknown without it |"
         parts.append("\n".join([head, "|---|---|", *rows]))
     return "\n\n".join(parts)
 

@@ -25,9 +25,10 @@ DESCRIPTION = "pmem-report of many dumps, on all cores or on a Dask cluster, wit
 LONG = (
     "Makes the report of each dump (HTML and JSON) in a process of its own, with a limit of time\n"
     "and of memory: a dump that hangs or exhausts its process stops no other. FOLDER gets\n"
-    "index.html (the dumps, worst first), findings.jsonl, fleet.sqlite and the reports. A dump\n"
-    "that was done before is not done again with --resume: same size, modification time, SHA-256\n"
-    "of the first and the last MiB, and version of drgn-pmem. Ctrl-C keeps what is done.\n"
+    "index.html (the dumps, worst first), findings.jsonl, fleet.sqlite and the reports. With\n"
+    "--resume, a dump that was done before is not done again if its size, modification time,\n"
+    "SHA-256 of the first and the last MiB and the version of drgn-pmem are the same. Ctrl-C\n"
+    "keeps what is done.\n"
     "Needs Dask: pip install 'drgn-pmem[fleet]'."
 )
 
@@ -36,12 +37,12 @@ _MEMORY = "4G"
 
 ARGUMENTS = (
     Argument("dumps", kind="file", nargs="*", metavar="DUMP",
-             help="a dump, or a folder that is searched for dumps, by their content; with "
-             "--resume, without one: those of the run before"),
+             help="a dump, or a folder that is searched for dumps, by their content; not "
+             "needed with --resume: those of the run before"),
     Argument("-o", "--output", kind="file", metavar="FOLDER",
-             help="write reports and index to this folder, which is made"),
+             help="write reports and index to this folder, made if it does not exist"),
     Argument("-j", "--jobs", type=int, metavar="N",
-             help="read N dumps at a time; without, as many as there are cores"),
+             help="read N dumps at a time (default: one for each core)"),
     Argument("--scheduler", metavar="ADDRESS",
              help="use the workers of a running Dask scheduler (tcp://HOST:PORT), which see dumps, "
              "debug info and FOLDER by the same paths"),
@@ -49,10 +50,10 @@ ARGUMENTS = (
              help="search here for debug info of kernels and modules, whatever the files are "
              "called: it is found by build ID; may be given more than once"),
     Argument("--timeout", type=float, metavar="SECONDS", default=_SECONDS,
-             help=f"end the reader of a dump after this time ({_SECONDS} if not given)"),
+             help=f"end the reader of a dump after this time (default: {_SECONDS})"),
     Argument("--memory-limit", metavar="SIZE", default=_MEMORY,
-             help=f"memory that the reader of a dump may take, as 512M or 8G ({_MEMORY} if not "
-             "given)"),
+             help=f"memory that the reader of a dump may take, as 512M or 8G (default: "
+             f"{_MEMORY})"),
     Argument("--resume", action="store_true",
              help="go on in a folder that has results: only what is new, changed or has no result"),
     Argument("-q", "--quiet", action="store_true", help="print no line for each dump, no progress"),
@@ -63,7 +64,7 @@ EXAMPLES = (
     ("drgn-pmem fleet /var/crash -o fleet", "all dumps below /var/crash, on all cores"),
     (
         "drgn-pmem fleet /var/crash -o fleet --debug-directory /srv/vmlinux --resume",
-        "those that came since",
+        "only the dumps that came since",
     ),
     (
         "drgn-pmem fleet /srv/crash -o /srv/fleet --scheduler tcp://head:8786",

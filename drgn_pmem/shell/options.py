@@ -184,14 +184,14 @@ def _add_symbol_options(parser: argparse.ArgumentParser) -> None:
         dest="default_symbols",
         action="store_const",
         const={"main": True},
-        help="load that of the kernel itself and of -s and --extra-symbols only",
+        help="load debug info of the kernel itself, and of -s and --extra-symbols, only",
     )
     default.add_argument(
         "--no-default-symbols",
         dest="default_symbols",
         action="store_const",
         const={},
-        help="load that of -s and --extra-symbols only",
+        help="load debug info of -s and --extra-symbols only",
     )
     group.add_argument(
         "--extra-symbols",

@@ -37,6 +37,9 @@ def test_every_command_has_a_page_with_its_options_and_fields(pages: dict[str, s
         for field in spec.fields:
             assert f".B {field.name}\n" in text
         assert f"BR {name} (1)" in pages["drgn-pmem"].replace("\\-", "-")
+    assert "--mode {fsdax,devdax,sector,raw}" in pages["pmem-list"].replace("\\-", "-")
+    assert "--log-level {debug,info," in pages["drgn-pmem"].replace("\\-", "-")
+    assert "PATH[:OFFSET]" in pages["pmem-file"]
 
 
 def test_the_page_of_fleet_has_its_options(pages: dict[str, str]) -> None:
