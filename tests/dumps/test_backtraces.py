@@ -86,7 +86,7 @@ def test_stacks_of_a_firmware_assisted_dump(name: str) -> None:
 
 
 def test_stacks_of_a_running_guest() -> None:
-    """ "the task that panicked: this kernel's panic_cpu is not set" was said of it, as a lack."""
+    """It said "the task that panicked: this kernel's panic_cpu is not set", as a lack."""
     case = next(case for case in CASES if str(case) == "6.1-hotadd:qemu-elf")
     answer, out, notes = run_answer(case.prog, "pmem-diagnose --stacks")
     assert answer is not None

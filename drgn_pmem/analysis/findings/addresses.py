@@ -128,6 +128,9 @@ def named_page(prog: Program, pfn: int) -> Partial[str]:
     if files:
         return problems.partial(f"{files} ({where})")
     namespace = _namespace(prog, pfn, problems)
+    if namespace is not None and namespace.enabled is False:
+        # Neither struct pages nor a direct map any more: what leads there is stale.
+        return problems.partial(f"{where} (disabled)")
     if namespace is not None and namespace.data_offset:
         offset = (pfn << page_layout(prog).page_shift) - namespace.resource
         if offset < namespace.data_offset:

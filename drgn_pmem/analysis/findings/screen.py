@@ -238,14 +238,28 @@ class Screen:
             saved += item.userdata.get(State.SAVED, 0)
             total += sum(item.userdata.values())
         least = "" if answer.complete else "at least "
+        namespaces = self.problems.take(self.facts.inventory()).namespaces
+        disabled = [n for n in namespaces if n.enabled is False and n.raw_size > 0]
+        whose = "enabled namespaces" if disabled else "pmem"
         if saved and saved == total and not least:
-            yield f"nothing of the user data of pmem: all {short_size(total)} are in the dump"
+            yield f"nothing of the user data of {whose}: all {short_size(total)} are in the dump"
         elif saved:
             part = f"{short_size(saved)} of {least}{short_size(total)}"
-            yield f"user data of pmem: only {part} are in the dump"
+            yield f"user data of {whose}: only {part} are in the dump"
         elif total:
             known = "that is known " if least else ""
-            yield f"all user data of pmem {known}({short_size(total)})"
+            yield f"all user data of {whose} {known}({short_size(total)})"
+        for idle in disabled[:_GROUPS]:
+            counts = coverage_of(self.prog).count(idle.range.start, idle.range.end)
+            yield from _disabled(idle.dev, idle.range.size, counts.get(State.SAVED, 0))
+
+
+def _disabled(name: str, size: int, saved: int) -> Iterator[str]:
+    """How much of a namespace that is not enabled the dump holds; nothing of one that it lacks."""
+    if saved == size:
+        yield f"nothing of {name} (disabled): all {short_size(size)} are in the dump"
+    elif saved:
+        yield f"{name} (disabled): only {short_size(saved)} of {short_size(size)} are in the dump"
 
 
 def _not_known(problems: Problems) -> str:

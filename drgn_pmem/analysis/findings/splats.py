@@ -10,12 +10,12 @@ along: warnings and bugs (kernel/panic.c, lib/bug.c), page faults of the kernel
 (mm/page_alloc.c), hung tasks (kernel/hung_task.c), lockups (kernel/watchdog.c).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import re
 
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("Splat", "panic_functions", "parse_splats")
+__all__ = ("Splat", "panic_functions", "parse_splats", "report_of_panic")
 
 _MAX_LINES = 200
 """Lines of one report."""
@@ -46,6 +46,13 @@ _NEW_TASK = re.compile(r"^WARNING: .*, CPU#[0-9]+: (?P<comm>.*)/(?P<pid>[0-9]+)$
 """Since v6.18."""
 _HUNG = re.compile(r"INFO: task (?P<comm>\S+):(?P<pid>[0-9]+) blocked")
 _CALL = re.compile(r"(?P<function>[A-Za-z_.][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
+_GUESSED = re.compile(r"^ *\? ")
+"""A call that x86's unwinder only found on the stack: an earlier one may have left it there."""
+_BY_FAULT = re.compile(
+    r"Oops|Fatal exception|Internal error|Unable to handle|unable to handle|general protection"
+    r"|kernel BUG|NULL pointer|Aiee|Attempted to kill init|Unrecoverable"
+)
+"""Panics that a fault of the kernel led to."""
 _KERNEL_ADDRESS = re.compile(r"(?<![0-9a-f.-])(?:0x)?(?P<value>[89a-f][0-9a-f]{15})(?![0-9a-f-])")
 _FAULT = re.compile(
     r"(?:for address:|paging request at|virtual address|(?:probably|maybe) for (?:non-canonical )?"
@@ -71,7 +78,7 @@ class Splat(Record):
     pid: int | None
     comm: str | None
     functions: tuple[str, ...]
-    """Those that the report names, in its order."""
+    """Those that the report names, in its order; no guesses where the unwinder knew."""
     addresses: tuple[int, ...] = shown(Show.ADDRESS)
     """Kernel addresses of it: registers, the faulting address."""
     fault: int | None = shown(Show.ADDRESS)
@@ -112,13 +119,32 @@ def parse_splats(log: str) -> list[Splat]:
 def panic_functions(log: str) -> list[str]:
     """The calls that panic() printed after its message, innermost first; none if it printed none
     (``CONFIG_DEBUG_BUGVERBOSE``, or after an oops, which is a report of its own)."""
-    functions: list[str] = []
-    after = False
+    texts: list[str] = []
     for _, text in _lines(log):
-        after = after or bool(_PANIC.search(text))
-        if after:
-            functions += [match["function"] for match in _CALL.finditer(text)]
-    return list(dict.fromkeys(functions))
+        if texts or _PANIC.search(text):
+            texts.append(text)
+    return _functions(texts)
+
+
+def report_of_panic(log: str, panic: str) -> Splat | None:
+    """
+    The report of the fault that led to a panic: the last one before it. With a crash kernel loaded,
+    x86 starts that after the report, before panic() prints anything.
+
+    :param panic: The panic's message.
+    """
+    reports = parse_splats(log)
+    return reports[-1] if reports and _BY_FAULT.search(panic) else None
+
+
+def _functions(texts: Iterable[str]) -> list[str]:
+    """The functions of calls and of instruction pointers, without those that were only guessed,
+    unless all are (``CONFIG_UNWINDER_GUESS``)."""
+    calls = [text for text in texts if _CALL.search(text)]
+    certain = [text for text in calls if not _GUESSED.match(text)]
+    if any(text.startswith(" ") for text in certain):
+        calls = certain
+    return list(dict.fromkeys(m["function"] for text in calls for m in _CALL.finditer(text)))
 
 
 def _is_over(lines: list[_Line], text: str) -> bool:
@@ -151,9 +177,7 @@ def _splat(lines: list[_Line]) -> Splat:
         title=texts[0].strip(),
         pid=None if task is None else int(task["pid"]),
         comm=None if task is None else task["comm"],
-        functions=tuple(
-            dict.fromkeys(match["function"] for text in texts for match in _CALL.finditer(text))
-        ),
+        functions=tuple(_functions(texts)),
         addresses=tuple(
             dict.fromkeys(
                 int(match["value"], 16)

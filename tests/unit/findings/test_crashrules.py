@@ -19,6 +19,7 @@ from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.fadump import FwDump
 from drgn_pmem.partial import NotSaved
 from tests.unit.findings.rulings import LOST, NOTHING, ruling, the_finding
+from tests.unit.findings.test_splats import KEXEC_AFTER_OOPS
 
 # The panic
 
@@ -53,6 +54,21 @@ def test_a_panic_in_a_function_of_pmem(
     assert (found.subject, found.severity) == ("the panic", Severity.CRITICAL)
     assert found.finding == "its stack is in pmem_do_read"
     assert found.evidence == ("panic <- pmem_do_read",)
+
+
+def test_the_report_of_the_fault_has_the_calls_of_modules_without_symbols(
+    answer: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was "not known": panic() prints nothing where x86 starts the crash kernel after an oops,
+    and the functions of nd_pmem have no symbols without its debug info."""
+    monkeypatch.setattr(case, "read_log", lambda prog: KEXEC_AFTER_OOPS.encode())
+    answer("read_crash", crash("BUG: unable to handle page fault for address: ffff8c1b01602000"))
+    answer("read_panic_stack", stack(None, "do_one_initcall"))
+    own = ruling("panic-in-pmem")
+    assert own.complete
+    assert [found.finding for found in own.findings] == [
+        "its stack is in pmem_do_write, pmem_submit_bio"
+    ]
 
 
 def test_a_panic_elsewhere_and_a_machine_without_one(

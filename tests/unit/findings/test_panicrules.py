@@ -14,7 +14,7 @@ from drgn_pmem.analysis.findings import case, registers
 from drgn_pmem.analysis.findings.addresses import PmemAddress, Window
 from drgn_pmem.analysis.findings.model import Outcome, Severity
 from drgn_pmem.analysis.findings.registers import Register
-from drgn_pmem.analysis.findings.rules import panic
+from drgn_pmem.analysis.findings.rules import log as log_rules, panic
 from drgn_pmem.partial import Partial
 from tests.unit.findings.rulings import LOST, ruling, the_finding
 from tests.unit.findings.test_crashrules import PANIC, crash
@@ -40,8 +40,10 @@ def machine(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., None]) -> Cal
         window = Window.DIRECT_MAP
         return Partial(PmemAddress(address=address, window=window, pfn=0x12D000, page=PAGE))
 
-    monkeypatch.setattr(panic, "is_kernel_address", lambda prog, address: address >> 63 == 1)
-    monkeypatch.setattr(panic, "pmem_address", pmem_address)
+    for rules in (panic, log_rules):
+        monkeypatch.setattr(rules, "is_kernel_address", lambda prog, address: address >> 63 == 1)
+        monkeypatch.setattr(rules, "pmem_address", pmem_address)
+    monkeypatch.setattr(log_rules, "for_each_pgmap", lambda prog: Partial([]))
 
     def machine(message: str | None, log: str, *saved: Register, lost: bool = False) -> None:
         answer("read_crash", crash(message))
@@ -61,6 +63,7 @@ def test_the_faulting_address_of_the_log_is_a_page_of_a_file(machine: Callable[.
     found = the_finding("panic-address")
     assert found.severity is Severity.CRITICAL
     assert found.text == f"the panic: it failed to access {FAULT:#x}, which is {PAGE}"
+    assert ruling("kernel-report").outcome is Outcome.NOT_FOUND, "said once"
 
 
 def test_a_register_at_the_fault_points_to_a_page(machine: Callable[..., None]) -> None:
@@ -75,6 +78,7 @@ def test_an_earlier_oops_is_not_the_panics(machine: Callable[..., None]) -> None
     log = OOPS.replace("Fatal exception", "sysrq triggered crash") + PANIC.format("sysrq_handle")
     machine("Kernel panic - not syncing: sysrq triggered crash", log, lost=True)
     assert ruling("panic-address").outcome is Outcome.NOT_FOUND
+    assert the_finding("kernel-report").finding == f"at 50.10 s, touches {PAGE}"
 
 
 def test_a_fault_elsewhere_and_a_machine_without_a_panic(machine: Callable[..., None]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from drgn_pmem.analysis.findings import head, screen
-from drgn_pmem.dumpfile.coverage import Coverage, State
+from drgn_pmem.dumpfile.coverage import Coverage, CoverageRange, State
 from drgn_pmem.errors import NotFound
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.ranges import Range, RangeSet
@@ -55,12 +55,30 @@ def test_user_data_of_namespaces_that_cannot_be_read_may_be_missing(
 ) -> None:
     namespaces = [SimpleNamespace(kmem=kmem, userdata={state: 4096}) for kmem in (0, 4096, None)]
     answer = Partial(SimpleNamespace(namespaces=namespaces), problems)
-    shown: Any = SimpleNamespace(
-        facts=SimpleNamespace(coverage=lambda: answer), problems=Problems()
-    )
-    (text,) = screen.Screen._user_data(shown)
+    (text,) = screen.Screen._user_data(shown := screen_of(answer))
     assert text.startswith(line)
     assert tuple(shown.problems) == problems
+
+
+def screen_of(coverage: Partial[Any], *namespaces: SimpleNamespace) -> Any:
+    inventory = Partial(SimpleNamespace(namespaces=namespaces))
+    facts = SimpleNamespace(coverage=lambda: coverage, inventory=lambda: inventory)
+    return SimpleNamespace(prog=None, facts=facts, problems=Problems())
+
+
+def test_data_of_disabled_namespaces_is_not_counted_and_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It said "user data of pmem: all 4096 bytes" beside a disabled namespace that was saved."""
+    idle = SimpleNamespace(enabled=False, raw_size=8192, range=Range(0, 8192), dev="namespace0.2")
+    enabled = SimpleNamespace(kmem=0, userdata={State.SAVED: 4096})
+    parts = [CoverageRange(0, 4096, State.SAVED)]
+    monkeypatch.setattr(screen, "coverage_of", lambda prog: Coverage.from_ranges(parts))
+    shown = screen_of(Partial(SimpleNamespace(namespaces=[enabled])), idle)
+    assert list(screen.Screen._user_data(shown)) == [
+        "nothing of the user data of enabled namespaces: all 4096 bytes are in the dump",
+        "namespace0.2 (disabled): only 4096 bytes of 8192 bytes are in the dump",
+    ]
 
 
 @pytest.mark.parametrize(("lost", "whose"), [((), "its"), (("iomem",), "the known")])

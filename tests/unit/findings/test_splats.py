@@ -5,7 +5,7 @@
 import pytest
 
 from drgn_pmem.analysis.findings.functions import is_of_pmem
-from drgn_pmem.analysis.findings.splats import panic_functions, parse_splats
+from drgn_pmem.analysis.findings.splats import panic_functions, parse_splats, report_of_panic
 
 WARNING = """\
 [   18.054666] WARNING: CPU: 1 PID: 354 at ./source/fs/dax.c:380 dax_insert_entry+0x1aa/0x238
@@ -138,3 +138,39 @@ def test_functions_of_pmem_are_told_from_others() -> None:
         "sysrq_handle_crash",
     ):
         assert not is_of_pmem(name), name
+
+
+KEXEC_AFTER_OOPS = """\
+[   66.902] BUG: unable to handle page fault for address: ffff8c1b01602000
+[   66.903] #PF: supervisor write access in kernel mode
+[   66.904] Oops: 0002 [#1] SMP
+[   66.905] CPU: 0 PID: 230 Comm: insmod Kdump: loaded Tainted: G           O       6.1.192-pmem #1
+[   66.906] RIP: 0010:pmem_do_write+0x0/0x8 [nd_pmem]
+[   66.907] CR2: ffffffffc0346fee CR3: 000000001088c000 CR4: 00000000007506f0
+[   66.908] Call Trace:
+[   66.909]  <TASK>
+[   66.910]  pmem_submit_bio+0xab/0x1000 [nd_pmem]
+[   66.911]  ? dax_iomap_fault+0x10/0x20
+[   66.912]  do_one_initcall+0x73/0x158
+[   66.913]  </TASK>
+[   66.914] Modules linked in: nd_pmem
+[   66.915] CR2: ffff8c1b01602000
+"""
+"""After a real crash of x86 with a crash kernel loaded (names changed): panic() has printed
+nothing, and the first CR2 is that of the code which could not be shown."""
+
+
+def test_an_oops_with_a_crash_kernel_loaded_is_the_report_of_the_panic() -> None:
+    report = report_of_panic(KEXEC_AFTER_OOPS, KEXEC_AFTER_OOPS.splitlines()[0][13:])
+    assert report is not None
+    assert (report.pid, report.fault) == (230, 0xFFFF8C1B01602000)
+    # "?": what an earlier call left on the stack
+    assert report.functions == ("pmem_do_write", "pmem_submit_bio", "do_one_initcall")
+    assert report_of_panic(KEXEC_AFTER_OOPS, "sysrq triggered crash") is None
+
+
+def test_calls_are_guesses_where_the_unwinder_knows_none() -> None:
+    """CONFIG_UNWINDER_GUESS"""
+    log = "[ 1.0] WARNING: a at f+0x1/0x2\n[ 1.1] Call Trace:\n[ 1.2]  ? dax_writeback+0x1/0x2\n"
+    (splat,) = parse_splats(log)
+    assert splat.functions == ("f", "dax_writeback")

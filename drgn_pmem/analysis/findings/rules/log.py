@@ -9,9 +9,11 @@ from drgn_pmem.analysis.findings.addresses import named_page, pmem_address
 from drgn_pmem.analysis.findings.case import Case, log_of, rule
 from drgn_pmem.analysis.findings.functions import is_of_pmem
 from drgn_pmem.analysis.findings.model import Heading, Severity
-from drgn_pmem.analysis.findings.splats import Splat, parse_splats
+from drgn_pmem.analysis.findings.splats import Splat, parse_splats, report_of_panic
 from drgn_pmem.analysis.findings.words import few
+from drgn_pmem.kernel.mmu import is_kernel_address
 from drgn_pmem.kernel.pgmap import for_each_pgmap
+from drgn_pmem.partial import Problems
 
 __all__ = ()
 
@@ -43,10 +45,18 @@ def _lines(case: Case) -> Iterator[str]:
 @rule("kernel-report", Heading.KERNEL, "warnings and errors about pmem in the log", "%crash log")
 def kernel_report(case: Case) -> None:
     """Warnings, bugs, page faults, bad pages and hung tasks of the log that touch pmem: by the
-    functions that they name, or by an address in them."""
-    for splat in parse_splats(log_of(case)):
+    functions that they name, or by an address in them. What the rules about the panic say of the
+    report of the fault that led to it is not repeated."""
+    log = log_of(case)
+    # not a problem: without the panic's message, its report is one like the others
+    panic = Problems().take(case.facts.crash()).panic
+    of_panic = report_of_panic(log, panic) if panic else None
+    for splat in parse_splats(log):
         of_pmem = [name for name in splat.functions if is_of_pmem(name)]
         touched = list(dict.fromkeys(_touched(case, splat)))
+        if splat == of_panic:
+            of_pmem = []
+            touched = [words for words in touched if words not in _decoded(case, splat.fault)]
         if not of_pmem and not touched:
             continue
         when = "" if splat.time is None else f"at {splat.time:.2f} s"
@@ -79,6 +89,11 @@ def _touched(case: Case, splat: Splat) -> Iterator[str]:
         pfn = splat.pfn
         yield case.take(lambda: named_page(case.prog, pfn))
     for address in splat.addresses:
+        yield from _decoded(case, address)
+
+
+def _decoded(case: Case, address: int | None) -> Iterator[str]:
+    if address is not None and is_kernel_address(case.prog, address):
         found = case.problems.take(pmem_address(case.prog, address), "an address in the log")
         if found is not None:
             yield found.words

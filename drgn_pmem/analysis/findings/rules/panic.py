@@ -4,14 +4,13 @@
 with persistent memory?"""
 
 from collections.abc import Iterator
-import re
 
 from drgn_pmem.analysis.findings.addresses import pmem_address
 from drgn_pmem.analysis.findings.backtraces import crashed_task
 from drgn_pmem.analysis.findings.case import Case, log_of, rule
 from drgn_pmem.analysis.findings.functions import is_of_pmem
 from drgn_pmem.analysis.findings.model import Heading, Severity
-from drgn_pmem.analysis.findings.splats import Splat, panic_functions, parse_splats
+from drgn_pmem.analysis.findings.splats import panic_functions, report_of_panic
 from drgn_pmem.analysis.findings.words import few, plural
 from drgn_pmem.analysis.owners.daxfiles import dax_chars_of, dax_files_of
 from drgn_pmem.kernel.mmu import is_kernel_address
@@ -20,20 +19,18 @@ from drgn_pmem.partial import Cause, Partial, Problem, Problems
 
 __all__ = ()
 
-_BY_FAULT = re.compile(
-    r"Oops|Fatal exception|Internal error|Unable to handle|unable to handle|general protection"
-    r"|kernel BUG|NULL pointer|Aiee|Attempted to kill init|Unrecoverable"
-)
-"""Panics that a fault of the kernel led to."""
-
 
 @rule("panic-in-pmem", Heading.KERNEL, "the panic in functions of pmem", "pmem-report")
 def panic_in_pmem(case: Case) -> None:
     """The task that panicked was in a function of persistent memory."""
-    if case.take(case.facts.crash).panic is None:
+    panic = case.take(case.facts.crash).panic
+    if panic is None:
         return
-    names = panic_functions(log_of(case))
-    # not a problem: panic() printed its calls, so a stack that cannot be unwound lacks nothing
+    log = log_of(case)
+    report = report_of_panic(log, panic)
+    names = [] if report is None else list(report.functions)
+    names += panic_functions(log)
+    # not a problem: the log has the calls, so a stack that cannot be unwound lacks nothing
     problems = Problems() if names else case.problems
     trace = problems.take(case.facts.panic_stack())
     if trace is not None:
@@ -62,7 +59,7 @@ def panic_address(case: Case) -> None:
     if panic is None:
         return
     log = log_of(case)
-    report = _report_of_panic(log, panic)
+    report = report_of_panic(log, panic)
     # not a problem: the log has the registers of the fault, or shows that there was no fault
     problems = Problems() if report or panic_functions(log) else case.problems
     registers = problems.take(case.facts.panic_registers())
@@ -95,12 +92,6 @@ def panic_address(case: Case) -> None:
 
 _MAX_REGISTERS = 3
 """Findings about registers."""
-
-
-def _report_of_panic(log: str, panic: str) -> Splat | None:
-    """The report of the fault that led to the panic: the last one before it."""
-    reports = parse_splats(log)
-    return reports[-1] if reports and _BY_FAULT.search(panic) else None
 
 
 def _decoded(case: Case, address: int) -> Iterator[str]:
