@@ -171,17 +171,21 @@ def select(conditions: Sequence[Condition], tables: Sequence[Table]) -> Selected
         own = [(by_name[c.field], c) for c in conditions if c.field in by_name]
         rows = []
         unknown = 0
+        lacking: dict[str, None] = {}
         for record in records:
             answers = [condition.holds(field, record) for field, condition in own]
             if all(answers):
                 rows.append(record)
             elif None in answers and False not in answers:
                 unknown += 1
+                pairs = zip(own, answers, strict=True)
+                lacking |= {field.name: None for (field, _), held in pairs if held is None}
         if unknown:
-            names = ", ".join(dict.fromkeys(field.name for field, _ in own))
+            names = list(lacking)
             notes.append(
-                f"--where: {plural(unknown, 'row')} left out whose {names} is not known, or that "
-                f"{'has' if unknown == 1 else 'have'} none ({own[0][1].field} = - shows them)"
+                f"--where: {plural(unknown, 'row')} left out whose {' or '.join(names)} is not "
+                f"known, or that {'has' if unknown == 1 else 'have'} none "
+                f"({names[0].lower()} = - shows them)"
             )
         kept.append((title, rows, fields))
     return Selected(kept, notes)

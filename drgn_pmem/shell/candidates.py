@@ -27,6 +27,8 @@ T = TypeVar("T")
 _LIMIT = 5000
 """Maximum number of values of a kind."""
 
+_SECTOR = 512
+
 _POISONED, _PINNED, _OTHER = range(3)
 """In this order pages are offered."""
 
@@ -50,12 +52,15 @@ class Candidates:
         self._values: dict[str, dict[str, str]] = {}
         self._ranks: dict[str, int] = {}
         self._symbols: dict[str, str] | None = None
+        self._page_shift = 0
+        self._disks: list[tuple[int, int, str]] = []
+        """Physical start and end of the data of each disk that has it in one piece; its name."""
 
     def get(self, kind: str) -> dict[str, str]:
-        """Known values of a kind, with their descriptions; pages with those first that are
-        poisoned, then pinned."""
+        """Known values of a kind, with their descriptions; pages and sectors with those first that
+        are poisoned, then pinned."""
         values = self._values.get(kind, {})
-        if kind != "page":
+        if kind not in ("page", "sector"):
             return values
         order = sorted(values, key=lambda value: self._ranks.get(value, _OTHER))
         return {value: values[value] for value in order}
@@ -70,11 +75,16 @@ class Candidates:
             values[text] = escape(description)
 
     def _add_page(self, pfn: int, description: str, rank: int) -> None:
-        page = hex(pfn)
-        known = self._ranks.get(page, _OTHER)
-        if rank <= known:
-            self.add("page", page, description)
-            self._ranks[page] = rank
+        """A page, and the sector of a disk where it begins."""
+        texts = [("page", hex(pfn))]
+        physical = pfn << self._page_shift
+        for start, end, disk in self._disks:
+            if start <= physical < end:
+                texts.append(("sector", f"{disk}:{(physical - start) // _SECTOR}"))
+        for kind, text in texts:
+            if rank <= self._ranks.get(text, _OTHER):
+                self.add(kind, text, description)
+                self._ranks[text] = rank
 
     def symbols(self) -> dict[str, str]:
         """The kernel's functions and variables, read when they are first asked for."""
@@ -126,8 +136,10 @@ class Candidates:
     def _devices(self) -> Iterator[None]:
         from drgn_pmem.kernel.namespace import for_each_namespace
         from drgn_pmem.kernel.nvdimm import for_each_bus, for_each_dimm
+        from drgn_pmem.kernel.page_layout import page_layout
         from drgn_pmem.kernel.region import for_each_region
 
+        self._page_shift = page_layout(self._prog).page_shift
         for bus in self._found(for_each_bus(self._prog)):
             self.add("bus", bus.dev, bus.provider or "")
             yield
@@ -150,7 +162,16 @@ class Candidates:
                     ("daxdev", namespace.chardev),
                 ):
                     self.add(kind, device, f"{namespace.dev}, {namespace.mode}")
+                self._add_disk(namespace)
             yield
+
+    def _add_disk(self, namespace: Any) -> None:
+        # In sector mode a block is anywhere.
+        if namespace.blockdev and namespace.mode in ("fsdax", "raw"):
+            offset, size = namespace.data_offset, namespace.size
+            if offset is not None and size is not None:
+                start = namespace.resource + offset
+                self._disks.append((start, start + size, namespace.blockdev))
 
     def _dax_devices(self) -> Iterator[None]:
         from drgn_pmem.kernel.dax import for_each_dax_device

@@ -152,6 +152,8 @@ class ShellCompleter(Completer):
             # A page can be named by its offset in a namespace or a file, or by a sector.
             for kind, separator in (("namespace", "+"), ("path", ":"), ("blockdev", ":")):
                 yield from _matching(self._candidates.get(kind), current, separator)
+            if ":" in current:
+                yield from _matching(self._candidates.get("sector"), current, ranked=True)
             yield from self._forced_pages(current)
         elif argument.kind is not None:
             yield from _matching(self._candidates.get(argument.kind), current)

@@ -147,6 +147,9 @@ def test_poisoned_pages_are_offered_first_then_pinned_ones(target, session: Sess
 
 def test_pages_by_sector_and_by_forced_numbers(complete) -> None:
     assert "pmem-rmap pmem2:" in complete("pmem-rmap pmem")
+    # The sectors of bad and pinned pages, where a sector is at a fixed place of the namespace.
+    assert "pmem-rmap pmem2:45064" in complete("pmem-rmap pmem2:")
+    assert not any(text.startswith("pmem-rmap pmem0s:") for text in complete("pmem-rmap pmem0s:"))
     assert "pmem-rmap pfn:" in complete("pmem-rmap pf")
     assert "pmem-rmap pfn:0x1295f5" in complete("pmem-rmap pfn:0x12")
     assert "pmem-rmap phys:" in complete("pmem-rmap ph")

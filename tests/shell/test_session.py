@@ -467,6 +467,8 @@ def test_rows_are_filtered_in_tables_json_csv_and_what_is_returned(
     out, err = capfd.readouterr()
     assert out == ""
     assert "note: --where: 3 rows left out whose MAPCOUNT is not known" in err
+    assert session.run("pmem-pins --where 'pfn > 0 and mapcount > 0'")
+    assert "left out whose MAPCOUNT is not known" in capfd.readouterr().err  # PFN is
     assert not session.run("elfcorehdr --json --where 'what = pmem'")
     assert session.run("elfcorehdr -H -o what --where 'what = pmem'")
     assert set(capfd.readouterr().out.split("\n")) == {"pmem", ""}
