@@ -19,7 +19,7 @@ from typing import Protocol
 __all__ = ("broken", "draw", "fitted", "vertical")
 
 _GAP = 2
-_NARROWEST = 24
+_NARROWEST = 20
 """Characters that a text column has at least."""
 
 
