@@ -16,9 +16,8 @@ from drgn import Object, Program
 
 from drgn_pmem.dumpfile import State
 from drgn_pmem.errors import MissingDebugInfo
-from drgn_pmem.kernel.debuginfo import find_type, has_variable
 from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout, pfn_of
-from drgn_pmem.kernel.pageflags import flag_names
+from drgn_pmem.kernel.pageflags import flag_names, zone_of
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.pagetable import read_saved, translate
 from drgn_pmem.kernel.pageuse import ANON, KSM
@@ -232,7 +231,7 @@ class _Reader:
             "hwpoison": None
             if layout.hwpoison_bit is None or aliased is not False or maybe_dax
             else bool(flags & layout.hwpoison_bit),
-            **self._zone(flags),
+            **(self._problems.attempt("zone and node", lambda: zone_of(self._prog, flags)) or {}),
         }
         if head_pfn is None:
             self._unknown(_TORN, Cause.DAMAGED)
@@ -381,25 +380,3 @@ class _Reader:
             return None
         # In the first tails the other bits are the order and flags of the folio.
         return tuple(name for name in names if not tail or name in _TAIL_FLAGS)
-
-    def _zone(self, flags: int) -> dict[str, Any]:
-        """Zone and node, from the top of flags (include/linux/page-flags-layout.h)."""
-        with self._problems.trying("zone and node"):
-            kinds = find_type(self._prog, "enum zone_type", "vmlinux")
-            # Without CONFIG_NUMA there is one node, and no array of them.
-            numa = has_variable(self._prog, "node_data")
-            nodes = _log2_of_array(self._prog["node_data"]) if numa else 0
-            zones = {e.value: e.name for e in kinds.enumerators or ()}
-            count = next((value for value, name in zones.items() if name == "__MAX_NR_ZONES"), 0)
-            bits = max(count - 1, 0).bit_length()
-            zone = (flags >> (64 - nodes - bits)) & ((1 << bits) - 1)
-            return {"zone": zones.get(zone), "nid": flags >> (64 - nodes)}
-        return {}
-
-
-def _log2_of_array(array: Object) -> int:
-    try:
-        return (len(array) - 1).bit_length()
-    except TypeError:
-        # not a problem: an array without a length has one node
-        return 0

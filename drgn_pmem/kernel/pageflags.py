@@ -4,15 +4,18 @@
 Page flags
 ----------
 
-Names of the bits of ``page->flags``. Source: include/linux/page-flags.h.
+Names of the bits of ``page->flags``, and the zone and node in its top bits. Sources:
+include/linux/page-flags.h, include/linux/page-flags-layout.h.
 """
 
-from drgn import Program
+from typing import Any
 
-from drgn_pmem.kernel.debuginfo import find_type
+from drgn import Object, Program
+
+from drgn_pmem.kernel.debuginfo import find_type, has_variable
 from drgn_pmem.kernel.memory import cached
 
-__all__ = ("flag_names",)
+__all__ = ("flag_names", "zone_of")
 
 _ANONYMOUS = ("PG_swapcache", "PG_anon_exclusive")
 """Second names that bits have in anonymous memory."""
@@ -42,3 +45,28 @@ def _names_of_bits(prog: Program, anonymous: bool) -> tuple[tuple[int, str], ...
         ):
             names[item.value] = item.name
     return tuple(sorted(names.items()))
+
+
+def zone_of(prog: Program, flags: int) -> dict[str, Any]:
+    """
+    ``zone`` (name in ``enum zone_type``) and ``nid`` (number of the node) of a page.
+
+    :raises MissingDebugInfo: without debug info of the kernel
+    """
+    kinds = find_type(prog, "enum zone_type", "vmlinux")
+    # Without CONFIG_NUMA there is one node, and no array of them.
+    numa = has_variable(prog, "node_data")
+    nodes = _log2_of_array(prog["node_data"]) if numa else 0
+    zones = {e.value: e.name for e in kinds.enumerators or ()}
+    count = next((value for value, name in zones.items() if name == "__MAX_NR_ZONES"), 0)
+    bits = max(count - 1, 0).bit_length()
+    zone = (flags >> (64 - nodes - bits)) & ((1 << bits) - 1)
+    return {"zone": zones.get(zone), "nid": flags >> (64 - nodes)}
+
+
+def _log2_of_array(array: Object) -> int:
+    try:
+        return (len(array) - 1).bit_length()
+    except TypeError:
+        # not a problem: an array without a length has one node
+        return 0
