@@ -17,7 +17,8 @@ from drgn import FaultError, Program
 from drgn.helpers.linux.mm import follow_phys
 import numpy as np
 
-from drgn_pmem.dumpfile import Coverage, State, coverage_of
+from drgn_pmem.dumpfile import Coverage, DumpFormat, State, coverage_of, dump_of
+from drgn_pmem.dumpfile.opener import has_dump
 from drgn_pmem.errors import MissingDebugInfo
 from drgn_pmem.kernel.debuginfo import find_variable
 from drgn_pmem.kernel.mmu import Mmu
@@ -27,6 +28,10 @@ __all__ = ("Extent", "merge", "not_known", "unmapped", "walk_tables", "walk_with
 
 _MAX_TABLES = 1 << 20
 """Tables that one walk reads: 2 TiB of base pages on x86. More is a loop."""
+
+_MAX_KEPT = 1 << 14
+"""Entries that are kept of all walks together, 3 MB: those of the upper tables, which neighbouring
+mappings share, are asked for again and again."""
 
 _MAX_PAGES = 1 << 18
 """Pages that all walks of a program together look up one by one, where the tables cannot be read in
@@ -109,6 +114,9 @@ def merge(extents: Iterable[Extent]) -> Iterator[Extent]:
         yield current
 
 
+_KEPT = "drgn_pmem.tablewalk"
+
+
 class _Walker:
     """One walk of the kernel's page tables."""
 
@@ -117,6 +125,11 @@ class _Walker:
         self._mmu = mmu
         self._coverage = coverage_of(prog)
         self._tables = 0
+        # The memory of a live kernel changes.
+        fixed = has_dump(prog) and dump_of(prog).contained is not DumpFormat.LIVE
+        self._kept: dict[tuple[str, int, int], tuple[int, int]] = (
+            prog.cache.setdefault(_KEPT, {}) if fixed else {}
+        )
 
     def walk(self, start: int, end: int) -> Iterator[Extent]:
         for valid_start, valid_end in self._mmu.valid:
@@ -134,6 +147,9 @@ class _Walker:
         shift, bits = self._mmu.levels[level].shift, self._mmu.levels[level].bits
         first = (start >> shift) & ((1 << bits) - 1)
         count = ((end - 1) >> shift) - (start >> shift) + 1
+        if count == 1:
+            yield from self._walk_entry(table + 8 * first, level, start, end)
+            return
         entries = self._read(table + 8 * first, count)
         if isinstance(entries, tuple):
             yield not_known(start, end, *entries)
@@ -156,6 +172,29 @@ class _Walker:
                 yield mapped(run_start, run_end, int(decoded.physical[i]) + into)
             else:
                 yield unmapped(run_start, run_end)
+
+    def _walk_entry(self, address: int, level: int, start: int, end: int) -> Iterator[Extent]:
+        """What one entry of a table maps; for a range within it, numpy would cost more."""
+        key = self._mmu.name, address, level
+        entry = self._kept.get(key)
+        if entry is None:
+            read = self._read(address, 1)
+            if isinstance(read, tuple):
+                yield not_known(start, end, *read)
+                return
+            decoded = self._mmu.decode(read, level)
+            entry = int(decoded.leaf[0]) + 2 * int(decoded.table[0]), int(decoded.physical[0])
+            if len(self._kept) >= _MAX_KEPT:
+                self._kept.clear()
+            self._kept[key] = entry
+        kind, physical = entry
+        if kind == 2:
+            yield from self._walk(physical, level + 1, start, end)
+        elif kind == 1:
+            into = start & ((1 << self._mmu.levels[level].shift) - 1)
+            yield mapped(start, end, physical + into)
+        else:
+            yield unmapped(start, end)
 
     def _read(self, address: int, count: int) -> "Any":
         """Entries of a table as native integers, or (reason, state) if it cannot be read."""
