@@ -145,8 +145,10 @@ class Shell:
 
     def _begin(self) -> None:
         if self.config.banner:
+            from drgn_pmem.output.terminal import paragraph
+
             for line in self.summary.banner():
-                print(line)
+                print(paragraph(line))
             print("help lists the commands, help tour shows them in use.")
         sys.stdout.flush()
         if self.config.log:

@@ -187,9 +187,11 @@ class Session:
             listener()
 
     def error(self, message: str) -> None:
-        """Report an error in one line."""
+        """Report an error in one line; on a terminal, broken between words."""
+        from drgn_pmem.output.terminal import paragraph
+
         sys.stdout.flush()
-        print(self.output.paint("error", escape(message)), file=sys.stderr)
+        print(self.output.paint("error", paragraph(escape(message), sys.stderr)), file=sys.stderr)
 
     def _run(self, line: Line, text: str) -> None:
         programs = line.kind is Kind.SYSTEM or (line.kind is not Kind.PYTHON and "|" in line.rest)

@@ -119,7 +119,7 @@ class Summary:
         """All warnings, then all findings, a line each, both worst first."""
         lines = [f"{'warning':<9} {escape(warning)}" for warning in self.warnings]
         lines += [_finding(item) for item in self.findings]
-        return lines or ["nothing to warn of is known"]
+        return lines or ["no warnings"]
 
     def worst(self, columns: int | None = None) -> list[str]:
         """

@@ -66,11 +66,13 @@ def test_what_is_pasted_is_what_is_typed(start: Start, drgn_pmem, dump) -> None:
 
 
 def test_help_before_and_after_a_word(start: Start) -> None:
-    shell = start(DRGN_PMEM_PAGER="cat")
+    shell = start(size=(40, 80), DRGN_PMEM_PAGER="cat")
     after = shell.run("pmem-usage?").partition("usage: pmem-usage")[2]
     before = shell.run("?pmem-usage").partition("usage: pmem-usage")[2]
     assert "--limit N" in after
     assert rows(before) == rows(after)
+    # What is longer than the terminal is wide is broken between words.
+    assert "device,\n  name, uuid" in shell.run("pmem-list -o +nope").replace("\r", "")
     shell.type("%crash\r")
     shell.see("exit, quit or Ctrl-D comes back here")
     shell.see("%crash> ")
@@ -92,6 +94,7 @@ def test_what_is_completed(start: Start) -> None:
     screen_of(shell, 'cast("struct dax_dev\t', "struct dax_device")
     # DEVICE:SECTOR, and poisoned pages before all others.
     screen_of(shell, "pmem-page pmem2\t", "pmem2:")
+    screen_of(shell, "pmem-page pmem2:\t", "pmem2:45064")
     screen_of(shell, "pmem-page 0x\t", "poisoned")
     shell.leave()
 
