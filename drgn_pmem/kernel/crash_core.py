@@ -5,8 +5,9 @@ Crash notes
 -----------
 
 What the elfcorehdr of every architecture points to: per-CPU notes, the vmcoreinfo note, the kernel
-image. Sources: kernel/crash_core.c and kernel/vmcore_info.c (before 6.9 both in
-kernel/crash_core.c), include/linux/vmcore_info.h.
+image; in a capture kernel, the memory that it was to save. Sources: kernel/crash_core.c and
+kernel/vmcore_info.c (before 6.9 both in kernel/crash_core.c), include/linux/vmcore_info.h,
+fs/proc/vmcore.c.
 """
 
 from drgn import FaultError, Program, sizeof
@@ -14,14 +15,23 @@ from drgn.helpers.linux.cpumask import for_each_possible_cpu, for_each_present_c
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
 from drgn_pmem.errors import MissingDebugInfo, NotFound
-from drgn_pmem.kernel.debuginfo import find_type, find_variable
+from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type
 from drgn_pmem.kernel.kexec import NamedRange
 from drgn_pmem.kernel.kmod import symbol_address
+from drgn_pmem.kernel.memory import Layout, list_nodes, memory_of
 from drgn_pmem.kernel.physical import physical_of
-from drgn_pmem.partial import NotSaved
+from drgn_pmem.partial import NotSaved, Partial, Problems
+from drgn_pmem.ranges import Range, RangeSet
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("CrashNote", "KernelText", "crash_notes", "kernel_text", "vmcoreinfo_note")
+__all__ = (
+    "CrashNote",
+    "KernelText",
+    "crash_notes",
+    "crashed_memory",
+    "kernel_text",
+    "vmcoreinfo_note",
+)
 
 _NOTE_HEAD = 12
 
@@ -127,3 +137,31 @@ def _kernel_end(prog: Program) -> int | None:
     if found is None or found[0] <= end <= found[1]:
         return end
     return (end + bias) % (1 << 64)
+
+
+def crashed_memory(prog: Program) -> Partial[RangeSet]:
+    """
+    Of a capture kernel: the physical memory from which its /proc/vmcore reads that of the kernel
+    that crashed; of a firmware-assisted dump, boot memory where the firmware moved it. Empty if
+    /proc/vmcore has none.
+    """
+    problems = Problems()
+    found: list[Range] = []
+    with problems.trying("vmcore_list"):
+        memory = memory_of(prog)
+        # "struct vmcore" up to Linux 6.12 at least.
+        renamed = has_type(prog, "struct vmcore_range")
+        entry = Layout(
+            memory,
+            "struct vmcore_range" if renamed else "struct vmcore",
+            start="paddr",
+            size="size",
+        )
+        link = entry.offset("list")
+        head = find_variable(prog, "vmcore_list", "vmlinux").address_
+        assert head is not None
+        for node in problems.collect(list_nodes(memory, head, "vmcore_list")):
+            with problems.trying(f"vmcore_list entry {node:#x}"):
+                values = entry.read(node - link)
+                found.append(Range(values["start"], values["start"] + values["size"]))
+    return problems.partial(RangeSet(found))

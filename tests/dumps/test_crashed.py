@@ -14,6 +14,7 @@ import pytest
 import drgn_pmem
 from drgn_pmem.dumpfile import dump_of
 from drgn_pmem.errors import NotFound
+from drgn_pmem.kernel.crash_core import crashed_memory
 from drgn_pmem.shell.sample import Sample
 
 from ..samples import program, run_json, samples
@@ -113,3 +114,14 @@ def test_a_dump_of_the_first_kernel_has_no_crashed_one(sample: Sample) -> None:
     path: Path = sample.dump("qemu-elf")
     with pytest.raises(drgn_pmem.DumpFileError, match=r"no crashed kernel|has not crashed"):
         drgn_pmem.open(path, sample.debug_info(), crashed=True)
+
+
+def test_the_capture_kernel_knows_where_it_lies(sample: Sample, vmcore: Program) -> None:
+    """Every byte of /proc/vmcore is in the memory that it reads, in the same order."""
+    capture = program(sample.name, "qemu-capture")
+    there, saved = crashed_memory(capture).whole(), dump_of(vmcore).coverage.covered()
+    # The list has whole pages, of 64 KiB.
+    assert there.total == sum(part.end - (part.start & -0x10000) for part in saved)
+    first, last = there.ranges[0].start, there.ranges[-1].end - 4096
+    assert capture.read(first, 4096, True) == vmcore.read(saved[0].start, 4096, True)
+    assert capture.read(last, 4096, True) == vmcore.read(saved[-1].end - 4096, 4096, True)

@@ -470,6 +470,8 @@ def test_machines_of_fadump_have_no_pmem_and_the_right_kernel(power: Case) -> No
     ids = {item.id for item in result.findings}
     assert ("capture-kernel" in ids) == (power.format == "qemu-capture")
     assert ("CAPTURE kernel" in lines["DUMP"]) == (power.format == "qemu-capture")
+    place = "the memory of the kernel that crashed (447.9 MiB) is at 0x14010000-"
+    assert (place in lines["DUMP"]) == (power.format == "qemu-capture")
     if power.format == "qemu-elf":
         assert "snapshot of a RUNNING guest: no panic, firmware-assisted dump" in lines["DUMP"]
     # The notes of firmware-assisted dump have no process ids: the stack is read all the same.

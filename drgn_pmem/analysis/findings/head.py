@@ -20,8 +20,10 @@ from drgn_pmem.analysis.headers.subject import Subject
 from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.dumpfile import DumpFormat, State, coverage_of, dump_of
 from drgn_pmem.errors import NotFound
+from drgn_pmem.kernel.crash_core import crashed_memory
 from drgn_pmem.kernel.fadump import fw_dump
 from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.ranges import RangeSet
 
 __all__ = ("dump_text", "pmem_text")
 
@@ -39,6 +41,8 @@ def dump_text(facts: Facts, problems: Problems) -> str:
     parts.append(release.rstrip() + "".join(f", {part}" for part in _state(crash)))
     if subject.subject is Subject.CAPTURE_KERNEL:
         parts.append(f"memory of the CAPTURE kernel: {subject.evidence[0]}")
+        memory = crashed_memory(facts.prog)
+        parts.append(_crashed_memory(problems.take(memory), least(memory)))
     elif subject.subject is Subject.RUNNING_GUEST:
         parts.append(f"snapshot of a RUNNING guest: no panic, {_crash_kernel(facts, problems)}")
     elif crash.panic is not None:
@@ -48,6 +52,17 @@ def dump_text(facts: Facts, problems: Problems) -> str:
         found = facts.crash().complete
         parts.append("no panic message was found" if found else "whether it panicked is not known")
     return "; ".join(parts)
+
+
+def _crashed_memory(memory: RangeSet, at_least: str) -> str:
+    """Where the memory of the kernel that crashed lies in that of its capture kernel."""
+    if not memory:
+        if at_least:
+            return "where the memory of the kernel that crashed lies is not known"
+        return "its /proc/vmcore has no memory of the kernel that crashed"
+    where = few(f"{part.start:#x}-{part.end:#x}" for part in memory.contiguous())
+    size = f"{at_least}{short_size(memory.total)}"
+    return f"the memory of the kernel that crashed ({size}) is at {where}"
 
 
 def _whole(facts: Facts) -> str:

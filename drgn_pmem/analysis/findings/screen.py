@@ -244,8 +244,8 @@ class Screen:
         if saved and saved == total and not least:
             yield f"nothing of the user data of {whose}: all {short_size(total)} are in the dump"
         elif saved:
-            part = f"{short_size(saved)} of {least}{short_size(total)}"
-            yield f"user data of {whose}: only {part} are in the dump"
+            part = _part(saved, total, least)
+            yield f"user data of {whose}: {part} are in the dump"
         elif total:
             known = "that is known " if least else ""
             yield f"all user data of {whose} {known}({short_size(total)})"
@@ -259,7 +259,14 @@ def _disabled(name: str, size: int, saved: int) -> Iterator[str]:
     if saved == size:
         yield f"nothing of {name} (disabled): all {short_size(size)} are in the dump"
     elif saved:
-        yield f"{name} (disabled): only {short_size(saved)} of {short_size(size)} are in the dump"
+        yield f"{name} (disabled): {_part(saved, size)} are in the dump"
+
+
+def _part(saved: int, total: int, least: str = "") -> str:
+    """A part of a size; where most of it is there, what is missing: rounded, both may be equal."""
+    if not least and saved * 2 > total:
+        return f"all but {short_size(total - saved)} of {short_size(total)}"
+    return f"only {short_size(saved)} of {least}{short_size(total)}"
 
 
 def _not_known(problems: Problems) -> str:

@@ -60,6 +60,14 @@ def test_user_data_of_namespaces_that_cannot_be_read_may_be_missing(
     assert tuple(shown.problems) == problems
 
 
+def test_most_of_the_user_data_is_not_only_as_much_as_all() -> None:
+    """It said "only 829.9 MiB of 829.9 MiB": rounded, the part was the whole."""
+    namespaces = [SimpleNamespace(kmem=0, userdata={State.SAVED: 1 << 30, State.EXCLUDED: 4096})]
+    shown = screen_of(Partial(SimpleNamespace(namespaces=namespaces)))
+    (text,) = screen.Screen._user_data(shown)
+    assert text == "user data of pmem: all but 4096 bytes of 1 GiB are in the dump"
+
+
 def screen_of(coverage: Partial[Any], *namespaces: SimpleNamespace) -> Any:
     inventory = Partial(SimpleNamespace(namespaces=namespaces))
     facts = SimpleNamespace(coverage=lambda: coverage, inventory=lambda: inventory)
