@@ -42,7 +42,7 @@ from drgn_pmem.spec import Answer, Argument, command
               "process and how", keep=2, wrap=True),
         Field("WAITED_BY", lambda p: [f"{w.task.pid}/{w.task.comm}" for w in p.waiters],
               "tasks in a layout break", keep=1, wrap=True),
-        Field("WAITS_IN", lambda p: [w.function for w in p.waiters], "their function"),
+        Field("WAITS_IN", lambda p: [w.place for w in p.waiters], "their function"),
         Field("EVIDENCE", lambda p: [h.evidence for h in p.holders], "of each holder",
               shown=False),
         Field("STATE", lambda p: p.owners.standing, "of the struct page in the dump",
@@ -62,7 +62,7 @@ from drgn_pmem.spec import Answer, Argument, command
         "    for holder in page.holders:\n"
         "        print('    held by', holder.process, holder.kind.value, holder.evidence)\n"
         "    for waiter in page.waiters:\n"
-        "        print('    waited for by', waiter.task.pid, waiter.function)\n"
+        "        print('    waited for by', waiter.task.pid, waiter.place)\n"
     ),
     modules=OWNER_MODULES | WAIT_MODULES,
 )  # fmt: skip

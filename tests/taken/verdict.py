@@ -111,11 +111,11 @@ def _with_functions(row: dict[str, Any], full: Sequence[dict[str, Any]]) -> dict
         (page["pfn"], waiter["pid"]): waiter["function"]
         for page in full
         for waiter in page["waiters"]
-        if waiter["function"].endswith(_LAYOUT_BREAKS)
+        if (waiter["function"] or "").endswith(_LAYOUT_BREAKS)
     }
     waiters = [
         {**waiter, "function": named.get((row["pfn"], waiter["pid"]), waiter["function"])}
-        if waiter["function"].endswith(_LAYOUT_BREAKS)
+        if (waiter["function"] or "").endswith(_LAYOUT_BREAKS)
         else waiter
         for waiter in row["waiters"]
     ]

@@ -1,10 +1,33 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Which functions of the kernel belong to persistent memory."""
+"""Which functions of the kernel belong to persistent memory, and what those on a stack show."""
 
 import re
 
-__all__ = ("is_of_pmem",)
+from drgn_pmem.kernel.holders import Hold
+
+__all__ = ("LAYOUT_BREAK", "classify", "is_of_pmem")
+
+LAYOUT_BREAK = re.compile(
+    r"break_layout|break_dax_layouts|dax_break|wait_page_idle|dax_layout_busy"
+)
+"""Functions of a DAX layout break."""
+
+_HOLDS: tuple[tuple[Hold, "re.Pattern[str]"], ...] = (
+    (
+        Hold.DIRECT_IO,
+        re.compile(r"direct_IO|iomap_dio|_dio_|dio_await|direct_(read|write)|blk_io_schedule"),
+    ),
+    (Hold.VMSPLICE, re.compile(r"vmsplice")),
+    (Hold.RDMA, re.compile(r"ib_umem|uverbs")),
+    (Hold.VFIO, re.compile(r"vfio_|iopt_pin")),
+    (Hold.IO_URING, re.compile(r"io_sqe_buffer|io_rsrc|io_uring_register")),
+    (
+        Hold.USER_PAGES,
+        re.compile(r"(pin|get)_user_pages|iov_iter_(get|extract)_pages|process_vm_rw"),
+    ),
+)
+"""How a page is held -> the functions that hold it so."""
 
 _OF_PMEM = re.compile(
     r"""^_*(
@@ -27,3 +50,17 @@ _IN_ANOTHER = re.compile(r"_dax_|_dax$|_pmem_|_pmem$|zone_device")
 def is_of_pmem(function: str) -> bool:
     """Whether a function belongs to persistent memory, by its name."""
     return bool(_OF_PMEM.match(function) or _IN_ANOTHER.search(function))
+
+
+def classify(functions: tuple[str, ...]) -> tuple[bool, Hold | None, str | None]:
+    """Whether a stack waits in a layout break, how it holds pages, and the function that shows
+    it."""
+    waiting = [function for function in functions if LAYOUT_BREAK.search(function)]
+    if waiting:
+        # The file system's function says more than what it waits in.
+        return True, None, waiting[-1]
+    for hold, pattern in _HOLDS:
+        holding = [function for function in functions if pattern.search(function)]
+        if holding:
+            return False, hold, holding[0]
+    return False, None, None

@@ -71,11 +71,17 @@ class Waiter(Record):
     """A task that waits in a layout break."""
 
     task: Task
-    function: str
+    function: str | None
+    """In which; None where the frames have no names."""
     pfn: int | None
     """The page it waits for, as its stack names it; None if it does not."""
     file: str | None
     """The file whose layout it breaks, as its frames name it."""
+
+    @property
+    def place(self) -> str:
+        """Where it waits, in words."""
+        return self.function or "a function without a name"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -162,7 +168,7 @@ class _Search:
         for waiter in self.waiters:
             if waiter.pfn is None:
                 self.notes.append(
-                    f"{waiter.task.pid}/{waiter.task.comm} waits in {waiter.function}"
+                    f"{waiter.task.pid}/{waiter.task.comm} waits in {waiter.place}"
                     f" for {waiter.file or 'a file that its stack does not name'}"
                 )
         return self.problems.partial(
@@ -262,7 +268,7 @@ class _Search:
                     if owner.name is not None and owner.inode is not None:
                         name = f"{owner.name} (ino {owner.inode})"
             self.waiters.append(
-                Waiter(task=finding.task, function=finding.function or "?", pfn=pfn, file=name)
+                Waiter(task=finding.task, function=finding.function, pfn=pfn, file=name)
             )
 
     def _hold_by_stack(self, finding: StackFinding, pinned: set[int]) -> None:

@@ -14,13 +14,13 @@ All stacks are searched raw with numpy first; only those with a hit are unwound.
 
 from collections.abc import Callable, Iterator
 import enum
-import re
 
-from drgn import Program, StackTrace
+from drgn import Program, StackTrace, offsetof
 import numpy as np
 import numpy.typing as npt
 
 from drgn_pmem.analysis.findings.backtraces import unwind
+from drgn_pmem.analysis.findings.functions import LAYOUT_BREAK, classify
 from drgn_pmem.analysis.owners.daxfiles import dax_chars_of, dax_files_of
 from drgn_pmem.kernel.daxfs import disk_name
 from drgn_pmem.kernel.holders import Hold
@@ -39,27 +39,6 @@ __all__ = ("Lead", "StackFinding", "StackPage", "search_stacks")
 _DEFAULT_STACK = 16384
 _MAX_STACK = 1 << 18
 _MAX_VECS = 256
-
-_LAYOUT_BREAK = re.compile(
-    r"break_layout|break_dax_layouts|dax_break|wait_page_idle|dax_layout_busy"
-)
-"""Functions of a DAX layout break."""
-
-_HOLDS: tuple[tuple[Hold, "re.Pattern[str]"], ...] = (
-    (
-        Hold.DIRECT_IO,
-        re.compile(r"direct_IO|iomap_dio|_dio_|dio_await|direct_(read|write)|blk_io_schedule"),
-    ),
-    (Hold.VMSPLICE, re.compile(r"vmsplice")),
-    (Hold.RDMA, re.compile(r"ib_umem|uverbs")),
-    (Hold.VFIO, re.compile(r"vfio_|iopt_pin")),
-    (Hold.IO_URING, re.compile(r"io_sqe_buffer|io_rsrc|io_uring_register")),
-    (
-        Hold.USER_PAGES,
-        re.compile(r"(pin|get)_user_pages|iov_iter_(get|extract)_pages|process_vm_rw"),
-    ),
-)
-"""How a page is held -> the functions that hold it so."""
 
 # Functions that sleep while they wait for or hold user pages: their callers' return addresses bring
 # a stack into the search although no page is on it.
@@ -105,7 +84,7 @@ class StackFinding(Record):
     hold: Hold | None
     """How it holds pages; None if its functions do not show that."""
     function: str | None
-    """The function that shows it."""
+    """The function that shows it; None also where frames have no names."""
     functions: tuple[str, ...]
     """Innermost first."""
     pages: tuple[StackPage, ...]
@@ -152,6 +131,7 @@ class _Searcher:
         self.disk_of: Callable[[int], str] | None = None
         with problems.trying("devices of bios"):
             self.disk_of = _disk_reader(prog)
+        self.wait = _wait_entry(prog)
         self.vec = Layout(self.memory, "struct bio_vec", page="bv_page")
         self.vec_size = self.vec.type.size or 0
 
@@ -236,21 +216,33 @@ class _Searcher:
 
     def _pages(self, words: "npt.NDArray[np.uint64]") -> list[StackPage]:
         """Pages whose struct page, or its ``_refcount``, the words point to."""
+        found: dict[int, StackPage] = {}
+        # wait_var_event() waits on &page->_refcount before v6.15, on the page since.
+        for offset, how in ((self.layout.refcount, Lead.WAIT), (0, Lead.STRUCT_PAGE)):
+            for pfn in self._pfns(words, offset):
+                found.setdefault(pfn, StackPage(pfn=pfn, how=how))
+        return list(found.values())
+
+    def _pfns(self, words: "npt.NDArray[np.uint64]", offset: int) -> Iterator[int]:
+        """Pages of persistent memory at whose struct page, or at *offset* in it, words point."""
         layout = self.layout
         inside = words[words >= np.uint64(layout.vmemmap)] - np.uint64(layout.vmemmap)
         numbers = inside // np.uint64(layout.size)
-        rest = inside % np.uint64(layout.size)
-        found: dict[int, StackPage] = {}
+        there = inside % np.uint64(layout.size) == np.uint64(offset)
         for start, end in self.ranges:
-            hit = (numbers >= np.uint64(start)) & (numbers < np.uint64(end))
-            # wait_var_event() waits on &page->_refcount before v6.15, on the page since.
-            for offset, how in (
-                (layout.refcount, Lead.WAIT),
-                (0, Lead.STRUCT_PAGE),
-            ):
-                for pfn in numbers[hit & (rest == np.uint64(offset))].tolist():
-                    found.setdefault(pfn, StackPage(pfn=pfn, how=how))
-        return list(found.values())
+            hit = there & (numbers >= np.uint64(start)) & (numbers < np.uint64(end))
+            yield from numbers[hit].tolist()
+
+    def _waited(self, words: "npt.NDArray[np.uint64]") -> list[StackPage]:
+        """Pages that a task sleeps for in wait_var_event(), by what that puts on its stack: nothing
+        but a layout break waits for a page so, and its functions may have no names."""
+        if self.wait is None:
+            return []
+        function, distance = self.wait
+        at = np.flatnonzero(words == np.uint64(function)) - distance
+        keys = words[at[at >= 0]]
+        waited = {pfn for o in (self.layout.refcount, 0) for pfn in self._pfns(keys, o)}
+        return [StackPage(pfn=pfn, how=Lead.WAIT) for pfn in sorted(waited)]
 
     def _finding(
         self, task: Task, base: int, words: "npt.NDArray[np.uint64]"
@@ -268,8 +260,11 @@ class _Searcher:
                 skipped = (trace[0].sp - base) // 8
                 live, at = words[skipped:], base + 8 * skipped
             inode = self._inode_of_frames(task, trace)
-        layout_break, hold, function = _classify(functions)
-        pages = self._pages(live)
+        layout_break, hold, function = classify(functions)
+        waited = self._waited(live)
+        if waited and not layout_break:
+            layout_break, hold, function = True, None, None
+        pages = self._pages(live) + waited
         disks: dict[str, None] = {}
         if hold is not None:
             pages += self._of_bios(live, at, disks) + self._of_buffers(task, live)
@@ -351,13 +346,27 @@ class _Searcher:
         """The inode that a layout break is about: a variable of its frames, where the debug info
         knows where it is."""
         for frame in trace:
-            if not _LAYOUT_BREAK.search(frame.name or "") or "inode" not in frame:
+            if not LAYOUT_BREAK.search(frame.name or "") or "inode" not in frame:
                 continue
             with self.problems.trying(f"stack of {task.pid}"):
                 inode = frame["inode"]
                 if not inode.absent_:
                     return int(inode.value_())
         return None
+
+
+def _wait_entry(prog: Program) -> tuple[int, int] | None:
+    """What ``struct wait_bit_queue_entry`` has for wait_var_event() (kernel/sched/wait_bit.c): the
+    address of its function, and how many words that is behind the address waited on. None if the
+    kernel has no such function, or its debug info not the structure."""
+    try:
+        function = prog.symbol("var_wake_function").address
+        entry = prog.type("struct wait_bit_queue_entry")
+        bytes_ = offsetof(entry, "wq_entry.func") - offsetof(entry, "key.flags")
+    except LookupError:
+        # not a problem: functions with names show the same
+        return None
+    return function, bytes_ // 8
 
 
 def _disk_reader(prog: Program) -> Callable[[int], str]:
@@ -371,20 +380,6 @@ def _disk_reader(prog: Program) -> Callable[[int], str]:
         return lambda address: disk_name(prog, bdev.read(bio.read(address)["bdev"])["disk"])
     bio = Layout(memory, "struct bio", disk="bi_disk")
     return lambda address: disk_name(prog, bio.read(address)["disk"])
-
-
-def _classify(functions: tuple[str, ...]) -> tuple[bool, Hold | None, str | None]:
-    """Whether a stack waits in a layout break, how it holds pages, and the function that shows
-    it."""
-    waiting = [function for function in functions if _LAYOUT_BREAK.search(function)]
-    if waiting:
-        # The file system's function says more than what it waits in.
-        return True, None, waiting[-1]
-    for hold, pattern in _HOLDS:
-        holding = [function for function in functions if pattern.search(function)]
-        if holding:
-            return False, hold, holding[0]
-    return False, None, None
 
 
 def search_stacks(prog: Program) -> Partial[tuple[StackFinding, ...]]:

@@ -123,7 +123,7 @@ def stray(state: str) -> Any:
 
 TASK = S(pid=7, tgid=7, comm="db", object=None, address=1)
 OWNERS = S(owners=[S(name="/mnt/a", offset=0)], namespace="namespace0.0")
-WAITER = S(task=TASK, function="dax_break_layout", pfn=1, file="/mnt/a")
+WAITER = S(task=TASK, place="dax_break_layout", pfn=1, file="/mnt/a")
 PINNED = S(pfn=1, owners=OWNERS, holders=(), waiters=(WAITER,), count=lambda name: 2)
 NOT_SINCE = {"rules.pins._since": Plain("")}
 

@@ -129,7 +129,7 @@ def test_who_holds_pages_of_several_waiters_is_one_piece_of_advice(
     """The same holder stood in two of three, and "dmsetup resume" did not get a place."""
     holder = S(task=TASK, process="7/db", certain=True, kind=S(value="vmsplice"), evidence="")
     waiters = [
-        S(task=S(pid=pid, tgid=pid, comm=comm, object=None), function="f", pfn=pid, file="/mnt/a")
+        S(task=S(pid=pid, tgid=pid, comm=comm, object=None), place="f", pfn=pid, file="/mnt/a")
         for pid, comm in ((8, "rm"), (9, "punch"))
     ]
     owners = S(owners=[S(name="/mnt/a", offset=0)], namespace="namespace0.0")

@@ -58,3 +58,26 @@ def test_a_bio_on_the_stack_is_found_without_a_pointer_to_it(monkeypatch: Any) -
     pages = _Searcher._of_bios(searcher(), words, STACK, disks)
     assert pages == [StackPage(pfn=PFN, how=Lead.BIO)]
     assert list(disks) == ["dm-1"]
+
+
+WAKE = 0xFFFFFFFF81101230
+REFCOUNT = 0x34
+
+
+def test_who_sleeps_for_a_page_is_found_without_names_of_functions() -> None:
+    """Without debug info of the module that it sleeps in, it was called an uncertain holder."""
+    waiting = SimpleNamespace(
+        wait=(WAKE, 5),
+        layout=SimpleNamespace(vmemmap=VMEMMAP, size=64, refcount=REFCOUNT),
+        ranges=[(PFN, PFN + 1)],
+    )
+    waiting._pfns = lambda words, offset: _Searcher._pfns(waiting, words, offset)
+    words = np.zeros(16, np.uint64)
+    for address in (VMEMMAP + 64 * PFN + REFCOUNT, VMEMMAP + 64 * PFN):
+        words[3], words[8] = address, WAKE
+        assert _Searcher._waited(waiting, words) == [StackPage(pfn=PFN, how=Lead.WAIT)]
+    words[3] = VMEMMAP + 64 * (PFN + 1)  # not of persistent memory
+    assert _Searcher._waited(waiting, words) == []
+    words[:] = 0
+    words[0] = WAKE  # what comes before it is not known
+    assert _Searcher._waited(waiting, words) == []

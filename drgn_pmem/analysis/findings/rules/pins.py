@@ -81,19 +81,19 @@ def layout_break(case: Case) -> None:
         case.found(
             Severity.CRITICAL,
             f"{waiter.task.pid}/{waiter.task.comm}",
-            f"waits in {waiter.function} for {name}{' ' if where else ''}{where}"
+            f"waits in {waiter.place} for {name}{' ' if where else ''}{where}"
             f"{f' for {since}' if since else ''}; "
             + (f"the page is held by {held}" if held else "who holds the page was not found"),
             evidence=_chain(waiter, page),
             do=_release([w for w, p in waiting if _holders(p) == _holders(page)], page),
             place=name,
             brief=f"{waiter.task.pid}/{waiter.task.comm} waits for {'it' if page else name} in "
-            f"{waiter.function}{f' for {since}' if since else ''}",
+            f"{waiter.place}{f' for {since}' if since else ''}",
         )
 
 
 def _chain(waiter: Waiter, page: PinnedPage | None) -> list[str]:
-    steps = [f"{waiter.task.pid}/{waiter.task.comm} sleeps in {waiter.function}"]
+    steps = [f"{waiter.task.pid}/{waiter.task.comm} sleeps in {waiter.place}"]
     if waiter.pfn is not None:
         steps.append(f"its stack names PFN {waiter.pfn:#x}")
     if page is not None:
