@@ -24,7 +24,8 @@ _CLAUSES = re.compile(r"; |, | \(|\)|: | and | by ")
 _COUNTED = re.compile(r"(at least )?(\d+) (pages?|NVDIMMs?|namespaces?)\b")
 _DENIES = re.compile(r"\b(no|not|never|none|nothing|all|every|only|without|valid|complete)\b")
 _DOUBTS = re.compile(
-    r"at least|known|may be|could not|was not saved|not in the dump|without a name|not loaded|filtered|its headers describe"
+    r"at least|known|may be|could not|was not saved|not in the dump|without a name|not loaded"
+    r"|filtered|its headers describe"
 )
 
 
