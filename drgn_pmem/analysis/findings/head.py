@@ -75,6 +75,9 @@ def _whole(facts: Facts) -> str:
     if dump.contained is DumpFormat.IMAGE:
         return f"{short_size(saved)} of memory"
     whole = f"{short_size(total)} that its headers describe"
+    if dump.truncated and saved + lost < total:
+        left = f"{short_size(saved)} of {short_size(saved + lost)} are left"
+        return f"truncated and filtered: {left}, of the {whole}"
     if dump.truncated:
         return f"truncated: {short_size(saved)} of the {whole}"
     if lost:

@@ -60,6 +60,27 @@ def test_user_data_of_namespaces_that_cannot_be_read_may_be_missing(
     assert tuple(shown.problems) == problems
 
 
+@pytest.mark.parametrize(
+    ("excluded", "words"),
+    [
+        (0, "truncated: 4096 bytes of the 12288 bytes that its headers describe"),
+        (
+            1 << 20,
+            "truncated and filtered: 4096 bytes of 12288 bytes are left, of the 1 MiB that its "
+            "headers describe",
+        ),
+    ],
+)
+def test_what_a_filter_left_out_is_not_what_the_end_of_the_file_cut_off(
+    monkeypatch: pytest.MonkeyPatch, excluded: int, words: str
+) -> None:
+    counts = {State.SAVED: 4096, State.TRUNCATED: 8192, State.EXCLUDED: excluded}
+    monkeypatch.setattr(head, "coverage_of", lambda _: SimpleNamespace(count=lambda: counts))
+    monkeypatch.setattr(head, "dump_of", lambda _: SimpleNamespace(truncated=True, contained=None))
+    facts: Any = SimpleNamespace(prog=None)
+    assert head._whole(facts) == words
+
+
 def test_most_of_the_user_data_is_not_only_as_much_as_all() -> None:
     """It said "only 829.9 MiB of 829.9 MiB": rounded, the part was the whole."""
     namespaces = [SimpleNamespace(kmem=0, userdata={State.SAVED: 1 << 30, State.EXCLUDED: 4096})]
