@@ -84,8 +84,10 @@ def _leave_on_signals() -> None:
 
 
 def _fail(message: str, status: int) -> int:
+    from drgn_pmem.output.terminal import paragraph
+
     sys.stdout.flush()
-    print(f"drgn-pmem: {message}", file=sys.stderr)
+    print(paragraph(f"drgn-pmem: {message}", sys.stderr), file=sys.stderr)
     return status
 
 
