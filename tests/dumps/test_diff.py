@@ -13,7 +13,9 @@ from drgn import Object, Program, container_of
 from drgn.helpers.linux.mm import virt_to_phys
 import pytest
 
+from drgn_pmem.analysis.changes.compare import diff_dumps
 from drgn_pmem.dumpfile import dump_of
+from drgn_pmem.dumpfile.program import open_program
 from drgn_pmem.errors import UsageError
 from drgn_pmem.spec import SPECS, parse_arguments
 
@@ -119,6 +121,16 @@ def test_another_machine() -> None:
     assert "--symbols" in notes
     assert not [c for c in answer.records if c.what.value == "removed" and c.kind.value == "DIMM"]
     assert "7  0 or more" in out
+
+
+def test_a_dump_without_debug_info_gained_and_lost_nothing() -> None:
+    """Its namespaces are known by their info blocks, without names, the disabled one, too."""
+    without = open_program(small.dump)[0]
+    for pair in ((small.prog, without), (without, small.prog)):
+        answer = diff_dumps(*pair).value
+        assert not answer.differs
+        (coverage,) = (c for c in answer.compared if c.kind.value == "coverage")
+        assert min(coverage.a, coverage.b) > 5
 
 
 def test_debug_info_of_another_build() -> None:

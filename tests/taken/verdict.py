@@ -188,8 +188,8 @@ _OF_THE_DUMP = frozenset(
 """Rules about what the dump holds and what was loaded: their findings follow the page, or the
 module. (What is left of struct pages may be too little to show that they were overwritten.)"""
 
-_NAMELESS = re.compile(r"inode \d+|namespace\d+\.\d+|pmem|a file of \S+")
-"""Subjects that stand for a file whose name could not be read."""
+_NAMELESS = re.compile(r"inode \d+|namespace\d+\.\d+|pmem|dm-\d+|a file of \S+")
+"""Subjects that stand for a file or disk whose name could not be read."""
 
 
 def diagnosis(

@@ -212,6 +212,9 @@ def _of_pair(a: Facts, b: Facts, one: Item, other: Item, one_boot: bool) -> Iter
             why = f"B: {b.why_of(other)}"
         elif before in _NOT_SHOWN or ((partly or before is None) and not a.complete):
             why = f"A: {a.why_of(one)}"
+        elif one.certain != other.certain:
+            # What one dump shows of less than the other has is not another state of it.
+            why = f"A: {a.why_of(one)}" if other.certain else f"B: {b.why_of(other)}"
         name = one.name if one.name == other.name else f"{one.name}, {other.name}"
         what = What.CHANGED if why is None else What.UNKNOWN
         yield _change(a.kind, what, name, one.number, field, before, after, why)

@@ -280,7 +280,10 @@ class _Reader:
                 Item(
                     name=item.namespace or f"{item.start:#x}",
                     key=self._same(item.namespace) or f"{item.start:#x}",
-                    place=f"{item.namespace} at {item.start:#x}",
+                    # Without debug info the namespaces of a dump have no names.
+                    place=f"at {item.start:#x}",
+                    # Known by its info block alone, it may have been disabled: not one of these.
+                    certain=item.namespace is not None,
                     values={
                         "info block": UNKNOWN if undivided else _states(item.infoblock),
                         "metadata": UNKNOWN if undivided else _states(item.metadata),
