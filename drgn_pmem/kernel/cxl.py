@@ -4,24 +4,31 @@
 CXL memory devices and regions
 ------------------------------
 
-What ``cxl list -M`` and ``cxl list -R`` show, as far as the kernel keeps it: a device's health,
-alerts and poison list are asked of the device each time. Sources: drivers/cxl/cxlmem.h,
-drivers/cxl/cxl.h, drivers/cxl/core/region.c.
+What ``cxl list -M`` and ``cxl list -R`` show, as far as the kernel keeps it: a device's health and
+alerts are asked of the device each time. So is its poison list, but the buffer with the device's
+last answer stays. Sources: drivers/cxl/cxlmem.h, drivers/cxl/cxl.h, drivers/cxl/core/region.c,
+drivers/cxl/core/mbox.c (``cxl_mem_get_poison()``).
 """
 
 from typing import Any
 
 from drgn import Object, Program, container_of
 
+from drgn_pmem.errors import FormatError
+from drgn_pmem.formats.cxlpoison import CxlPoisonList, parse_poison_list
 from drgn_pmem.kernel.debuginfo import find_type, member, optional_member
 from drgn_pmem.kernel.device import device_name, for_each_device, uuid_text
+from drgn_pmem.kernel.memory import memory_of
 from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.partial import Partial, Problems, WalkError
+from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("CxlMapping", "CxlMemdev", "CxlRegion", "for_each_cxl_memdev", "for_each_cxl_region")
 
 _MAX_PARTITIONS = 16
+_MAX_PAYLOAD = 1 << 20
+"""Of a mailbox, bytes (CXL 3.0, 8.2.8.4.3)."""
 _CORE = "cxl_core"
 
 
@@ -38,6 +45,10 @@ class CxlMemdev(Record):
     """Its PCI device."""
     firmware_version: str | None = shown(optional=True)
     """None for a device that is not of the memory class."""
+    last_poison_list: CxlPoisonList | None = shown(optional=True)
+    """The device's last answer to a request for its poison list (trigger_poison_list in sysfs): of
+    one region or partition, not known which. None if it had no records or nothing asked for it. The
+    list itself is in the device only."""
     object: Object = shown(Show.HIDDEN)
     """``struct cxl_memdev *``"""
 
@@ -84,7 +95,7 @@ def for_each_cxl_memdev(prog: Program) -> Partial[list[CxlMemdev]]:
         for device in _devices(prog, "mem", "struct cxl_memdev", problems):
             with problems.trying(device_name(device)):
                 memdev = container_of(device, "struct cxl_memdev", "dev")
-                found.append(_read_memdev(memdev))
+                found.append(_read_memdev(memdev, problems))
     return problems.partial(found)
 
 
@@ -117,16 +128,21 @@ def _size(resource: Object) -> int:
     return int(resource.end.value_() + 1 - resource.start.value_()) % (1 << 64)
 
 
-def _read_memdev(memdev: Object) -> CxlMemdev:
+def _read_memdev(memdev: Object, problems: Problems) -> CxlMemdev:
     state = memdev.cxlds
     sizes = _partitions(state)
+    name = device_name(memdev.dev.address_of_())
+    poison = None
+    with problems.trying(f"{name}: its last poison list"):
+        poison = _last_poison_list(state)
     return CxlMemdev(
-        memdev=device_name(memdev.dev.address_of_()),
+        memdev=name,
         pmem_size=sizes.get("pmem", 0),
         ram_size=sizes.get("ram", 0),
         serial=state.serial.value_(),
         host=device_name(state.dev),
         firmware_version=_firmware(state),
+        last_poison_list=poison,
         object=memdev,
     )
 
@@ -158,10 +174,37 @@ def _word(value: Object) -> str:
     return str(value.value_())
 
 
-def _firmware(state: Object) -> str | None:
+def _memory_class(state: Object) -> Object | None:
+    """``to_cxl_memdev_state()``"""
     if _word(state.type) != "cxl_devtype_classmem":
         return None
-    return kernel_string(container_of(state, "struct cxl_memdev_state", "cxlds").firmware_version)
+    return container_of(state, "struct cxl_memdev_state", "cxlds")
+
+
+def _firmware(state: Object) -> str | None:
+    device = _memory_class(state)
+    return None if device is None else kernel_string(device.firmware_version)
+
+
+def _last_poison_list(state: Object) -> CxlPoisonList | None:
+    device = _memory_class(state)
+    # Since Linux kernel commit d0abf5787adc ("cxl/mbox: Initialize the poison state") (in v6.4).
+    buffer = None if device is None else optional_member(device, "poison.list_out")
+    if device is None or buffer is None or not buffer:
+        return None
+    # Since Linux kernel commit 8d8081cecfb9 ("cxl: Move mailbox related bits to the same context")
+    # (in v6.12).
+    mailbox = optional_member(state, "cxl_mbox.payload_size")
+    size = (member(device, "payload_size") if mailbox is None else mailbox).value_()
+    if size > _MAX_PAYLOAD:
+        raise WalkError(f"implausible payload_size {size}")
+    start = state.dpa_res.start.value_()
+    own = Range(start, start + _size(state.dpa_res))
+    try:
+        return parse_poison_list(memory_of(state.prog_).read(buffer.value_(), size), [own])
+    except FormatError:
+        # not a problem: kvmalloc() does not clear it, so that is a list that was never asked for
+        return None
 
 
 def _read_region(region: Object, name: str) -> CxlRegion:

@@ -2,14 +2,18 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """CXL memory devices and regions, of kernels before and since 6.15; no sample has any."""
 
+import struct
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from drgn_pmem.analysis.inventory import cxl as facts
+from drgn_pmem.errors import FormatError
+from drgn_pmem.formats.cxlpoison import parse_poison_list
 from drgn_pmem.kernel import cxl
-from drgn_pmem.partial import Partial
+from drgn_pmem.partial import NotSaved, Partial, Problems
+from drgn_pmem.ranges import Range
 
 NOTHING: Any = None
 
@@ -62,6 +66,7 @@ def memdev(name: str, serial: int) -> cxl.CxlMemdev:
         serial=serial,
         host="0000:0d:00.0",
         firmware_version=None,
+        last_poison_list=None,
         object=NOTHING,
     )
 
@@ -109,3 +114,91 @@ def test_a_machine_without_cxl_is_not_asked_for_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.delattr(facts, "for_each_cxl_memdev")
     inventory: Any = SimpleNamespace(buses=[SimpleNamespace(provider="ACPI.NFIT")], dax_regions=[])
     assert facts.cxl_facts(NOTHING, inventory).whole()(NOTHING) == {}
+
+
+def answer(*records: tuple[int, int], flags: int = 0, reserved: int = 0) -> bytes:
+    """In a buffer of 256 bytes: addresses with their source, and units of 64 bytes."""
+    head = struct.pack("<BBQH20s", flags, reserved, 0, len(records), b"")
+    return (head + b"".join(struct.pack("<QII", *r, 0) for r in records)).ljust(256, b"\0")
+
+
+DEVICE = (Range(0, 1 << 28),)
+
+
+def test_the_last_poison_list_is_decoded_as_cxl_list_shows_it() -> None:
+    found = parse_poison_list(answer((0x1000 | 3, 1), (0x20000 | 2, 64), flags=1), DEVICE)
+    assert found is not None
+    assert found.to_json() == {
+        "media_errors": [
+            {"offset": 0x1000, "length": 64, "source": "Injected"},
+            {"offset": 0x20000, "length": 4096, "source": "Internal"},
+        ],
+        "more": True,
+        "overflow": False,
+        "scanning": False,
+    }
+    assert parse_poison_list(answer(), DEVICE) is None
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        answer((0x1003, 1), flags=0x40),
+        answer((0x1003, 1), reserved=1),
+        answer((0x1003, 0)),
+        answer((0x1004, 1)),
+        answer((0x1008, 1)),
+        answer(((1 << 28) - 64 | 1, 2)),
+        answer(*[(0x1003, 1)] * 15),
+        bytes(range(256)),
+    ],
+)
+def test_a_buffer_that_no_device_has_filled_is_no_poison_list(buffer: bytes) -> None:
+    with pytest.raises(FormatError):
+        parse_poison_list(buffer[:256], DEVICE)
+
+
+class Buffer:
+    """A driver's pointer, and the memory that it points to."""
+
+    def __init__(self, data: bytes | None) -> None:
+        self.data = data
+
+    def value_(self) -> int:
+        return 0xFF000
+
+    def read(self, address: int, size: int) -> bytes:
+        if self.data is None:
+            raise NotSaved("not in the dump")
+        assert (address, size) == (0xFF000, 256)
+        return self.data
+
+
+@pytest.mark.parametrize("own_mailbox", [True, False])
+def test_the_poison_list_is_in_the_buffer_of_the_driver(
+    monkeypatch: pytest.MonkeyPatch, own_mailbox: bool
+) -> None:
+    def optional(obj: Any, name: str) -> Any:
+        for part in name.split("."):
+            obj = getattr(obj, part, None)
+        return obj
+
+    def read(data: bytes | None) -> Any:
+        buffer = Buffer(data)
+        device = SimpleNamespace(poison=SimpleNamespace(list_out=buffer), payload_size=value(256))
+        monkeypatch.setattr(cxl, "_memory_class", lambda state: device)
+        monkeypatch.setattr(cxl, "memory_of", lambda prog: buffer)
+        state: Any = SimpleNamespace(dpa_res=resource(0, 1 << 28), prog_=NOTHING)
+        if own_mailbox:
+            state.cxl_mbox, device.payload_size = SimpleNamespace(payload_size=value(256)), None
+        return cxl._last_poison_list(state)
+
+    monkeypatch.setattr(cxl, "optional_member", optional)
+    monkeypatch.setattr(cxl, "member", getattr)
+    (error,) = read(answer((0x1003, 1))).media_errors
+    assert (error.offset, error.length, error.source) == (0x1000, 64, "Injected")
+    assert read(bytes(range(256))) is None, "kvmalloc() leaves what was there"
+    problems = Problems()
+    with problems.trying("mem0"):
+        read(None)
+    assert "not in the dump" in str(problems.partial(None).problems[0])
