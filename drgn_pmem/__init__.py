@@ -112,7 +112,15 @@ def __getattr__(name: str) -> Any:
     module = _PUBLIC.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    try:
+        value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    except (ImportError, RuntimeError) as error:
+        from drgn_pmem.errors import numpy_error
+
+        line = numpy_error(error)
+        if line is None:
+            raise
+        raise line from None
     globals()[name] = value
     return value
 

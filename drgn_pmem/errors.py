@@ -16,6 +16,7 @@ __all__ = (
     "NotInKernel",
     "PmemError",
     "UsageError",
+    "numpy_error",
 )
 
 
@@ -54,3 +55,28 @@ class NotFound(PmemError, LookupError):
 
 class UsageError(PmemError, ValueError):
     """An argument that cannot be understood."""
+
+
+def numpy_error(error: BaseException) -> PmemError | None:
+    """
+    One line for a failed import of numpy: its builds need features that an old processor lacks.
+
+    Every command reads memory through the coverage of the dump, which is kept in arrays (a dump has
+    up to millions of ranges and a bit for each page), so none answers without numpy.
+
+    :return: None if *error* is another one.
+    """
+    import os
+    import traceback
+
+    where = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, (ImportError, RuntimeError)) or not where:
+        return None
+    if os.path.basename(os.path.dirname(where[-1].filename)) not in ("numpy", "_core", "core"):
+        return None
+    text = " ".join(str(error).split()).rstrip(".")
+    return PmemError(
+        "numpy does not run on this machine, and every command needs it to know what the dump"
+        f" holds ({text}): install one that does (older ones run on processors without x86-64-v2:"
+        " pip install 'numpy<2.3'), or give the virtual machine a newer processor (QEMU: -cpu max)"
+    )

@@ -61,7 +61,7 @@ class DrgnCommand:
     def run(self, prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
         from drgn.commands import CommandArgumentError
 
-        from drgn_pmem.errors import PmemError, UsageError
+        from drgn_pmem.errors import PmemError, UsageError, numpy_error
         from drgn_pmem.output.text import escape
         from drgn_pmem.spec import run
 
@@ -73,6 +73,11 @@ class DrgnCommand:
             # drgn prints it unescaped, and it may contain text from the dump.
             error.args = (escape(str(error)),)
             raise
+        except (ImportError, RuntimeError) as error:
+            line = numpy_error(error)
+            if line is None:
+                raise
+            raise line from None
         return None if answer is None else answer.records
 
 

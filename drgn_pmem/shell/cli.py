@@ -16,10 +16,10 @@ import signal
 import sys
 import threading
 
-from drgn_pmem.errors import PmemError, UsageError
+from drgn_pmem.errors import PmemError, UsageError, numpy_error
 from drgn_pmem.output.text import escape
 from drgn_pmem.shell import log
-from drgn_pmem.shell.failures import did_you_mean, explain, is_of_numpy
+from drgn_pmem.shell.failures import did_you_mean, explain
 from drgn_pmem.shell.options import help_text, parse, parse_more
 from drgn_pmem.spec import SPECS, parse_arguments
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(explain(error), 1)
     except (ImportError, RuntimeError) as error:
-        if not is_of_numpy(error):
+        if numpy_error(error) is None:
             raise
         return _fail(explain(error), 1)
 

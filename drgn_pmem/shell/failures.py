@@ -8,10 +8,10 @@ import traceback
 
 import drgn
 
-from drgn_pmem.errors import PmemError
+from drgn_pmem.errors import PmemError, numpy_error
 from drgn_pmem.output.text import escape
 
-__all__ = ("Leave", "did_you_mean", "explain", "is_of_numpy")
+__all__ = ("Leave", "did_you_mean", "explain")
 
 
 class Leave(Exception):
@@ -53,26 +53,13 @@ def explain(error: BaseException, name: str = "", missing: str = "", hint: str =
     if isinstance(error, OSError) and error.strerror:
         file = f"{escape(os.fsdecode(error.filename))}: " if error.filename else ""
         return f"{prefix}{file}{error.strerror}"
-    if is_of_numpy(error):
-        return f"{prefix}numpy does not run on this machine: {_one_line(error)}{_OLDER_NUMPY}"
+    numpy = numpy_error(error)
+    if numpy is not None:
+        return prefix + _one_line(numpy)
     where = traceback.extract_tb(error.__traceback__)
     line = f" at {os.path.basename(where[-1].filename)}:{where[-1].lineno}" if where else ""
     kind = type(error).__name__
     return f"{prefix}failed: {kind}: {_one_line(error)}{line}{f' ({hint})' if hint else ''}"
-
-
-_OLDER_NUMPY = (
-    "; install one that does (older ones run on processors without x86-64-v2: "
-    "pip install 'numpy<2.3'), or give the virtual machine a newer processor (QEMU: -cpu max)"
-)
-
-
-def is_of_numpy(error: BaseException) -> bool:
-    """Whether an import of numpy failed: its builds need features that a processor may lack."""
-    where = traceback.extract_tb(error.__traceback__)
-    if not isinstance(error, (ImportError, RuntimeError)) or not where:
-        return False
-    return os.path.basename(os.path.dirname(where[-1].filename)) in ("numpy", "_core", "core")
 
 
 def _one_line(error: BaseException) -> str:

@@ -390,6 +390,40 @@ def test_a_processor_that_numpy_does_not_run_on_is_one_line(
     assert drgn_pmem("--list-samples", env=environment).returncode == 0
 
 
+NUMPY_IN_DRGN = """\
+import sys
+from drgn import Program
+from drgn.commands import run_command
+import drgn_pmem
+from drgn_pmem.errors import PmemError
+prog = Program()
+prog.set_core_dump(sys.argv[1])
+for ask in (lambda: run_command(prog, "pmem-list"), lambda: drgn_pmem.for_each_namespace):
+    try:
+        ask()
+    except PmemError as error:
+        print(error)
+"""
+
+
+def test_numpy_that_does_not_run_is_one_line_at_drgns_prompt_and_in_a_script(
+    dump: Dump, tmp_path: Path
+) -> None:
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text("raise RuntimeError('(X86_V2) is missing.')\n")
+    done = subprocess.run(
+        [sys.executable, "-c", NUMPY_IN_DRGN, dump[0]],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    assert (done.stderr, len(lines)) == ("", 2)
+    for line in lines:
+        assert "every command needs it to know what the dump holds ((X86_V2) is missing)" in line
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams_are_no_error(dump: Dump, closed: str) -> None:
     program = [str(Path(sys.executable).parent / "drgn-pmem"), "-c", dump[0], "-s", dump[1]]
