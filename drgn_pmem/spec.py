@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from drgn_pmem.answer import Answer
 from drgn_pmem.arguments import COMMON, LIST, Argument, Parser, entries, join_descending
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
-from drgn_pmem.output.notes import merged, with_notes
+from drgn_pmem.output.notes import merged, of_dashes, with_notes
 from drgn_pmem.output.records import Records, Table
 from drgn_pmem.output.stream import streaming
 from drgn_pmem.output.table import Field
@@ -357,6 +357,8 @@ def render(
         shown = [record for _, rows, _ in sections for record in rows]
         blocks.append(escape_lines(answer.footer(shown, look)) if shown else "")
     text = ("\n" if args.no_header else "\n\n").join(block for block in blocks if block)
+    if not answer.whole and not args.csv:
+        notes += of_dashes(text)
     return text, [*map(escape, merged(notes))]
 
 

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from drgn_pmem.output.text import natural
 
-__all__ = ("merged", "with_notes")
+__all__ = ("merged", "of_dashes", "with_notes")
 
 _NAMESPACE = re.compile(r"\bnamespace\d+\.\d+\b")
 _HEX = re.compile(r"\b0x[0-9a-f]+\b")
@@ -43,6 +43,18 @@ def merged(lines: Sequence[str]) -> list[str]:
         else:
             done += group
     return done
+
+
+_DASH = re.compile(r"(?<!\S)-(?!\S)")
+
+
+def of_dashes(text: str) -> list[str]:
+    """
+    What a dash in tables of an incomplete answer may be: records have None for both.
+
+    :param text: The tables.
+    """
+    return ['"-" is none, or not known: this answer is not complete'] * bool(_DASH.search(text))
 
 
 def with_notes(
