@@ -13,7 +13,7 @@ Two ways in which they may not be:
   (``memmap_init_zone_device()``), before they are saved. Then their ``pgmap`` words name no page
   map of the crashed kernel, and pages are idle although ``i_pages``, which is in RAM, has entries
   for them. That never happened to live memory, nor to a dump that a hypervisor took of the kernel
-  itself.
+  itself: QEMU's of a capture kernel may be opened as the crashed one's, by its vmcoreinfo device.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Any
 from drgn import Program
 import numpy as np
 
+from drgn_pmem.analysis.headers.subject import has_panicked
 from drgn_pmem.analysis.owners.daxfiles import dax_files_of
 from drgn_pmem.analysis.pages.blocks import Block, for_each_block
 from drgn_pmem.analysis.pages.readers import reader_of
 from drgn_pmem.dumpfile import DumpFormat, dump_of
-from drgn_pmem.errors import DumpFileError
+from drgn_pmem.errors import DumpFileError, NotInKernel, PmemError
+from drgn_pmem.kernel.kexec import crash_image
 from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.page_layout import DaxGeneration, PageLayout, page_layout
 from drgn_pmem.kernel.pgmap import Pgmap
@@ -289,4 +291,18 @@ def _could_be(prog: Program) -> bool:
     except DumpFileError:
         # not a problem: memory that was added segment by segment, of which nothing is known
         return True
-    return not dump.hypervisor and dump.contained is not DumpFormat.LIVE
+    if dump.contained is DumpFormat.LIVE:
+        return False
+    return not dump.hypervisor or _capture_kernel_started(prog)
+
+
+def _capture_kernel_started(prog: Program) -> bool:
+    """Of a hypervisor's dump: whether a panic has started the crash kernel that was loaded."""
+    try:
+        return has_panicked(prog) and crash_image(prog) is not None
+    except NotInKernel:
+        # not a problem: without kexec there is no capture kernel
+        return False
+    except PmemError:
+        # not a problem: it may have been; the struct pages decide
+        return True
