@@ -158,11 +158,13 @@ def read_memmap_sources(prog: Program, name: str | None = None) -> Partial[Memma
     problems = Problems()
     answer = problems.take(read_memmaps(prog)).only(prog, name)
     for memmap in answer.memmaps:
-        needed = memmap.namespace.map is not None and memmap.namespace.is_persistent
-        if needed and memmap.media_state is not State.SAVED:
+        namespace = memmap.namespace
+        needed = namespace.map is not None and namespace.is_persistent
+        # Without a claim, the region maps the pages: no info block is needed.
+        if needed and not namespace.has_no_claim and memmap.media_state is not State.SAVED:
             state = memmap.media_state
             why = f"info block on the media is {state.value} in the dump"
-            what = memmap.namespace.dev
+            what = namespace.dev
             problems.add(Problem(cause=Cause.NOT_SAVED, what=what, why=why, state=state))
     return problems.partial(answer)
 

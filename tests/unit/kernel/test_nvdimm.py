@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 
+from drgn_pmem.analysis.memmap import sources
+from drgn_pmem.dumpfile import State
 from drgn_pmem.kernel import daxchar
 from drgn_pmem.kernel.dax import DaxDevice, _available
 from drgn_pmem.kernel.nvdimm import Dimm, _read_firmware, _security, _shutdowns
 from drgn_pmem.kernel.region import _has_labels, _interleave_set
 from drgn_pmem.output.memmap import media_text
-from drgn_pmem.partial import Problems
+from drgn_pmem.partial import Partial, Problems
 
 DIRTY, COUNTED = 2, 3
 """Bits of ``enum nfit_mem_flags``."""
+PROG: Any = None
 
 
 def value(number: int) -> Any:
@@ -103,6 +106,19 @@ def test_no_claim_needs_no_info_block() -> None:
     namespace = SimpleNamespace(map="mem", has_no_claim=True)
     memmap: Any = SimpleNamespace(namespace=namespace)
     assert media_text(memmap) is None
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_no_claim_lacks_no_info_block(claimed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is missing where the dump does not hold the place of one."""
+    namespace = SimpleNamespace(
+        dev="namespace8.0", map="mem", is_persistent=True, has_no_claim=not claimed
+    )
+    memmap: Any = SimpleNamespace(namespace=namespace, media_state=State.ABSENT)
+    answer = sources.MemmapAnswer(memmaps=(memmap,), strays=())
+    monkeypatch.setattr(sources, "read_memmaps", lambda prog: Partial(answer))
+    problems = sources.read_memmap_sources(PROG).problems
+    assert [problem.what for problem in problems] == (["namespace8.0"] if claimed else [])
 
 
 def resource(start: int, end: int, flags: int = 0, **links: Any) -> Any:
