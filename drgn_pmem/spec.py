@@ -358,7 +358,7 @@ def render(
         blocks.append(escape_lines(answer.footer(shown, look)) if shown else "")
     text = ("\n" if args.no_header else "\n\n").join(block for block in blocks if block)
     if not answer.whole and not args.csv:
-        notes += of_dashes(text)
+        notes = [*of_dashes(text), *notes]
     return text, [*map(escape, merged(notes))]
 
 
