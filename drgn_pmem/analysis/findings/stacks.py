@@ -15,12 +15,13 @@ All stacks are searched raw with numpy first; only those with a hit are unwound.
 from collections.abc import Callable, Iterator
 import enum
 
-from drgn import Program, StackTrace, offsetof
+from drgn import Program, StackTrace
 import numpy as np
 import numpy.typing as npt
 
 from drgn_pmem.analysis.findings.backtraces import unwind
 from drgn_pmem.analysis.findings.functions import LAYOUT_BREAK, classify
+from drgn_pmem.analysis.findings.waits import wait_entry_of
 from drgn_pmem.analysis.owners.daxfiles import dax_chars_of, dax_files_of
 from drgn_pmem.kernel.daxfs import disk_name
 from drgn_pmem.kernel.holders import Hold
@@ -131,7 +132,7 @@ class _Searcher:
         self.disk_of: Callable[[int], str] | None = None
         with problems.trying("devices of bios"):
             self.disk_of = _disk_reader(prog)
-        self.wait = _wait_entry(prog)
+        self.wait = wait_entry_of(prog)
         self.vec = Layout(self.memory, "struct bio_vec", page="bv_page")
         self.vec_size = self.vec.type.size or 0
 
@@ -233,14 +234,12 @@ class _Searcher:
             hit = there & (numbers >= np.uint64(start)) & (numbers < np.uint64(end))
             yield from numbers[hit].tolist()
 
-    def _waited(self, words: "npt.NDArray[np.uint64]") -> list[StackPage]:
+    def _waited(self, words: "npt.NDArray[np.uint64]", at: int, task: Task) -> list[StackPage]:
         """Pages that a task sleeps for in wait_var_event(), by what that puts on its stack: nothing
         but a layout break waits for a page so, and its functions may have no names."""
         if self.wait is None:
             return []
-        function, distance = self.wait
-        at = np.flatnonzero(words == np.uint64(function)) - distance
-        keys = words[at[at >= 0]]
+        keys = self.wait.waited_on(words, at, task.address)
         waited = {pfn for o in (self.layout.refcount, 0) for pfn in self._pfns(keys, o)}
         return [StackPage(pfn=pfn, how=Lead.WAIT) for pfn in sorted(waited)]
 
@@ -261,7 +260,7 @@ class _Searcher:
                 live, at = words[skipped:], base + 8 * skipped
             inode = self._inode_of_frames(task, trace)
         layout_break, hold, function = classify(functions)
-        waited = self._waited(live)
+        waited = self._waited(live, at, task)
         if waited and not layout_break:
             layout_break, hold, function = True, None, None
         pages = self._pages(live) + waited
@@ -353,20 +352,6 @@ class _Searcher:
                 if not inode.absent_:
                     return int(inode.value_())
         return None
-
-
-def _wait_entry(prog: Program) -> tuple[int, int] | None:
-    """What ``struct wait_bit_queue_entry`` has for wait_var_event() (kernel/sched/wait_bit.c): the
-    address of its function, and how many words that is behind the address waited on. None if the
-    kernel has no such function, or its debug info not the structure."""
-    try:
-        function = prog.symbol("var_wake_function").address
-        entry = prog.type("struct wait_bit_queue_entry")
-        bytes_ = offsetof(entry, "wq_entry.func") - offsetof(entry, "key.flags")
-    except LookupError:
-        # not a problem: functions with names show the same
-        return None
-    return function, bytes_ // 8
 
 
 def _disk_reader(prog: Program) -> Callable[[int], str]:

@@ -9,6 +9,7 @@ from drgn import Program
 import numpy as np
 
 from drgn_pmem.analysis.findings.stacks import Lead, StackPage, _Searcher
+from drgn_pmem.analysis.findings.waits import WaitEntry
 from drgn_pmem.kernel.memory import BadAddress
 from drgn_pmem.partial import Problems
 
@@ -62,22 +63,50 @@ def test_a_bio_on_the_stack_is_found_without_a_pointer_to_it(monkeypatch: Any) -
 
 WAKE = 0xFFFFFFFF81101230
 REFCOUNT = 0x34
+TASK = 0xFFFF8E2F01234500
+QUEUE = 0xFFFFFFFF82A01000
+
+
+def waiting() -> Any:
+    found = SimpleNamespace(
+        wait=WaitEntry(function=WAKE, key=-5, private=-1, next=1),
+        layout=SimpleNamespace(vmemmap=VMEMMAP, size=64, refcount=REFCOUNT),
+        ranges=[(PFN, PFN + 1)],
+    )
+    found._pfns = lambda words, offset: _Searcher._pfns(found, words, offset)
+    return found
+
+
+def waited(words: Any) -> list[StackPage]:
+    task: Any = SimpleNamespace(address=TASK)
+    return _Searcher._waited(waiting(), words, STACK, task)
+
+
+def entry(key: int = VMEMMAP + 64 * PFN) -> Any:
+    """Words of a stack with an entry of a wait queue."""
+    words = np.zeros(16, np.uint64)
+    words[3], words[7], words[8], words[9], words[10] = key, TASK, WAKE, QUEUE, QUEUE
+    return words
 
 
 def test_who_sleeps_for_a_page_is_found_without_names_of_functions() -> None:
     """Without debug info of the module that it sleeps in, it was called an uncertain holder."""
-    waiting = SimpleNamespace(
-        wait=(WAKE, 5),
-        layout=SimpleNamespace(vmemmap=VMEMMAP, size=64, refcount=REFCOUNT),
-        ranges=[(PFN, PFN + 1)],
-    )
-    waiting._pfns = lambda words, offset: _Searcher._pfns(waiting, words, offset)
-    words = np.zeros(16, np.uint64)
     for address in (VMEMMAP + 64 * PFN + REFCOUNT, VMEMMAP + 64 * PFN):
-        words[3], words[8] = address, WAKE
-        assert _Searcher._waited(waiting, words) == [StackPage(pfn=PFN, how=Lead.WAIT)]
-    words[3] = VMEMMAP + 64 * (PFN + 1)  # not of persistent memory
-    assert _Searcher._waited(waiting, words) == []
-    words[:] = 0
+        assert waited(entry(address)) == [StackPage(pfn=PFN, how=Lead.WAIT)]
+    assert waited(entry(VMEMMAP + 64 * (PFN + 1))) == []  # not of persistent memory
+    words = np.zeros(16, np.uint64)
     words[0] = WAKE  # what comes before it is not known
-    assert _Searcher._waited(waiting, words) == []
+    assert waited(words) == []
+    words[0], words[15] = 0, WAKE  # what comes after it
+    assert waited(words) == []
+
+
+def test_an_entry_that_is_in_no_queue_shows_no_waiter() -> None:
+    """An entry stays on the stack after the task was woken, or of another task after it ended: each
+    was called a waiter of its page."""
+    words = entry()
+    words[9] = words[10] = STACK + 8 * 9  # list_del_init()
+    assert waited(words) == []
+    words = entry()
+    words[7] = TASK + 0x40
+    assert waited(words) == []
