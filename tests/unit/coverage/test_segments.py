@@ -12,7 +12,12 @@ import sys
 import numpy as np
 import pytest
 
-from drgn_pmem.analysis.coverage.segments import _missing_ram, _Reader, read_segments
+from drgn_pmem.analysis.coverage.segments import (
+    NO_CXL,
+    _missing_ram,
+    _Reader,
+    read_segments,
+)
 from drgn_pmem.analysis.coverage.writer import Writer, guess_loader
 from drgn_pmem.analysis.inventory.machine import MachineMap
 from drgn_pmem.dumpfile import PF_DEV, DumpFile, open_dump
@@ -177,6 +182,34 @@ def test_the_crashed_kernel_may_say_otherwise(tmp_path: Path) -> None:
 def test_qemu_is_known_by_its_notes(tmp_path: Path) -> None:
     notes = note(b"QEMU", 0, bytes(440)) + note(b"VMCOREINFO", 0, VMCOREINFO)
     assert guess_loader(dump(tmp_path, Load(0, GIB), notes=notes)).by_order is Writer.HYPERVISOR
+
+
+@pytest.mark.parametrize(
+    ("start", "cxl", "line"),
+    [
+        (GIB, False, "never sets PF_DEV and leaves nothing out"),
+        (8 * GIB, False, "PF_DEV, and 1 GiB of persistent memory is not in it"),
+        (8 * GIB, True, f"1 GiB of persistent memory is not in it ({NO_CXL})"),
+    ],
+)
+def test_what_a_hypervisors_dump_lacks_of_persistent_memory(
+    tmp_path: Path, start: int, cxl: bool, line: str
+) -> None:
+    """QEMU never dumps CXL memory; such a dump was said to leave nothing out."""
+    opened = dump(tmp_path, Load(0, 4 * GIB, flags=0), notes=note(b"QEMU", 0, bytes(440)))
+    window = Resource(
+        name="CXL Window 0",
+        start=start,
+        end=start + GIB - 1,
+        flags=0,
+        desc="IORES_DESC_NONE",
+        depth=0,
+        object=None,
+    )
+    where = machine([(start, start + GIB)])
+    where = dataclasses.replace(where, iomem=[window] if cxl else [])
+    (said,) = _Reader(opened, where, True).notes()
+    assert said.endswith(line)
 
 
 def test_pmem_without_the_flag(tmp_path: Path) -> None:
