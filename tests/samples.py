@@ -35,13 +35,14 @@ __all__ = (
     "CASES",
     "CUT_SHORT",
     "NO_DEBUG_INFO",
-    "PAGE",
+    "OF_KEXEC",
     "Case",
     "TruthPage",
     "bare",
     "dax_without_namespace",
     "named",
     "open_crash",
+    "page_size",
     "pmem_samples",
     "program",
     "recorded_pmem",
@@ -54,10 +55,6 @@ __all__ = (
 )
 
 NO_DEBUG_INFO = "no debug info"
-
-PAGE = int(os.environ.get("DRGN_PMEM_PAGE_SIZE", "4096"))
-"""Bytes of a page of the kernels whose dumps are tested; another size than 4096 is for a run
-(``-k``) on dumps of such kernels, which DRGN_PMEM_SAMPLES names."""
 
 ASKED: set[tuple[str, str, str]] = set()
 """(sample, format, command) of what was asked since someone emptied it: tests/matrix.py does."""
@@ -91,6 +88,11 @@ class Case:
         """The file."""
         return _file(self.sample, self.format)
 
+    @property
+    def page(self) -> int:
+        """Bytes of a page of its kernel."""
+        return page_size(self.sample.truth)
+
     def json(self, line: str) -> Any:
         """The JSON that a command prints on it; computed once per process."""
         ASKED.add((self.sample.name, self.format, line.split()[0]))
@@ -105,8 +107,19 @@ class Case:
 
 
 def pmem_samples() -> list[Sample]:
-    """The samples of machines with NVDIMMs; those of firmware-assisted dump have none."""
-    return [sample for sample in samples().values() if sample.loader != "fadump"]
+    """The samples of machines with NVDIMMs: their libnvdimm was asked."""
+    return [s for s in samples().values() if (s.truth / "sysfs.nd").exists()]
+
+
+@functools.cache
+def page_size(truth: Path) -> int:
+    """Of the kernel whose processes were recorded; what maps huge pages says that of them."""
+    sizes = [
+        int(size) * 1024
+        for smaps in truth.glob("proc/*/smaps")
+        for size in re.findall(r"^KernelPageSize: +(\d+) kB$", smaps.read_text(), re.MULTILINE)
+    ]
+    return min(sizes)
 
 
 def recorded_pmem(case: Case) -> list[tuple[int, int]]:
@@ -153,6 +166,8 @@ CASES = [
     if format != "qemu-capture"  # a dump of the capture kernel: tests/dumps/test_crashed.py
 ]
 CASES.append(Case(pmem_samples()[0], "elf" + CUT_SHORT))
+OF_KEXEC = [case for case in CASES if case.sample.loader != "fadump"]
+"""Those with a crash kernel loaded by kexec; the others registered firmware-assisted dump."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -164,18 +179,18 @@ def program(name: str, format: str) -> Program:
 
 def _file(sample: Sample, format: str) -> Path:
     if format.endswith(CUT_SHORT):
-        return _cut_short(sample.dump(format.removesuffix(CUT_SHORT)))
+        return _cut_short(sample.dump(format.removesuffix(CUT_SHORT)), page_size(sample.truth))
     return sample.dump(format)
 
 
 @functools.cache
-def _cut_short(dump: Path) -> Path:
+def _cut_short(dump: Path, page: int) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="drgn-pmem-cut-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / dump.name
     shutil.copyfile(dump, path)
     # within a page: what is left of that one counts as truncated too
-    os.truncate(path, path.stat().st_size * 2 // 3 // PAGE * PAGE + 512)
+    os.truncate(path, path.stat().st_size * 2 // 3 // page * page + 512)
     return path
 
 

@@ -24,7 +24,6 @@ from drgn_pmem.dumpfile import Coverage, State, coverage_of, open_dump
 from ..samples import (
     CASES,
     CUT_SHORT,
-    PAGE,
     Case,
     dax_without_namespace,
     open_crash,
@@ -68,13 +67,13 @@ def test_coverage_is_what_readelf_says_byte_by_byte(case: Case) -> None:
     assert np.array_equal(ours, expected)
 
 
-def readable(prog: Program, pages: int) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+def readable(prog: Program, pages: int, size: int) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     """Of every page frame, whether plain drgn can read it."""
     can = np.ones(pages, bool)
     read = prog.read
     for pfn in range(pages):
         try:
-            read(pfn * PAGE, 8, True)
+            read(pfn * size, 8, True)
         except drgn.FaultError:
             can[pfn] = False
     return can
@@ -87,8 +86,8 @@ def test_a_page_is_readable_exactly_where_coverage_says_saved(case: Case) -> Non
     prog.set_core_dump(str(case.dump))
     coverage = open_dump(case.dump).coverage
     end = coverage.extent()[-1].end + (64 << 20)
-    ours = painted(coverage, end, PAGE) == STATES[State.SAVED]
-    assert np.array_equal(ours, readable(prog, end // PAGE))
+    ours = painted(coverage, end, case.page) == STATES[State.SAVED]
+    assert np.array_equal(ours, readable(prog, end // case.page, case.page))
 
 
 @pytest.mark.parametrize("case", [c for c in ELF_CASES if c.format in ("raw", "elf")], ids=str)
@@ -128,13 +127,13 @@ def test_what_one_format_saved_the_raw_dump_has(case: Case) -> None:
     end = raw.extent()[-1].end + (64 << 20)
     for part in ours.ranges(0, end):
         # Part of a page at the end of RAM is rounded up by kdump-compressed dumps only.
-        low, high = -(-part.start // PAGE) * PAGE, part.end // PAGE * PAGE
+        low, high = -(-part.start // case.page) * case.page, part.end // case.page * case.page
         if part.state is not State.ABSENT and low < high:
             held = raw.count(low, high)
-            assert held.get(State.ABSENT, 0) < PAGE
+            assert held.get(State.ABSENT, 0) < case.page
         elif low < high:
             held = raw.count(low, high)
-            assert sum(held.values()) - held.get(State.ABSENT, 0) < PAGE
+            assert sum(held.values()) - held.get(State.ABSENT, 0) < case.page
 
 
 def test_compressors_save_the_same_pages(case: Case) -> None:
@@ -422,11 +421,11 @@ def test_struct_pages_beyond_the_end_of_the_file_are_truncated(elf_case: Case, c
     item = victim(elf_case)
     offset, size, _ = place(elf_case, item)
     with copy.open("r+b") as file:
-        file.truncate(offset + size // 2 // PAGE * PAGE)
+        file.truncate(offset + size // 2 // elf_case.page * elf_case.page)
     prog = opened(elf_case, copy)
     shown = answer_for(prog, item["namespace"])
     assert shown["struct_pages"].keys() == {"saved", "truncated"}
-    assert abs(shown["struct_pages"]["truncated"] - size // 2) <= PAGE
+    assert abs(shown["struct_pages"]["truncated"] - size // 2) <= elf_case.page
     assert "truncated" in shown["verdict"]
     assert "more space" in shown["advice"]
     pfn = item["memmap"]["first_pfn"] + item["memmap"]["npfns"] - 5
@@ -438,9 +437,9 @@ def test_struct_pages_beyond_the_end_of_the_file_are_truncated(elf_case: Case, c
 def test_struct_pages_that_read_as_zero_count_as_excluded(elf_case: Case, copy: Path) -> None:
     item = victim(elf_case)
     offset, size, _ = place(elf_case, item)
-    holes = 100 * PAGE
+    holes = 100 * elf_case.page
     with copy.open("r+b") as file:
-        file.seek(offset + 7 * PAGE)
+        file.seek(offset + 7 * elf_case.page)
         file.write(bytes(holes))
     shown = answer_for(opened(elf_case, copy), item["namespace"])
     assert shown["struct_pages"] == {"saved": size - holes, "excluded": holes}

@@ -8,7 +8,7 @@ import pytest
 from drgn_pmem.kernel.daxfs import for_each_dax_super
 from drgn_pmem.kernel.xfsextents import XfsExtents, xfs_extents_of
 
-from ..samples import CASES, PAGE, Case, open_crash, run_json, run_text
+from ..samples import CASES, Case, open_crash, run_json, run_text
 from ..synthetic import poke, words
 from .truth_owners import extents
 
@@ -27,8 +27,8 @@ def files_by_pfn(case: Case) -> dict[int, set[tuple[str, int]]]:
     found: dict[int, set[tuple[str, int]]] = {}
     for path, offset, physical, length in extents(case):
         if path.startswith(XFS):
-            for at in range(0, length, PAGE):
-                found.setdefault((physical + at) // PAGE, set()).add((path, offset + at))
+            for at in range(0, length, case.page):
+                found.setdefault((physical + at) // case.page, set()).add((path, offset + at))
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from drgn_pmem.dumpfile import coverage_of
 
-from ..samples import CASES, Case, bare
+from ..samples import CASES, Case, bare, recorded_pmem
 from .test_segments import iomem, sysfs
 
 pytestmark = pytest.mark.holds("pmem-infoblocks")
@@ -21,10 +21,11 @@ def recorded(case: Case) -> dict[int, tuple[str, dict[str, Any]]]:
     the files of NVDIMMs; of other namespaces (e820) the uuid is known.
     """
     blocks: dict[int, tuple[str, dict[str, Any]]] = {}
+    nvdimms = iomem(case, "Persistent Memory") or recorded_pmem(case)  # POWER names none
     for device in re.findall(r"^(pfn[\d.]+)/namespace=namespace", case.truth("sysfs.nd"), re.M):
         claim = sysfs(case, device)
         start = int(sysfs(case, claim("namespace"))("resource"), 16)
-        if not any(low <= start < high for low, high in iomem(case, "Persistent Memory")):
+        if not any(low <= start < high for low, high in nvdimms):
             blocks[start] = (claim("namespace"), {"uuid": claim("uuid")})
     for file in case.sample.truth.glob("infoblock.*.json"):
         name = file.name.removeprefix("infoblock.").removesuffix(".json")

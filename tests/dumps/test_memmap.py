@@ -15,9 +15,9 @@ from drgn_pmem.kernel.devm_memmap import for_each_memmap_entry, for_each_memmap_
 
 from ..samples import (
     CUT_SHORT,
-    PAGE,
     Case,
     dax_without_namespace,
+    recorded_pmem,
     run_json,
     without_debug_info,
 )
@@ -111,7 +111,7 @@ def test_list_is_the_one_that_plain_drgn_walks(case: Case) -> None:
     listed = [m["list"] for m in memmaps(case).values() if m["list"] is not None]
     live = {(e["start_pfn"], e["end_pfn"]) for e in listed if e["state"] == "live"}
     assert live == {
-        (start // PAGE, int(claim["resource"], 16) // PAGE)
+        (start // case.page, int(claim["resource"], 16) // case.page)
         for name, claim in recorded_claims(case).items()
         if claim["mode"] == "pmem"
         for start in [int(memmaps(case)[name]["resource"], 16)]
@@ -120,6 +120,7 @@ def test_list_is_the_one_that_plain_drgn_walks(case: Case) -> None:
 
 def test_struct_pages_lie_where_drgn_finds_the_first_and_the_last(case: Case) -> None:
     regions = [(start, end) for _, start, end in recorded_iomem(case, "Persistent Memory")]
+    regions = regions or recorded_pmem(case)  # POWER names none
     init_mm = case.prog["init_mm"].address_of_()
     size = case.prog.type("struct page").size
     assert size is not None
@@ -135,10 +136,10 @@ def test_struct_pages_lie_where_drgn_finds_the_first_and_the_last(case: Case) ->
             assert int(ours, 16) == follow_phys(init_mm, address)
         places = [
             any(start <= physical < end for start, end in regions)
-            for offset in range(0, pages["npfns"] * size, PAGE)
+            for offset in range(0, pages["npfns"] * size, case.page)
             for physical in [follow_phys(init_mm, int(pages["virtual"], 16) + offset).value_()]
         ]
-        assert pages["on_pmem"] == min(PAGE * sum(places), pages["npfns"] * size)
+        assert pages["on_pmem"] == min(case.page * sum(places), pages["npfns"] * size)
         assert pages["in_ram"] == pages["npfns"] * size - pages["on_pmem"]
     assert seen
 
@@ -147,8 +148,8 @@ def test_first_struct_page_that_counts_is_that_of_the_data(case: Case) -> None:
     for name, claim in recorded_claims(case).items():
         if claim["mode"] == "pmem":
             pages = memmaps(case)[name]["struct_pages"]
-            assert pages["first_pfn"] == int(claim["resource"], 16) // PAGE
-            assert pages["npfns"] == int(claim["size"]) // PAGE
+            assert pages["first_pfn"] == int(claim["resource"], 16) // case.page
+            assert pages["npfns"] == int(claim["size"]) // case.page
 
 
 def test_sources_agree(case: Case) -> None:

@@ -6,13 +6,13 @@ import pytest
 
 from drgn_pmem.errors import MissingDebugInfo, NotFound
 
-from ..samples import Case, run_answer, samples
+from ..samples import Case, pmem_samples, run_answer, samples
 from .test_segments import readelf
 
 WITHOUT = [
     Case(sample, format)
     for sample in samples().values()
-    if sample.loader == "fadump"
+    if sample not in pmem_samples()
     for format in sample.formats
 ]
 

@@ -16,7 +16,6 @@ from drgn_pmem.spec import SPECS, parse_arguments
 
 from ..samples import Case, program, run_answer, run_json, run_text
 from .truth_owners import (
-    PAGE,
     data_starts,
     events,
     extents,
@@ -94,8 +93,8 @@ def test_no_process_is_said_to_map_what_it_does_not(case: Case) -> None:
 def test_every_owner_is_where_fiemap_puts_the_page(case: Case) -> None:
     where: dict[tuple[str, int], int] = {}
     for path, offset, physical, length in extents(case):
-        for at in range(0, length, PAGE):
-            where[path, offset + at] = (physical + at) // PAGE
+        for at in range(0, length, case.page):
+            where[path, offset + at] = (physical + at) // case.page
     checked = 0
     for pfn, answer in mapped(case).items():
         for owner in answer["owners"]:
@@ -112,7 +111,7 @@ def test_the_sector_is_the_one_that_fiemap_counts(case: Case) -> None:
     where = {
         (path, offset + at): sector + at // 512
         for path, offset, sector, length in recorded_extents(case)
-        for at in range(0, length, PAGE)
+        for at in range(0, length, case.page)
     }
     checked = set()
     for answer in mapped(case).values():
@@ -129,8 +128,8 @@ def test_the_sector_is_the_one_that_fiemap_counts(case: Case) -> None:
 def test_pages_of_a_reflinked_extent_name_every_file(case: Case) -> None:
     files: dict[int, set[str]] = {}
     for path, _, physical, length in extents(case):
-        for at in range(0, length, PAGE):
-            files.setdefault((physical + at) // PAGE, set()).add(path)
+        for at in range(0, length, case.page):
+            files.setdefault((physical + at) // case.page, set()).add(path)
     shared = {pfn: paths for pfn, paths in files.items() if len(paths) > 1}
     mapped_through: dict[int, set[str]] = {}
     for page in pages(case, present=True):
@@ -173,7 +172,7 @@ def test_an_offset_in_a_device_dax_follows_from_its_range(case: Case) -> None:
     for page in pages(case, present=True):
         device = page.path.removeprefix("/dev/")
         if device in starts:
-            assert page.pfn * PAGE == starts[device] + page.offset
+            assert page.pfn * case.page == starts[device] + page.offset
             (owner,) = found[page.pfn]["owners"]
             assert owner["device"] == device
             assert "range" in owner["sources"]
@@ -251,7 +250,7 @@ def test_dirty_entries_are_those_written_after_the_last_write_back(case: Case) -
     dirty: dict[str, set[int]] = {}
     for event in events(case, "DIRTY"):
         start = event.number("fileoff")
-        offsets = range(start, start + event.number("len"), PAGE)
+        offsets = range(start, start + event.number("len"), case.page)
         dirty.setdefault(event.values["path"], set()).update(offsets)
     for event in events(case, "DIRECT"):
         dirty.setdefault(event.values["path"], set()).add(event.number("fileoff"))
@@ -332,10 +331,10 @@ def test_a_sector_of_a_device_leads_to_the_file_that_fiemap_names(case: Case) ->
                 (answer,) = run_json(case.prog, f"pmem-rmap {device}:{sector}")
             except NotFound:
                 continue  # after the end of this device
-            assert answer["pfn"] == physical // PAGE
+            assert answer["pfn"] == physical // case.page
             for owner in answer["owners"]:
                 if owner["path"] == path:
-                    assert owner["offset"] == offset // PAGE * PAGE
+                    assert owner["offset"] == offset // case.page * case.page
 
 
 def test_a_sector_of_a_dm_disk_leads_to_the_file_on_it(case: Case) -> None:
@@ -352,9 +351,9 @@ def test_a_sector_of_a_dm_disk_leads_to_the_file_on_it(case: Case) -> None:
         for within in (0, length - 512):
             at = sector + within // 512
             (answer,) = run_json(case.prog, f"pmem-rmap dm-0:{at}")
-            assert answer["pfn"] == physical_of_sector(case, mounts["/mnt/dm"], at) // PAGE
+            assert answer["pfn"] == physical_of_sector(case, mounts["/mnt/dm"], at) // case.page
             assert [(owner["path"], owner["offset"]) for owner in answer["owners"]] in (
-                [(path, (offset + within) // PAGE * PAGE)],
+                [(path, (offset + within) // case.page * case.page)],
                 [],  # on the disk only: nobody has read or written it
             )
             checked += 1

@@ -26,10 +26,10 @@ from drgn_pmem.kernel.pgmap import Pgmap
 from drgn_pmem.partial import Incomplete
 
 from ..samples import (
-    PAGE,
     Case,
     TruthPage,
     dax_without_namespace,
+    recorded_pmem,
     run_json,
     run_text,
     samples,
@@ -137,7 +137,7 @@ def test_folios_are_what_plain_drgn_says_of_their_head_and_tails(case: Case) -> 
 def block_of(case: Case, name: str) -> dict[str, Any]:
     """What ``ndctl read-infoblock`` said, which the lab asks of the files of NVDIMMs; of other
     namespaces (e820, virtio-pmem) and DAX devices (hmem) what sysfs had."""
-    nvdimms = iomem(case.sample.truth, "Persistent Memory")
+    nvdimms = iomem(case.sample.truth, "Persistent Memory") or recorded_pmem(case)
     if any(low <= start_of(case, name) < high for low, high in nvdimms):
         block: dict[str, Any] = case.truth_json(f"infoblock.{name}.json")[0]
         return block
@@ -187,7 +187,7 @@ def poisoned_memmap(case: Case, namespace: str | None = None) -> set[int]:
     """Pages of the memmap whose struct page the kernel marked, in a namespace if it is named."""
     names = {n["dev"]: n["name"] for n in case.truth_json("ndctl-list-N.json") if "name" in n}
     return {
-        int(line["address"], 16) // PAGE
+        int(line["address"], 16) // case.page
         for line in machine_checks(case)
         if line.get("metadata") in (set(names.values()) if namespace is None
                                     else {names.get(namespace)})
@@ -219,7 +219,7 @@ def test_recorded_pages_name_their_file(case: Case) -> None:
     skip_without_pmem(case)
     by_pfn: dict[int, set[tuple[int, int | None]]] = {}
     for truth in recorded(case.sample.name):
-        by_pfn.setdefault(truth.pfn, set()).add((truth.inode, truth.offset // PAGE))
+        by_pfn.setdefault(truth.pfn, set()).add((truth.inode, truth.offset // case.page))
     named = unknown = 0
     if not sets_index(case.prog):
         by_pfn = {pfn: {(inode, None) for inode, _ in owners} for pfn, owners in by_pfn.items()}
@@ -298,14 +298,14 @@ def test_pmem_page_names_the_file_and_the_place_that_were_recorded(case: Case) -
         other = page["namespace"] in dax_without_namespace(case)
         device = None if other else devices[page["namespace"]]
         if device is not None:
-            assert page["offset"] == truth.pfn * PAGE - starts[device]
+            assert page["offset"] == truth.pfn * case.page - starts[device]
         if page["state"] != "saved" or page["pgmap_known"] is False:
             assert (page["owner"], page["index"], page["refcount"]) == (None, None, None)
         elif page["type"] == "0":
             assert (page["owner"], page["index"]) == (None, None)  # see sets_index()
         elif not page["shared"]:
             assert page["owner"] == path or page["owner"].endswith(f"(ino {truth.inode})")
-            assert page["index"] == (truth.offset // PAGE if sets_index(case.prog) else None)
+            assert page["index"] == (truth.offset // case.page if sets_index(case.prog) else None)
 
 
 def test_pmem_page_without_debug_info_says_no_more_than_the_struct_page(case: Case) -> None:
@@ -316,7 +316,7 @@ def test_pmem_page_without_debug_info_says_no_more_than_the_struct_page(case: Ca
     pfns = sorted({t.pfn for t in recorded(case.sample.name) if is_pmem(case, t.pfn)})[::16]
     assert pfns
     for pfn in pfns:
-        if coverage.state(pfn * PAGE) is State.ABSENT:
+        if coverage.state(pfn * case.page) is State.ABSENT:
             with pytest.raises(Incomplete, match="no page with this PFN"):
                 run_text(prog, f"pmem-page {pfn:#x}")
             continue
@@ -337,7 +337,7 @@ def test_poisoned_pages_are_those_that_were_poisoned(case: Case) -> None:
                 if line["madvise"] == "0"}  # fmt: skip
     # Of the info block and memmap there is no struct page that the kernel would mark.
     expected |= {
-        int(line["address"], 16) // PAGE for line in machine_checks(case) if "path" in line
+        int(line["address"], 16) // case.page for line in machine_checks(case) if "path" in line
     }
     # But one that takes them for reserved pages does, and marks those for which madvise() fails.
     expected |= {pfn for pfn in marked_as_reserved(case) if is_pmem(case, pfn)}
@@ -387,7 +387,7 @@ def test_missing_struct_pages_are_counted_and_never_decoded(case: Case) -> None:
         states, pfns = spread(runs, "state"), spread(runs, "pfn")
         start = int(pfns[0])
         assert len(pfns) == pgmap.end_pfn - start
-        for offset in range(0, len(pfns), PAGE // size):
+        for offset in range(0, len(pfns), case.page // size):
             try:
                 physical = follow_phys(mm, vmemmap + (start + offset) * size).value_()
             except (FaultError, NotImplementedError):

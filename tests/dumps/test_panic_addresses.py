@@ -11,7 +11,7 @@ from drgn_pmem.kernel.namespace import for_each_namespace
 from drgn_pmem.kernel.pagetable import translate
 from drgn_pmem.partial import NotSaved, State
 
-from ..samples import CASES, PAGE, Case
+from ..samples import CASES, Case
 from .test_poison import expected as poisoned
 
 CHOSEN = ("6.1-fileload:elf", "7.2-fileload:raw", "arm64-6.12:elf")
@@ -26,7 +26,7 @@ def chosen(request: pytest.FixtureRequest) -> Case:
 def files(case: Case) -> dict[int, str]:
     """PFN -> what the lab wrote down about the bad page: file and offset."""
     return {
-        pfn: f"{event['path']} offset {event['offset'] // PAGE * PAGE:#x}"
+        pfn: f"{event['path']} offset {event['offset'] // case.page * case.page:#x}"
         for pfn, event in poisoned(case).items()
         if event["path"]
     }
@@ -37,7 +37,8 @@ def test_an_address_in_the_direct_map_is_that_of_the_file(chosen: Case) -> None:
     wanted = files(chosen)
     assert wanted
     for pfn, name in wanted.items():
-        found = pmem_address(chosen.prog, int(phys_to_virt(chosen.prog, pfn * PAGE + 8))).value
+        address = int(phys_to_virt(chosen.prog, pfn * chosen.page + 8))
+        found = pmem_address(chosen.prog, address).value
         assert found is not None
         assert (found.window, found.pfn) == (Window.DIRECT_MAP, pfn)
         assert found.words.startswith(f"{name} (PFN {pfn:#x} of namespace")
@@ -49,7 +50,7 @@ def test_bad_pages_are_not_mapped_any_more() -> None:
     unmapped = 0
     for pfn in files(case):
         try:
-            translate(case.prog, int(phys_to_virt(case.prog, pfn * PAGE)))
+            translate(case.prog, int(phys_to_virt(case.prog, pfn * case.page)))
         except NotSaved as error:
             unmapped += error.state is State.UNMAPPED
     assert unmapped
@@ -71,9 +72,9 @@ def test_a_raw_namespace_is_mapped_by_ioremap(chosen: Case) -> None:
         assert raw.object is not None
         common = cast("struct nd_namespace_common *", raw.object)
         pmem = cast("struct pmem_device *", common.dev.driver_data)
-        found = pmem_address(chosen.prog, pmem.virt_addr.value_() + 3 * PAGE).value
+        found = pmem_address(chosen.prog, pmem.virt_addr.value_() + 3 * chosen.page).value
         assert found is not None
-        pfn = raw.resource // PAGE + 3
+        pfn = raw.resource // chosen.page + 3
         assert (found.window, found.pfn) == (Window.MAPPED, pfn)
         assert found.words == f"PFN {pfn:#x} of {raw.dev}, mapped by ioremap or the like"
 

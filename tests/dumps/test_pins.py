@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ..samples import Case, run_json
-from .truth_owners import PAGE, Event, events, kept_by_memory_failure, recorded
+from .truth_owners import Event, events, kept_by_memory_failure, recorded
 
 pytestmark = pytest.mark.holds("pmem-pins")
 
@@ -44,7 +44,7 @@ def test_each_names_who_holds_it_how_and_which_file(case: Case) -> None:
         (holder,) = page["holders"]
         assert (holder["pid"], holder["kind"], holder["certain"]) == (pid, KINDS[event.what], True)
         assert [owner["path"] for owner in page["owners"]] == [event.values["path"]]
-        distance = (pfn - page["pfn"]) * PAGE
+        distance = (pfn - page["pfn"]) * case.page
         assert page["owners"][0]["offset"] + distance == event.number("fileoff")
 
 

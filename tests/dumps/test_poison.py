@@ -10,7 +10,7 @@ import pytest
 from drgn_pmem.analysis.pages.words import parse_page
 
 from ..samples import Case, run_json, run_text, truth_pages
-from .truth_owners import PAGE, data_starts, events, recorded, shown_path, sysfs
+from .truth_owners import data_starts, events, recorded, shown_path, sysfs
 
 pytestmark = pytest.mark.holds("pmem-poison")
 
@@ -52,14 +52,14 @@ def expected(case: Case) -> dict[int, dict[str, Any]]:
                 "source": "kernel log",
             }
     for check in lines(case, "machine-checks"):
-        found[int(check["address"], 0) // PAGE] = {
+        found[int(check["address"], 0) // case.page] = {
             "path": check.get("path"),
             "offset": int(check.get("fileoff", "0"), 0),
             "source": "ndbus0 badrange",
         }
     for bad in lines(case, "badblocks"):
         start = data_starts(case)[bad["device"]] + int(bad["sector"]) * SECTOR
-        found[start // PAGE] = {
+        found[start // case.page] = {
             "path": bad["path"],
             "offset": int(bad["fileoff"], 0),
             "source": f"{bad['device']} badblocks",
@@ -128,19 +128,19 @@ def test_poison_in_metadata_is_named_as_such(case: Case) -> None:
     for check in lines(case, "machine-checks"):
         if "metadata" not in check:
             continue
-        page = found[int(check["address"], 0) // PAGE]
+        page = found[int(check["address"], 0) // case.page]
         assert page["place"] == "struct pages"
         assert page["owners"] == []
         held = page["struct_pages_of"]
         # 64 bytes each, as SIZE(page) of vmcoreinfo says on x86.
-        assert held["npfns"] == PAGE // 64
+        assert held["npfns"] == case.page // 64
         (namespace,) = (
             values
             for device, values in sysfs(case).items()
             if device == page["namespace"] and values["alt_name"] == check["metadata"]
         )
         start = int(namespace["resource"], 0)
-        assert start <= held["first_pfn"] * PAGE < start + int(namespace["size"])
+        assert start <= held["first_pfn"] * case.page < start + int(namespace["size"])
         # Why no file has it: it is no data, whether or not its own struct page was saved.
         (owners,) = case.json(f"pmem-rmap pfn:{page['pfn']:#x}")
         assert any("not data: no file has it" in note for note in owners["notes"])

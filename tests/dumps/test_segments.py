@@ -19,7 +19,7 @@ from drgn_pmem.kernel.debuginfo import has_type
 from ..samples import (
     CASES,
     CUT_SHORT,
-    PAGE,
+    OF_KEXEC,
     Case,
     open_crash,
     run_json,
@@ -33,7 +33,9 @@ pytestmark = pytest.mark.holds("pmem-segments")
 ELF_CASES = [
     case for case in CASES if case.format.removesuffix(CUT_SHORT) in ("raw", "elf", "qemu-elf")
 ]
-KEXEC_CASES = [case for case in ELF_CASES if not case.format.startswith("qemu")]
+KEXEC_CASES = [
+    case for case in ELF_CASES if case in OF_KEXEC and not case.format.startswith("qemu")
+]
 KDUMP_CASES = [case for case in CASES if case.format in ("zlib", "lzo", "snappy", "zstd")]
 
 
@@ -165,20 +167,20 @@ def test_no_segment_contradicts_but_for_ram_on_pmem(case: Case) -> None:
             assert any(a < end and start < b for a, b in ram)
 
 
-def page_set(places: list[tuple[int, int]]) -> set[int]:
+def page_set(case: Case, places: list[tuple[int, int]]) -> set[int]:
     """Whole pages of ranges."""
-    return {page for a, b in places for page in range(-(-a // PAGE), b // PAGE)}
+    return {page for a, b in places for page in range(-(-a // case.page), b // case.page)}
 
 
 @pytest.mark.parametrize("case", KEXEC_CASES, ids=str)
 def test_ram_that_is_not_in_the_dump_is_named(case: Case) -> None:
     """Of a late hotplug; the first MiB, which kexec_file_load leaves out on purpose, apart."""
-    ram = page_set(iomem(case, "System RAM") + iomem(case, "System RAM (kmem)"))
-    there = page_set([(start, start + size) for _, _, start, _, size in readelf(case)])
-    missing = ram - page_set(iomem(case, "Crash kernel")) - there
+    ram = page_set(case, iomem(case, "System RAM") + iomem(case, "System RAM (kmem)"))
+    there = page_set(case, [(start, start + size) for _, _, start, _, size in readelf(case)])
+    missing = ram - page_set(case, iomem(case, "Crash kernel")) - there
     answer = read_segments(case.prog).value
-    low = {page for page in missing if page * PAGE < 1 << 20}
-    assert page_set([(r.start, r.end) for r in answer.missing_ram]) == missing - low
+    low = {page for page in missing if page * case.page < 1 << 20}
+    assert page_set(case, [(r.start, r.end) for r in answer.missing_ram]) == missing - low
     named = [note for note in answer.notes if re.match(r"RAM 0x", note)]
     assert len(named) == len(answer.missing_ram)
     has_low = case.sample.architecture == "x86_64" and not has_backup_region(case)
@@ -195,18 +197,18 @@ def test_ranges_of_a_bitmap_are_pages_that_existed(case: Case) -> None:
     there: set[int] = set()
     for _, _, start, _, size in readelf(raw):
         # makedumpfile leaves a page out that ends in the middle
-        there.update(range(start // PAGE, (start + size) // PAGE))
+        there.update(range(start // case.page, (start + size) // case.page))
     ours: list[int] = []
     for segment in case.json("pmem-segments"):
         start, end = physical(segment)
-        ours += range(start // PAGE, end // PAGE)
+        ours += range(start // case.page, end // case.page)
     assert sorted(ours) == sorted(there)
 
 
 @pytest.mark.parametrize("case", KDUMP_CASES, ids=str)
 def test_pmem_of_a_bitmap_is_told_from_iomem_and_the_output_says_so(case: Case) -> None:
     def pages(places: list[tuple[int, int]]) -> set[int]:
-        return {page for a, b in places for page in range(a // PAGE, b // PAGE)}
+        return {page for a, b in places for page in range(a // case.page, b // case.page)}
 
     ours = case.json("pmem-segments")
     pmem = pages(iomem(case, "Persistent Memory")) - pages(iomem(case, "System RAM (kmem)"))

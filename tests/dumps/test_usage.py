@@ -12,7 +12,7 @@ import pytest
 
 from drgn_pmem.shell.sample import Sample
 
-from ..samples import CASES, PAGE, Case, open_crash, recorded_pmem, run_json, run_text
+from ..samples import CASES, Case, open_crash, recorded_pmem, run_json, run_text
 from .test_segments import ELF_CASES, iomem, readelf
 
 pytestmark = pytest.mark.holds("pmem-usage")
@@ -49,7 +49,8 @@ def test_counts_are_those_that_makedumpfile_reports(sample: Sample, tmp_path: Pa
     assert after["original"] == before["original"] - before["partial_pages"]
     assert after["total"] == theirs["Total pages"]
     # makedumpfile drops the part of a page that ends RAM without counting it.
-    parts = sum(end % PAGE != 0 for _, end in iomem(Case(sample, "raw"), "System RAM"))
+    case = Case(sample, "raw")
+    parts = sum(end % case.page != 0 for _, end in iomem(case, "System RAM"))
     assert 0 <= after["excluded"] - theirs["Excluded pages"] <= parts
     assert after["remaining"] == after["original"] - after["excluded"]
 
@@ -70,7 +71,8 @@ def test_counts_are_those_that_makedumpfile_reported(case: Case) -> None:
     assert raw["original"] + more == theirs["Original pages"]
     assert raw["memory_hole"] - more == theirs["Memory Hole"]
     assert raw["partial_pages"] == sum(
-        (start + size) % PAGE != 0 for _, _, start, _, size in readelf(Case(case.sample, "raw"))
+        (start + size) % case.page != 0
+        for _, _, start, _, size in readelf(Case(case.sample, "raw"))
     )
     assert ours["original"] == raw["original"] - lost
     assert ours["total"] == theirs["Total pages"]
@@ -88,11 +90,11 @@ def test_counts_of_an_elf_dump_are_those_of_readelf(case: Case) -> None:
     truncated: set[int] = set()
     end = case.dump.stat().st_size
     for offset, _, start, in_file, size in readelf(case):
-        there.update(range(start // PAGE, -(-(start + size) // PAGE)))
-        saved.update(range(start // PAGE, -(-(start + in_file) // PAGE)))
+        there.update(range(start // case.page, -(-(start + size) // case.page)))
+        saved.update(range(start // case.page, -(-(start + in_file) // case.page)))
         if offset + in_file > end:
             held = max(0, end - offset)
-            truncated.update(range((start + held) // PAGE, -(-(start + in_file) // PAGE)))
+            truncated.update(range((start + held) // case.page, -(-(start + in_file) // case.page)))
     ours = case.json("pmem-usage")
     assert ours["truncated"] == len(truncated)
     assert ours["original"] == len(there)
@@ -115,8 +117,8 @@ def test_pmem_pages_are_those_that_the_machine_recorded(case: Case) -> None:
     pmem = sum(b - a for a, b in recorded_pmem(case))
     ram = sum(b - a for a, b in iomem(case, "System RAM (kmem)"))
     ours = case.json("pmem-usage")
-    assert sum(ours["pmem_metadata"].values()) * PAGE == metadata
-    assert sum(ours["pmem_userdata"].values()) * PAGE == pmem - ram - metadata
+    assert sum(ours["pmem_metadata"].values()) * case.page == metadata
+    assert sum(ours["pmem_userdata"].values()) * case.page == pmem - ram - metadata
 
 
 def test_lines_are_makedumpfiles(case: Case) -> None:

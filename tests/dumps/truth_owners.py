@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
+from drgn_pmem.shell.sample import Sample
+
 from ..samples import (
-    PAGE,
     Case,
     TruthPage,
     dax_without_namespace,
+    page_size,
     recorded_pmem,
-    samples,
     truth_pages,
 )
 
 __all__ = (
-    "PAGE",
     "Event",
     "data_starts",
     "events",
@@ -38,8 +38,6 @@ __all__ = (
     "shown_path",
 )
 
-LARGE = PAGE // 8 * PAGE
-"""What an entry of the second lowest page table maps."""
 SECTOR = 512
 
 
@@ -89,7 +87,7 @@ def kept_by_memory_failure(case: Case) -> dict[int, str]:
     checks = case.sample.truth / "machine-checks"
     lines = checks.read_text() if checks.exists() else ""
     for address, path in re.findall(r"MCE address=(\w+) path=(\S+)", lines):
-        files[int(address, 16) // PAGE] = path
+        files[int(address, 16) // case.page] = path
     return {pfn: files[pfn] for pfn in marked_as_reserved(case) & files.keys()}
 
 
@@ -107,7 +105,7 @@ def iomem(truth: Path, name: str) -> list[tuple[int, int]]:
 
 def is_pmem(case: Case, pfn: int) -> bool:
     """Whether a page is of a region or of a DAX device without one, and not System RAM on it."""
-    address = pfn * PAGE
+    address = pfn * case.page
 
     def inside(name: str) -> bool:
         return any(start <= address < end for start, end in iomem(case.sample.truth, name))
@@ -122,14 +120,18 @@ def pages(case: Case, present: bool) -> list[TruthPage]:
     Pages of the last recording. Every one for a sample's first format; for the others, which hold
     the same memory, all but every sixteenth page of 2 MiB mappings are left out.
     """
-    return _pages(case.sample.name, case.format == next(iter(case.sample.formats)), present)
+    return _pages(case.sample, case.format == next(iter(case.sample.formats)), present)
 
 
 @functools.cache
-def _pages(name: str, every: bool, present: bool) -> list[TruthPage]:
-    found = list(truth_pages(samples()[name]))
-    large = Counter((page.pid, page.path, page.offset // LARGE) for page in found)
-    small = {p.pfn for p in found if large[p.pid, p.path, p.offset // LARGE] < LARGE // PAGE}
+def _pages(sample: Sample, every: bool, present: bool) -> list[TruthPage]:
+    found = list(truth_pages(sample))
+    page_bytes = page_size(sample.truth)
+    # what an entry of the second lowest page table maps (on POWER, that is less)
+    whole = page_bytes // 8
+    size = whole * page_bytes
+    large = Counter((page.pid, page.path, page.offset // size) for page in found)
+    small = {p.pfn for p in found if large[p.pid, p.path, p.offset // size] < whole}
     return [
         page
         for page in found
@@ -228,4 +230,4 @@ def extents(case: Case) -> Iterator[tuple[str, int, int, int]]:
             key=lambda m: len(m[1]),
         )
         physical = physical_of_sector(case, source, sector)
-        yield path, offset, physical, min(length, PAGE) if "mapper" in source else length
+        yield path, offset, physical, min(length, case.page) if "mapper" in source else length
