@@ -4,7 +4,8 @@
 # make.sh WORK [SAMPLE...]: prepare WORK, build the kernels if it has none, crash the guests (all of them by
 # default), and pack what they leave into vmcores/.
 #
-# Needs what prepare.sh, build-kernel.sh, run.sh and shrink-vmlinux.sh need.  About 15 minutes on two cores.
+# Needs what prepare.sh, build-kernel.sh, make-guest.sh, run.sh, run-pmem.sh and shrink-vmlinux.sh need.  About 20
+# minutes on two cores.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,7 +17,8 @@ pack() {
 }
 
 [ -f "$work/initrd.gz" ] || "$here/prepare.sh" "$work"
-for version in 6.1 6.12; do
+[ -f "$work/tools.img" ] || "$here/make-guest.sh" "$work"
+for version in 6.1 6.12-pmem; do
 	[ -f "$work/vmlinux-$version" ] || "$here/build-kernel.sh" "$version" "$work"
 	if [ ! -f "$work/vmlinux-$version.small" ]; then
 		"$here/shrink-vmlinux.sh" "$work/vmlinux-$version" "$work/vmlinux-$version.small"
@@ -28,7 +30,10 @@ done
 sample() {
 	local name=$1 version=$2 cpu=$3 description=$4 release
 	shift 4
-	"$here/run.sh" "$work" "$version" "$work/runs/$name" "$cpu"
+	case $version in
+	*-pmem) "$here/run-pmem.sh" "$work" "$work/runs/$name" "$cpu" ;;
+	*) "$here/run.sh" "$work" "$version" "$work/runs/$name" "$cpu" ;;
+	esac
 	release=$(sed -n 's/^.*Linux version \([^ ]*\) .*/\1/p' "$work/runs/$name/truth/console" | head -n 1)
 	pack sample "$name" "$work/runs/$name" ppc64le "$release" fadump "$description" "$@"
 }
@@ -37,7 +42,7 @@ sample() {
 for name in "$@"; do
 	case $name in
 	ppc64le-6.12)
-		sample "$name" 6.12 POWER9 "pseries, radix MMU, firmware-assisted dump: crash info header FADMPSIG" \
+		sample "$name" 6.12-pmem POWER9 "pseries, radix MMU, NVDIMMs (papr_scm), firmware-assisted dump: crash info header FADMPSIG" \
 			raw qemu-elf=raw qemu-capture=raw,qemu-elf
 		;;
 	ppc64le-6.1)
@@ -45,7 +50,7 @@ for name in "$@"; do
 			raw qemu-elf=raw qemu-capture=raw,qemu-elf
 		;;
 	ppc64le-6.12-hash)
-		sample "$name" 6.12 POWER8 "pseries, POWER8 with the hash MMU, firmware-assisted dump" \
+		sample "$name" 6.12-pmem POWER8 "pseries, POWER8 with the hash MMU, NVDIMMs (papr_scm), firmware-assisted dump" \
 			raw=ppc64le-6.12:raw
 		;;
 	*)

@@ -31,7 +31,7 @@ loader=${LOADER:-fadump}
 
 add_dimms() {
 	local size number=0 file device
-	for size in ${DIMMS:-512 256 256 256 256 256 256}; do
+	for size in ${DIMMS:-512 1024 256 256 256 256 256}; do
 		file=$output/nvdimm$number device=nvdimm
 		case $number in
 		4) device=spapr-nvdimm,pmem-override=on ;;
@@ -59,3 +59,4 @@ timeout "${TIMEOUT:-900}" "$root/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2" 
 	-kernel "${KERNEL:-$work/boot-6.12-pmem}" -initrd "${INITRD:-$work/initrd-pmem}" \
 	-append "console=hvc0 fadump=${FADUMP:-nocma} init_on_free=1 nohz=off ${APPEND:-}"
 collect
+[ "$loader" = none ] || cp "$output/serial.log" "$output/truth/console"

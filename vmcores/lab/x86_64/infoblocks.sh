@@ -13,7 +13,20 @@ truth=$output/truth
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# QEMU places the DIMMs in address order: the nth "Persistent Memory" is the nth file
+# [first, last] of the DIMMs, in address order.  /proc/iomem of POWER names no persistent memory: there the
+# regions are asked, one a DIMM.
+dimms() {
+	grep -q ' : Persistent Memory$' "$truth/iomem" || {
+		sed -n 's/^\(region[0-9]*\)\/resource=\(0x[0-9a-f]*\).*/\1 \2/p' "$truth/sysfs.nd" |
+			while read -r region resource; do
+				size=$(sed -n "s/^$region\/size=\([0-9]*\).*/\1/p" "$truth/sysfs.nd")
+				printf '%016x %016x\n' $((resource)) $((resource + size - 1))
+			done | sort
+	}
+	sed -n 's/^\([0-9a-f]*\)-\([0-9a-f]*\) : Persistent Memory$/\1 \2/p' "$truth/iomem"
+}
+
+# QEMU places the DIMMs in address order: the nth is the nth file
 number=0
 while read -r first last; do
 	start=$((16#$first)) end=$((16#$last))
@@ -27,4 +40,4 @@ while read -r first last; do
 				> "$truth/infoblock.$namespace.json" 2> /dev/null || true
 		done
 	number=$((number + 1))
-done < <(sed -n 's/^\([0-9a-f]*\)-\([0-9a-f]*\) : Persistent Memory$/\1 \2/p' "$truth/iomem")
+done < <(dimms)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Seven DIMMs (512, 256, 256, 256, 256, 256 and 256 MiB) become namespaces of every mode.  The fifth is
+# Seven DIMMs (512, 1024, 256, 256, 256, 256 and 256 MiB) become namespaces of every mode.  The fifth is
 # flushed by a hypercall, the last is not armed.  Pages of 64 KiB: a region is divided by 16 MiB, and a page
-# of the vmemmap describes 64 MiB.  Huge pages have 2 MiB (radix MMU) or 16 MiB (hash MMU).
+# of the vmemmap describes 64 MiB; XFS with blocks of 64 KiB wants a large log.  Huge pages have 2 MiB (radix
+# MMU); those of the hash MMU have 16 MiB, and nothing here maps as much.
 ndctl list -RDBNi > "$truth/ndctl.initial.json"
 ndctl disable-region all
 ndctl init-labels all
@@ -9,7 +10,7 @@ ndctl enable-region all
 
 huge=2M
 if ! grep -q "^MMU.*Radix" /proc/cpuinfo; then
-	huge=16M
+	huge=$page
 fi
 
 create lab-small 0 -m fsdax -M dev -s 64M
