@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import struct
 from typing import Any
 
-from drgn import Object, Program
+from drgn import Object, Program, sizeof
 
 from drgn_pmem.dumpfile.opener import is_erased
-from drgn_pmem.kernel.debuginfo import find_variable
+from drgn_pmem.kernel.debuginfo import find_type, find_variable, has_type
 from drgn_pmem.kernel.memory import Layout, cached, list_nodes, memory_of
 from drgn_pmem.kernel.walk import LIMIT
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
@@ -27,6 +27,7 @@ __all__ = (
     "Tasks",
     "for_each_open_file",
     "openers_of",
+    "stack_size",
     "tasks_of",
 )
 
@@ -54,6 +55,28 @@ class Task(Record):
 
     def to_json(self) -> dict[str, Any]:
         return {"pid": self.tgid, "comm": self.comm}
+
+
+_STACK_SIZE = 16384
+"""``THREAD_SIZE`` of x86_64 and arm64."""
+
+
+def stack_size(prog: Program) -> int:
+    """``THREAD_SIZE``: 32 KiB on POWER (``CONFIG_THREAD_SHIFT``), mostly 16 KiB elsewhere."""
+    # The linker script (include/asm-generic/vmlinux.lds.h) reserves the first task's stack; the
+    # symbols were named __start_init_task and __end_init_task before.
+    for name in ("stack", "task"):
+        try:
+            start = prog.symbol(f"__start_init_{name}").address
+            size = prog.symbol(f"__end_init_{name}").address - start
+        except LookupError:
+            # not a problem: the other name, or the type says it
+            continue
+        if 0 < size <= 1 << 18 and size & (size - 1) == 0:
+            return size
+    if has_type(prog, "union thread_union"):
+        return sizeof(find_type(prog, "union thread_union", "vmlinux"))
+    return _STACK_SIZE
 
 
 class Tasks(Record):

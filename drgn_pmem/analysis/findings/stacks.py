@@ -30,14 +30,13 @@ from drgn_pmem.kernel.mmu import physical_end
 from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pgmap import for_each_pgmap
 from drgn_pmem.kernel.rmap import Vma, mapped_pfn, vmas_of_mapping
-from drgn_pmem.kernel.tasks import Task, tasks_of
+from drgn_pmem.kernel.tasks import Task, stack_size, tasks_of
 from drgn_pmem.partial import NotSaved, Partial, Problems, State, WalkError
 from drgn_pmem.ranges import distinct
 from drgn_pmem.record import Record, Show, shown
 
 __all__ = ("Lead", "StackFinding", "StackPage", "search_stacks")
 
-_DEFAULT_STACK = 16384
 _MAX_STACK = 1 << 18
 _MAX_VECS = 256
 
@@ -109,6 +108,7 @@ class _Searcher:
                 self.memory, "struct task_struct", stack="stack", area="stack_vm_area"
             )
             self.area = Layout(self.memory, "struct vm_struct", pages="nr_pages")
+        self.stack_size = stack_size(prog)
         self.pointer: Layout | None = None
         with problems.trying("stack pointers"):
             self.pointer = Layout(
@@ -190,7 +190,7 @@ class _Searcher:
         if not values["stack"]:
             # A dead task that its parent has not waited for: release_task_stack() gave it back.
             return 0, np.zeros(0, np.uint64)
-        size = _DEFAULT_STACK
+        size = self.stack_size
         if self.area is not None and values["area"]:
             size = self.area.read(values["area"])["pages"] << self.layout.page_shift
             size = min(size, _MAX_STACK)
