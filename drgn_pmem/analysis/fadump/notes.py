@@ -114,6 +114,10 @@ def crashing_registers(prog: Program) -> Partial[SavedRegisters]:
 _MSR_PR = 1 << 14
 """The CPU was in user space (arch/powerpc/include/asm/reg.h)."""
 
+_KERNEL = 1 << 63
+"""Addresses of the kernel. A CPU that has a stack pointer of user space has just been interrupted
+there: it uses no kernel stack yet."""
+
 
 def stack_of_running(prog: Program, task: Object) -> StackTrace | None:
     """
@@ -133,7 +137,7 @@ def stack_of_running(prog: Program, task: Object) -> StackTrace | None:
         regs = registers.object(prog)
         if start <= int(regs.gpr[1]) < start + size:
             return fadump_stack(prog, regs)
-        if registers.cpu == cpu and int(regs.msr) & _MSR_PR:
+        if registers.cpu == cpu and (int(regs.msr) & _MSR_PR or int(regs.gpr[1]) < _KERNEL):
             return None
     raise NotFound(f"no PRSTATUS note has a stack pointer in the stack of {task.pid.value_()}")
 
