@@ -23,6 +23,7 @@ import tempfile
 from typing import Any
 
 from drgn import Program
+from drgn.helpers.linux.mm import follow_phys
 
 import drgn_pmem
 from drgn_pmem.commands import load_commands
@@ -43,6 +44,7 @@ __all__ = (
     "named",
     "open_crash",
     "page_size",
+    "physical_of_struct_page",
     "pmem_samples",
     "program",
     "recorded_pmem",
@@ -192,6 +194,18 @@ def _cut_short(dump: Path, page: int) -> Path:
     # within a page: what is left of that one counts as truncated too
     os.truncate(path, path.stat().st_size * 2 // 3 // page * page + 512)
     return path
+
+
+def physical_of_struct_page(prog: Program, address: int) -> int:
+    """By drgn, or where it walks no page table, by what the kernel keeps of the vmemmap."""
+    if "vmemmap_list" not in prog or prog["vmemmap_list"].value_() == 0:
+        return int(follow_phys(prog["init_mm"].address_of_(), address))
+    # POWER with the hash MMU: arch/powerpc/mm/init_64.c
+    size = 1 << prog["mmu_psize_defs"][prog["mmu_vmemmap_psize"]].shift.value_()
+    backing = prog["vmemmap_list"]
+    while not backing.virt_addr.value_() <= address < backing.virt_addr.value_() + size:
+        backing = backing.list
+    return int(backing.phys.value_() + address - backing.virt_addr.value_())
 
 
 def open_crash(sample: Sample, path: Path) -> Program:

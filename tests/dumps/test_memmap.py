@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from drgn.helpers.linux.list import list_for_each_entry
-from drgn.helpers.linux.mm import follow_phys, pfn_to_page
+from drgn.helpers.linux.mm import pfn_to_page
 import pytest
 
 from drgn_pmem.errors import NotFound
@@ -17,6 +17,7 @@ from ..samples import (
     CUT_SHORT,
     Case,
     dax_without_namespace,
+    physical_of_struct_page,
     recorded_pmem,
     run_json,
     without_debug_info,
@@ -121,7 +122,6 @@ def test_list_is_the_one_that_plain_drgn_walks(case: Case) -> None:
 def test_struct_pages_lie_where_drgn_finds_the_first_and_the_last(case: Case) -> None:
     regions = [(start, end) for _, start, end in recorded_iomem(case, "Persistent Memory")]
     regions = regions or recorded_pmem(case)  # POWER names none
-    init_mm = case.prog["init_mm"].address_of_()
     size = case.prog.type("struct page").size
     assert size is not None
     seen = 0
@@ -132,12 +132,13 @@ def test_struct_pages_lie_where_drgn_finds_the_first_and_the_last(case: Case) ->
         seen += 1
         first, last = pages["first_pfn"], pages["first_pfn"] + pages["npfns"] - 1
         for pfn, ours in ((first, pages["first_physical"]), (last, pages["last_physical"])):
-            address = pfn_to_page(case.prog, pfn)
-            assert int(ours, 16) == follow_phys(init_mm, address)
+            address = pfn_to_page(case.prog, pfn).value_()
+            assert int(ours, 16) == physical_of_struct_page(case.prog, address)
         places = [
             any(start <= physical < end for start, end in regions)
             for offset in range(0, pages["npfns"] * size, case.page)
-            for physical in [follow_phys(init_mm, int(pages["virtual"], 16) + offset).value_()]
+            for address in [int(pages["virtual"], 16) + offset]
+            for physical in [physical_of_struct_page(case.prog, address)]
         ]
         assert pages["on_pmem"] == min(case.page * sum(places), pages["npfns"] * size)
         assert pages["in_ram"] == pages["npfns"] * size - pages["on_pmem"]

@@ -29,6 +29,7 @@ from ..samples import (
     Case,
     TruthPage,
     dax_without_namespace,
+    physical_of_struct_page,
     recorded_pmem,
     run_json,
     run_text,
@@ -79,7 +80,14 @@ class PlainDrgn:
         page = prog.type("struct page")
         self.size = page.size
         self.vmemmap = prog["vmemmap"].value_()
-        data = prog.read(self.vmemmap + first * self.size, count * self.size)
+        start, length = self.vmemmap + first * self.size, count * self.size
+        try:
+            data = prog.read(start, length)
+        except NotImplementedError:  # it walks no hash page table
+            data = b"".join(
+                prog.read(physical_of_struct_page(prog, at), self.size, True)
+                for at in range(start, start + length, self.size)
+            )
         self.words = np.frombuffer(data, "<u1").reshape(count, self.size)
         self._page = page
 

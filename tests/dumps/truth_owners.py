@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 
-from drgn_pmem.shell.sample import Sample
-
 from ..samples import (
     Case,
     TruthPage,
     dax_without_namespace,
     page_size,
     recorded_pmem,
+    samples,
     truth_pages,
 )
 
@@ -120,11 +119,12 @@ def pages(case: Case, present: bool) -> list[TruthPage]:
     Pages of the last recording. Every one for a sample's first format; for the others, which hold
     the same memory, all but every sixteenth page of 2 MiB mappings are left out.
     """
-    return _pages(case.sample, case.format == next(iter(case.sample.formats)), present)
+    return _pages(case.sample.name, case.format == next(iter(case.sample.formats)), present)
 
 
 @functools.cache
-def _pages(sample: Sample, every: bool, present: bool) -> list[TruthPage]:
+def _pages(name: str, every: bool, present: bool) -> list[TruthPage]:
+    sample = samples()[name]
     found = list(truth_pages(sample))
     page_bytes = page_size(sample.truth)
     # what an entry of the second lowest page table maps (on POWER, that is less)

@@ -57,7 +57,9 @@ start_control() {
 	# shellcheck disable=SC2064
 	trap "kill $! 2> /dev/null || true" EXIT
 	options+=(-monitor "unix:$output/monitor.sock,server,nowait" -serial "file:$output/serial.log"
-		  -display none -no-reboot -net none)
+		  -display none -net none)
+	# firmware-assisted dump boots the machine anew to save it
+	[ "${loader:-}" = fadump ] || options+=(-no-reboot)
 }
 
 # collect: what the guest left: the dump, cut to its size, QEMU's dumps, truth/ and the logs.

@@ -44,7 +44,8 @@ fadump)
 	[ ! -e /sys/kernel/fadump/bootargs_append ] || echo "lab.append=1" > /sys/kernel/fadump/bootargs_append
 	echo 1 > /sys/kernel/fadump/registered
 	say "firmware-assisted dump registered: $(cat /sys/kernel/fadump/registered)"
-	(while :; do :; done) & # a CPU whose registers only the firmware can save
+	# a CPU whose registers only the firmware can save; it must not hold this script's output open
+	(while :; do :; done) > /dev/null 2>&1 &
 	;;
 *) load_capture_kernel ;;
 esac
