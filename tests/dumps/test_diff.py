@@ -121,6 +121,7 @@ def test_another_machine() -> None:
     assert "--symbols" in notes
     assert not [c for c in answer.records if c.what.value == "removed" and c.kind.value == "DIMM"]
     assert "7  0 or more" in out
+    assert "1970" not in out  # it has no clock: its CRASHTIME is 53
 
 
 def test_a_dump_without_debug_info_gained_and_lost_nothing() -> None:

@@ -104,7 +104,7 @@ def read_identity(
             host=_host(prog, problems) if known else None,
             boot_id=_boot_id(prog, problems),
             booted=booted,
-            made=crash.time or made,
+            made=_set(crash.time) or made,
             crashed=crash.time,
             dimms=frozenset(dimms),
             namespaces=frozenset(namespaces),
@@ -144,7 +144,12 @@ def _clocks(prog: Program, problems: Problems) -> tuple[int | None, int | None]:
         return now, now - ktime_get_boottime_seconds(prog).value_()
 
     now, booted = problems.attempt("clock of the kernel", read) or (0, 0)
-    return now if now > _YEAR_2000 else None, booted if booted > _YEAR_2000 else None
+    return _set(now), _set(booted)
+
+
+def _set(time: int | None) -> int | None:
+    """A time; None of a clock that was never set: it counts from 1970."""
+    return time if time is not None and time > _YEAR_2000 else None
 
 
 def relations(a: Identity, b: Identity) -> tuple[Relation, ...]:
@@ -215,7 +220,8 @@ def _boot(a: Identity, b: Identity, same_machine: bool | None, same_build: bool 
     if a.kernel_offset and b.kernel_offset and a.kernel_offset != b.kernel_offset:
         return found(False, f"KERNELOFFSET {a.kernel_offset} and {b.kernel_offset}")
     if a.booted is None or b.booted is None:
-        return found(None, "the time of boot of one is not known")
+        which = "both" if a.booted is b.booted else "one"
+        return found(None, f"the time of boot of {which} is not known")
     for name, one, other in (("B", a, b), ("A", b, a)):
         if one.made is not None and other.booted is not None and other.booted > one.made + _SAME:
             return found(False, f"{name} booted after the other was made")

@@ -259,6 +259,9 @@ def test_nothing_follows_from_what_is_missing() -> None:
     )  # fmt: skip
     for other in (nothing, identity()):
         assert same(nothing, other) == dict.fromkeys(("machine", "build", "boot", "crash"), None)
+    for other, which in ((nothing, "both"), (identity(), "one")):
+        evidence = {r.what: r.evidence for r in relations(nothing, other)}
+        assert evidence["boot"] == f"the time of boot of {which} is not known"
 
 
 def test_one_boot_saved_twice() -> None:
