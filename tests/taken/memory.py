@@ -173,18 +173,27 @@ def take_away(prog: Program, physical: int, state: State) -> None:
     _replace(dump, **values)
     set_dump(prog, dump)  # forgets the coverage that was there
 
-    for reader in (readers._FileReader, readers._CompressedReader):
-        for name in ("read", "parts"):
-            setattr(reader, name, _outside(getattr(reader, name), physical, page))
+    find_reader = readers._find_reader
+
+    def find(asked: Program) -> Any:
+        reader = find_reader(asked)
+        # pmem-diff opens the dump a second time, and there it has all of its pages.
+        if asked is prog and not isinstance(reader, readers._ProgramReader):
+            for name in ("read", "parts"):
+                setattr(reader, name, _outside(getattr(reader, name), physical, page))
+        return reader
+
+    prog.cache.pop("drgn_pmem.scan_reader", None)
+    readers._find_reader = find
 
 
 def _outside(method: Callable[..., Any], physical: int, size: int) -> Callable[..., Any]:
     """A reader's method that may not read a page."""
 
-    def guarded(self: Any, block: Block, *args: int) -> Any:
+    def guarded(block: Block, *args: int) -> Any:
         for start, length in block.pieces:
             assert start + length <= physical or physical + size <= start, "reads what is not saved"
-        return method(self, block, *args)
+        return method(block, *args)
 
     return guarded
 

@@ -98,6 +98,28 @@ def test_dump_says_that_the_page_was_not_saved(trial: Trial, state: State) -> No
     in_a_fork(check)
 
 
+def test_only_one_of_two_programs_of_a_dump_is_without_the_page(trial: Trial) -> None:
+    """pmem-diff of a dump with itself reads in the other one what was taken away."""
+    from drgn_pmem.analysis.pages.blocks import Block
+    from drgn_pmem.analysis.pages.readers import reader_of
+    from drgn_pmem.dumpfile.program import open_program
+
+    prog = trial.prog
+
+    def check() -> None:
+        _, physical = init_task(prog)
+        size = page_size_of(prog)
+        page = physical // size * size
+        block = Block(pfn=0, count=1, pieces=((page, 64),))
+        take_away(prog, page, State.EXCLUDED)
+        with pytest.raises((AssertionError, DumpFileError)):
+            reader_of(prog).read(block, 64)
+        other = open_program(trial.case.dump)[0]
+        assert bytes(reader_of(other).read(block, 64)) == other.read(page, 64, True)
+
+    in_a_fork(check)
+
+
 def test_every_page_that_drgn_reads_is_recorded(trial: Trial) -> None:
     from drgn_pmem.dumpfile.program import open_program
 
