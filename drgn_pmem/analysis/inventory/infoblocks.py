@@ -228,17 +228,16 @@ class _Finder:
         return next((n for n in self.machine.namespaces if n.resource == start), None)
 
     def _end(self, start: int) -> int:
-        """Where a namespace that begins there must end."""
+        """Where a namespace that begins there must end, at the latest."""
         namespace = self._namespace(start)
         if namespace is not None:
             return namespace.range.end
-        for part in self.machine.pmem.overlap(start, ADDRESS_SPACE):
-            if part.start <= start:
-                return part.end
-        return next(
-            (p.end for p in self.coverage.ranges(start) if p.state is not State.SAVED),
-            ADDRESS_SPACE,
-        )
+        # Page maps, and what PF_DEV marks, are parts of namespaces: it may go on after them.
+        if not {"iomem", "regions"}.isdisjoint(self.machine.pmem_sources):
+            for part in self.machine.pmem.overlap(start, ADDRESS_SPACE):
+                if part.start <= start:
+                    return part.end
+        return ADDRESS_SPACE
 
     def _describe(self, hit: FoundInfoBlock) -> FoundBlock:
         namespace = self._namespace(hit.namespace)

@@ -284,6 +284,11 @@ ROWS = [
     Row("memmap-overwritten", coverage(destroyed=True, check=S(evidence="no page map")),
         coverage()),
     Row("memmap-not-saved", coverage(struct_pages={State.ABSENT: 64}), coverage()),
+    Row("memmap-not-saved",
+        coverage(struct_pages={State.UNMAPPED: 64}, is_persistent=True)
+        | inventory(namespaces=[namespace()]),
+        # by its info block alone: it may have been disabled
+        coverage(struct_pages={State.UNMAPPED: 64}, is_persistent=True, namespace=None)),
     Row("memmap-sources-disagree", memmaps(agree=False), memmaps()),
     Row("memmap-list", memmaps(stray("stale")), memmaps(), memmaps(stray("unknown"))),
     Row("layout-break", pins([PINNED], [WAITER]), pins()),

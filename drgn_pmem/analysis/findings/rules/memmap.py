@@ -49,6 +49,18 @@ def _with_memmap(case: Case) -> list[NamespaceCoverage]:
     return [item for item in _take(case, case.facts.coverage).namespaces if item.has_memmap]
 
 
+def _called(item: NamespaceCoverage) -> str:
+    """What a finding is about."""
+    return item.namespace or f"namespace at {item.start:#x}"
+
+
+def _was_used(case: Case, item: NamespaceCoverage) -> bool:
+    """Whether the kernel had struct pages of a namespace for certain: by its info block alone it
+    may have been disabled, or used as RAM that is not online, and nothing maps them then."""
+    namespaces = case.take(case.facts.inventory).namespaces
+    return not item.is_persistent or any(n.dev == item.namespace and n.enabled for n in namespaces)
+
+
 @rule("memmap-overwritten", Heading.TRUST, "struct pages written after the crash", "pmem-coverage")
 def memmap_overwritten(case: Case) -> None:
     """Struct pages that the capture kernel initialised again before they were saved."""
@@ -56,10 +68,10 @@ def memmap_overwritten(case: Case) -> None:
         if item.destroyed and item.check is not None:
             case.found(
                 Severity.CRITICAL,
-                str(item.namespace),
+                _called(item),
                 "struct pages overwritten by the capture kernel before they were saved",
                 evidence=[item.check.evidence],
-                more=f"pmem-coverage {item.namespace}",
+                more=f"pmem-coverage {item.namespace or ''}".rstrip(),
                 do=f"{_WITHOUT}; next time keep nd_pmem and nfit out of the capture kernel"
                 " (pmem-coverage)",
                 place="overwritten",
@@ -72,6 +84,8 @@ def memmap_not_saved(case: Case) -> None:
     for item in _with_memmap(case):
         states = item.struct_pages.items()
         lost = {state: size for state, size in states if state in _STATES and size}
+        if State.UNMAPPED in lost and not _was_used(case, item):
+            del lost[State.UNMAPPED]
         if not lost:
             continue
         total = item.memmap_size
@@ -79,10 +93,10 @@ def memmap_not_saved(case: Case) -> None:
         whole = sum(lost.values()) == total
         case.found(
             Severity.CRITICAL if whole else Severity.WARNING,
-            str(item.namespace),
+            _called(item),
             f"struct pages {few(parts)}" if whole else f"struct pages in part: {few(parts)}",
             evidence=[item.verdict],
-            more=f"pmem-coverage {item.namespace}",
+            more=f"pmem-coverage {item.namespace or ''}".rstrip(),
             do=f"{_WITHOUT}; to save the struct pages next time: pmem-coverage shows what to"
             " change",
         )
