@@ -90,7 +90,8 @@ def test_counts_of_an_elf_dump_are_those_of_readelf(case: Case) -> None:
     truncated: set[int] = set()
     end = case.dump.stat().st_size
     for offset, _, start, in_file, size in readelf(case):
-        # As makedumpfile counts: a page that a segment has only the beginning of counts.
+        # A page counts where its first byte is. (Of a page that a segment has only the end of, as
+        # the second of a firmware-assisted dump may, makedumpfile 1.7.8 counts that, too.)
         first = -(-start // case.page)
         there.update(range(first, -(-(start + size) // case.page)))
         saved.update(range(first, -(-(start + in_file) // case.page)))
