@@ -213,12 +213,13 @@ def _segments(value: Any, same_format: bool) -> Any:
     return [RangeSet(ranges).contiguous() for ranges in (every, marked)]
 
 
-_OF_HEADERS = ("overlap", "original", "memory_hole", "partial_pages")
+_OF_HEADERS = ("overlap", "original", "memory_hole")
 """Counts of pages that program headers cover in part or twice."""
 
 
 def _usage(value: Any, same_format: bool) -> Any:
-    names = ["excluded", "remaining", "truncated", "zero", "pmem_userdata"]
+    # Metadata, and with it segments of the new file, may end within a page of more than 4 KiB.
+    names = ["excluded", "remaining", "truncated", "zero", "pmem_userdata", "partial_pages"]
     return _without(value, *names, *(() if same_format else _OF_HEADERS))
 
 
@@ -270,11 +271,12 @@ def _fadump(value: Any, same_format: bool) -> Any:
 
 def _diagnose(value: Any, same_format: bool) -> Any:
     """The findings that are certain: some rules need user data. Memory that the file lacks is
-    compared by other commands."""
+    compared by other commands; that user data was erased, the new file alone says."""
+    of_the_file = ("dump-truncated", "dump-damaged", "dump-erased", "ram-missing")
     return [
         _without(item, "finding", "evidence", "do") if item["id"] == "memmap-not-saved" else item
         for item in value
-        if item["complete"] and item["id"] not in ("dump-truncated", "dump-damaged", "ram-missing")
+        if item["complete"] and item["id"] not in of_the_file
     ]
 
 

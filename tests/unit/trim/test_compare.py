@@ -85,3 +85,13 @@ def test_as_many_pages_may_be_excluded_as_are_damaged(
     before = said({"metadata": {"saved": 10 * unit, "excluded": 0}})
     after = said({"metadata": {"saved": saved * unit, "excluded": excluded * unit}})
     assert (found(before, after, damaged=damaged) == []) is same
+
+
+def test_what_pages_of_64_kib_share_with_user_data_is_no_difference() -> None:
+    """The new file alone has erased user data, and segments that end within a page."""
+    usage = {"partial_pages": 0, "original": 8}
+    assert found(said(usage), said(usage | {"partial_pages": 2}), "pmem-usage") == []
+    assert found(said(usage), said(usage | {"original": 7}), "pmem-usage")
+    row = {"id": "dump-erased", "complete": True}
+    assert found(said([]), said([row]), "pmem-diagnose") == []
+    assert found(said([]), said([row | {"id": "dimm-failed"}]), "pmem-diagnose")
