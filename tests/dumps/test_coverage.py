@@ -339,6 +339,8 @@ def test_without_debug_info_struct_pages_are_found_all_the_same(case: Case) -> N
             compared += 1
             for key in ("location", "struct_pages", "metadata", "userdata", "case"):
                 assert item[key] == full[start][key]
+        if set(item["struct_pages"]) == {"unmapped"}:  # it was disabled
+            assert item["verdict"].startswith("nothing maps its struct pages; ")
     assert compared
 
 

@@ -191,6 +191,8 @@ def _verdict(item: NamespaceCoverage) -> str:
     if item.kmem:
         return f"{short_size(item.kmem)} of it was used as RAM (System RAM (kmem)); {data}"
     if item.location is None:
+        if set(item.struct_pages) == {State.UNMAPPED}:
+            return f"nothing maps its struct pages; {data}"
         if item.has_memmap or item.map is not None or item.mode in ("fsdax", "devdax"):
             return f"the location of its struct pages is unknown; {data}"
         if item.mode is None:
