@@ -101,6 +101,8 @@ def _bash() -> str:
         "_drgn_pmem() {",
         "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}",
         "    local command= words fields= start= i",
+        "    if [[ $cur == = ]]; then cur=  # --fields=",
+        "    elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi",
         "    for ((i = 1; i < COMP_CWORD; i++)); do",
         "        case ${COMP_WORDS[i]} in",
         f"            {commands.replace(' ', '|')}) command=${{COMP_WORDS[i]}}; break ;;",

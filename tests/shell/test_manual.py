@@ -93,6 +93,9 @@ def test_bash_completes(tmp_path: Path) -> None:
     assert complete("-c", "vmcore", "pmem-list", "-o", "uu") == ["uuid"]
     assert complete("-c", "vmcore", "pmem-list", "-o", "mode,uu") == ["mode,uuid"]
     assert complete("-c", "vmcore", "pmem-list", "-o", "+uu") == ["+uuid"]
+    # bash makes "=" a word
+    assert complete("-c", "vmcore", "pmem-list", "--fields", "=", "mode,uu") == ["mode,uuid"]
+    assert "uuid" in complete("-c", "vmcore", "pmem-list", "--fields", "=")
     assert complete("-c", "vmcore", "pmem-list", "--mode", "f") == ["fsdax"]
     assert complete("--log-level", "w") == ["warning"]
     assert complete("-c", "pmem-") == []  # files
