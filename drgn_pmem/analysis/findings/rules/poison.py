@@ -142,9 +142,12 @@ def _hit(reads: str, signalled: _Signalled) -> str:
 
 def _what_to_do(
     case: Case, name: str, pages: Sequence[PoisonedPage], offsets: Sequence[int], size: int
-) -> str | None:
+) -> str:
     if all(page.injected for page in pages):
-        return None
+        return (
+            "nothing to restore where poison was injected (log): the media is intact, and a reboot"
+            " forgets it"
+        )
     if all(page.by_hand for page in pages):
         namespace = pages[0].namespace
         return (
