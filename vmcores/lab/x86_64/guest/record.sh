@@ -62,10 +62,14 @@ record_memory() {
 record_processes() {
 	for process in $(pidof pmtruth); do
 		mkdir -p "$truth/proc/$process"
-		for file in comm maps smaps status stack wchan; do
-			cat "/proc/$process/$file" > "$truth/proc/$process/$file" 2> /dev/null
+		cat "/proc/$process/smaps" > "$truth/proc/$process/smaps" 2> /dev/null
+		for file in comm status stack wchan maps; do
+			echo "==> $process/$file <=="
+			cat "/proc/$process/$file" 2> /dev/null
+			echo
 		done
-		ls -l "/proc/$process/fd" > "$truth/proc/$process/fd"
-	done
+		echo "==> $process/fd <=="
+		ls -l "/proc/$process/fd"
+	done > "$truth/processes.txt"
 	ps -o pid,ppid,stat,comm,args > "$truth/ps"
 }
