@@ -22,10 +22,14 @@ from drgn_pmem.dumpfile import DumpFormat, State, coverage_of, dump_of
 from drgn_pmem.errors import NotFound
 from drgn_pmem.kernel.crash_core import crashed_memory
 from drgn_pmem.kernel.fadump import fw_dump
+from drgn_pmem.kernel.nvdimm import Bus
 from drgn_pmem.partial import Partial, Problems
 from drgn_pmem.ranges import RangeSet
 
 __all__ = ("dump_text", "pmem_text")
+
+_PAPR = "ibm,persistent-memory:ibm,pmemory@"
+"""What names of papr_scm's buses begin with: device tree nodes of the hypervisor's NVDIMMs."""
 
 
 def dump_text(facts: Facts, problems: Problems) -> str:
@@ -153,7 +157,7 @@ def pmem_text(facts: Facts, media: Iterable[Ruling], problems: Problems) -> str:
         machine = read_machine(facts.prog)
         size = sum(part.size for part in problems.take(machine).pmem.ranges)
         of_size = found if machine.complete else machine
-    buses = few(bus.provider or bus.dev for bus in inventory.buses)
+    buses = few(_bus_names(inventory.buses, least(found)))
     parts = [least(of_size) + short_size(size)]
     if not size and not of_size.complete:
         parts = ["of unknown size"]
@@ -170,6 +174,15 @@ def pmem_text(facts: Facts, media: Iterable[Ruling], problems: Problems) -> str:
         parts.append(f"{few(d.chardev for d in devices)} used as RAM{online}")
     valid = all(ruling.outcome is Outcome.NOT_FOUND for ruling in media)
     return ", ".join(parts) + ("; info blocks, BTT and labels are valid" if valid else "")
+
+
+def _bus_names(buses: list[Bus], at_least: str) -> Iterator[str]:
+    """Names of buses. Of those of POWER, one for each NVDIMM and with long names, how many."""
+    names = [bus.provider or bus.dev for bus in buses]
+    papr = sum(name.startswith(_PAPR) for name in names)
+    if papr:
+        yield f"{at_least}{papr} papr {'bus' if papr == 1 else 'buses'}"
+    yield from (name for name in names if not name.startswith(_PAPR))
 
 
 def _online(facts: Facts, problems: Problems) -> str:

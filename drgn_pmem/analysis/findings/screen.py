@@ -242,7 +242,7 @@ class Screen:
         disabled = [n for n in namespaces if n.enabled is False and n.raw_size > 0]
         whose = "enabled namespaces" if disabled else "pmem"
         if saved and saved == total and not least:
-            yield f"nothing of the user data of {whose}: all {short_size(total)} are in the dump"
+            yield f"no user data of {whose} is missing (all {short_size(total)} of it was saved)"
         elif saved:
             part = _part(saved, total, least)
             yield f"user data of {whose}: {part} are in the dump"
@@ -257,7 +257,7 @@ class Screen:
 def _disabled(name: str, size: int, saved: int) -> Iterator[str]:
     """How much of a namespace that is not enabled the dump holds; nothing of one that it lacks."""
     if saved == size:
-        yield f"nothing of {name} (disabled): all {short_size(size)} are in the dump"
+        yield f"nothing of {name} (disabled) is missing (all {short_size(size)} of it was saved)"
     elif saved:
         yield f"{name} (disabled): {_part(saved, size)} are in the dump"
 

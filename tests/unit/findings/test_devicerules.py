@@ -112,6 +112,26 @@ def namespace(dev: str, uuid: str | None, raw_size: int = 1 << 24) -> Namespace:
     return Namespace(**(unknown | {"region": "region0", "enabled": True, "seed": False}))
 
 
+@pytest.mark.parametrize(
+    ("uuid", "advice"),
+    [
+        (UUID, "; it has a label (spare): do not destroy or re-create it before its data is"),
+        (NIL_UUID, "(ndctl enable-namespace namespace0.0)"),
+    ],
+)
+def test_a_disabled_namespace_has_advice(
+    answer: Callable[..., None], uuid: str, advice: str
+) -> None:
+    idle = dataclasses.replace(namespace("namespace0.0", uuid), enabled=False, name="spare")
+    answer("read_inventory", inventory([], [idle]))
+    answer("read_media", {})
+    do = the_finding("namespace-disabled").do
+    assert do is not None
+    assert do.startswith("enable namespace0.0 if it should be in use")
+    assert advice in do
+    assert ("label" in do) == (uuid == UUID)
+
+
 def test_two_namespaces_of_one_uuid(answer: Callable[..., None]) -> None:
     same = [namespace("namespace0.0", UUID), namespace("namespace1.0", UUID)]
     answer("read_inventory", inventory([], [*same, namespace("namespace2.0", OTHER)]))

@@ -78,7 +78,11 @@ def test_an_earlier_oops_is_not_the_panics(machine: Callable[..., None]) -> None
     log = OOPS.replace("Fatal exception", "sysrq triggered crash") + PANIC.format("sysrq_handle")
     machine("Kernel panic - not syncing: sysrq triggered crash", log, lost=True)
     assert ruling("panic-address").outcome is Outcome.NOT_FOUND
-    assert the_finding("kernel-report").finding == f"at 50.10 s, touches {PAGE}"
+    report = the_finding("kernel-report")
+    assert report.finding == f"at 50.10 s, touches {PAGE}"
+    assert report.do is not None
+    assert report.do.startswith(f'look for a fix of "{report.subject}"')
+    assert report.do.endswith(f"; check {PAGE}")
 
 
 def test_a_fault_elsewhere_and_a_machine_without_a_panic(machine: Callable[..., None]) -> None:

@@ -40,7 +40,7 @@ def test_a_crash_kernel_that_cannot_be_read_may_be_loaded(
 @pytest.mark.parametrize(
     ("state", "problems", "line"),
     [
-        (State.SAVED, (), "nothing of the user data of pmem: all 4096 bytes are in the dump"),
+        (State.SAVED, (), "no user data of pmem is missing (all 4096 bytes of it was saved)"),
         (
             State.SAVED,
             (UNREAD,),
@@ -105,7 +105,7 @@ def test_data_of_disabled_namespaces_is_not_counted_and_said(
     monkeypatch.setattr(screen, "coverage_of", lambda prog: Coverage.from_ranges(parts))
     shown = screen_of(Partial(SimpleNamespace(namespaces=[enabled])), idle)
     assert list(screen.Screen._user_data(shown)) == [
-        "nothing of the user data of enabled namespaces: all 4096 bytes are in the dump",
+        "no user data of enabled namespaces is missing (all 4096 bytes of it was saved)",
         "namespace0.2 (disabled): only 4096 bytes of 8192 bytes are in the dump",
     ]
 
@@ -119,3 +119,20 @@ def test_persistent_memory_that_cannot_be_read_may_be_in_the_dump(
     machine: Any = SimpleNamespace(device_pmem=RangeSet([Range(0, 4096)]), lost_sources=lost)
     (text,) = screen.Screen._without_pmem(shown, machine)
     assert text == f"persistent memory: none of {whose} 4096 bytes is in the dump"
+
+
+@pytest.mark.parametrize(
+    ("providers", "complete", "words"),
+    [
+        (["ACPI.NFIT", None], True, "ACPI.NFIT, ndbus1"),
+        ([f"{head._PAPR}9000000{n}" for n in range(7)], True, "7 papr buses"),
+        ([f"{head._PAPR}90000001", "6230000000000000.pmem"], False, "at least 1 papr bus, 6230"),
+    ],
+)
+def test_buses_of_power_are_counted_not_named(
+    providers: list[str | None], complete: bool, words: str
+) -> None:
+    """Seven names of 48 characters took three lines of the first screen."""
+    buses: Any = [SimpleNamespace(provider=p, dev=f"ndbus{n}") for n, p in enumerate(providers)]
+    names = head._bus_names(buses, "" if complete else "at least ")
+    assert ", ".join(names).startswith(words)

@@ -90,7 +90,18 @@ def namespace_disabled(case: Case) -> None:
             f"{namespace.dev}{named}",
             (own.why if own is not None and own.why else None) or "disabled",
             more=f"pmem-list -Ni -n {namespace.dev}",
+            do=_how_to_enable(namespace),
         )
+
+
+def _how_to_enable(namespace: Namespace) -> str:
+    """What to do about a namespace that is not enabled."""
+    dev = namespace.dev
+    said = f"enable {dev} if it should be in use (ndctl enable-namespace {dev})"
+    if namespace.label_uuid in (None, NIL_UUID):
+        return said
+    label = f"a label ({namespace.name})" if namespace.name else "a label"
+    return f"{said}; it has {label}: do not destroy or re-create it before its data is checked"
 
 
 @rule("namespace-raw", Heading.ODD, "namespaces that should not be raw", "pmem-list -N")

@@ -62,14 +62,23 @@ def kernel_report(case: Case) -> None:
         when = "" if splat.time is None else f"at {splat.time:.2f} s"
         who = "" if splat.pid is None else f"{splat.pid}/{splat.comm}"
         what = f"touches {few(touched, 2)}" if touched else f"in {few(of_pmem, 2)}"
-        warning = splat.title.startswith("WARNING")
+        title, warning = _title(splat), splat.title.startswith("WARNING")
         case.found(
             Severity.WARNING if warning else Severity.CRITICAL,
-            _title(splat),
+            title,
             ", ".join(part for part in (when, who, what) if part),
             evidence=splat.lines[:40],
+            do=_how_to_follow(title, warning, touched),
             place="report",
         )
+
+
+def _how_to_follow(title: str, warning: bool, touched: list[str]) -> str:
+    """What to do about a report of the log."""
+    said = f'look for a fix of "{title}" in newer kernels, or report it with its trace'
+    if warning:
+        said += ": the kernel found a state that it does not expect, and went on"
+    return said + (f"; check {few(touched, 2)}" if touched else "")
 
 
 def _title(splat: Splat) -> str:
