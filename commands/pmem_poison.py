@@ -17,7 +17,8 @@ from drgn_pmem.spec import Answer, Argument, command
     description="show bad pages and the files, offsets, processes or metadata that they hit",
     long_description=(
         "Join every trace of bad persistent memory page by page: bad ranges of the NVDIMM buses,\n"
-        "badblocks of regions, block devices and namespaces, poisoned struct pages (HWPoison),\n"
+        "badblocks of regions, block devices and namespaces, the last poison list that the kernel\n"
+        "asked of each CXL device (may be out of date), poisoned struct pages (HWPoison),\n"
         "and the lines of the kernel log: memory failures, machine checks, APEI/GHES and\n"
         "EDAC (HISTORY: in the order of the log). PROOF shows whether the page is still in the\n"
         "process's page tables (pte) or was unmapped, as the kernel does when it kills (vma)."
@@ -73,7 +74,8 @@ from drgn_pmem.spec import Answer, Argument, command
         "    for step in page.arithmetic:\n"
         "        print('   ', step)\n"
     ),
-    modules=OWNER_MODULES | {"libnvdimm": "bad ranges and badblocks, names of namespaces"},
+    modules=OWNER_MODULES | {"libnvdimm": "bad ranges and badblocks, names of namespaces",
+                               "cxl_core": "poison lists of CXL devices"},
 )  # fmt: skip
 def pmem_poison(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.findings.poison import find_poison

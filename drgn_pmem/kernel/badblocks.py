@@ -49,6 +49,9 @@ class BadList(enum.Enum):
     sysfs)."""
     NAMESPACE = "namespace"
     """In sector mode."""
+    DEVICE = "device"
+    """What a CXL device last answered (:mod:`drgn_pmem.kernel.devicepoison`): may be out of
+    date."""
 
 
 class BadRange(Record):

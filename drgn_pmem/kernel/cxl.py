@@ -16,20 +16,33 @@ from drgn import Object, Program, container_of
 
 from drgn_pmem.errors import FormatError
 from drgn_pmem.formats.cxlpoison import CxlPoisonList, parse_poison_list
+from drgn_pmem.kernel.dax import for_each_dax_region
 from drgn_pmem.kernel.debuginfo import find_type, member, optional_member
 from drgn_pmem.kernel.device import device_name, for_each_device, uuid_text
 from drgn_pmem.kernel.memory import memory_of
+from drgn_pmem.kernel.nvdimm import for_each_bus
 from drgn_pmem.kernel.strings import kernel_string
 from drgn_pmem.partial import Partial, Problems, WalkError
 from drgn_pmem.ranges import Range
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("CxlMapping", "CxlMemdev", "CxlRegion", "for_each_cxl_memdev", "for_each_cxl_region")
+__all__ = (
+    "ACPI_ROOT",
+    "CxlMapping",
+    "CxlMemdev",
+    "CxlRegion",
+    "for_each_cxl_memdev",
+    "for_each_cxl_region",
+    "has_cxl_memory",
+)
 
 _MAX_PARTITIONS = 16
 _MAX_PAYLOAD = 1 << 20
 """Of a mailbox, bytes (CXL 3.0, 8.2.8.4.3)."""
 _CORE = "cxl_core"
+
+ACPI_ROOT = "ACPI0017"
+"""The CXL root device, in whose folder of sysfs all of CXL is (drivers/cxl/acpi.c)."""
 
 
 class CxlMemdev(Record):
@@ -64,6 +77,8 @@ class CxlMapping(Record):
     position: int
     memdev: str
     decoder: str
+    dpa: Range | None = shown(json=False, default=None)
+    """The part of the device that is in the region, in its own addresses; None if it has none."""
 
 
 class CxlRegion(Record):
@@ -83,8 +98,29 @@ class CxlRegion(Record):
     """``"commit"`` if it is in use, else another word of ``enum cxl_config_state``."""
     uuid: str | None = shown(optional=True)
     mappings: tuple[CxlMapping, ...]
+    cache_size: int = shown(json=False, default=0)
+    """Bytes at its start that are RAM, a cache of the devices' memory."""
     object: Object = shown(Show.HIDDEN)
     """``struct cxl_region *``"""
+
+    def physical(self, memdev: str, address: int) -> int | None:
+        """
+        Physical address of an address of a device: ``cxl_dpa_to_hpa()`` of a region that is not
+        interleaved. None if it is, or does not have the address.
+        """
+        own = next((m.dpa for m in self.mappings if m.memdev == memdev), None)
+        if self.interleave_ways != 1 or self.resource is None or own is None or address not in own:
+            return None
+        return self.resource + self.cache_size + address - own.start
+
+
+def has_cxl_memory(prog: Program) -> bool:
+    """Whether a bus of NVDIMMs or a DAX region that could be read is of CXL."""
+    # not a problem: whoever asks has taken what lists of NVDIMM buses lack
+    if any(bus.provider == "CXL" for bus in Problems().take(for_each_bus(prog))):
+        return True
+    # not a problem: whoever asks has taken what lists of DAX devices lack
+    return any(ACPI_ROOT in region.path for region in Problems().take(for_each_dax_region(prog)))
 
 
 def for_each_cxl_memdev(prog: Program) -> Partial[list[CxlMemdev]]:
@@ -216,6 +252,7 @@ def _read_region(region: Object, name: str) -> CxlRegion:
         raise WalkError(f"implausible nr_targets {count}")
     targets = [target for target in params.targets if target]
     uuid = uuid_text(params.uuid.address_of_())
+    cache = optional_member(params, "cache_size")
     return CxlRegion(
         region=name,
         resource=resource.start.value_() if resource else None,
@@ -226,6 +263,8 @@ def _read_region(region: Object, name: str) -> CxlRegion:
         decode_state=_word(params.state).removeprefix("cxl_config_"),
         uuid=uuid if uuid is not None and uuid.strip("0-") else None,
         mappings=tuple(_read_mapping(target) for target in targets),
+        # Since "acpi/hmat / cxl: Add extended linear cache support for CXL" (in v6.15).
+        cache_size=0 if cache is None else cache.value_(),
         object=region,
     )
 
@@ -236,8 +275,11 @@ def _read_mapping(target: Object) -> CxlMapping:
     port = container_of(device.parent, "struct cxl_port", "dev")
     # Since Linux kernel commit 7481653dee32 ("cxl: Rename 'uport' to 'uport_dev'") (in v6.5).
     endpoint: Any = member(port, "uport_dev", "uport")
+    own = target.dpa_res.read_()
+    dpa = Range(own.start.value_(), own.start.value_() + _size(own)) if own else None
     return CxlMapping(
         position=target.pos.value_(),
         memdev=device_name(endpoint),
         decoder=device_name(device.address_of_()),
+        dpa=dpa,
     )

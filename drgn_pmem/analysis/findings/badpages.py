@@ -83,6 +83,13 @@ class PoisonedPage(Record):
         return self.lists_known and alone and not self.lines and not marked
 
     @property
+    def listed_only(self) -> bool:
+        """Only the last answer of a CXL device has it, which may be out of date."""
+        alone = bool(self.ranges) and all(r.kind is BadList.DEVICE for r in self.ranges)
+        marked = self.owners.trusted and self.owners.page.hwpoison
+        return alone and not self.lines and not marked
+
+    @property
     def history(self) -> list[tuple[float | None, str, str]]:
         """(seconds since boot, event, source) of each line of the log, in the order of the log:
         ``"reported"``, ``"handled"``, ``"cleared"``, ``"reported again"``."""

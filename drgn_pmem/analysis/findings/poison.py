@@ -5,8 +5,9 @@ Poison
 ------
 
 Every trace of bad memory on persistent memory, joined page by page: the bad ranges and badblocks of
-libnvdimm, poisoned struct pages, the kernel log; and from the page to the file, its offset and the
-processes that a read of it kills, or to the metadata that it hit.
+libnvdimm, the last poison lists of CXL devices, poisoned struct pages, the kernel log; and from the
+page to the file, its offset and the processes that a read of it kills, or to the metadata that it
+hit.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.states import read_page_report
 from drgn_pmem.kernel.badblocks import BadRange, read_bad_ranges
 from drgn_pmem.kernel.debuginfo import has_variable
+from drgn_pmem.kernel.devicepoison import read_device_poison
 from drgn_pmem.kernel.failurelog import FailureEvent, FailureLine, for_each_failure_line
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.page import page_layout
@@ -74,8 +76,11 @@ class _Search:
         with self.problems.trying("bad ranges and badblocks"):
             left = _MAX_PAGES
             partial = read_bad_ranges(self.prog)
-            self.lists_known = partial.complete
-            found = self.problems.take(partial, "there may be more")
+            devices = read_device_poison(self.prog)
+            self.lists_known = partial.complete and devices.complete
+            listed = self.problems.take(devices, "there may be more")
+            self.notes += listed.notes
+            found = [*self.problems.take(partial, "there may be more"), *listed.ranges]
             # The short ones first: an implausibly long one must not take their place.
             for bad in sorted(found, key=lambda bad: bad.length > _LONG):
                 left = self._add_range(bad, left)

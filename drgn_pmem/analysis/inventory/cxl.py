@@ -15,16 +15,19 @@ from typing import Any
 from drgn import Program
 
 from drgn_pmem.analysis.inventory.listing import Inventory
-from drgn_pmem.kernel.cxl import CxlMemdev, CxlRegion, for_each_cxl_memdev, for_each_cxl_region
+from drgn_pmem.kernel.cxl import (
+    ACPI_ROOT,
+    CxlMemdev,
+    CxlRegion,
+    for_each_cxl_memdev,
+    for_each_cxl_region,
+)
 from drgn_pmem.kernel.dax import DaxRegion
 from drgn_pmem.kernel.nvdimm import Dimm
 from drgn_pmem.kernel.region import Region
 from drgn_pmem.partial import Partial, Problems
 
 __all__ = ("cxl_facts",)
-
-_ACPI_ROOT = "ACPI0017"
-"""The CXL root device, in whose folder of sysfs all of CXL is (drivers/cxl/acpi.c)."""
 
 
 def cxl_facts(prog: Program, inventory: Inventory) -> Partial[Callable[[Any], dict[str, Any]]]:
@@ -34,7 +37,7 @@ def cxl_facts(prog: Program, inventory: Inventory) -> Partial[Callable[[Any], di
     """
     problems = Problems()
     of_bus = any(bus.provider == "CXL" for bus in inventory.buses)
-    of_region = any(_ACPI_ROOT in region.path for region in inventory.dax_regions)
+    of_region = any(ACPI_ROOT in region.path for region in inventory.dax_regions)
     memdevs: list[CxlMemdev] = []
     regions: list[CxlRegion] = []
     if of_bus or of_region:

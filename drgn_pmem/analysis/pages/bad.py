@@ -4,8 +4,9 @@
 Sources of poison
 -----------------
 
-Which sources report a page as bad: the bad ranges and badblocks of libnvdimm, the kernel log, its
-struct page. What it hits is the matter of :mod:`drgn_pmem.analysis.findings.poison`.
+Which sources report a page as bad: the bad ranges and badblocks of libnvdimm, the last poison lists
+of CXL devices, the kernel log, its struct page. What it hits is the matter of
+:mod:`drgn_pmem.analysis.findings.poison`.
 """
 
 import bisect
@@ -15,6 +16,7 @@ import itertools
 from drgn import Program
 
 from drgn_pmem.kernel.badblocks import BadRange, read_bad_ranges
+from drgn_pmem.kernel.devicepoison import read_device_poison
 from drgn_pmem.kernel.failurelog import FailureEvent, for_each_failure_line
 from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.pagestate import PageState
@@ -40,7 +42,8 @@ def _ranges(prog: Program) -> Partial[dict[str, _Ranges]]:
     def read() -> Partial[dict[str, _Ranges]]:
         problems = Problems()
         found: dict[str, list[BadRange]] = {}
-        for bad in problems.take(read_bad_ranges(prog)):
+        listed = problems.take(read_device_poison(prog)).ranges
+        for bad in [*problems.take(read_bad_ranges(prog)), *listed]:
             found.setdefault(bad.source or "badblocks of an unnamed disk", []).append(bad)
         return problems.partial({source: _Ranges(ranges) for source, ranges in found.items()})
 

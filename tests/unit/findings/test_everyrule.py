@@ -94,8 +94,8 @@ def poison(*, owned: bool = False, **values: Any) -> dict[str, Any]:
     owner = S(device="pmem0", inode=1, name="/mnt/a", offset=0x1000)
     known = {
         "pfn": 0x100, "physical": 0x100000, "sources": ["badblocks"], "lines": (), "processes": (),
-        "injected": False, "by_hand": False, "dimms": ("nmem0",), "place": Place.DATA,
-        "describes": None,
+        "injected": False, "by_hand": False, "listed_only": False, "dimms": ("nmem0",),
+        "place": Place.DATA, "describes": None,
         "namespace": S(dev="namespace0.0", blockdev="pmem0"), "arithmetic": [], "data_offset": 0,
         "namespace_offset": 0,
         "owners": S(owners=[owner] if owned else [], unowned=not owned, notes=(), page_shift=12),

@@ -44,6 +44,24 @@ def test_a_badblock_that_only_the_disk_has_was_written_by_hand() -> None:
         assert not by_hand(other)
 
 
+def test_only_the_last_list_of_a_device_may_be_out_of_date(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listed_only = PoisonedPage.listed_only.fget  # type: ignore[attr-defined]
+    assert listed_only(page(BadList.DEVICE))
+    for other in (
+        page(BadList.DEVICE, BadList.BUS),
+        page(),
+        page(BadList.DEVICE, hwpoison=True),
+        page(BadList.DEVICE, log=lines(FailureEvent.REPORTED)),
+    ):
+        assert not listed_only(other)
+    give(monkeypatch, poison(owned=True, listed_only=True, sources=["mem0 poison list"]))
+    found = the_finding("poison-in-file")
+    assert found.severity is Severity.WARNING
+    assert ", by the last mem0 poison list, which may be out of date" in found.finding
+
+
 def test_it_is_no_loss_of_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ranked as a machine check, with the advice to restore the file."""
     give(monkeypatch, poison(owned=True, by_hand=True))

@@ -56,6 +56,15 @@ def _by_software(pages: Sequence[PoisonedPage], short: bool = False) -> str:
     return ""
 
 
+def _by_list(pages: Sequence[PoisonedPage]) -> str:
+    """That only the last answers of CXL devices have all of the pages; empty if it is not only
+    they."""
+    if not pages or not all(page.listed_only for page in pages):
+        return ""
+    lists = few(source for page in pages for source in page.sources)
+    return f", by the last {lists}, which may be out of date"
+
+
 def _unhandled(page: PoisonedPage) -> str:
     """How the kernel failed to handle the error, by its log; empty if it did not."""
     events = {line.event for line in page.lines}
@@ -113,7 +122,7 @@ def poison_in_file(case: Case) -> None:
         offsets = few(f"{owner.offset + p.physical % size:#x}" for p, owner in hits)
         reads = _processes(pages)
         signalled = _signalled(case, pages)
-        by = _by_software(pages)
+        by = _by_software(pages) or _by_list(pages)
         case.found(
             Severity.WARNING if by else Severity.CRITICAL,
             name,
