@@ -226,8 +226,13 @@ def pmem_list(prog: Program, args: argparse.Namespace) -> Answer:
 
 
 def _dump(record: Any, media: dict[str, Any]) -> dict[str, Any]:
-    value = {} if record.object is None else {"address": f"{record.object.value_():#x}"}
+    value: dict[str, Any] = {}
+    if record.object is not None:
+        value["address"] = f"{record.object.value_():#x}"
     from drgn_pmem.kernel.namespace import Namespace
+    from drgn_pmem.kernel.region import Region
 
+    if isinstance(record, Region):
+        value["volatile"] = record.type == "volatile"
     own = media.get(record.dev) if isinstance(record, Namespace) else None
     return value | (own.to_json() if own is not None else {})

@@ -61,6 +61,7 @@ class Region(Record):
     """Free bytes; None if the dump does not hold the DIMMs' allocations."""
     max_available_extent: int | None
     type: str
+    """``"pmem"``, or ``"volatile"`` (memory that the NFIT or the device tree calls so)."""
     numa_node: int
     target_node: int | None
     """None: kernels before v5.1."""
@@ -82,7 +83,8 @@ class Region(Record):
             "align": self.align,
             "available_size": self.available_size,
             "max_available_extent": self.max_available_extent,
-            "type": self.type,
+            # ndctl_region_get_type() knows no volatile regions.
+            "type": "pmem",
             "numa_node": self.numa_node if self.numa_node >= 0 else None,
             "target_node": None if (self.target_node or 0) < 0 else self.target_node,
             "iset_id": self.iset_id,

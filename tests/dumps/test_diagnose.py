@@ -361,8 +361,12 @@ def test_the_first_screen_says_what_the_dump_and_the_machine_are(case: Case) -> 
     if case.format.endswith(CUT_SHORT):
         return
     names = [bus["provider"] for bus in sorted(buses, key=lambda bus: bus["dev"])]
-    providers = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    assert f"on {dimms} NVDIMMs ({providers}), {len(enabled)} namespaces enabled" in pmem
+    if case.sample.architecture == "ppc64le":
+        assert all(name.startswith("ibm,persistent-memory:ibm,pmemory@") for name in names)
+        names = [f"{len(names)} papr buses"]
+    assert len(names) <= 4, "all are named"
+    on = f" on {dimms} NVDIMMs" if dimms else ""
+    assert f"{on} ({', '.join(names)}), {len(enabled)} namespaces enabled" in pmem
     for mode in {namespace["mode"] for namespace in enabled}:
         count = sum(namespace["mode"] == mode for namespace in enabled)
         assert f"{count} {mode}" in pmem

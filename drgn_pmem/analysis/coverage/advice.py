@@ -18,6 +18,7 @@ from drgn import Architecture, Program
 from drgn_pmem.analysis.coverage.writer import fadump_area
 from drgn_pmem.analysis.inventory.machine import read_machine
 from drgn_pmem.dumpfile import DumpFile, DumpFormat, State, dump_of, vmcoreinfo_of
+from drgn_pmem.kernel.iomem import PERSISTENT_MEMORY, for_each_iomem
 from drgn_pmem.kernel.kexec import crash_image
 from drgn_pmem.kernel.kmod import has_kernel_debug_info, how_to_get_kernel
 from drgn_pmem.kernel.nvdimm import for_each_bus
@@ -59,6 +60,7 @@ class Advice(enum.Enum):
     CXL_FROM_OUTSIDE = "the hypervisor never dumps CXL memory"
     KEXEC_FILE_LOAD = "kexec-tools wrote the crash header, without pmem"
     CHECK_KEXEC_FILE_LOAD = "the kernel wrote the crash header, without pmem"
+    NO_RESOURCE = "the kernel's resources do not name it persistent"
     FADUMP = "a firmware-assisted dump never has pmem"
     OTHER_KERNEL = "no kernel like this one puts pmem into the crash header"
 
@@ -116,8 +118,19 @@ def _absent(prog: Program, item: "NamespaceCoverage", problems: Problems) -> Adv
         return Advice.FADUMP
     if not _has_list(prog):
         return Advice.OTHER_KERNEL
+    if not _is_resource(prog, item, problems):
+        return Advice.NO_RESOURCE
     by_tools = _by_kernel(prog, problems) is False
     return Advice.KEXEC_FILE_LOAD if by_tools else Advice.CHECK_KEXEC_FILE_LOAD
+
+
+def _is_resource(prog: Program, item: "NamespaceCoverage", problems: Problems) -> bool:
+    """Whether a resource says that it is persistent memory, as far as is known: of_pmem and
+    papr_scm add none."""
+    resources = for_each_iomem(prog)
+    found = problems.take(resources)
+    marked = any(r.desc in PERSISTENT_MEMORY and item.start in r.range for r in found)
+    return marked or not resources.complete
 
 
 def advise(prog: Program, item: "NamespaceCoverage", problems: Problems) -> str:
@@ -195,6 +208,11 @@ _PATCHED = {
     Advice.CHECK_KEXEC_FILE_LOAD: (
         "this kernel keeps the list of struct pages, but the crash header has no pmem: check that "
         "its kexec_file_load has the PF_DEV patch"
+    ),
+    Advice.NO_RESOURCE: (
+        'no resource of the kernel (/proc/iomem) is "Persistent Memory" there, as with of_pmem and '
+        "papr_scm, and kexec_file_load looks for those: if it is a guest, dump it from its "
+        "hypervisor (virsh dump --memory-only)"
     ),
 }
 

@@ -151,7 +151,7 @@ def pmem_text(facts: Facts, media: Iterable[Ruling], problems: Problems) -> str:
         # not a problem: the kernel knew of none, and the error says whether it could
         return str(error)
     inventory = problems.take(found)
-    size = sum(r.size for r in inventory.regions if r.type == "pmem")
+    size = sum(r.size for r in inventory.regions)
     of_size: Partial[Any] = found
     if not size:
         machine = read_machine(facts.prog)
@@ -161,6 +161,8 @@ def pmem_text(facts: Facts, media: Iterable[Ruling], problems: Problems) -> str:
     parts = [least(of_size) + short_size(size)]
     if not size and not of_size.complete:
         parts = ["of unknown size"]
+    if lost := sum(r.size for r in inventory.regions if r.type == "volatile"):
+        parts[0] += f" ({least(found)}{short_size(lost)} volatile)"
     if inventory.dimms:
         parts[0] += f" on {least(found)}{plural(len(inventory.dimms), 'NVDIMM')}"
     parts[0] += f" ({buses})" if buses else ""

@@ -136,3 +136,12 @@ def test_buses_of_power_are_counted_not_named(
     buses: Any = [SimpleNamespace(provider=p, dev=f"ndbus{n}") for n, p in enumerate(providers)]
     names = head._bus_names(buses, "" if complete else "at least ")
     assert ", ".join(names).startswith(words)
+
+
+def test_volatile_regions_are_counted_and_said() -> None:
+    """They were left out of the size, and their namespaces were not."""
+    regions = [SimpleNamespace(type=t, size=64 << 20) for t in ("pmem", "pmem", "volatile")]
+    listed = SimpleNamespace(regions=regions, buses=[], dimms=[], namespaces=[], dax_regions=[])
+    facts: Any = SimpleNamespace(prog=None, inventory=lambda: Partial(listed))
+    text = head.pmem_text(facts, [], Problems())
+    assert text.startswith("192 MiB (64 MiB volatile), 0 namespaces enabled")

@@ -13,7 +13,7 @@ from drgn_pmem.dumpfile import State
 from drgn_pmem.kernel import daxchar
 from drgn_pmem.kernel.dax import DaxDevice, _available
 from drgn_pmem.kernel.nvdimm import Dimm, _read_firmware, _security, _shutdowns
-from drgn_pmem.kernel.region import _has_labels, _interleave_set
+from drgn_pmem.kernel.region import Region, _has_labels, _interleave_set
 from drgn_pmem.output.memmap import media_text
 from drgn_pmem.partial import Partial, Problems
 
@@ -221,3 +221,28 @@ def test_security_is_that_of_sysfs(
     state, frozen = _security(nvdimm)
     printed = dimm(security=state, frozen=frozen).to_json()
     assert {k: v for k, v in printed.items() if k.startswith("security")} == shown
+
+
+def test_a_volatile_region_is_one_of_pmem_to_ndctl_and_volatile_in_our_own_facts() -> None:
+    """Of of_pmem: ndctl list -R printed "pmem", we "volatile"."""
+    from drgn_pmem.commands.pmem_list import _dump
+
+    region = Region(
+        dev="region0",
+        bus="ndbus0",
+        size=64 << 20,
+        resource=0x78000000,
+        align=16 << 20,
+        available_size=0,
+        max_available_extent=0,
+        type="volatile",
+        numa_node=-1,
+        target_node=-1,
+        iset_id=None,
+        mappings=(),
+        persistence_domain="unknown",
+        enabled=True,
+        object=SimpleNamespace(value_=lambda: 0x1000),  # type: ignore[arg-type]
+    )
+    assert region.to_json()["type"] == "pmem"
+    assert _dump(region, {})["volatile"] is True

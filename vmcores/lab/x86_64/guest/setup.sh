@@ -24,8 +24,8 @@ load_capture_kernel() {
 	# acpi_no_memhotplug: else a DIMM that was plugged in is RAM to the capture kernel, which then cannot read it
 	cmdline="console=$CONSOLE lab=capture nr_cpus=1 reset_devices panic=10 swiotlb=noforce acpi_no_memhotplug"
 	if [ "$CAPTURE_PMEM" != 1 ]; then
-		# else its nfit driver would write the struct pages on pmem anew
-		cmdline="$cmdline initcall_blacklist=nfit_init"
+		# else its nfit driver (with a device tree, of_pmem's) would write the struct pages on pmem anew
+		cmdline="$cmdline initcall_blacklist=nfit_init,of_pmem_region_driver_init"
 	fi
 	how=-s
 	if [ "$LOADER" = load ]; then
