@@ -183,6 +183,19 @@ def test_a_guest_with_one_segment_at_0_opens(tmp_path, order):
             prog.read(address, 1, physical=True)
 
 
+@pytest.mark.parametrize("second", [0x100000, 1 << 32])
+def test_a_guest_of_power_with_several_segments_has_its_linear_mapping(tmp_path, second):
+    """QEMU's dump of a hash guest with NVDIMMs: every command ended in NotImplementedError."""
+    linear = 0xC000000000000000
+    info = text(extra=b"SYMBOL(vmemmap_list)=c000000000000000\n", symbol=linear + UTS)
+    data = memory(0x80000, (0x2000, in_memory(info, ">")), (UTS, uts()))
+    loads = [Load(0, len(data), data), Load(second, PAGE, b"\x5a" * PAGE)]
+    prog, _ = open_program(Elf(loads, BIG, order=">", machine="ppc64").write(tmp_path / "guest"))
+    for base, physical in ((0, True), (linear, False)):
+        assert prog.read(base + UTS, 5, physical) == b"Linux"
+        assert prog.read(base + second, 4, physical) == b"\x5a" * 4
+
+
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("status", [1, 2])
 def test_a_kdump_form_that_names_neither_kernel_nor_machine_opens(
