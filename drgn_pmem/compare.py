@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ("repeats", "repeats_at")
+__all__ = ("equal_at", "repeats", "repeats_at")
 
 _memcmp = ctypes.CDLL(None).memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -37,3 +37,9 @@ def repeats_at(address: int, period: int, size: int) -> bool:
     that they are in.
     """
     return size <= period or _memcmp(address, address + period, size - period) == 0
+
+
+def equal_at(address: int, other: int, size: int) -> bool:
+    """Whether *size* bytes at two addresses of this process are equal; the caller keeps the arrays
+    that they are in."""
+    return bool(_memcmp(address, other, size) == 0)

@@ -22,7 +22,7 @@ import numpy as np
 
 from drgn_pmem.analysis.pages import blocks
 from drgn_pmem.analysis.pages.blocks import Block
-from drgn_pmem.compare import repeats
+from drgn_pmem.compare import equal_at, repeats_at
 from drgn_pmem.dumpfile import DumpFile, DumpFormat, dump_of
 from drgn_pmem.dumpfile.compressed import CompressedPages, Stretch
 from drgn_pmem.dumpfile.decompress import has_decoder
@@ -43,9 +43,9 @@ produced."""
 _REPEATED = 8
 """From this many equal pages on, they are not copied into one piece with their neighbours."""
 
-_LARGE = 4
+_LARGE = 8
 """Factor by which blocks of an uncompressed dump are larger: each costs some work."""
-_STEP = 512 << 10
+_STEP = 1 << 20
 """Bytes that are read, and compared, at once: they stay in the processor's cache."""
 _PERIOD = 64
 """Struct pages that stand for a step of equal ones."""
@@ -149,10 +149,10 @@ class _FileReader:
         self._offset = segments.file_offset[use][winner] + (first - start[winner])
         self._buffers = threading.local()
 
-    def _buffer(self) -> "Bytes":
-        buffer = getattr(self._buffers, "array", None)
+    def _buffer(self) -> "_Buffer":
+        buffer: _Buffer | None = getattr(self._buffers, "buffer", None)
         if buffer is None:
-            buffer = self._buffers.array = _aligned(blocks.BLOCK_SIZE)
+            buffer = self._buffers.buffer = _Buffer(blocks.BLOCK_SIZE)
         return buffer
 
     def _steps(self, block: Block, size: int, step: int) -> Iterator[tuple[int, int]]:
@@ -171,26 +171,25 @@ class _FileReader:
                     yield start + offset, min(step, stop - start)
                 physical = stop
 
-    def _fill(self, data: "Bytes", offset: int) -> None:
-        at = 0
-        while at < len(data):
+    def _fill(self, data: memoryview, offset: int) -> None:
+        while data:
             try:
-                got = os.preadv(self._fd, [data[at:].data], offset + at)
+                got = os.preadv(self._fd, (data,), offset)
             except OSError:
                 got = 0
             if got <= 0:
                 raise DumpFileError(
-                    f"{self._path}: cannot read at offset {offset + at}: the file was cut short "
+                    f"{self._path}: cannot read at offset {offset}: the file was cut short "
                     "while it was read"
                 )
-            at += got
+            data, offset = data[got:], offset + got
 
     def read(self, block: Block, size: int) -> "Bytes":
-        data, at = _aligned(size), 0
+        buffer, at = _Buffer(size), 0
         for offset, take in self._steps(block, size, size):
-            self._fill(data[at : at + take], offset)
+            self._fill(buffer.view[at : at + take], offset)
             at += take
-        return data
+        return buffer.array
 
     def parts(self, block: Block, size: int, unit: int) -> Iterator[Part]:
         """A row of equal struct pages comes as some of them and how often they follow each other:
@@ -198,38 +197,50 @@ class _FileReader:
         period = unit * _PERIOD
         step = min(_STEP, blocks.BLOCK_SIZE)
         step -= step % period if step > period else 0
-        buffer, row = self._buffer(), b""
+        buffer, row = self._buffer(), _Buffer(period)
+        array, view, start = buffer.array, buffer.view, buffer.address
         at = held = times = 0  # bytes of the block; of the buffer; how often the row follows
         for offset, take in self._steps(block, size, step):
-            if held + take > len(buffer):
-                yield Part(held, buffer[:held])
+            if held + take > len(array):
+                yield Part(held, array[:held])
                 held = 0
-            data = buffer[held : held + take]
-            self._fill(data, offset)
-            whole = take % period == 0 and at % unit == 0 and repeats(data, unit)
-            if held and whole:
-                yield Part(held, buffer[:held])
-                held = 0
-            if times and not (whole and data[:period].tobytes() == row):
-                yield Part(times * period, np.frombuffer(row, np.uint8), times)
+            self._fill(view[held : held + take], offset)
+            place = start + held
+            whole = not take % period and not at % unit and repeats_at(place, unit, take)
+            if whole and times and equal_at(place, row.address, unit):
+                times += take // period
+                at += take
+                continue
+            if times:
+                yield Part(times * period, row.array, times)
                 times = 0
             if whole:
-                row = row if times else data[:period].tobytes()
-                times += take // period
+                if held:
+                    yield Part(held, array[:held])
+                row = _Buffer(period)  # what was yielded may still be in use
+                row.array[:] = array[held : held + period]
+                held, times = 0, take // period
             else:
                 held += take
             at += take
         if held:
-            yield Part(held, buffer[:held])
+            yield Part(held, array[:held])
         if times:
-            yield Part(times * period, np.frombuffer(row, np.uint8), times)
+            yield Part(times * period, row.array, times)
 
 
-def _aligned(size: int) -> "Bytes":
-    """A buffer into which the kernel copies half as fast again as into one at any address."""
-    data = np.empty(size + _LINE, np.uint8)
-    start = -data.ctypes.data % _LINE
-    return data[start : start + size]
+class _Buffer:
+    """Bytes that are read into, and compared, many times over: what each needs is made once. They
+    begin at a line of the processor's cache: the kernel copies half as fast again into one."""
+
+    __slots__ = ("address", "array", "view")
+
+    def __init__(self, size: int) -> None:
+        data = np.empty(size + _LINE, np.uint8)
+        begin = -data.ctypes.data % _LINE
+        self.array = data[begin : begin + size]
+        self.view = self.array.data
+        self.address = self.array.ctypes.data
 
 
 class _CompressedReader:

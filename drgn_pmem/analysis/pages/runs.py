@@ -187,6 +187,8 @@ def settled(runs: "Runs") -> "Runs":
 def open_folios(runs: "Runs", head_bit: int) -> list[int]:
     """Which runs end in a folio that may go on in struct pages that are not in the dump."""
     kind, lacks = runs["kind"][:-1], runs["kind"][1:] == Kind.GAP
+    if not lacks.any():
+        return []
     heads = ((kind == Kind.HEAD) | (kind == Kind.PAGE)) & _adjacent(runs) & lacks
     heads &= runs["flags"][:-1] & np.uint64(head_bit) != 0
     found: list[int] = np.flatnonzero(heads & (runs["folio"][:-1] > UNKNOWN_FOLIO)).tolist()
