@@ -69,6 +69,11 @@ def numpy_error(error: BaseException) -> PmemError | None:
     import os
     import traceback
 
+    from drgn_pmem.ahead import failures
+
+    if failures and isinstance(error, ImportError):
+        # The first one says why; numpy's C code refuses to be loaded again.
+        error = failures[0]
     where = traceback.extract_tb(error.__traceback__)
     if not isinstance(error, (ImportError, RuntimeError)) or not where:
         return None

@@ -123,12 +123,22 @@ class Spec:
             )
         return "\n\n".join(parts)
 
+    @property
+    def imports(self) -> list[str]:
+        """Modules that asking, its function and the output import on use."""
+        # Of the names in a function's code, those of modules that it imports have dots.
+        own = [name for name in self.function.__code__.co_names if "." in name]
+        return [*_ASKING, *own, *_OUTPUT]
+
     def drgn_code(self, args: argparse.Namespace) -> str:
         """What ``--drgn`` prints."""
         return (self.code(args) if callable(self.code) else self.code).strip()
 
 
 _FULL = "--json=full"
+
+_ASKING = ("drgn_pmem.dumpfile.opener", "drgn_pmem.dumpfile.faults", "drgn_pmem.kernel.root")
+_OUTPUT = ("drgn_pmem.output.json", "drgn_pmem.output.table", "tabulate")
 
 SPECS: dict[str, Spec] = {}
 """Every command by name, in the order of their modules."""

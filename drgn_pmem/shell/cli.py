@@ -10,11 +10,9 @@ import argparse
 from collections.abc import Sequence
 import contextlib
 import gc
-import importlib
 import os
 import signal
 import sys
-import threading
 
 from drgn_pmem.errors import PmemError, UsageError, numpy_error
 from drgn_pmem.output.text import escape
@@ -92,8 +90,6 @@ def _fail(message: str, status: int) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    from drgn_pmem.commands import load_commands
-
     options = parse(argv)
     log.set_level(options.log_level)
     if options.version:
@@ -102,15 +98,16 @@ def _main(argv: Sequence[str]) -> int:
         print(help_text())
         return 0
     if options.completion:
-        load_commands()
+        from drgn_pmem.commands import load_commands
         from drgn_pmem.shell.completionscripts import completion_script
+
+        load_commands()
 
         print(completion_script(options.completion))
         return 0
     if options.list_samples:
         return _list_samples()
-    if options.words or options.exec is not None or not sys.stdin.isatty():
-        load_commands()  # the shell does that while drgn works
+    _load_commands(options)
     if options.sample:
         options = _take_sample(options)
     elif _compares_two(options):
@@ -129,13 +126,27 @@ def _main(argv: Sequence[str]) -> int:
     return _work(options)
 
 
+def _load_commands(options: argparse.Namespace) -> None:
+    """The named command, or all of them; the shell loads them while drgn works."""
+    from drgn_pmem.commands import command_names, load_command, load_commands
+
+    name = options.words[0].lstrip("%") if options.words else ""
+    if name in command_names():
+        load_command(name)
+    elif options.words or options.exec is not None or not sys.stdin.isatty():
+        load_commands()
+
+
 def _work(options: argparse.Namespace) -> int:
     """Do what the options ask with the target they name."""
     from drgn_pmem.shell import batch
     from drgn_pmem.shell.target import open_target
 
     interactive = options.exec is None and not options.words and sys.stdin.isatty()
-    target = open_target(options, _prepare_shell if interactive else None)
+    if interactive:
+        # Nothing that is made before the first prompt becomes garbage.
+        gc.disable()
+    target = open_target(options, _needed(options, interactive))
     if interactive:
         from drgn_pmem.commands import load_commands
         from drgn_pmem.shell.loop import interact
@@ -174,21 +185,15 @@ def _fleet(options: argparse.Namespace) -> int:
     return run_fleet([*options.words[1:], *quiet])
 
 
-def _prepare_shell() -> None:
-    """
-    Import the shell in a thread while drgn reads debug info, most of which it does without the
-    interpreter: the first prompt is there sooner. Importing touches no program.
-    """
+def _needed(options: argparse.Namespace, interactive: bool) -> list[str]:
+    """Modules that answering will import."""
+    from drgn_pmem.commands import command_names
 
-    def load() -> None:
-        # The import of the main thread reports the error.
-        with contextlib.suppress(Exception):
-            importlib.import_module("drgn_pmem.shell.loop")
-            importlib.import_module("drgn_pmem.commands").load_commands()
-
-    # Nothing that is made before the first prompt becomes garbage.
-    gc.disable()
-    threading.Thread(target=load, name="imports", daemon=True).start()
+    if interactive:
+        commands = (f"drgn_pmem.commands.{name.replace('-', '_')}" for name in command_names())
+        return ["drgn_pmem.shell.loop", *commands]
+    spec = SPECS.get(options.words[0].lstrip("%")) if options.words else None
+    return [] if spec is None else spec.imports
 
 
 def _print_version() -> int:

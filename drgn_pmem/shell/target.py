@@ -4,10 +4,11 @@
 :mod:`drgn_pmem.session` opens it, or a live kernel if asked for."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import drgn
 
+from drgn_pmem.ahead import import_ahead
 from drgn_pmem.errors import DumpFileError, UsageError
 from drgn_pmem.session import (
     Target,
@@ -22,12 +23,11 @@ from drgn_pmem.symbols import check_readable, check_symbols, load_debug_info
 __all__ = ("open_target",)
 
 
-def open_target(options: argparse.Namespace, meanwhile: Callable[[], None] | None = None) -> Target:
+def open_target(options: argparse.Namespace, ahead: Sequence[str] = ()) -> Target:
     """
     Open the dump or live kernel that the options name and load debug info.
 
-    :param meanwhile: Called just before debug info is loaded, which drgn does without the
-        interpreter for the most part: what a thread imports from there on costs least.
+    :param ahead: Modules to import meanwhile.
     :raises PmemError: one line: what is wrong with the file, or with the debug info given
     """
     vmcoreinfo = None
@@ -37,8 +37,10 @@ def open_target(options: argparse.Namespace, meanwhile: Callable[[], None] | Non
     for path in (*options.symbols, *options.extra_symbols):
         check_readable(path)
 
+    import_ahead(ahead)
+
     def open_with(text: bytes | None) -> Target:
-        return _open_with(options, text, architecture, meanwhile)
+        return _open_with(options, text, architecture)
 
     return open_corrected(open_with, vmcoreinfo)
 
@@ -47,7 +49,6 @@ def _open_with(
     options: argparse.Namespace,
     vmcoreinfo: bytes | None,
     architecture: drgn.Architecture | None,
-    meanwhile: Callable[[], None] | None,
 ) -> Target:
     notes: list[str] = []
     if options.core is not None:
@@ -66,8 +67,6 @@ def _open_with(
             "no debug info finder is named " + " or ".join(repr(word) for word in unknown)
         )
     check_symbols(prog, options.symbols)
-    if meanwhile is not None:
-        meanwhile()
     missing, missing_kernel = load_debug_info(
         prog,
         options.symbols,
