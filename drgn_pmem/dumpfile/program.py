@@ -131,18 +131,52 @@ def _open(
         return _set_core_dump(dump, vmcoreinfo, _platform(architecture)), lines
     if not dump.physical_addresses:
         raise DumpFileError(f"{dump.path}: the core of a process, not of a kernel; use drgn -c")
-    if vmcoreinfo is None:
-        vmcoreinfo = _note_that_fits(dump, lines) if dump.vmcoreinfo else _located(dump, lines)
-    else:
+    if vmcoreinfo is not None:
         vmcoreinfo = _text_that_fits(dump, vmcoreinfo, "the vmcoreinfo that was given", lines)
-    if architecture is None and dump.contained is DumpFormat.KDUMP:
-        architecture = _missing_architecture(dump, vmcoreinfo, lines)
-    if dump.in_place:
-        prog = _open_in_place(dump, vmcoreinfo, architecture, lines)
+    elif not dump.vmcoreinfo:
+        vmcoreinfo = _located(dump, lines)
+    elif dump.in_place:
+        vmcoreinfo = _note_that_fits(dump, lines)
     else:
-        prog = _open_file(dump, vmcoreinfo, architecture, lines)
+        prog = _open_with_own_note(dump, architecture, lines)
+        lines.extend(remarks_on(dump))
+        return prog, lines
+    prog = _open_with(dump, vmcoreinfo, architecture, lines)
     lines.extend(remarks_on(dump))
     return prog, lines
+
+
+def _open_with_own_note(
+    dump: DumpFile, architecture: drgn.Architecture | None, lines: list[str]
+) -> drgn.Program:
+    """By the dump's own note, if that fits the memory. Whether it does is looked at after drgn has
+    opened the file: reading takes what we keep of the dump's pages, and for a moment libkdumpfile
+    takes far more than that for its own."""
+    own: list[str] = []
+    try:
+        prog = _open_with(dump, None, architecture, own)
+    except DumpFileError:
+        text = _note_that_fits(dump, lines)
+        if text is None:
+            raise
+    else:
+        text = _note_that_fits(dump, lines)
+        if text is None:
+            lines += own
+            return prog
+    return _open_with(dump, text, architecture, lines)
+
+
+def _open_with(
+    dump: DumpFile,
+    vmcoreinfo: bytes | None,
+    architecture: drgn.Architecture | None,
+    lines: list[str],
+) -> drgn.Program:
+    if architecture is None and dump.contained is DumpFormat.KDUMP:
+        architecture = _missing_architecture(dump, vmcoreinfo, lines)
+    open_it = _open_in_place if dump.in_place else _open_file
+    return open_it(dump, vmcoreinfo, architecture, lines)
 
 
 def _note_that_fits(dump: DumpFile, lines: list[str]) -> bytes | None:
