@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
-import uuid
 
 from drgn_pmem.errors import FormatError
 
@@ -96,4 +95,6 @@ class CLayout:
 
 def uuid_text(data: bytes) -> str:
     """16 bytes of a ``uuid_t`` as text, as the kernel's ``%pUb`` prints them."""
-    return str(uuid.UUID(bytes=data))
+    from uuid import UUID
+
+    return str(UUID(bytes=data))
