@@ -51,7 +51,8 @@ def _code(args: argparse.Namespace) -> str:
         Field.of("STATUS", "status",
                  "idle, file, shared, pinned, poisoned, aliased, memmap, uninitialised,"
                  " overwritten, unknown; of RAM page cache, anonymous, slab, page table, reserved,"
-                 " free", keep=2, coloured=True),
+                 " free; of a driver's memory anonymous, free, device memory", keep=2,
+                 coloured=True),
         Field("POISON", lambda p: p.poison,
               "sources that report it bad: badblocks, bad ranges, HWPoison, kernel log", keep=1,
               wrap=True),

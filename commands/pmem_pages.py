@@ -26,6 +26,8 @@ _PAGE_FIELDS = (
     Field.of("FOLIO", "folio_pages", "pages of each folio", right=True, shown=False),
     Field.of("MAPPING", "mapping", "struct address_space of the owner", right=True, shown=False),
     Field.of("OWNER", "owner", "file or device; of RAM also processes", keep=2, wrap=True),
+    Field.of("TYPE", "type", "enum memory_type of the page map; shown where not all is DAX",
+             shown=False),
     Field.of("MEMORY_BLOCK", "memory_block", "of memory that is used as RAM", shown=False),
     Field.of("ZONE", "zone", "of its memory block", shown=False),
     Field.of("BLOCKS_OFFLINE", "blocks_offline",
@@ -48,12 +50,13 @@ def _of_group(field: Field) -> Field:
 
 
 _GROUPS = (
-    Field.of("NAMESPACE", "namespace", "namespace"),
+    Field.of("NAMESPACE", "namespace", "namespace; of other device memory the device or driver"),
     Field.of("STATUS", "status",
              "idle, file, shared, pinned, poisoned, tail, memmap, uninitialised, overwritten,"
              " torn (tails without a head), unknown; absent, excluded, truncated, damaged,"
              " unmapped: struct pages that"
-             " cannot be read; of memory that is used as RAM page cache, anonymous, slab, page"
+             " cannot be read; of a driver's memory anonymous, free, device memory;"
+             " of memory that is used as RAM page cache, anonymous, slab, page"
              " table, reserved, allocated, memmap, free, free on a CPU, offline", keep=2,
              coloured=True),
     Field.of("PAGES", "pages", "how many", right=True),
@@ -120,7 +123,9 @@ def _code(args: argparse.Namespace) -> str:
     long_description=(
         "Scan the struct pages of a namespace (or of all) and count them by flags, reference\n"
         "count and owner; --ranges lists where they are. Only struct pages that are in the dump\n"
-        "are read; the others are counted by state (excluded, absent, truncated). Memory that is\n"
+        "are read; the others are counted by state (excluded, absent, truncated). Device memory\n"
+        "that is not of DAX (device-private and -coherent, PCI peer-to-peer) has the name of its\n"
+        "device or driver; what an idle page of it looks like is up to the driver. Memory that is\n"
         "used as RAM (system-ram) is shown by memory block: what its pages are used for, and with\n"
         "--busy which of them keep the block from going offline."
     ),
@@ -156,6 +161,7 @@ def _code(args: argparse.Namespace) -> str:
 )  # fmt: skip
 def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
     from drgn_pmem.analysis.pages.states import read_page_report
+    from drgn_pmem.kernel.pgmap import is_dax_type
     from drgn_pmem.output.progress import progress
     from drgn_pmem.partial import Problems
 
@@ -172,6 +178,11 @@ def pmem_pages(prog: Program, args: argparse.Namespace) -> Answer:
         shown = _OF_RAM if args.ranges else _OF_RAM | {"EXTRA": False, "REFCOUNT": False}
         fields = tuple(
             replace(field, shown=shown.get(field.name, field.shown)) for field in fields or _GROUPS
+        )
+    if any(group.type is not None and not is_dax_type(group.type) for group in groups):
+        fields = tuple(
+            replace(field, shown=field.shown or field.name == "TYPE")
+            for field in fields or (_RANGES if args.ranges else _GROUPS)
         )
     return Answer(
         found.ranges if args.ranges else groups,

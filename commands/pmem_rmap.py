@@ -121,6 +121,8 @@ def _code(args: argparse.Namespace) -> str:
               shown=False),
         Field("PHYSICAL", lambda r: f"{r.page.physical:#x}", "physical address", right=True,
               shown=False),
+        Field("TYPE", lambda r: r.page.page.type, "enum memory_type of its page map",
+              shown=False),
     ),
     examples=(
         ("pmem-rmap pmem2:45064", "who owns a bad sector of /dev/pmem2"),

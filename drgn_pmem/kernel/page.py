@@ -21,7 +21,7 @@ from drgn_pmem.kernel.pageflags import flag_names, zone_of
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.pagetable import read_saved, translate
 from drgn_pmem.kernel.pageuse import ANON, KSM
-from drgn_pmem.kernel.pgmap import FS_DAX, Pgmap, for_each_pgmap
+from drgn_pmem.kernel.pgmap import FS_DAX, Pgmap, for_each_pgmap, is_dax_type
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, WalkError
 
 __all__ = (
@@ -65,14 +65,16 @@ def pages_pgmap(prog: Program) -> Partial[list[Pgmap]]:
     return cached
 
 
-def idle_refcount(prog: Program, type: str = FS_DAX) -> int:
+def idle_refcount(prog: Program, type: str = FS_DAX) -> int | None:
     """
-    ``_refcount`` of an idle page.
+    ``_refcount`` of an idle page; None for device memory that is not of DAX.
 
     :param type: ``enum memory_type`` of its page map; device DAX stays at 1 on every kernel.
     :raises MissingDebugInfo: if there is only vmcoreinfo, which does not have it
     """
     generation = page_layout(prog).generation
+    if not is_dax_type(type):
+        return None
     if type != FS_DAX:
         return 1
     if generation is None:

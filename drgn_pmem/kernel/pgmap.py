@@ -34,8 +34,10 @@ __all__ = (
     "Pgmap",
     "find_pgmap",
     "for_each_pgmap",
+    "is_dax_type",
     "is_mapped",
     "read_pgmap",
+    "use_of_device_memory",
 )
 
 _PGMAP_ALTMAP_VALID = 1 << 0
@@ -53,6 +55,34 @@ _MAX_RANGES = 1 << 12
 
 FS_DAX = "MEMORY_DEVICE_FS_DAX"
 """Enumerator of ``enum memory_type`` for fsdax."""
+
+
+_FREE_AT_ZERO = ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
+
+_ANON = 1
+"""``PAGE_MAPPING_ANON``, of the two low bits of ``page.mapping``."""
+
+
+def is_dax_type(type_: str) -> bool:
+    """Whether memory of this ``enum memory_type`` is that of a DAX file system or device; other
+    memory is a driver's: device-private and -coherent, PCI peer-to-peer."""
+    return type_ == FS_DAX or type_ in DEVICE_DAX
+
+
+def use_of_device_memory(type_: str, mapping: int, refcount: int) -> str:
+    """
+    What a page of device memory that is not of DAX is used for, as far as its struct page shows:
+    ``"anonymous"``, ``"free"``, or ``"device memory"``: what its driver does with it, and what an
+    idle page of it looks like, is up to the driver and the kernel.
+
+    :param mapping: ``page.mapping`` as it is stored.
+    :param refcount: Of the head. That of a free page of device-private and -coherent memory is 0
+        since Linux kernel commit 27674ef6c73f ("mm: remove the extra ZONE_DEVICE struct page
+        refcount") (in v5.18); before, 1, which a page in use may have since.
+    """
+    if mapping & 3 == _ANON:
+        return "anonymous"
+    return "free" if type_ in _FREE_AT_ZERO and refcount == 0 else "device memory"
 
 
 class Altmap(Record):
@@ -106,6 +136,11 @@ class Pgmap(Record):
     def is_device_dax(self) -> bool:
         """Whether its pages are those of a DAX device, as far as the type of the page map shows."""
         return self.type in DEVICE_DAX
+
+    @property
+    def is_dax(self) -> bool:
+        """Whether it is one of a DAX file system or device."""
+        return is_dax_type(self.type)
 
     @property
     def first_pfn(self) -> int:

@@ -6,8 +6,8 @@ Names of page maps
 
 Whose ``struct dev_pagemap`` it is: of a namespace, a DAX device, or something else that has device
 memory with struct pages: virtiofs' DAX window, PCI peer-to-peer memory, device-private and
--coherent memory, famfs. Those have no name of their own in common; their iomem resource and their
-operations name them.
+-coherent memory, famfs. Those have no name of their own in common; their iomem resource, their
+operations or their owner name them.
 
 Sources: include/linux/memremap.h; fs/fuse/virtio_fs.c, drivers/pci/p2pdma.c, lib/test_hmm.c.
 """
@@ -17,13 +17,14 @@ from collections.abc import Iterable
 from drgn import Program
 
 from drgn_pmem.analysis.inventory.daxonly import dax_without_namespace
+from drgn_pmem.kernel.debuginfo import optional_member
 from drgn_pmem.kernel.iomem import Resource, for_each_iomem
 from drgn_pmem.kernel.namespace import for_each_namespace, pgmap_of
 from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.pgmap import Pgmap
 from drgn_pmem.partial import Partial, Problems
 
-__all__ = ("pgmap_name", "pgmap_names")
+__all__ = ("pgmap_name", "pgmap_names", "whose_device_memory")
 
 
 def pgmap_names(prog: Program, pgmaps: Iterable[Pgmap]) -> Partial[dict[int, str]]:
@@ -49,7 +50,7 @@ def pgmap_names(prog: Program, pgmaps: Iterable[Pgmap]) -> Partial[dict[int, str
     for pgmap in others:
         name = None
         if known:
-            name = _by_resource(pgmap, resources) or _by_operations(prog, pgmap, problems)
+            name = _by_resource(pgmap, resources) or _by_symbol(prog, pgmap, problems)
         names[pgmap.address] = name or f"pgmap {pgmap.address:#x}"
     return problems.partial(names)
 
@@ -72,14 +73,23 @@ def _by_resource(pgmap: Pgmap, resources: Iterable[Resource]) -> str | None:
     return max(around, key=lambda r: r.depth).name if around else None
 
 
-def _by_operations(prog: Program, pgmap: Pgmap, problems: Problems) -> str | None:
-    """The symbol of its ``struct dev_pagemap_ops``."""
+def _by_symbol(prog: Program, pgmap: Pgmap, problems: Problems) -> str | None:
+    """The symbol of its ``struct dev_pagemap_ops``, or of what its driver says that owns it."""
+    found = [pgmap.owner or 0]
+    # Since Linux kernel commit 1e240e8d4a7d ("memremap: move dev_pagemap callbacks into a separate
+    # structure") (in v5.3).
     with problems.trying(f"operations of the page map at {pgmap.address:#x}"):
-        operations = pgmap.object.ops.value_()
-        if operations:
-            try:
-                return prog.symbol(operations).name
-            except LookupError:
-                # not a problem: a module's, whose symbols are not loaded
-                return None
+        operations = optional_member(pgmap.object, "ops")
+        found.insert(0, 0 if operations is None else operations.value_())
+    for address in filter(None, found):
+        try:
+            return prog.symbol(address).name
+        except LookupError:
+            # not a problem: a module's, whose symbols are not loaded, or memory of its own
+            continue
     return None
+
+
+def whose_device_memory(name: str | None, type_: str) -> str:
+    """A sentence about memory of a page map that is not of DAX."""
+    return f"memory of {name} ({type_}): a driver's own, not persistent memory"

@@ -123,6 +123,7 @@ class PageOwners(Record):
             "page": None if page.page is None else f"{page.page:#x}",
             "namespace": self.namespace,
             "device": self.device,
+            "type": page.type,
             "state": page.state.value,
             "reason": reason,
             "hwpoison": page.hwpoison if trusted else None,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from drgn import Object, Program
 
 from drgn_pmem.analysis.inventory.daxonly import dax_without_namespace
-from drgn_pmem.analysis.inventory.pgmapnames import pgmap_name
+from drgn_pmem.analysis.inventory.pgmapnames import pgmap_name, whose_device_memory
 from drgn_pmem.analysis.owners.daxfiles import (
     DaxFile,
     DaxFiles,
@@ -36,7 +36,7 @@ from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import pages_pgmap, read_page
 from drgn_pmem.kernel.page_layout import pfn_of
 from drgn_pmem.kernel.paths import paths_of_inode
-from drgn_pmem.kernel.pgmap import FS_DAX
+from drgn_pmem.kernel.pgmap import FS_DAX, is_dax_type
 from drgn_pmem.kernel.ramuse import ram_use_of
 from drgn_pmem.kernel.rmap import Mapping, Proof, mappings_of_page
 from drgn_pmem.kernel.tasks import openers_of, tasks_of
@@ -73,14 +73,19 @@ class _Question:
 
     def answer(self) -> Partial[PageOwners]:
         namespace = self.namespace
-        owners = tuple(self._owners())
-        shared = self.problems.take(shared_of(self.prog, self.page))
-        self.notes += explain(self.prog, self.page, namespace, owners, self.problems)
+        owners: tuple[Owner, ...] = ()
+        shared: bool | None = False
+        if not self._is_of_driver:  # neither files nor DAX devices have that
+            owners = tuple(self._owners())
+            shared = self.problems.take(shared_of(self.prog, self.page))
+            self.notes += explain(self.prog, self.page, namespace, owners, self.problems)
         name = device = None
         if namespace is not None:
             name, device = namespace.dev, namespace.blockdev or namespace.chardev
         elif self._is_pmem:
             name = self.problems.take(pgmap_name(self.prog, self.pfn))
+        if self._is_of_driver:
+            self.notes.append(whose_device_memory(name, str(self.page.type)))
         record = PageOwners(
             pfn=self.pfn,
             physical=self.pfn << self.page_shift,
@@ -117,6 +122,11 @@ class _Question:
     def _is_pmem(self) -> bool:
         """Whether a page map covers the page."""
         return self.page.type is not None
+
+    @property
+    def _is_of_driver(self) -> bool:
+        """Whether it is device memory that is not of DAX."""
+        return self.page.type is not None and not is_dax_type(self.page.type)
 
     def _owners(self) -> Iterator[Owner]:
         claim = self._claim()

@@ -22,7 +22,7 @@ from drgn_pmem.dumpfile import Coverage, State
 from drgn_pmem.kernel.page import idle_refcount
 from drgn_pmem.kernel.page_layout import USE_NOT_SHOWN, DaxGeneration, page_layout
 from drgn_pmem.kernel.pageflags import flag_names
-from drgn_pmem.kernel.pgmap import Pgmap
+from drgn_pmem.kernel.pgmap import Pgmap, use_of_device_memory
 from drgn_pmem.partial import Cause, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
 
@@ -44,12 +44,16 @@ class PageGroup(Record):
     """Equal pages of one namespace."""
 
     namespace: str
+    """Or what else the page map belongs to."""
+    type: str | None = None
+    """``enum memory_type`` of the page map; None of memory that is used as RAM."""
     status: str
     """What they are doing, in a word or two: ``"idle"``, ``"file"``, ``"shared"``, ``"pinned"``,
     ``"poisoned"``, ``"tail"``, ``"memmap"``, ``"uninitialised"``, ``"overwritten"``, ``"torn"``,
     ``"unknown"`` (neither idle nor in use by what could be read; what the head says of tail pages
-    that are cut off from it), or the state of struct pages that are not in the dump. Of memory that
-    is used as RAM ``"page cache"``, ``"anonymous"``, ``"slab"``, ``"page table"``, ``"reserved"``,
+    that are cut off from it), or the state of struct pages that are not in the dump. Of device
+    memory that is not of DAX ``"anonymous"``, ``"free"``, ``"device memory"``. Of memory that is
+    used as RAM ``"page cache"``, ``"anonymous"``, ``"slab"``, ``"page table"``, ``"reserved"``,
     ``"allocated"``, ``"memmap"``, ``"free"``, ``"free on a CPU"``, ``"offline"``."""
     state: State
     """Of the struct pages, in the dump."""
@@ -128,6 +132,7 @@ class Describer:
         self._problems = problems
         self._layout = page_layout(prog)
         self._folios = self._layout.generation is DaxGeneration.FOLIO
+        self._pgmap = pgmap
         self._idle = problems.attempt("pins", lambda: idle_refcount(prog, pgmap.type))
         self._shows_use = self._layout.keeps_index or not pgmap.is_device_dax
         """Whether a page without a mapping is not in use."""
@@ -165,7 +170,7 @@ class Describer:
         if chosen.hwpoison:
             mask &= runs["flags"] & np.uint64(self._layout.hwpoison_bit or 0) != 0
         if chosen.shared:
-            mask &= runs["shared"] != 0
+            mask &= (runs["shared"] != 0) & self._pgmap.is_dax
         if chosen.busy:
             mask &= self.pins(runs) > 0
         if chosen.refcount is not None:
@@ -219,6 +224,7 @@ class Describer:
         pages = int(row["pages" if "pages" in named else "count"])
         base = PageGroup(
             namespace=self._name,
+            type=self._pgmap.type,
             status="",
             state=state,
             pages=pages,
@@ -256,11 +262,11 @@ class Describer:
             return replace(base, status="overwritten", pgmap_known=False)
         counted = int(self.pins(alone)[0])
         pins = None if counted == _NOT_KNOWN else counted
-        shared = bool(row["shared"])
+        shared = bool(row["shared"]) if self._pgmap.is_dax else None
         mapcount = int(row["mapcount"])
         return replace(
             base,
-            status=self._status(hwpoison, pins, shared, mapping),
+            status=self._status(hwpoison, pins, shared, mapping, int(row["refcount"])),
             flags=flags,
             flag_names=names,
             refcount=int(row["refcount"]),
@@ -269,13 +275,18 @@ class Describer:
             shared=shared,
             hwpoison=hwpoison,
             folio_pages=int(row["folio"]) or None,
-            mapping=mapping if mapping > 3 else None,
+            mapping=mapping if mapping > 3 and not mapping & 3 else None,
             pgmap_known=True,
         )
 
-    def _status(self, hwpoison: bool | None, pins: int | None, shared: bool, mapping: int) -> str:
+    def _status(
+        self, hwpoison: bool | None, pins: int | None, shared: bool | None, mapping: int, count: int
+    ) -> str:
+        """:param count: refcount"""
         if hwpoison:
             return "poisoned"
+        if not self._pgmap.is_dax:
+            return use_of_device_memory(self._pgmap.type, mapping, count)
         if pins:
             return "pinned"
         if shared:

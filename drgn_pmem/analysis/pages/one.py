@@ -11,7 +11,7 @@ from typing import Any
 
 from drgn import Object, Program
 
-from drgn_pmem.analysis.inventory.pgmapnames import pgmap_name
+from drgn_pmem.analysis.inventory.pgmapnames import pgmap_name, whose_device_memory
 from drgn_pmem.analysis.owners.shared import describe_mapping, shared_of
 from drgn_pmem.analysis.pages.bad import bad_sources
 from drgn_pmem.dumpfile import State
@@ -20,7 +20,7 @@ from drgn_pmem.kernel.page import pages_pgmap, read_page
 from drgn_pmem.kernel.page_layout import USE_NOT_SHOWN, page_layout, pfn_of
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.paths import paths_of_inode
-from drgn_pmem.kernel.pgmap import DEVICE_DAX
+from drgn_pmem.kernel.pgmap import DEVICE_DAX, is_dax_type, use_of_device_memory
 from drgn_pmem.kernel.ramuse import RamPage, ram_use_of
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
@@ -55,7 +55,8 @@ class PmemPage(Record):
     def status(self) -> str:
         """What the page is doing: ``"idle"``, ``"file"``, ``"shared"``, ``"pinned"``,
         ``"poisoned"``, ``"aliased"`` or several of them, ``"memmap"``, ``"uninitialised"``,
-        ``"overwritten"``, ``"unknown"``; of RAM ``"page cache"``, ``"anonymous"``, ``"slab"``,
+        ``"overwritten"``, ``"unknown"``; of device memory that is not of DAX ``"anonymous"``,
+        ``"free"``, ``"device memory"``; of RAM ``"page cache"``, ``"anonymous"``, ``"slab"``,
         ``"page table"``, ``"reserved"``, ``"free"``; the state of a struct page that is not in the
         dump."""
         state = self.state
@@ -67,6 +68,9 @@ class PmemPage(Record):
             return f"poisoned,{state.holds}" if state.hwpoison else state.holds
         if state.refcount is None:
             return "unknown" if state.state is State.SAVED else state.state.value
+        if state.type is not None and not is_dax_type(state.type):
+            use = use_of_device_memory(state.type, state.mapping or 0, state.refcount)
+            return f"poisoned,{use}" if state.hwpoison else use
         words = (
             ("poisoned", state.hwpoison),
             (self.ram.use.value if self.ram and self.ram.use else "", self.ram is not None),
@@ -125,6 +129,8 @@ def read_pmem_page(
         ram = problems.take(ram_use_of(prog, state))
         owner = _owner_of_ram(prog, ram, problems)
     name = namespace.dev if namespace is not None else problems.take(pgmap_name(prog, pfn))
+    if state.type is not None and not is_dax_type(state.type):
+        notes.append(f"PFN {pfn:#x}: {whose_device_memory(name, state.type)}")
     shows_use = state.type not in DEVICE_DAX or state.page is None or page_layout(prog).keeps_index
     if not shows_use and state.refcount is not None:
         problems.add(Problem(cause=Cause.FORMAT, what=f"PFN {pfn:#x}", why=USE_NOT_SHOWN))

@@ -33,7 +33,7 @@ from drgn_pmem.kernel.memory import cached
 from drgn_pmem.kernel.namespace import Namespace, pgmap_of
 from drgn_pmem.kernel.page import pages_pgmap
 from drgn_pmem.kernel.pgmap import Pgmap
-from drgn_pmem.partial import Cause, Incomplete, Partial, Problem, Problems
+from drgn_pmem.partial import Cause, Incomplete, Partial, Problem, Problems, WalkError
 from drgn_pmem.record import Record
 
 if TYPE_CHECKING:
@@ -56,11 +56,14 @@ class PageReport(Record):
     notes: tuple[str, ...] = ()
 
 
-def namespaces_to_scan(prog: Program, name: str | None) -> Partial[list[tuple[str, Pgmap]]]:
+def namespaces_to_scan(
+    prog: Program, name: str | None, *, others: bool = True
+) -> Partial[list[tuple[str, Pgmap]]]:
     """
-    The page maps of persistent memory, by the name of their namespace.
+    The page maps, by the name of their namespace, or of what else they belong to.
 
-    :param name: Only this namespace.
+    :param name: Only that of this namespace, device or driver.
+    :param others: Also those of device memory that is not of DAX: a driver's own.
     :return: (name, page map) by PFN.
     :raises NotFound: if there is no such namespace, or it has no struct pages of its own
     :raises Incomplete: if its page map cannot be read
@@ -68,7 +71,15 @@ def namespaces_to_scan(prog: Program, name: str | None) -> Partial[list[tuple[st
     problems = Problems()
     pgmaps = problems.take(pages_pgmap(prog))
     if name is not None:
-        namespace = find_namespace(prog, name)
+        try:
+            namespace = find_namespace(prog, name)
+        except (NotFound, WalkError):
+            # not a problem: that is raised if nothing else has the name
+            names = Problems().take(pgmap_names(prog, pgmaps))
+            found = [(names[g.address], g) for g in pgmaps if names[g.address] == name]
+            if not found:
+                raise
+            return Partial(found)
         pgmap = pgmap_of(namespace, pgmaps)
         if pgmap is not None:
             # Problems of other page maps do not matter.
@@ -78,7 +89,7 @@ def namespaces_to_scan(prog: Program, name: str | None) -> Partial[list[tuple[st
         raise NotFound(f"{name} {_why_none(namespace)}")
     # Without debug info of libnvdimm only the names of the page maps are missing.
     names = problems.take(pgmap_names(prog, pgmaps))
-    chosen = [g for g in pgmaps if g.is_fsdax or g.is_device_dax]
+    chosen = [g for g in pgmaps if g.is_dax or others]
     return problems.partial([(names[g.address], g) for g in chosen])
 
 
@@ -110,7 +121,8 @@ def read_page_report(
     :param ranges: Also list the ranges of pages, not only groups.
     :param keep: How many ranges at most.
     :param progress: Called with (pages done, pages in all) now and then.
-    :param ram: Also memory that is used as RAM (system-ram), by memory block.
+    :param ram: Also memory that is used as RAM (system-ram), by memory block, and device memory
+        that is not of DAX.
     :raises NotFound: if there is no such namespace, or it has no struct pages
     """
     need_kernel_debug_info(prog, "pgmap_array")
@@ -121,7 +133,7 @@ def read_page_report(
     notes: list[str] = []
     devices = problems.take(ram_devices(prog, name)) if ram else []
     only_ram = bool(devices) and name is not None
-    todo = [] if only_ram else problems.take(namespaces_to_scan(prog, name))
+    todo = [] if only_ram else problems.take(namespaces_to_scan(prog, name, others=ram))
     pgmaps = pages_pgmap(prog)
     # If these are all page maps, a struct page that points to none of them was overwritten.
     known = np.array([g.address for g in problems.take(pgmaps)], np.uint64)
@@ -262,6 +274,7 @@ class _Owners:
     def matching(self, groups: "Runs") -> set[int]:
         """Mappings whose owner is the one that was asked for."""
         pages = groups[(groups["kind"] == Kind.PAGE) & (groups["mapping"] > 3)]
+        pages = pages[pages["mapping"] & np.uint64(3) == 0]  # others are anonymous
         mappings = sorted(set(pages["mapping"].tolist()))
         if self._wanted.lower().startswith("0x"):
             try:

@@ -215,13 +215,16 @@ def _known_memory(prog: Program) -> Partial[tuple[tuple[str, RangeSet], ...]]:
     cached = prog.cache.get("drgn_pmem.known_memory")
     if cached is None:
         problems = Problems()
-        pmem = [r for pgmap in problems.take(pages_pgmap(prog)) for r in pgmap.ranges]
+        pgmaps = problems.take(pages_pgmap(prog))
+        pmem = [r for pgmap in pgmaps if pgmap.is_dax for r in pgmap.ranges]
+        device = [r for pgmap in pgmaps if not pgmap.is_dax for r in pgmap.ranges]
         resources = problems.take(for_each_iomem(prog))
         pmem += [r.range for r in resources if r.desc in PERSISTENT_MEMORY]
         ram = [
             r.range for r in resources if r.flags & IORESOURCE_SYSTEM_RAM == IORESOURCE_SYSTEM_RAM
         ]
-        cached = problems.partial((("persistent memory", RangeSet(pmem)), ("RAM", RangeSet(ram))))
+        kinds = (("persistent memory", pmem), ("RAM", ram), ("device memory", device))
+        cached = problems.partial(tuple((what, RangeSet(ranges)) for what, ranges in kinds))
         prog.cache["drgn_pmem.known_memory"] = cached
     return cached
 

@@ -204,7 +204,7 @@ def test_device_dax_by_the_names_it_had_since(types: Types, name: str) -> None:
     shape = SHAPES["5.4"]
     pointer = types.at(dev_pagemap(types, *shape), {"res.start": START, "res.end": END})
     found = dataclasses.replace(read_pgmap(pointer), type=name)
-    assert (found.is_fsdax, found.is_device_dax) == (False, True)
+    assert (found.is_fsdax, found.is_device_dax, found.is_dax) == (False, True, True)
 
 
 @pytest.mark.parametrize(

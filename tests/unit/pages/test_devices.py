@@ -6,12 +6,17 @@ import dataclasses
 
 import pytest
 
-from drgn_pmem.analysis.pages import groups, one
+from drgn_pmem.analysis.owners import search
+from drgn_pmem.analysis.owners.search import owners_of
+from drgn_pmem.analysis.pages import groups, one, states, words
+from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.one import read_pmem_page
+from drgn_pmem.analysis.pages.states import read_page_report
 from drgn_pmem.kernel.page import page_layout
+from drgn_pmem.kernel.pgmap import is_dax_type
 from drgn_pmem.partial import Cause, Partial
 
-from .memmap import COUNT, FIRST, HWPOISON, Kernel, Page
+from .memmap import COUNT, FIRST, GENERATIONS, HWPOISON, MAPPING, PGMAP, Kernel, Page
 from .test_scan import report_of
 
 
@@ -24,8 +29,95 @@ def test_device_dax_is_reported_by_each_type_that_kernels_gave_it(type_: str) ->
     assert [g.pages for g in report.value.groups if g.status == "pinned"] == [1]
 
 
-def test_a_page_map_that_is_none_of_persistent_memory_is_left_out() -> None:
-    assert report_of(Kernel("6.1", {}, type="MEMORY_DEVICE_PRIVATE").prog).value.groups == ()
+PRIVATE, COHERENT = "MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT"
+DAX_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DEVDAX", "0")
+OTHER_TYPES = (PRIVATE, COHERENT, "MEMORY_DEVICE_PUBLIC", "MEMORY_DEVICE_PCI_P2PDMA", "9")
+ANON_VMA = MAPPING | 1
+
+
+def test_every_type_of_a_kernel_is_one_of_dax_or_of_a_driver() -> None:
+    """A page map of a type that a later kernel adds is a driver's."""
+    assert all(map(is_dax_type, DAX_TYPES))
+    assert not any(map(is_dax_type, OTHER_TYPES))
+
+
+@pytest.fixture
+def owned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of what the page map belongs to, without the kernel's devices around it."""
+    for module in (one, search):
+        monkeypatch.setattr(module, "pgmap_name", lambda *_: Partial("0000:00:04.0"))
+    monkeypatch.setattr(one, "namespace_of_pfn", lambda *_: Partial(None))
+    monkeypatch.setattr(one, "bad_sources", lambda *_: Partial(()))
+    monkeypatch.setattr("drgn_pmem.kernel.page.zone_of", lambda *_: {})
+    monkeypatch.setattr(search, "namespaces_of", lambda *_: Partial([]))
+    monkeypatch.setattr(states, "pgmap_names", lambda *_: Partial({PGMAP: "0000:00:04.0"}))
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("generation", GENERATIONS)
+@pytest.mark.parametrize("type_", OTHER_TYPES)
+def test_memory_of_a_driver_is_listed_with_its_type_and_owner(
+    type_: str, generation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pmem-pages left it out, pmem-page called its pages idle, or the pages of a file."""
+    pages = {
+        FIRST: Page(refcount=1),
+        FIRST + 1: Page(refcount=0),
+        FIRST + 2: Page(refcount=2, mapping=ANON_VMA, index=7, mapcount=0),
+        FIRST + 3: Page(flags=HWPOISON, refcount=1),
+    }
+    prog = Kernel(generation, pages, type=type_).prog
+    monkeypatch.setattr(states, "ram_devices", lambda *_: Partial([]))
+    monkeypatch.setattr(states, "_compare_shared", lambda *_: ())
+    free = "free" if type_ in (PRIVATE, COHERENT) else "device memory"
+    expected = {
+        FIRST: "device memory",
+        FIRST + 1: free,
+        FIRST + 2: "anonymous",
+        FIRST + 3: "poisoned,device memory",
+    }
+    for pfn, status in expected.items():
+        page = read_pmem_page(prog, pfn).whole()
+        assert (page.status, page.namespace, page.state.type) == (status, "0000:00:04.0", type_)
+        assert page.state.pins is None, "what an idle page has is up to the driver"
+        assert page.owner is None
+        (note,) = page.notes
+        assert f"memory of 0000:00:04.0 ({type_}): a driver's own, not persistent" in note
+        owners = owners_of(prog, pfn).whole()
+        assert (owners.namespace, owners.owners, owners.unowned) == ("0000:00:04.0", (), True)
+        assert owners.to_json()["type"] == type_
+        assert f"memory of 0000:00:04.0 ({type_})" in owners.notes[0]
+    report = read_page_report(prog).whole()
+    assert {g.type for g in report.groups} == {type_}
+    assert {g.namespace for g in report.groups} == {"0000:00:04.0"}
+    assert sum(g.pages for g in report.groups) == COUNT
+    found = {g.status for g in report.groups}
+    assert {"device memory", "anonymous", "poisoned", free} <= found
+    assert not {"idle", "file", "shared", "pinned"} & found
+    assert all(g.owner is None and g.pins is None and g.shared is None for g in report.groups)
+    (named,) = {g.namespace for g in read_page_report(prog, "0000:00:04.0").whole().groups}
+    assert named == "0000:00:04.0"
+    for chosen in (Filter(busy=True), Filter(shared=True)):
+        assert read_page_report(prog, chosen=chosen).value.groups == ()
+    assert read_page_report(prog, ram=False).whole().groups == (), "poison and pins are of pmem"
+
+
+@pytest.mark.usefixtures("owned")
+@pytest.mark.parametrize("type_", ["MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_FS_DAX"])
+def test_memory_of_dax_has_its_type_too(type_: str) -> None:
+    prog = Kernel("6.6", {}, type=type_).prog
+    report = read_page_report(prog, ram=False).whole()
+    assert {(g.type, g.status) for g in report.groups} == {(type_, "idle")}
+
+
+def test_a_number_in_memory_of_a_driver_is_not_called_persistent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for type_, what in (("MEMORY_DEVICE_GENERIC", "persistent memory"), (PRIVATE, "device memory")):
+        prog = Kernel("6.6", {}, type=type_).prog
+        monkeypatch.setattr(words, "for_each_iomem", lambda _: Partial([]))
+        found = words.resolve_page(prog, hex(FIRST)).whole()
+        assert (found.pfn, f"({what}, " in str(found.note)) == (FIRST, True)
 
 
 def test_before_4_19_a_page_of_a_dax_device_without_mapping_is_not_idle(

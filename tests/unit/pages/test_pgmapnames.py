@@ -61,9 +61,9 @@ def resource(name: str, part: Range, depth: int) -> Resource:
     )
 
 
-def pgmap(number: int, part: Range, operations: int = 0) -> Any:
+def pgmap(number: int, part: Range, operations: int = 0, owner: int = 0) -> Any:
     ops = SimpleNamespace(ops=address(operations))
-    return SimpleNamespace(address=number, ranges=(part,), object=ops)
+    return SimpleNamespace(address=number, ranges=(part,), object=ops, owner=owner)
 
 
 @pytest.fixture
@@ -73,6 +73,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(module, "for_each_namespace", lambda prog: Partial(found.namespaces))
     monkeypatch.setattr(daxonly, "for_each_dax_region", lambda prog: Partial(found.regions))
     monkeypatch.setattr(pgmapnames, "for_each_iomem", lambda prog: Partial(found.iomem))
+    monkeypatch.setattr(pgmapnames, "optional_member", lambda obj, name: getattr(obj, name, None))
     return found
 
 
@@ -108,9 +109,23 @@ def test_other_device_memory_is_named_by_its_resource_or_its_driver(kernel: Any)
         resource("PCI Bus 0000:00", Range(0x200000000, 0x280000000), 0),
         resource("0000:00:04.0", bar, 1),
     ]
-    prog: Any = SimpleNamespace(symbol=lambda at: SimpleNamespace(name="dmirror_devmem_ops"))
-    names = pgmapnames.pgmap_names(prog, [pgmap(1, bar), pgmap(2, private, 0xFFFF)]).whole()
-    assert names == {1: "0000:00:04.0", 2: "dmirror_devmem_ops"}
+    symbols = {0xFFFF: "dmirror_devmem_ops", 0xEEEE: "the_device"}
+
+    def symbol(address: int) -> Any:
+        if address not in symbols:
+            raise LookupError("could not find symbol")
+        return SimpleNamespace(name=symbols[address])
+
+    prog: Any = SimpleNamespace(symbol=symbol)
+    owned, unnamed = Range(0x400000000, 0x400100000), Range(0x500000000, 0x500100000)
+    pgmaps = [
+        pgmap(1, bar),
+        pgmap(2, private, 0xFFFF, 0xEEEE),
+        pgmap(3, owned, 0xDDDD, 0xEEEE),  # operations of a module without symbols
+        pgmap(4, unnamed, 0, 0xCCCC),
+    ]
+    names = pgmapnames.pgmap_names(prog, pgmaps).whole()
+    assert names == {1: "0000:00:04.0", 2: "dmirror_devmem_ops", 3: "the_device", 4: "pgmap 0x4"}
 
 
 def test_without_all_namespaces_no_page_map_has_the_name_of_something_else(
