@@ -26,7 +26,7 @@ __all__ = ("Line", "Screen")
 
 _GROUPS = 6
 """Groups of findings that a line names."""
-_DO = 8
+_DO = 10
 """Pieces of advice."""
 
 _LOW = 1 << 20

@@ -115,8 +115,11 @@ def namespace(dev: str, uuid: str | None, raw_size: int = 1 << 24) -> Namespace:
 @pytest.mark.parametrize(
     ("uuid", "advice"),
     [
-        (UUID, "; it has a label (spare): do not destroy or re-create it before its data is"),
-        (NIL_UUID, "(ndctl enable-namespace namespace0.0)"),
+        (
+            UUID,
+            " (its label names it spare): ndctl enable-namespace namespace0.0; do not re-create",
+        ),
+        (NIL_UUID, ": ndctl enable-namespace namespace0.0"),
     ],
 )
 def test_a_disabled_namespace_has_advice(

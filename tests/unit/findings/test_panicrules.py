@@ -82,7 +82,7 @@ def test_an_earlier_oops_is_not_the_panics(machine: Callable[..., None]) -> None
     assert report.finding == f"at 50.10 s, touches {PAGE}"
     assert report.do is not None
     assert report.do.startswith(f'look for a fix of "{report.subject}"')
-    assert report.do.endswith(f"; check {PAGE}")
+    assert report.do.endswith("or report its trace (%crash log)")
 
 
 def test_a_fault_elsewhere_and_a_machine_without_a_panic(machine: Callable[..., None]) -> None:

@@ -160,18 +160,18 @@ def test_a_reason_is_said_once() -> None:
     ]
 
 
-def test_advice_of_eight_findings_is_shown() -> None:
+def test_advice_of_ten_findings_is_shown() -> None:
     """Of three only: "dmsetup resume" was the fourth."""
     screen = Screen(Facts(Program()), Problems())
 
     def many(case: Case) -> None:
-        for number in range(9):
+        for number in range(11):
             case.found(Severity.WARNING, f"dm-{number}", "waits", do=f"resume dm-{number}")
 
     screen.add(ruling(many))
     line = screen.advice()
     assert line is not None
-    assert line.text.endswith("; resume dm-7; and 1 more: pmem-diagnose -v")
+    assert line.text.endswith("; resume dm-9; and 1 more: pmem-diagnose -v")
 
 
 def test_exit_status_1_is_explained_in_the_last_line() -> None:

@@ -96,12 +96,14 @@ def namespace_disabled(case: Case) -> None:
 
 def _how_to_enable(namespace: Namespace) -> str:
     """What to do about a namespace that is not enabled."""
-    dev = namespace.dev
-    said = f"enable {dev} if it should be in use (ndctl enable-namespace {dev})"
+    dev, enable = namespace.dev, f"ndctl enable-namespace {namespace.dev}"
     if namespace.label_uuid in (None, NIL_UUID):
-        return said
-    label = f"a label ({namespace.name})" if namespace.name else "a label"
-    return f"{said}; it has {label}: do not destroy or re-create it before its data is checked"
+        return f"enable {dev} if it should be in use: {enable}"
+    name = f"its label names it {namespace.name}" if namespace.name else "it has a label"
+    return (
+        f"enable {dev} if it should be in use ({name}): {enable}; do not re-create it before its"
+        " data is checked"
+    )
 
 
 @rule("namespace-raw", Heading.ODD, "namespaces that should not be raw", "pmem-list -N")

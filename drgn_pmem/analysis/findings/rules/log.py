@@ -68,17 +68,15 @@ def kernel_report(case: Case) -> None:
             title,
             ", ".join(part for part in (when, who, what) if part),
             evidence=splat.lines[:40],
-            do=_how_to_follow(title, warning, touched),
+            do=_how_to_follow(title, warning),
             place="report",
         )
 
 
-def _how_to_follow(title: str, warning: bool, touched: list[str]) -> str:
+def _how_to_follow(title: str, warning: bool) -> str:
     """What to do about a report of the log."""
-    said = f'look for a fix of "{title}" in newer kernels, or report it with its trace'
-    if warning:
-        said += ": the kernel found a state that it does not expect, and went on"
-    return said + (f"; check {few(touched, 2)}" if touched else "")
+    said = f'look for a fix of "{title}" in newer kernels, or report its trace (%crash log)'
+    return f"{said}: the kernel went on from a state that it does not expect" if warning else said
 
 
 def _title(splat: Splat) -> str:
