@@ -19,6 +19,7 @@ from pathlib import Path
 import re
 import shlex
 import shutil
+import struct
 import tempfile
 from typing import Any
 
@@ -35,6 +36,7 @@ __all__ = (
     "ASKED",
     "CASES",
     "CUT_SHORT",
+    "FLATTENED",
     "NO_DEBUG_INFO",
     "OF_KEXEC",
     "Case",
@@ -159,7 +161,10 @@ def _dax_without_namespace(sample: str) -> dict[str, dict[str, Any]]:
 
 
 CUT_SHORT = ", cut short"
-"""Behind a format: of a file that has two thirds of the dump, as a full disk leaves it."""
+"""After a format: of a file that has two thirds of the dump, as a full disk leaves it."""
+
+FLATTENED = ", flattened"
+"""After a format: of makedumpfile's file in the format that it writes for a pipe (-F)."""
 
 CASES = [
     Case(sample, format)
@@ -167,9 +172,11 @@ CASES = [
     for format in sample.formats
     if format != "qemu-capture"  # a dump of the capture kernel: tests/dumps/test_crashed.py
 ]
+CASES.append(Case(pmem_samples()[0], "lzo" + FLATTENED))
 CASES.append(Case(pmem_samples()[0], "elf" + CUT_SHORT))
-OF_KEXEC = [case for case in CASES if case.sample.loader != "fadump"]
-"""Those with a crash kernel loaded by kexec; the others registered firmware-assisted dump."""
+OF_KEXEC = [case for case in CASES if case.sample.loader.startswith("kexec")]
+"""Those with a crash kernel loaded by kexec; others registered firmware-assisted dump, or had no
+crash kernel."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -182,6 +189,8 @@ def program(name: str, format: str) -> Program:
 def _file(sample: Sample, format: str) -> Path:
     if format.endswith(CUT_SHORT):
         return _cut_short(sample.dump(format.removesuffix(CUT_SHORT)), page_size(sample.truth))
+    if format.endswith(FLATTENED):
+        return _flattened(sample.dump(format.removesuffix(FLATTENED)))
     return sample.dump(format)
 
 
@@ -193,6 +202,25 @@ def _cut_short(dump: Path, page: int) -> Path:
     shutil.copyfile(dump, path)
     # within a page: what is left of that one counts as truncated too
     os.truncate(path, path.stat().st_size * 2 // 3 // page * page + 512)
+    return path
+
+
+@functools.cache
+def _flattened(dump: Path) -> Path:
+    """As makedumpfile has it: a header, then records of what it would write where (it goes back
+    to write headers anew), big-endian, and an end mark (flattened_format.h)."""
+    folder = Path(tempfile.mkdtemp(prefix="drgn-pmem-flat-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / dump.name
+    data = dump.read_bytes()
+    size = 1 << 16
+    places = [*range(0, len(data), size), 0]
+    with path.open("wb") as file:
+        file.write((b"makedumpfile".ljust(16, b"\0") + struct.pack(">qq", 1, 1)).ljust(4096, b"\0"))
+        for place in places:
+            part = data[place : place + size]
+            file.write(struct.pack(">qq", place, len(part)) + part)
+        file.write(struct.pack(">qq", -1, -1))
     return path
 
 

@@ -22,7 +22,7 @@ from drgn_pmem.output import terminal
 from drgn_pmem.spec import SPECS, Answer, Spec, parse_arguments, render
 
 from ..questions import question
-from ..samples import CUT_SHORT, Case, run_answer, samples, without_debug_info
+from ..samples import CUT_SHORT, FLATTENED, Case, run_answer, samples, without_debug_info
 
 Record = Callable[[str, object], None]
 
@@ -39,6 +39,8 @@ ONE_OF_EACH_KERNEL = [
 
 OF_A_CUT_FILE = [Case(ALL[0].sample, format + CUT_SHORT) for format in ("elf", "zlib")]
 """One with program headers, one with a bitmap."""
+
+FLAT = Case(ALL[0].sample, "lzo" + FLATTENED)
 
 COMPLETE, DEGRADED, IMPOSSIBLE = "complete", "degraded", "impossible"
 
@@ -127,7 +129,7 @@ def one_line_each(reasons: list[str]) -> list[str]:
     return reasons
 
 
-@pytest.mark.parametrize("case", ALL, ids=str)
+@pytest.mark.parametrize("case", [*ALL, FLAT], ids=str)
 def test_answers_or_says_why_not(case: Case, spec: Spec, record_property: Record) -> None:
     record_property("answer", ask(case.prog, question(spec, case)))
 

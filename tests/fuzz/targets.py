@@ -166,14 +166,16 @@ def _seeds_of(*formats: str) -> Callable[[], Iterator[bytes]]:
     """Headers of the samples' own files, and small files of the format."""
 
     def seeds() -> Iterator[bytes]:
-        from ..samples import samples
+        from ..samples import FLATTENED, Case, samples
         from ..unit.dumpfile.test_hostile import FILES
 
-        for sample in list(samples().values())[:3]:
-            for format in sample.formats:
-                if format in formats:
-                    with open(sample.dump(format), "rb") as file:
-                        yield file.read(_HEAD)
+        first = list(samples().values())[:3]
+        dumps = [sample.dump(f) for sample in first for f in sample.formats if f in formats]
+        if "flattened" in formats:
+            dumps.append(Case(first[0], "lzo" + FLATTENED).dump)
+        for path in dumps:
+            with open(path, "rb") as file:
+                yield file.read(_HEAD)
         kind = {"elf": "elf", "zlib": "kdump", "flattened": "flat"}[formats[0]]
         yield from (data for name, data in FILES.items() if name.startswith(kind))
 

@@ -25,8 +25,8 @@ fi
 
 "$here/run.sh" "$work" "$output"
 MAKEDUMPFILE="qemu-aarch64 -L $work/tools $work/tools/usr/sbin/makedumpfile" \
-	"$here/../x86_64/formats.sh" "$output" elf zlib
+	"$here/../x86_64/formats.sh" "$output" elf
 release=$(sed 's/^Linux [^ ]* \([^ ]*\) .*/\1/' "$output/truth/uname")
 pack sample arm64-6.12 "$output" arm64 "$release" kexec_file_load \
 	"arm64, kexec_file_load with the RFC's list and PF_DEV; struct pages of half a section on pmem, too" \
-	raw elf=raw zlib qemu-elf=raw
+	raw elf=raw qemu-elf=raw
