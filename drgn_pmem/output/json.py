@@ -52,10 +52,11 @@ def humanize(value: Any, key: str = "") -> Any:
     if key == "badblocks":
         return value  # sectors stay numbers
     if isinstance(value, dict):
-        # ndctl prints the alignment of a region as a size, that of a namespace as a number.
-        region = "available_size" in value
+        # ndctl prints the alignment of a region and of a DAX device as a size, that of a namespace
+        # (which may name its character device, too) and of a DAX region as a number.
+        as_size = "available_size" in value or ("chardev" in value and "dev" not in value)
         return {
-            k: v if k == "dump" else humanize(v, "size" if region and k == "align" else k)
+            k: v if k == "dump" else humanize(v, "size" if as_size and k == "align" else k)
             for k, v in value.items()
         }
     if isinstance(value, list):

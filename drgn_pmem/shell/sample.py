@@ -16,7 +16,8 @@ Sample dumps
 
 ``file`` is relative to ``vmcores/``, ``size`` is that of the unpacked file, ``sha256`` is of the
 packed file. A format with ``"base": ["raw", "OTHER:elf"]`` is a delta against formats that stand
-before it, of its own sample or another. :mod:`drgn_pmem.shell.unpack` unpacks them.
+before it, of its own sample or another; ``"vmlinux"`` is the sample's debug info.
+:mod:`drgn_pmem.shell.unpack` unpacks them.
 
 A file that is not packed (no ``.xz``, no ``sha256``) is read where it is. Instead of ``vmlinux``,
 an entry may say where debug info is to be searched, as on a user's machine: ``debug_directories``
@@ -160,6 +161,8 @@ def _sample(
     check(NAME.fullmatch(name), f"name of a sample: {name[:40]!r}")
 
     def base(reference: str) -> File:
+        if reference == "vmlinux":
+            return file(entry["vmlinux"])
         sample, _, format = reference.rpartition(":")
         return (before[sample].formats if sample else formats)[format]
 

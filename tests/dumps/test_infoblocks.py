@@ -23,7 +23,9 @@ def recorded(case: Case) -> dict[int, tuple[str, dict[str, Any]]]:
     """
     blocks: dict[int, tuple[str, dict[str, Any]]] = {}
     nvdimms = iomem(case, "Persistent Memory") or recorded_pmem(case)  # POWER names none
-    for device in re.findall(r"^(pfn[\d.]+)/namespace=namespace", case.truth("sysfs.nd"), re.M):
+    for device in re.findall(
+        r"^((?:pfn|dax)[\d.]+)/namespace=namespace", case.truth("sysfs.nd"), re.M
+    ):
         claim = sysfs(case, device)
         start = int(sysfs(case, claim("namespace"))("resource"), 16)
         if not any(low <= start < high for low, high in nvdimms):

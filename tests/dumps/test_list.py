@@ -20,7 +20,8 @@ def by_name(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: by_name(item) for key, item in value.items()}
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        names = [item.get("dev") or item.get("chardev") or item.get("path") for item in value]
+        keys = ("dev", "chardev", "path", "dimm")
+        names = [next((item[key] for key in keys if key in item), None) for item in value]
         if all(names):
             return {name: by_name(item) for name, item in zip(names, value, strict=True)}
     return [by_name(item) for item in value] if isinstance(value, list) else value

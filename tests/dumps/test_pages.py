@@ -144,9 +144,12 @@ def test_folios_are_what_plain_drgn_says_of_their_head_and_tails(case: Case) -> 
 
 def block_of(case: Case, name: str) -> dict[str, Any]:
     """What ``ndctl read-infoblock`` said, which the lab asks of the files of NVDIMMs; of other
-    namespaces (e820, virtio-pmem) and DAX devices (hmem) what sysfs had."""
+    namespaces (e820, virtio-pmem, CXL) and DAX devices (hmem) what sysfs had."""
     nvdimms = iomem(case.sample.truth, "Persistent Memory") or recorded_pmem(case)
-    if any(low <= start_of(case, name) < high for low, high in nvdimms):
+    if (
+        any(low <= start_of(case, name) < high for low, high in nvdimms)
+        and (case.sample.truth / f"infoblock.{name}.json").exists()
+    ):
         block: dict[str, Any] = case.truth_json(f"infoblock.{name}.json")[0]
         return block
     for device, claim in sysfs(case).items():

@@ -275,6 +275,24 @@ def test_a_sample_is_made_out_of_its_bases(samples: Path) -> None:
     assert find_sample("two").dump("raw").stat().st_blocks * 512 < len(CONTENTS["two"]) // 4
 
 
+def test_debug_info_is_a_base_too(samples: Path) -> None:
+    """The kernel's read-only data is in vmlinux and in the dump; here vmlinux is one:raw."""
+    index = json.loads((samples / "index.json").read_text())
+    assert index["samples"]["two"]["vmlinux"]["file"] == "one/raw.xz"
+    index["samples"]["two"]["formats"]["raw"]["base"] = ["vmlinux"]
+    (samples / "index.json").write_text(json.dumps(index))
+    assert find_sample("two").dump("raw").read_bytes() == CONTENTS["two"]
+    assert find_sample("two").formats["raw"].depth == 1
+
+
+def test_debug_info_is_no_base_of_itself(samples: Path) -> None:
+    index = json.loads((samples / "index.json").read_text())
+    index["samples"]["two"]["vmlinux"]["base"] = ["vmlinux"]
+    (samples / "index.json").write_text(json.dumps(index))
+    with pytest.raises(FormatError, match="cannot be understood"):
+        load_index()
+
+
 def test_a_made_sample_needs_its_bases_no_more(samples: Path) -> None:
     path = find_sample("two").dump("raw")
     find_sample("one").dump().unlink()

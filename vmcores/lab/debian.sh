@@ -84,6 +84,40 @@ find_kernel() {
 	find -L "$1/image/boot" "$1/image/lib/modules" -name 'vmlinuz*' 2> /dev/null | head -n 1
 }
 
+# later_qemu FOLDER: trixie's QEMU in FOLDER, where this machine has one before 8.0.
+later_qemu() {
+	local version
+	version=$(qemu-system-x86_64 --version 2> /dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p')
+	if [ "${version:-0}" -lt 8 ] && [ ! -d "$1" ]; then
+		mmdebstrap --quiet --variant=extract --include=qemu-system-x86,seabios,ipxe-qemu trixie "$1" "$(debian_mirror)"
+	fi
+}
+
+# use_later_qemu FOLDER: how to run that one, by its own loader and libraries, or this machine's, in the array qemu.
+use_later_qemu() {
+	local root=$1 libraries=$1/usr/lib/x86_64-linux-gnu
+	qemu=(qemu-system-x86_64)
+	[ ! -d "$root" ] || qemu=(env "QEMU_MODULE_DIR=$libraries/qemu" "$libraries/ld-linux-x86-64.so.2"
+		--library-path "$libraries" "$root/usr/bin/qemu-system-x86_64"
+		-L "$root/usr/share/qemu" -L "$root/usr/share/seabios" -L "$root/usr/lib/ipxe/qemu")
+}
+
+# add_modules INITRD KERNEL OUTPUT MODULE...: the guest's initrd, the folder INITRD, with modules of fetch_kernel's
+# folder KERNEL, packed.
+add_modules() {
+	local initrd=$1 tree module
+	local -A added=()
+	tree=$2/image/lib/modules/$(cat "$2/release")
+	rm -rf "$3.tree"
+	cp -a "$initrd" "$3.tree"
+	mkdir "$3.tree/mods"
+	for module in "${@:4}"; do
+		add_module "$module" "$tree" "$3.tree/mods"
+	done
+	(cd "$3.tree" && find . | sort | cpio -o -H newc --quiet) > "$3"
+	rm -rf "$3.tree"
+}
+
 # add_module NAME TREE TARGET: copy a module of TREE (lib/modules/RELEASE) and what it needs into the folder
 # TARGET, numbered in load order.  The caller has: local -A added=()
 add_module() {

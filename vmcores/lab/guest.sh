@@ -12,7 +12,7 @@ options=()
 
 # make_disks WORK SCENARIO FILE...: the guest's disks: vda, with FILEs and the settings of the scenario in
 # /lab, where it leaves what it finds; vdb, the tools; vdc, room for the dump.  A FILE takes the place of an
-# earlier one of its name.
+# earlier one of its name.  With DISK_BUS, on that bus, from slot 0x18 on.
 make_disks() {
 	local work=$1 scenario=$2 disk=$output/disk file
 	shift 2
@@ -25,9 +25,17 @@ make_disks() {
 	mke2fs -q -t ext4 -d "$disk" "$output/result.img" 256M > /dev/null
 	rm -rf "$disk"
 	truncate -s 16G "$output/vmcore"
-	options+=(-drive "file=$output/result.img,if=virtio,format=raw,cache=unsafe"
-		  -drive "file=$work/tools.img,if=virtio,format=raw,readonly=on"
-		  -drive "file=$output/vmcore,if=virtio,format=raw,cache=unsafe")
+	add_disk 18 "file=$output/result.img,format=raw,cache=unsafe"
+	add_disk 19 "file=$work/tools.img,format=raw,readonly=on"
+	add_disk 1a "file=$output/vmcore,format=raw,cache=unsafe"
+}
+
+add_disk() {
+	if [ -z "${DISK_BUS:-}" ]; then
+		options+=(-drive "$2,if=virtio")
+	else
+		options+=(-drive "$2,if=none,id=disk$1" -device "virtio-blk-pci,drive=disk$1,bus=$DISK_BUS,addr=$1")
+	fi
 }
 
 # add_memory RAM DIMMS: sizes in MiB; of each node, and of each NVDIMM, on the nodes by turns.

@@ -4,14 +4,16 @@
 """
 Pack a run of the lab into ``vmcores/``.
 
-``pack.py kernel VMLINUX CONFIG ARCHITECTURE``
-    pack a shrunk vmlinux into ``vmcores/kernels/ARCHITECTURE-RELEASE/``.
+``pack.py kernel VMLINUX CONFIG ARCHITECTURE [MODULE...]``
+    pack a shrunk vmlinux, and the debug info of modules, into
+    ``vmcores/kernels/ARCHITECTURE-RELEASE/``. CONFIG is ``-`` for a distribution's kernel.
 ``pack.py sample NAME OUTPUT ARCHITECTURE RELEASE LOADER DESCRIPTION FORMAT...``
     pack OUTPUT/vmcore (format ``raw``) or OUTPUT/vmcore.FORMAT for each format, the default one
     first, and OUTPUT/truth into ``vmcores/NAME/``, and describe it in ``vmcores/index.json``.
     ``FORMAT=BASE,BASE`` packs what differs from other formats (``elf=raw``), also of samples that
-    were packed before (``qemu-elf=elf,OTHER:qemu-elf``). Whoever makes a base anew makes those
-    anew that were told apart from it.
+    were packed before (``qemu-elf=elf,OTHER:qemu-elf``), or from the sample's debug info
+    (``qemu-elf=vmlinux``: it has the kernel's read-only data). Whoever makes a base anew makes
+    those anew that were told apart from it.
 
 ``pack.py place FOLDER NAME ARCHITECTURE RELEASE LOADER DESCRIPTION DEBUG_DIRECTORY FORMAT...``
     describe the dumps in FOLDER/NAME as they are, unpacked, in FOLDER/index.json; their debug info
@@ -33,7 +35,7 @@ import tempfile
 
 from delta import write_delta  # and the way to drgn_pmem
 
-from drgn_pmem.shell.sample import load_index
+from drgn_pmem.shell.sample import File, load_index
 
 VMCORES = pathlib.Path(__file__).resolve().parent.parent
 INDEX = VMCORES / "index.json"
@@ -53,10 +55,16 @@ def digest(path: pathlib.Path) -> str:
 
 
 def pack(
-    source: pathlib.Path, target: pathlib.Path, bases: Sequence[pathlib.Path] = ()
+    source: pathlib.Path,
+    target: pathlib.Path,
+    bases: Sequence[pathlib.Path] = (),
+    filters: Sequence[str] = (),
 ) -> dict[str, object]:
-    """Compress a file, or what tells it apart from its bases, with xz, and describe it for the
-    index."""
+    """
+    Compress a file, or what tells it apart from its bases, with xz, and describe it for the index.
+
+    :param filters: Of xz, before the compression.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=source.parent) as delta, target.open("wb") as out:
         packed = source
@@ -64,12 +72,19 @@ def pack(
             write_delta(source, delta, bases)
             delta.flush()
             packed = pathlib.Path(delta.name)
-        subprocess.run(["xz", "-T1", LZMA2, "-c", packed], stdout=out, check=True)
+        subprocess.run(["xz", "-T1", *filters, LZMA2, "-c", packed], stdout=out, check=True)
     return {
         "file": str(target.relative_to(VMCORES)),
         "size": source.stat().st_size,
         "sha256": digest(target),
     }
+
+
+def unpacked(entry: dict[str, object]) -> pathlib.Path:
+    """A file that was packed before."""
+    path = VMCORES / str(entry["file"])
+    sha256, size = str(entry["sha256"]), int(str(entry["size"]))
+    return File(path=path, size=size, sha256=sha256, sample=path.parent.name).unpack()
 
 
 def release_of(vmlinux: pathlib.Path) -> str:
@@ -96,12 +111,20 @@ def file_of(format: str) -> str:
     return "vmcore" if format == "raw" else f"vmcore.{format}"
 
 
-def pack_kernel(vmlinux: pathlib.Path, config: pathlib.Path, architecture: str) -> None:
+def pack_kernel(
+    vmlinux: pathlib.Path,
+    config: pathlib.Path,
+    architecture: str,
+    modules: Sequence[pathlib.Path],
+) -> None:
     """Pack debug info; samples of the same kernel share it."""
     key = f"{architecture}-{release_of(vmlinux)}"
     folder = VMCORES / "kernels" / key
     entry = pack(vmlinux, folder / "vmlinux.xz")
-    shutil.copyfile(config, folder / "config")
+    if str(config) != "-":
+        shutil.copyfile(config, folder / "config")
+    if modules:
+        entry["modules"] = [pack(path, folder / f"{path.name}.xz") for path in modules]
     index = read_index()
     index["kernels"][key] = entry  # type: ignore[index]
     write_index(index)
@@ -133,6 +156,8 @@ def pack_sample(
 
     def path(reference: str) -> pathlib.Path:
         sample, _, format = reference.rpartition(":")
+        if format == "vmlinux":
+            return unpacked(kernel)
         if sample:
             return load_index(VMCORES)[0][sample].formats[format].unpack()
         return output / file_of(format)
@@ -144,9 +169,13 @@ def pack_sample(
 
     def pack_format(format: str) -> dict[str, object]:
         target = folder / f"{path(format).name}.xz"
-        entry = pack(path(format), target, [path(base) for base in bases[format]])
+        # the kernel's text
+        filters = ["--x86"] if architecture == "x86_64" and "elf" in format else []
+        entry = pack(path(format), target, [path(base) for base in bases[format]], filters)
         return {**entry, "base": bases[format]} if bases[format] else entry
 
+    kernel: dict[str, object] = dict(read_index()["kernels"][f"{architecture}-{release}"])  # type: ignore[index]
+    modules = kernel.pop("modules", None)
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as workers:
         packed = dict(zip(bases, workers.map(pack_format, bases), strict=True))
     copy_truth(output / "truth", folder / "truth")
@@ -157,7 +186,8 @@ def pack_sample(
         "architecture": architecture,
         "loader": loader,
         "formats": packed,
-        "vmlinux": index["kernels"][f"{architecture}-{release}"],  # type: ignore[index]
+        "vmlinux": kernel,
+        **({"modules": modules} if modules else {}),
         "truth": f"{name}/truth",
     }
     write_index(index)
@@ -198,8 +228,10 @@ def place_sample(
 
 def main() -> None:
     arguments = sys.argv[1:]
-    if arguments[:1] == ["kernel"] and len(arguments) == 4:
-        pack_kernel(pathlib.Path(arguments[1]), pathlib.Path(arguments[2]), arguments[3])
+    if arguments[:1] == ["kernel"] and len(arguments) >= 4:
+        _, vmlinux, config, architecture, *modules = arguments
+        paths = [pathlib.Path(module) for module in modules]
+        pack_kernel(pathlib.Path(vmlinux), pathlib.Path(config), architecture, paths)
     elif arguments[:1] == ["sample"] and len(arguments) >= 8:
         _, name, output, architecture, release, loader, description, *formats = arguments
         pack_sample(name, pathlib.Path(output), architecture, release, loader, description, formats)

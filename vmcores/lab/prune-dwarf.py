@@ -2,93 +2,62 @@
 # Copyright (c) The drgn-pmem authors
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
-Cut out of a vmlinux's DWARF 5 what no memory analysis needs: ``prune-dwarf.py VMLINUX OUTPUT``.
+Cut out of a kernel's DWARF 5 what no memory analysis needs::
+
+    prune-dwarf.py FILE OUTPUT [SOURCE...]
 
 Types, global variables, functions and their parameters stay. What is inside functions (local
 variables, blocks, inlined calls, call sites) and where in the source everything was declared goes:
 two thirds of the debug info when packed. Stack traces keep their functions, not the inlined ones.
+With SOURCEs (``mm/``: what the name of a source file begins with; ``fs/*.c``: of this folder only),
+only the units of these files stay, without functions unless it ends with a ``+``, and of a module
+(ET_REL) nothing but its debug info, symbols and the layout of its sections: for a distribution's
+kernel, whose debug info is ten times that of a small one.
 
 GCC's DWARF only (32-bit format), and the assembler's; anything else is an error. OBJCOPY names
 another objcopy for a foreign machine.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 import os
 import pathlib
+import re
 import struct
 import subprocess
 import sys
 import tempfile
 
+from dwarf import (
+    FORM_IMPLICIT_CONST,
+    FORM_REF4,
+    FORM_REF_UDATA,
+    FORM_STRP,
+    STRING_SECTIONS,
+    Strings,
+    end_of,
+    end_of_leb,
+    read_leb,
+    write_leb,
+)
+from relocatable import ET_REL, Relocatable, Relocation
+
+SECTIONS = (".debug_info", ".debug_abbrev", ".debug_str", ".debug_line_str")
 TAG_FORMAL_PARAMETER = 0x05
 TAG_SUBPROGRAM = 0x2E
 TAG_UNSPECIFIED_PARAMETERS = 0x18
 AT_LOCATION = 0x02
+AT_NAME = 0x03
 AT_CONST_VALUE = 0x1C
 # sibling, decl_column, decl_file, decl_line, frame_base, call_all_*, GNU_all_*, GNU_locviews
 DROPPED_ATTRIBUTES = frozenset(
     {0x01, 0x39, 0x3A, 0x3B, 0x40, 0x7A, 0x7B, 0x7C, 0x2116, 0x2117, 0x2118, 0x2137}
 )
-FORM_IMPLICIT_CONST = 0x21
-FORM_REF4 = 0x13
-FORM_REF_UDATA = 0x15
-# form -> bytes: addr, data2, data4, data8, data1, flag, strp, sec_offset, flag_present, ref_sig8,
-# data16, line_strp, implicit_const, ref4
-FIXED_SIZES = {
-    0x01: 8, 0x05: 2, 0x06: 4, 0x07: 8, 0x0B: 1, 0x0C: 1, 0x0E: 4, 0x17: 4, 0x19: 0, 0x20: 8,
-    0x1E: 16, 0x1F: 4, FORM_IMPLICIT_CONST: 0, FORM_REF4: 4,
-}  # fmt: skip
-
-
-def read_leb(data: bytes, at: int) -> tuple[int, int]:
-    """An unsigned LEB128 and where it ends; for a signed one, only the end is right."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def write_leb(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _end_of_string(data: bytes, at: int) -> int:
-    return data.index(b"\0", at) + 1
-
-
-def _end_of_leb(data: bytes, at: int) -> int:
-    return read_leb(data, at)[1]
-
-
-def _end_of_block(data: bytes, at: int) -> int:
-    length, start = read_leb(data, at)
-    return start + length
-
-
-def _end_of_block1(data: bytes, at: int) -> int:
-    return at + 1 + data[at]
-
-
-def _end_of_block2(data: bytes, at: int) -> int:
-    return at + 2 + int(struct.unpack_from("<H", data, at)[0])
-
-
-# form -> end: string, block, block1, block2, sdata, udata, ref_udata, exprloc, loclistx, rnglistx
-VARIABLE_SIZES: dict[int, Callable[[bytes, int], int]] = {
-    0x08: _end_of_string, 0x09: _end_of_block, 0x0A: _end_of_block1, 0x03: _end_of_block2,
-    0x0D: _end_of_leb, 0x0F: _end_of_leb, FORM_REF_UDATA: _end_of_leb, 0x18: _end_of_block,
-    0x22: _end_of_leb, 0x23: _end_of_leb,
-}  # fmt: skip
+DROPPED_WITH_RANGES = DROPPED_ATTRIBUTES | {0x55, 0x74}
+"""ranges, rnglists_base: which code is of a unit; that of a distribution's kernel has many."""
+DROPPED_WITH_FUNCTIONS = DROPPED_WITH_RANGES | {0x11, 0x12}
+"""low_pc, high_pc"""
 
 
 @dataclass
@@ -100,11 +69,12 @@ class Abbreviation:
     children: bool
     attributes: list[tuple[int, int, bytes]]
     """Attribute, form, and the implicit constant as it is encoded."""
+    dropped: frozenset[int] = DROPPED_ATTRIBUTES
 
     def keeps(self, attribute: int) -> bool:
         if self.tag == TAG_FORMAL_PARAMETER and attribute in (AT_LOCATION, AT_CONST_VALUE):
             return False
-        return attribute not in DROPPED_ATTRIBUTES
+        return attribute not in self.dropped
 
     def encode(self) -> bytes:
         out = bytearray(write_leb(self.code) + write_leb(self.tag) + bytes([self.children]))
@@ -131,11 +101,31 @@ def read_abbreviations(data: bytes, at: int) -> dict[int, Abbreviation]:
             form, at = read_leb(data, at)
             start = at
             if form == FORM_IMPLICIT_CONST:
-                at = _end_of_leb(data, at)
+                at = end_of_leb(data, at)
             if attribute == 0 and form == 0:
                 break
             attributes.append((attribute, form, data[start:at]))
         table[code] = Abbreviation(code, tag, children, attributes)
+
+
+def name_of_unit(
+    data: bytes, at: int, table: dict[int, Abbreviation], sections: dict[str, bytes]
+) -> str:
+    """
+    The source file of a unit.
+
+    :param at: Its first entry.
+    """
+    code, at = read_leb(data, at)
+    for attribute, form, _ in table[code].attributes:
+        if attribute == AT_NAME:
+            text, start = data, at
+            if form in STRING_SECTIONS:
+                start = int(struct.unpack_from("<I", data, at)[0])
+                text = sections[STRING_SECTIONS[form]]
+            return text[start : text.index(b"\0", start)].decode()
+        at = end_of(data, form, at)
+    return ""
 
 
 @dataclass
@@ -157,9 +147,26 @@ class Unit:
 
     HEADER = 12
 
-    def __init__(self, data: bytes, start: int, end: int, table: dict[int, Abbreviation]) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        start: int,
+        end: int,
+        table: dict[int, Abbreviation],
+        strings: Strings,
+        functions: bool,
+        relocations: Sequence[Relocation],
+    ) -> None:
+        """
+        :param relocations: Of .debug_info, by offset.
+        """
         self._data = data
         self._start = start
+        self._strings = strings
+        self._functions = functions
+        self._old_relocations = relocations
+        self.relocations: list[Relocation] = []
+        """Those that are left, by offset in the unit."""
         self._entries: list[Entry] = []
         self._read(start + self.HEADER, end, table)
         self._keep_what_is_referred_to()
@@ -182,6 +189,7 @@ class Unit:
             parent = open_entries[-1] if open_entries else -1
             kept = parent < 0 or (
                 entries[parent].kept
+                and (self._functions or abbreviation.tag != TAG_SUBPROGRAM)
                 and (
                     entries[parent].abbreviation.tag != TAG_SUBPROGRAM
                     or abbreviation.tag in (TAG_FORMAL_PARAMETER, TAG_UNSPECIFIED_PARAMETERS)
@@ -194,12 +202,7 @@ class Unit:
                 at = self._end(form, at)
 
     def _end(self, form: int, at: int) -> int:
-        size = FIXED_SIZES.get(form)
-        if size is not None:
-            return at + size
-        if form not in VARIABLE_SIZES:
-            raise SystemExit(f"prune-dwarf.py: form {form:#x} is not known")
-        return VARIABLE_SIZES[form](self._data, at)
+        return end_of(self._data, form, at)
 
     def _referred_to(self, entry: Entry) -> Iterator[int]:
         at = entry.attributes
@@ -260,7 +263,11 @@ class Unit:
                         # its new place is known at the end
                         self._references.append((len(out), self._target(form, at)))
                         out += bytes(4)
+                    elif form == FORM_STRP:
+                        old = struct.unpack_from("<I", data, at)[0]
+                        out += struct.pack("<I", self._strings.move(old))
                     else:
+                        self._move_relocations(at, after, len(out) - at)
                         out += data[at:after]
                 at = after
             if entry.abbreviation.children:
@@ -269,9 +276,34 @@ class Unit:
         for place, old in self._references:
             struct.pack_into("<I", out, place, moved[old])
 
+    def _move_relocations(self, start: int, end: int, by: int) -> None:
+        """Those of [start, end), a value that is copied."""
+        old = self._old_relocations
+        for index in range(bisect_left(old, start, key=lambda item: item.offset), len(old)):
+            if old[index].offset >= end:
+                break
+            self.relocations.append(replace(old[index], offset=old[index].offset + by))
 
-def prune(info: bytes, abbrev: bytes) -> tuple[bytes, bytes]:
-    """New .debug_info and .debug_abbrev."""
+
+def pattern(sources: Sequence[str]) -> re.Pattern[str]:
+    """What the names of the units of these files match."""
+    alternatives = (re.escape(source).replace(r"\*", "[^/]*") for source in sources)
+    return re.compile("|".join(alternatives) if sources else r"(?!)")
+
+
+def prune(
+    sections: dict[str, bytes], sources: tuple[str, ...], relocations: Sequence[Relocation]
+) -> tuple[dict[str, bytes], list[Relocation]]:
+    """
+    The new sections, and the relocations of .debug_info.
+
+    :param sources: What the source files of the units that stay begin with; empty for all.
+    """
+    info, abbrev = sections[".debug_info"], sections[".debug_abbrev"]
+    strings = Strings(sections[".debug_str"])
+    new_relocations: list[Relocation] = []
+    with_functions = pattern([source[:-1] for source in sources if source.endswith("+")])
+    kept = pattern([source.removesuffix("+") for source in sources])
     tables: dict[int, tuple[dict[int, Abbreviation], int]] = {}
     new_info, new_abbrev = bytearray(), bytearray()
     at = 0
@@ -279,35 +311,76 @@ def prune(info: bytes, abbrev: bytes) -> tuple[bytes, bytes]:
         length, version, kind, address_size, offset = struct.unpack_from("<IHBBI", info, at)
         if length >= 0xFFFFFFF0 or version != 5 or kind != 1:
             raise SystemExit(f"prune-dwarf.py: unit at {at:#x} is not a 32-bit DWARF 5 one")
-        if offset not in tables:
+        start, at = at, at + 4 + length
+        table, new_offset = tables.get(offset, ({}, 0))
+        if not table:
             table = read_abbreviations(abbrev, offset)
-            tables[offset] = (table, len(new_abbrev))
+        functions = True
+        if sources:
+            name = name_of_unit(info, start + Unit.HEADER, table, sections)
+            if not kept.match(name):
+                continue
+            functions = with_functions.match(name) is not None
+        if offset not in tables:
+            new_offset = len(new_abbrev)
+            tables[offset] = (table, new_offset)
+            if sources:  # each unit has a table of its own
+                dropped = DROPPED_WITH_RANGES if functions else DROPPED_WITH_FUNCTIONS
+                for code, item in table.items():
+                    table[code] = replace(item, dropped=dropped)
             for abbreviation in table.values():
                 new_abbrev += abbreviation.encode()
             new_abbrev.append(0)
-        table, new_offset = tables[offset]
-        unit = Unit(info, at, at + 4 + length, table)
+        unit = Unit(info, start, at, table, strings, functions, relocations)
         struct.pack_into(
             "<IHBBI", unit.out, 0, len(unit.out) - 4, version, kind, address_size, new_offset
         )
+        new_relocations += [
+            replace(item, offset=item.offset + len(new_info)) for item in unit.relocations
+        ]
         new_info += unit.out
-        at += 4 + length
-    return bytes(new_info), bytes(new_abbrev)
+    new = {
+        ".debug_info": bytes(new_info),
+        ".debug_abbrev": bytes(new_abbrev),
+        ".debug_str": bytes(strings.out),
+    }
+    return new, new_relocations
+
+
+def prune_module(data: bytes, sources: tuple[str, ...]) -> bytes:
+    """A module whose code and data are zeroes: a dump has them."""
+    module = Relocatable(data)
+    sections = {name: module.resolved(name) for name in SECTIONS}
+    new, relocations = prune(sections, sources, module.relocations(".debug_info"))
+    return module.rewritten(new, {".debug_info": relocations})
+
+
+def prune_linked(source: str, target: str, sources: tuple[str, ...]) -> None:
+    """By objcopy, which keeps the rest as it is."""
+    objcopy = os.environ.get("OBJCOPY", "objcopy")
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = {name: pathlib.Path(scratch) / name for name in SECTIONS}
+        # --dump-section wants an output file; /dev/null would be replaced
+        dump = [f"--dump-section={name}={path}" for name, path in paths.items()]
+        subprocess.run([objcopy, *dump, source, f"{scratch}/copy"], check=True)
+        new = prune({name: path.read_bytes() for name, path in paths.items()}, sources, ())[0]
+        for name, section in new.items():
+            paths[name].write_bytes(section)
+        update = [f"--update-section={name}={paths[name]}" for name in new]
+        subprocess.run([objcopy, *update, source, target], check=True)
 
 
 def main() -> None:
-    source, target = sys.argv[1:]
-    objcopy = os.environ.get("OBJCOPY", "objcopy")
-    with tempfile.TemporaryDirectory() as scratch:
-        parts = {name: pathlib.Path(scratch) / name for name in (".debug_info", ".debug_abbrev")}
-        # --dump-section wants an output file; /dev/null would be replaced
-        dump = [f"--dump-section={name}={path}" for name, path in parts.items()]
-        subprocess.run([objcopy, *dump, source, f"{scratch}/copy"], check=True)
-        info, abbrev = prune(parts[".debug_info"].read_bytes(), parts[".debug_abbrev"].read_bytes())
-        parts[".debug_info"].write_bytes(info)
-        parts[".debug_abbrev"].write_bytes(abbrev)
-        update = [f"--update-section={name}={path}" for name, path in parts.items()]
-        subprocess.run([objcopy, *update, source, target], check=True)
+    source, target, *sources = sys.argv[1:]
+    with open(source, "rb") as file:
+        header = file.read(20)
+    if header[16:18] == ET_REL and not sources:
+        raise SystemExit("prune-dwarf.py: of a module, say which SOURCEs stay")
+    if header[16:18] == ET_REL:
+        module = prune_module(pathlib.Path(source).read_bytes(), tuple(sources))
+        pathlib.Path(target).write_bytes(module)
+    else:
+        prune_linked(source, target, tuple(sources))
 
 
 if __name__ == "__main__":

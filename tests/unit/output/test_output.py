@@ -102,6 +102,25 @@ def test_scripted_and_vertical() -> None:
     assert vertical(cells, FIELDS[:2]) == "NAME  b\nSIZE  9\n\nNAME  a\nSIZE  10"
 
 
+def test_alignments_are_humanized_where_ndctl_does() -> None:
+    """namespace5.0 of the sample 6.12-providers, as ``ndctl list -Nu -vv`` printed it."""
+    device = {"chardev": "dax5.0", "align": 1 << 30}
+    value = {
+        "dev": "namespace5.0",
+        "align": 1 << 30,
+        "daxregion": {"align": 1 << 30, "devices": [device]},
+    }
+    assert humanize(value) == {
+        "dev": "namespace5.0",
+        "align": 1 << 30,
+        "daxregion": {
+            "align": 1 << 30,
+            "devices": [{"chardev": "dax5.0", "align": "1024.00 MiB (1073.74 MB)"}],
+        },
+    }
+    assert humanize({"chardev": "dax5.0", "align": 2 << 20})["align"] == 2 << 20
+
+
 def test_our_own_facts_are_not_humanized() -> None:
     value = {"size": 67108864, "offset": 0, "dump": {"size": 67108864}}
     assert humanize(value) == {

@@ -85,23 +85,12 @@ make_initrd() {
 	rm -rf "$tree"
 }
 
-# qemu ARGUMENT...: this machine's, or trixie's.
-qemu() {
-	local root=$work/qemu version
-	version=$(qemu-system-x86_64 --version 2> /dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p')
-	if [ "${version:-0}" -ge 8 ]; then
-		exec qemu-system-x86_64 "$@"
-	fi
-	QEMU_MODULE_DIR=$root/usr/lib/x86_64-linux-gnu/qemu exec "$root/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2" \
-		--library-path "$root/usr/lib/x86_64-linux-gnu" "$root/usr/bin/qemu-system-x86_64" \
-		-L "$root/usr/share/qemu" -L "$root/usr/share/seabios" -L "$root/usr/lib/ipxe/qemu" "$@"
-}
-
 boot() {
 	cd "$work"
 	rm -f out.img ./*.sock serial.log
 	mke2fs -q -t ext4 out.img 512M
-	(qemu -accel tcg,thread=multi -machine q35,nvdimm=on -cpu max -smp 2 -m 3584M,slots=8,maxmem=16G \
+	use_later_qemu "$work/qemu"
+	("${qemu[@]}" -accel tcg,thread=multi -machine q35,nvdimm=on -cpu max -smp 2 -m 3584M,slots=8,maxmem=16G \
 		-object memory-backend-ram,id=virtio0,size=256M,share=on \
 		-device virtio-pmem-pci,memdev=virtio0,id=pmem0,bus=pcie.0 \
 		-object memory-backend-ram,id=nvdimm0,size=386M,share=on \
@@ -143,9 +132,7 @@ ask_qemu() {
 if [ ! -f "$kernel/release" ]; then
 	fetch_kernel "$kernel" "$suite" linux-image-amd64
 fi
-if [ ! -d "$work/qemu" ] && [ "$(qemu-system-x86_64 --version 2> /dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p')" -lt 8 ]; then
-	mmdebstrap --quiet --variant=extract --include=qemu-system-x86,seabios,ipxe-qemu trixie "$work/qemu" "$(debian_mirror)"
-fi
+later_qemu "$work/qemu"
 make_root
 make_debug
 make_initrd

@@ -39,16 +39,9 @@ MODULES="virtio_pci virtio_blk crc32c-intel crc32c_generic ext4 xfs dm-mod qemu_
 
 # The kernel, the guest's initrd with the kernel's modules, and the guest's tools, for run.sh.
 prepare() {
-	local folder=$work/$1 release=$2 tree=$work/$1/image/lib/modules/$2 module
-	local -A added=()
-	rm -rf "$folder/initrd.tree"
-	cp -a "$work/guest/initrd" "$folder/initrd.tree"
-	mkdir "$folder/initrd.tree/mods"
-	for module in $MODULES; do
-		add_module "$module" "$tree" "$folder/initrd.tree/mods"
-	done
-	(cd "$folder/initrd.tree" && find . | sort | cpio -o -H newc --quiet) > "$folder/initrd"
-	rm -rf "$folder/initrd.tree"
+	local folder=$work/$1 release=$2
+	# shellcheck disable=SC2086
+	add_modules "$work/guest/initrd" "$folder" "$folder/initrd" $MODULES
 	cp "$(find_kernel "$folder")" "$folder/bzImage-$release"
 	ln -sf ../guest.img "$folder/tools.img"
 }

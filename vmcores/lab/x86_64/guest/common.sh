@@ -54,13 +54,13 @@ make_system_ram() {
 	done
 }
 
-# The only namespace of a bus without labels: e820, or virtio for virtio-pmem.
-namespace_of() {
+# The only namespace of each region without labels, in address order: of e820, or virtio for virtio-pmem.
+namespaces_of() {
 	for region in /sys/bus/nd/devices/region*; do
 		case $(cat "$region/../provider") in
-		$1*) cd "$region" && echo namespace*.0 && cd / && return ;;
+		$1*) echo "$(($(cat "$region/resource"))) $(cd "$region" && echo namespace*.0)" ;;
 		esac
-	done
+	done | sort -n | sed 's/.* //'
 }
 
 # A value of a namespace of that kind.
@@ -74,9 +74,17 @@ namespace_value() {
 		sed -n "s/.*\"$2\":\"\\([^\"]*\\)\".*/\\1/p"
 }
 
+# ext4 with -o dax on a device.
+mount_ext4() {
+	# DAX wants blocks of a page.  stride: extents that start at 2 MiB, so that they can be mapped by 2 MiB pages
+	mkfs.ext4 -q -F -b "$page" -E "stride=$((512 / scale)),stripe_width=$((512 / scale))" "$1"
+	mkdir -p "$2"
+	mount -t ext4 -o dax=always "$1" "$2" || echo "LAB: $2 was not mounted"
+}
+
 # Not in every guest.
 has_device_mapper() {
-	command -v dmsetup > /dev/null
+	command -v dmsetup > /dev/null && [ -d /sys/class/misc/device-mapper ]
 }
 
 # Where the page at an offset of a file lies in physical memory, from some process that maps it.

@@ -1,12 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # File systems with -o dax and the files in them.
-mount_ext4() {
-	# DAX wants blocks of a page.  stride: extents that start at 2 MiB, so that they can be mapped by 2 MiB pages
-	mkfs.ext4 -q -F -b "$page" -E "stride=$((512 / scale)),stripe_width=$((512 / scale))" "$1"
-	mkdir -p "$2"
-	mount -t ext4 -o dax=always "$1" "$2" || echo "LAB: $2 was not mounted"
-}
-
 ext4=/dev/$(namespace_value lab-ext4 blockdev)
 mount_ext4 "$ext4" /mnt/ext4
 mkdir -p /mnt/ext4/sub/dir /mnt/bind

@@ -12,6 +12,9 @@ record_devices() {
 	ndctl list -Ru > "$truth/ndctl-list-Ru.txt"
 	daxctl list -DRi > "$truth/daxctl.json"
 	daxctl list -DRiu > "$truth/daxctl.human.txt"
+	if command -v cxl > /dev/null; then
+		cxl list -vvv > "$truth/cxl.json"
+	fi
 	for dimm in /sys/bus/nd/devices/nmem*; do
 		dimm=${dimm##*/}
 		ndctl read-labels -j "$dimm" > "$truth/labels.$dimm.json" 2> /dev/null
@@ -30,7 +33,7 @@ record_devices() {
 
 record_files() {
 	for file in /mnt/ext4/* /mnt/ext4/sub/dir/* /mnt/small/* /mnt/xfs/* /mnt/mem/* /mnt/dm/* /mnt/e820/* \
-		/mnt/virtio/*; do
+		/mnt/virtio/* /mnt/cxl/*; do
 		[ -f "$file" ] || continue
 		echo "== $file"
 		xfs_io -r -c "fiemap -v" "$file"

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The first kernel: make everything, record the truth, load the capture kernel.
 . /out/lab/common.sh
-for part in hmem namespaces files processes record; do
+parts="hmem namespaces files processes record"
+if [ "$SETUP" = providers ]; then
+	parts="hmem cxl processes record"
+fi
+for part in $parts; do
 	case $part in
 	hmem) cat /proc/iomem > "$truth/iomem.before" ;;
 	esac
 	. "/out/lab/$part.sh"
 	say "$part done"
 done
-start_mappers
+[ "$SETUP" = providers ] || start_mappers
 . /out/lab/providers.sh
 sync
-if [ "$SETUP" != small ]; then
+if [ "$SETUP" = full ]; then
 	. /out/lab/poison.sh
 fi
 say "processes and poison done"
@@ -65,7 +69,9 @@ fi
 
 sync
 echo 3 > /proc/sys/vm/drop_caches
-if [ "$SETUP" != small ]; then
+# the files of a distribution's modules would be in the dump, and they are loaded
+rm -rf /mods
+if [ "$SETUP" = full ]; then
 	start_stuck
 fi
 sleep 1
