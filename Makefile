@@ -97,6 +97,7 @@ layers: $(VENV)/.installed $(TREE)/.made
 bench: $(VENV)/.installed
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.formats
+	$(BIN)/python -m bench.opening
 	$(BIN)/python -m bench.scale
 	$(BIN)/python -m bench.diagnose
 	$(BIN)/python -m bench.trim

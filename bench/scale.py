@@ -16,15 +16,11 @@ import sys
 from tabulate import tabulate
 
 from bench.dump import ROOT, find_dump
+from bench.opening import DRGN, WITHOUT_PLUGIN
 
 _LINES = ("pmem-coverage", "pmem-usage", "pmem-pages", "pmem-rmap 0x150000")
 _ROUNDS = 3
-_DRGN = """
-import drgn, sys, time
-prog = drgn.Program()
-prog.set_core_dump(sys.argv[1])
-prog.load_debug_info([sys.argv[2]])
-prog.type("struct page")
+_PEAK = """
 with open("/proc/self/status") as file:
     peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
 print(time.process_time(), peak * 1024)
@@ -35,8 +31,8 @@ def _drgn(path: Path, vmlinux: Path) -> tuple[float, float]:
     """CPU seconds of drgn opening the file with its debug info, and its peak memory."""
     runs = [
         subprocess.run(
-            [sys.executable, "-c", _DRGN, str(path), str(vmlinux)],
-            check=True, capture_output=True, text=True, env={"DRGN_DISABLE_PLUGINS": "pmem"},
+            [sys.executable, "-c", DRGN + _PEAK, str(path), str(vmlinux)],
+            check=True, capture_output=True, text=True, env=WITHOUT_PLUGIN,
         ).stdout.split()
         for _ in range(_ROUNDS)
     ]  # fmt: skip
