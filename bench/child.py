@@ -24,15 +24,15 @@ def main() -> None:
     line, path, vmlinux = sys.argv[1:4]
     start = time.perf_counter()
     import drgn_pmem
-    from drgn_pmem.ahead import import_ahead
+    from drgn_pmem.ahead import importing
     from drgn_pmem.commands import load_command
     from drgn_pmem.spec import run
 
     words = shlex.split(line)
     spec = load_command(words[0])
     # As the command line does.
-    import_ahead(spec.imports)
-    prog = drgn_pmem.open(path, [vmlinux])
+    with importing(spec.imports):
+        prog = drgn_pmem.open(path, [vmlinux])
     # Needed once by every use: the types and the first symbol.
     prog.type("struct page")
     prog["init_mm"]

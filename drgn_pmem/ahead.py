@@ -8,28 +8,56 @@ drgn reads a dump's headers and its debug info without the interpreter for the m
 a thread imports what the answers need, numpy above all. Importing touches no program.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import importlib
+import os
+import signal
 import threading
 
-__all__ = ("failures", "import_ahead")
+__all__ = ("failures", "importing")
 
 failures: list[Exception] = []
 """Imports that failed. A module in C may not say the same when it is imported once more."""
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-def import_ahead(modules: Sequence[str]) -> None:
+
+@contextlib.contextmanager
+def importing(modules: Sequence[str]) -> Iterator[None]:
     """
     Import modules in a thread, in order, up to one that fails; where it is needed its import fails
-    once more, and there the error is reported.
+    once more, and there the error is reported. At the end all are imported.
+
+    Until then Ctrl-C, SIGTERM and SIGHUP end the process at once, with the status that they have
+    later. An exception in the middle of an import may leave the lock of all imports taken
+    (importlib of Python 3.11), and the two threads waiting for each other.
     """
+    if not modules:
+        yield
+        return
+    thread = threading.Thread(target=_import, args=(modules,), name="imports")
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number, handler in handlers.items():
+        if handler not in (signal.SIG_IGN, None):
+            signal.signal(number, _leave)
+    try:
+        thread.start()
+        yield
+    finally:
+        thread.join()
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
-    def load() -> None:
-        try:
-            for name in modules:
-                importlib.import_module(name)
-        except Exception as error:
-            failures.append(error)
 
-    if modules:
-        threading.Thread(target=load, name="imports", daemon=True).start()
+def _leave(number: int, _: object) -> None:
+    os._exit(128 + number)
+
+
+def _import(modules: Sequence[str]) -> None:
+    try:
+        for name in modules:
+            importlib.import_module(name)
+    except Exception as error:
+        failures.append(error)

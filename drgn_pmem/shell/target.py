@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import drgn
 
-from drgn_pmem.ahead import import_ahead
+from drgn_pmem.ahead import importing
 from drgn_pmem.errors import DumpFileError, UsageError
 from drgn_pmem.session import (
     Target,
@@ -34,15 +34,16 @@ def open_target(options: argparse.Namespace, ahead: Sequence[str] = ()) -> Targe
     if options.vmcoreinfo is not None:
         vmcoreinfo = read_vmcoreinfo_file(options.vmcoreinfo, "--vmcoreinfo")
     architecture = find_architecture(options.architecture)
-    for path in (*options.symbols, *options.extra_symbols):
+    # A name that is mistyped is an error at once. FILE@ADDRESS is looked at later.
+    dumps = [path for path in options.core or () if "@" not in path]
+    for path in (*options.symbols, *options.extra_symbols, *dumps):
         check_readable(path)
-
-    import_ahead(ahead)
 
     def open_with(text: bytes | None) -> Target:
         return _open_with(options, text, architecture)
 
-    return open_corrected(open_with, vmcoreinfo)
+    with importing(ahead):
+        return open_corrected(open_with, vmcoreinfo)
 
 
 def _open_with(

@@ -2,18 +2,20 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Modules that are imported while drgn works: those that commands really import."""
 
+from pathlib import Path
+import signal
 import subprocess
 import sys
+
+import pytest
 
 from drgn_pmem.commands import load_commands
 
 _IMPORT = """
-import sys, threading
-from drgn_pmem.ahead import failures, import_ahead
-import_ahead(sys.argv[1:])
-for thread in threading.enumerate():
-    if thread.name == "imports":
-        thread.join()
+import sys
+from drgn_pmem.ahead import failures, importing
+with importing(sys.argv[1:]):
+    pass
 print([name for name in sys.argv[1:] if name not in sys.modules], failures)
 """
 
@@ -41,3 +43,35 @@ def test_a_module_that_fails_ends_the_thread_and_is_kept() -> None:
     assert done.stdout == (
         "['no.such.module', 'tabulate'] [ModuleNotFoundError(\"No module named 'no'\")]\n"
     )
+
+
+_INTERRUPTED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from drgn_pmem.ahead import importing
+def leave(number, frame):
+    raise SystemExit(1)
+import signal
+signal.signal(signal.SIGTERM, leave)
+with importing([f"ahead{number}" for number in range(1000)]):
+    for number in range(1000):
+        __import__(f"main{number}")
+        if number == 3:
+            print(flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_process_while_two_threads_import(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    for name in range(1000):
+        for kind in ("ahead", "main"):
+            (tmp_path / f"{kind}{name}.py").write_text("import time\ntime.sleep(0.01)\n")
+    words = [sys.executable, "-c", _INTERRUPTED, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (128 + number, b"")
