@@ -15,7 +15,14 @@ import os
 import signal
 import threading
 
-__all__ = ("failures", "importing")
+__all__ = ("HELPERS", "failures", "importing")
+
+HELPERS = "drgn.helpers.linux"
+"""
+To be imported before any module that imports one of this package: drgn imports the package
+meanwhile. Otherwise the thread may wait for the package with the lock of one of its modules, which
+the package then wants: the two wait for each other, and Python makes the package's import fail.
+"""
 
 failures: list[Exception] = []
 """Imports that failed. A module in C may not say the same when it is imported once more."""

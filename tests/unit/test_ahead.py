@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Modules that are imported while drgn works: those that commands really import."""
 
+import argparse
 from pathlib import Path
 import signal
 import subprocess
@@ -9,7 +10,9 @@ import sys
 
 import pytest
 
+from drgn_pmem.ahead import HELPERS
 from drgn_pmem.commands import load_commands
+from drgn_pmem.shell.cli import _needed
 
 _IMPORT = """
 import sys
@@ -30,6 +33,28 @@ def test_every_module_that_a_command_needs_can_be_imported_ahead() -> None:
         [sys.executable, "-c", _IMPORT, *names], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[] []\n"
+
+
+_BEFORE = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print([name for name in sys.modules if name.startswith("drgn.helpers.linux")])
+"""
+
+
+def test_no_module_imports_a_helper_before_their_package() -> None:
+    """drgn imports the package at the same time: the two threads would wait for each other."""
+    shell = _needed(argparse.Namespace(words=[]), True)
+    names = {
+        name
+        for modules in (shell, *(spec.imports for spec in load_commands()))
+        for name in modules[: modules.index(HELPERS)]
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _BEFORE, *names], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_a_module_that_fails_ends_the_thread_and_is_kept() -> None:
