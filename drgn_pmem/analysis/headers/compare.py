@@ -17,7 +17,12 @@ from drgn import Program
 from drgn_pmem.analysis.headers.differences import ADDED_AFTER_LOAD, ExplainedDifference, explain
 from drgn_pmem.analysis.headers.hotplug import CrashHotplug, crash_hotplug
 from drgn_pmem.analysis.headers.memory import system_ram
-from drgn_pmem.analysis.headers.rebuild import RebuiltHeader, architecture, rebuild_elfcorehdr
+from drgn_pmem.analysis.headers.rebuild import (
+    RebuiltHeader,
+    architecture,
+    kernel_adds_pmem,
+    rebuild_elfcorehdr,
+)
 from drgn_pmem.analysis.headers.sources import find_elfcorehdr, implied_elfcorehdr
 from drgn_pmem.analysis.headers.subject import DumpSubject, Subject, subject_of
 from drgn_pmem.analysis.inventory.machine import read_machine
@@ -298,12 +303,17 @@ def _pmem_left_out(
         for item in system_ram(problems.take(for_each_iomem(prog), "memory map"))
     ).intersect(pmem)
     used = sum(r.size - memory_covered(rebuilt, r.start, r.end) for r in ram)
-    tools = image is not None and not image.file_mode
+    who, what = "this kernel", "RAM"
+    if image is not None and not image.file_mode:
+        who = "kexec-tools"
+    elif kernel_adds_pmem(prog):
+        what = "RAM and what a resource (/proc/iomem) calls persistent memory"
+    if used:
+        what = "RAM that is no device"
     return [
         f"{least}{short_size(missing)} of persistent memory is not in the header"
         f"{f', {short_size(used)} of it in use as RAM' if used else ''}: "
-        f"{'kexec-tools puts' if tools else 'this kernel puts'} only "
-        f"{'RAM that is no device into it' if used else 'RAM into it'}"
+        f"{who} puts only {what} into it"
     ]
 
 
