@@ -101,7 +101,11 @@ def test_only_the_public_api_is_used(line: str) -> None:
         assert module in ("drgn_pmem", "sys") or module.split(".")[0] == "drgn"
 
 
-@pytest.mark.parametrize("case", ONE_OF_EACH_KERNEL, ids=str)
+# Debian's 6.12 without a crash kernel has the most struct pages; arm64's kernel is a 6.12, too.
+KERNELS = [case for case in ONE_OF_EACH_KERNEL if case.sample.loader != "none"]
+
+
+@pytest.mark.parametrize("case", KERNELS, ids=str)
 @pytest.mark.parametrize("spec", load_commands(), ids=lambda spec: spec.name)
 def test_every_command_on_a_sample_of_each_kernel(case: Case, spec: Spec) -> None:
     check(case.prog, question(spec, case))
