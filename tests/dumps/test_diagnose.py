@@ -257,6 +257,17 @@ def test_ram_added_after_the_crash_kernel_is_missing(case: Case) -> None:
         assert f"{start:#x}-{end:#x}" in screen(case)["LACKS"]
 
 
+def test_memory_that_firmware_assisted_dump_reserves_is_lacking(case: Case) -> None:
+    """From the kernel's log. A hypervisor's dump has it."""
+    pattern = r"fadump: Reserved \d+MB of memory at 0x0*([0-9a-f]+)"
+    reserved = re.search(pattern, case.truth("dmesg"))
+    lacking = screen(case).get("LACKS", "")
+    if reserved is None or case.format.startswith("qemu"):
+        assert "firmware-assisted dump had reserved" not in lacking
+    else:
+        assert f"RAM 0x{reserved[1]}-" in lacking
+
+
 def test_struct_pages_that_a_capture_kernel_wrote_are_not_trusted(case: Case) -> None:
     overwritten = {item.subject for item in found(case, "memmap-overwritten")}
     assert overwritten == ({"namespace0.0"} if case.sample.name == "6.1-clobbered" else set())

@@ -11,6 +11,7 @@ wrong is left out; a line that could not be decided says so.
 
 from collections.abc import Iterable, Iterator
 
+from drgn_pmem.analysis.coverage.writer import fadump_area
 from drgn_pmem.analysis.findings.case import Facts
 from drgn_pmem.analysis.findings.head import dump_text, pmem_text
 from drgn_pmem.analysis.findings.model import Finding, Heading, Outcome, Ruling, Severity
@@ -224,6 +225,9 @@ class Screen:
         )
         if low:
             yield f"{short_size(low)} of RAM below 1 MiB"
+        area = self.problems.attempt("firmware-assisted dump", lambda: fadump_area(self.prog))
+        if area is not None and coverage.count(area.start, area.end).get(State.ABSENT):
+            yield f"RAM {area} that firmware-assisted dump had reserved to store the dump"
 
     def _user_data(self) -> Iterator[str]:
         try:

@@ -192,3 +192,9 @@ def test_files_and_devices_that_the_panicked_task_maps(
 def test_without_a_panic_no_task_panicked(answer: Callable[..., None]) -> None:
     answer("read_crash", crash(None))
     assert ruling("panic-task").outcome is Outcome.NOT_FOUND
+
+
+def test_what_to_do_about_a_warning_does_not_say_that_the_kernel_went_on() -> None:
+    """With panic_on_warn it did not."""
+    said = log_rules._how_to_follow("WARNING fs/dax.c:380 dax_insert_entry", True)
+    assert said.endswith(": the kernel was in a state that it does not expect")

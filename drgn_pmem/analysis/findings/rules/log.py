@@ -76,7 +76,7 @@ def kernel_report(case: Case) -> None:
 def _how_to_follow(title: str, warning: bool) -> str:
     """What to do about a report of the log."""
     said = f'look for a fix of "{title}" in newer kernels, or report its trace (%crash log)'
-    return f"{said}: the kernel went on from a state that it does not expect" if warning else said
+    return f"{said}: the kernel was in a state that it does not expect" if warning else said
 
 
 def _title(splat: Splat) -> str:
