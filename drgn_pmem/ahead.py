@@ -15,13 +15,13 @@ import os
 import signal
 import threading
 
-__all__ = ("HELPERS", "failures", "importing")
+__all__ = ("failures", "importing")
 
-HELPERS = "drgn.helpers.linux"
+_FIRST = ("drgn.helpers.common", "drgn.helpers.linux")
 """
-To be imported before any module that imports one of this package: drgn imports the package
-meanwhile. Otherwise the thread may wait for the package with the lock of one of its modules, which
-the package then wants: the two wait for each other, and Python makes the package's import fail.
+Packages that import their own modules, one of which drgn imports meanwhile: two threads that come
+by the package and by a module of it wait for each other, and Python makes the import of one of them
+fail. drgn needs both packages for any dump, so they are imported before the thread starts.
 """
 
 failures: list[Exception] = []
@@ -43,6 +43,8 @@ def importing(modules: Sequence[str]) -> Iterator[None]:
     if not modules:
         yield
         return
+    for name in _FIRST:
+        importlib.import_module(name)
     thread = threading.Thread(target=_import, args=(modules,), name="imports")
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in handlers.items():

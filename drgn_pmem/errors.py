@@ -71,14 +71,16 @@ def numpy_error(error: BaseException) -> PmemError | None:
 
     from drgn_pmem.ahead import failures
 
-    if failures and isinstance(error, ImportError):
-        # The first one says why; numpy's C code refuses to be loaded again.
-        error = failures[0]
-    where = traceback.extract_tb(error.__traceback__)
-    if not isinstance(error, (ImportError, RuntimeError)) or not where:
+    def is_of_numpy(error: BaseException) -> bool:
+        where = traceback.extract_tb(error.__traceback__)
+        if not isinstance(error, (ImportError, RuntimeError)) or not where:
+            return False
+        return os.path.basename(os.path.dirname(where[-1].filename)) in ("numpy", "_core", "core")
+
+    if not is_of_numpy(error):
         return None
-    if os.path.basename(os.path.dirname(where[-1].filename)) not in ("numpy", "_core", "core"):
-        return None
+    # The first one says why; numpy's C code refuses to be loaded again.
+    error = next(filter(is_of_numpy, failures), error)
     text = " ".join(str(error).split()).rstrip(".")
     return PmemError(
         "numpy does not run on this machine, and every command needs it to know what the dump"

@@ -32,7 +32,6 @@ from dataclasses import dataclass, field, replace
 import sys
 from typing import TYPE_CHECKING, Any
 
-from drgn_pmem.ahead import HELPERS
 from drgn_pmem.answer import Answer
 from drgn_pmem.arguments import COMMON, LIST, Argument, Parser, entries, join_descending
 from drgn_pmem.errors import MissingDebugInfo, PmemError, UsageError
@@ -138,12 +137,7 @@ class Spec:
 
 _FULL = "--json=full"
 
-_ASKING = (
-    "drgn_pmem.dumpfile.opener",
-    "drgn_pmem.dumpfile.faults",
-    HELPERS,
-    "drgn_pmem.kernel.root",
-)
+_ASKING = ("drgn_pmem.dumpfile.opener", "drgn_pmem.dumpfile.faults", "drgn_pmem.kernel.root")
 _OUTPUT = ("drgn_pmem.output.json", "drgn_pmem.output.table", "tabulate")
 
 SPECS: dict[str, Spec] = {}

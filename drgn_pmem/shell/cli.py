@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 
-from drgn_pmem.ahead import HELPERS
 from drgn_pmem.errors import PmemError, UsageError, numpy_error
 from drgn_pmem.output.text import escape
 from drgn_pmem.shell import log
@@ -192,7 +191,7 @@ def _needed(options: argparse.Namespace, interactive: bool) -> list[str]:
 
     if interactive:
         commands = (f"drgn_pmem.commands.{name.replace('-', '_')}" for name in command_names())
-        return [HELPERS, "drgn_pmem.shell.loop", *commands]
+        return ["drgn_pmem.shell.loop", *commands]
     spec = SPECS.get(options.words[0].lstrip("%")) if options.words else None
     return [] if spec is None else spec.imports
 
