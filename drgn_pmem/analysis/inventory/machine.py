@@ -125,6 +125,19 @@ def _possible(
     return found
 
 
+def _is_of_namespace(own: Range, resources: Partial[Any], iomem: Sequence[Resource]) -> bool:
+    """
+    Whether memory of a page map for a DAX file system is that of a namespace, which requests it by
+    its name; virtiofs' DAX window, memory of the host, has such a page map, too.
+
+    :param resources: Whether they are all that there are.
+    """
+    if not resources.complete:
+        return True
+    around = (r for r in iomem if r.start < own.end and own.start <= r.end)
+    return any(_NAMESPACE_NAME.fullmatch(r.name or "") for r in around)
+
+
 def _is_lost(partial: Partial[Any]) -> bool:
     return any(p.degrades and p.cause is not Cause.NO_DEBUG_INFO for p in partial.problems)
 
@@ -165,7 +178,13 @@ def _read(prog: Program) -> Partial[MachineMap]:
     sources: dict[str, Sequence[Range]] = {
         "iomem": [r.range for r in iomem if r.desc in PERSISTENT_MEMORY],
         "regions": regions,
-        "page maps": [r for p in pgmaps if p.type.endswith("FS_DAX") for r in p.ranges],
+        "page maps": [
+            r
+            for p in pgmaps
+            if p.is_fsdax
+            for r in p.ranges
+            if _is_of_namespace(r, resources, iomem)
+        ],
     }
     sources = {name: _possible(prog, name, ranges, problems) for name, ranges in sources.items()}
     reservations = problems.attempt(

@@ -16,9 +16,11 @@ import re
 
 from drgn import Program
 
+from drgn_pmem.analysis.inventory.daxonly import dax_without_namespace
 from drgn_pmem.analysis.inventory.names import namespace_called
 from drgn_pmem.dumpfile import State, coverage_of
 from drgn_pmem.errors import NotFound, UsageError
+from drgn_pmem.kernel.dax import DaxDevice, for_each_dax_region
 from drgn_pmem.kernel.dm import dm_pieces, sector_below, target_at
 from drgn_pmem.kernel.iomem import IORESOURCE_SYSTEM_RAM, PERSISTENT_MEMORY, for_each_iomem
 from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
@@ -32,6 +34,8 @@ from drgn_pmem.record import Record
 __all__ = ("PageAddress", "Reading", "parse_page", "resolve_page")
 
 _SECTOR = 512
+_FIRST = 2
+"""Kinds of memory that are meant before all others: persistent memory, DAX memory."""
 _MAX_DIGITS = 40
 _NUMBER = r"0[xX][0-9a-fA-F]+|[0-9]+"
 _FORCED = re.compile(rf"(?P<how>pfn|phys):(?P<number>{_NUMBER})")
@@ -81,10 +85,10 @@ def resolve_page(prog: Program, text: str) -> Partial[PageAddress]:
 
     :param text: PFN, physical address or virtual address of a struct page (decimal or 0x);
         ``pfn:0x1234``, ``phys:0x1234000``: the same without a choice; ``namespace0.0+0x1000``,
-        ``pmem0+0x1000``, ``dax0.0+0x1000``: bytes into the data of a namespace (what the block or
-        DAX device counts from); ``pmem0:8``, ``/dev/pmem0:8``, ``pmem2p1:8``, ``dm-0:8``:
-        512-byte sector of a disk, of a partition (counted from its own start), of a dm disk
-        (through its linear targets).
+        ``pmem0+0x1000``, ``dax0.0+0x1000``: bytes into the data of a namespace (what the block
+        device counts from) or of a DAX device; ``pmem0:8``, ``/dev/pmem0:8``, ``pmem2p1:8``,
+        ``dm-0:8``: 512-byte sector of a disk, of a partition (counted from its own start), of a dm
+        disk (through its linear targets).
     :return: The page; the problems say what would decide between two readings and is missing.
     :raises UsageError: if the text is none of the forms
     :raises NotFound: if it names a place that the machine does not have
@@ -146,14 +150,14 @@ def _number(prog: Program, text: str, value: int) -> Partial[PageAddress]:
     as_pfn, as_physical = value << shift, value
     problems = Problems()
     known = problems.take(_known_memory(prog))
-    for what, ranges in known:
+    for place, (what, ranges) in enumerate(known):
         if as_pfn in ranges:
             note = f"{text} taken as a PFN ({what}, physical {as_pfn:#x})"
             if as_physical in ranges:
                 note += f"; as a physical address it would be PFN {value >> shift:#x}"
             found = PageAddress(pfn=value, kind=Reading.PFN, text=text, note=note)
-            # Persistent memory comes first, and a PFN before an address: nothing overrules it.
-            return Partial(found) if ranges is known[0][1] else problems.partial(found)
+            # A PFN of persistent memory or of DAX memory: nothing overrules it.
+            return Partial(found) if place < _FIRST else problems.partial(found)
         if as_physical in ranges:
             note = f"{text} taken as a physical address ({what}, PFN {value >> shift:#x})"
             return problems.partial(
@@ -216,14 +220,20 @@ def _known_memory(prog: Program) -> Partial[tuple[tuple[str, RangeSet], ...]]:
     if cached is None:
         problems = Problems()
         pgmaps = problems.take(pages_pgmap(prog))
-        pmem = [r for pgmap in pgmaps if pgmap.is_dax for r in pgmap.ranges]
+        dax = [r for pgmap in pgmaps if pgmap.is_dax for r in pgmap.ranges]
         device = [r for pgmap in pgmaps if not pgmap.is_dax for r in pgmap.ranges]
         resources = problems.take(for_each_iomem(prog))
-        pmem += [r.range for r in resources if r.desc in PERSISTENT_MEMORY]
+        pmem = [r.range for r in resources if r.desc in PERSISTENT_MEMORY]
         ram = [
             r.range for r in resources if r.flags & IORESOURCE_SYSTEM_RAM == IORESOURCE_SYSTEM_RAM
         ]
-        kinds = (("persistent memory", pmem), ("RAM", ram), ("device memory", device))
+        # Soft-reserved and volatile CXL memory, and virtiofs' DAX window, are not persistent.
+        kinds = (
+            ("persistent memory", pmem),
+            ("DAX memory", dax),
+            ("RAM", ram),
+            ("device memory", device),
+        )
         cached = problems.partial(tuple((what, RangeSet(ranges)) for what, ranges in kinds))
         prog.cache["drgn_pmem.known_memory"] = cached
     return cached
@@ -233,6 +243,8 @@ def _in_device(prog: Program, text: str, device: str, how: str, number: int) -> 
     offset = number * _SECTOR if how == ":" else number
     device, offset, way = _below(prog, text, device, offset)
     namespace = _find_device(prog, device)
+    if isinstance(namespace, DaxDevice):
+        return _in_dax_device(prog, text, namespace, offset)
     if namespace.data_offset is None and namespace.mode != "sector":
         raise NotFound(f"{text}: the start of the data of {namespace.dev} is unknown")
     start = namespace.resource + (namespace.data_offset or 0)
@@ -251,6 +263,18 @@ def _in_device(prog: Program, text: str, device: str, how: str, number: int) -> 
     kind = Reading.SECTOR if how == ":" else Reading.OFFSET
     note = f"{start:#x} (data of {namespace.dev}) + {offset:#x} = physical {start + offset:#x}"
     return PageAddress(pfn=pfn, kind=kind, text=text, note=way + note)
+
+
+def _in_dax_device(prog: Program, text: str, device: DaxDevice, offset: int) -> PageAddress:
+    before = 0
+    for part in device.ranges:
+        if offset < before + part.size:
+            physical = part.start + offset - before
+            note = f"{offset:#x} of {device.chardev} = physical {physical:#x}"
+            pfn = physical >> int(prog["PAGE_SHIFT"])
+            return PageAddress(pfn=pfn, kind=Reading.OFFSET, text=text, note=note)
+        before += part.size
+    raise NotFound(f"{text}: {device.chardev} ends at byte {before:#x}")
 
 
 def _below(prog: Program, text: str, device: str, offset: int) -> tuple[str, int, str]:
@@ -285,16 +309,26 @@ def _below(prog: Program, text: str, device: str, offset: int) -> tuple[str, int
     return place[0], place[1] * _SECTOR + rest, way
 
 
-def _find_device(prog: Program, name: str) -> Namespace:
-    """Namespace by any of its names."""
+def _find_device(prog: Program, name: str) -> Namespace | DaxDevice:
+    """Namespace by any of its names; a DAX device that has none, or not alone."""
     problems = Problems()
     namespaces = problems.take(for_each_namespace(prog))
     found = namespace_called(namespaces, name)
+    if found is not None and (found.daxregion is None or len(found.daxregion.devices) < 2):
+        return found
+    if re.fullmatch(r"dax\d+\.\d+", name):
+        regions = problems.take(for_each_dax_region(prog))
+        devices = [device for region in regions for device in region.devices]
+        device = next((device for device in devices if device.chardev == name), None)
+        if device is not None:
+            return device
     if found is not None:
         return found
     if name.startswith("dm-"):
         problems.take(dm_pieces(prog))
     if problems:
         raise _incomplete(f"no device {name} was found", problems)
-    known = sorted(n.blockdev or n.chardev or n.dev for n in namespaces)
+    # not a problem: beside the namespaces' these are named as far as they can be
+    others = Problems().take(dax_without_namespace(prog))
+    known = sorted(n.blockdev or n.chardev or n.dev for n in (*namespaces, *others))
     raise NotFound(f"no device {name}; there are {', '.join(known) or 'none'}")

@@ -113,7 +113,7 @@ def test_memory_of_dax_has_its_type_too(type_: str) -> None:
 def test_a_number_in_memory_of_a_driver_is_not_called_persistent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for type_, what in (("MEMORY_DEVICE_GENERIC", "persistent memory"), (PRIVATE, "device memory")):
+    for type_, what in (("MEMORY_DEVICE_GENERIC", "DAX memory"), (PRIVATE, "device memory")):
         prog = Kernel("6.6", {}, type=type_).prog
         monkeypatch.setattr(words, "for_each_iomem", lambda _: Partial([]))
         found = words.resolve_page(prog, hex(FIRST)).whole()
