@@ -103,15 +103,18 @@ class CxlRegion(Record):
     object: Object = shown(Show.HIDDEN)
     """``struct cxl_region *``"""
 
-    def physical(self, memdev: str, address: int) -> int | None:
+    def physical(self, memdev: str, addresses: Range) -> tuple[Range, int] | None:
         """
-        Physical address of an address of a device: ``cxl_dpa_to_hpa()`` of a region that is not
-        interleaved. None if it is, or does not have the address.
+        Those of a range of addresses of a device that a region has, and the physical address of the
+        first: ``cxl_dpa_to_hpa()`` of a region that is not interleaved. None if it is, or has none.
         """
         own = next((m.dpa for m in self.mappings if m.memdev == memdev), None)
-        if self.interleave_ways != 1 or self.resource is None or own is None or address not in own:
+        if self.interleave_ways != 1 or self.resource is None or own is None:
             return None
-        return self.resource + self.cache_size + address - own.start
+        if not own.overlaps(addresses):
+            return None
+        part = Range(max(own.start, addresses.start), min(own.end, addresses.end))
+        return part, self.resource + self.cache_size + part.start - own.start
 
 
 def has_cxl_memory(prog: Program) -> bool:

@@ -12,15 +12,10 @@ drivers/cxl/core/region.c (``cxl_dpa_to_hpa()``).
 
 from drgn import Program
 
-from drgn_pmem.formats.cxlpoison import CxlMediaError
 from drgn_pmem.kernel.badblocks import BadList, BadRange
-from drgn_pmem.kernel.cxl import (
-    CxlRegion,
-    for_each_cxl_memdev,
-    for_each_cxl_region,
-    has_cxl_memory,
-)
+from drgn_pmem.kernel.cxl import for_each_cxl_memdev, for_each_cxl_region, has_cxl_memory
 from drgn_pmem.partial import Partial, Problems
+from drgn_pmem.ranges import Range, RangeSet
 from drgn_pmem.record import Record
 
 __all__ = ("DevicePoison", "read_device_poison")
@@ -47,33 +42,33 @@ def read_device_poison(prog: Program) -> Partial[DevicePoison]:
         last = memdev.last_poison_list
         if last is None:
             continue
-        own = [_range(memdev.memdev, error, regions) for error in last.media_errors]
-        ranges += [bad for bad in own if bad is not None]
-        rest = [e for e, bad in zip(last.media_errors, own, strict=True) if bad is None]
+        rest: list[tuple[Range, str]] = []
+        for error in last.media_errors:
+            addresses = Range(error.offset, error.offset + error.length)
+            found = [region.physical(memdev.memdev, addresses) for region in regions]
+            parts = [part for part in found if part is not None]
+            ranges += [_bad_range(memdev.memdev, *part) for part in parts]
+            left = RangeSet(own for own, _ in parts).gaps(addresses.start, addresses.end)
+            rest += [(gap, error.source) for gap in left]
         more = "; the device had more" if last.more or last.overflow else ""
         notes.append(
             f"{memdev.memdev} poison list: what the device answered when it was last asked, and"
             f" may be out of date{more}"
         )
         notes += [
-            f"{memdev.memdev} poison list: {error.length} bytes at device address"
-            f" {error.offset:#x} ({error.source}), whose physical address is not known: in no"
-            " region, or interleaved"
-            for error in rest
+            f"{memdev.memdev} poison list: {gap.size} bytes at device address {gap.start:#x}"
+            f" ({source}), whose physical address is not known: in no region, or interleaved"
+            for gap, source in rest
         ]
     return problems.partial(DevicePoison(ranges=tuple(ranges), notes=tuple(notes)))
 
 
-def _range(memdev: str, error: CxlMediaError, regions: list[CxlRegion]) -> BadRange | None:
-    found = (region.physical(memdev, error.offset) for region in regions)
-    start = next((physical for physical in found if physical is not None), None)
-    if start is None:
-        return None
+def _bad_range(memdev: str, addresses: Range, start: int) -> BadRange:
     return BadRange(
         kind=BadList.DEVICE,
         source=f"{memdev} poison list",
         start=start,
-        length=error.length,
+        length=addresses.size,
         base=0,
         sector=None,
     )

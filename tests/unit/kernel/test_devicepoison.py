@@ -36,8 +36,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     return found
 
 
-def listed(*offsets: int, more: bool = False) -> cxl.CxlMemdev:
-    errors = tuple(CxlMediaError(offset=o, length=64, source="Injected") for o in offsets)
+def listed(*offsets: int, length: int = 64, more: bool = False) -> cxl.CxlMemdev:
+    errors = tuple(CxlMediaError(offset=o, length=length, source="Injected") for o in offsets)
     answer = CxlPoisonList(media_errors=errors, more=more, overflow=False, scanning=False)
     return replace(memdev("mem0", 0x11), last_poison_list=answer)
 
@@ -67,6 +67,30 @@ def test_an_error_elsewhere_is_named_by_the_devices_own_address(
     found = devicepoison.read_device_poison(NOTHING).whole()
     assert found.ranges == ()
     assert "64 bytes at device address 0x1040 (Injected)" in found.notes[1]
+
+
+def test_an_error_that_goes_on_after_its_region_is_bad_memory_up_to_there(machine: Any) -> None:
+    """What follows the region in physical memory is not the device's."""
+    machine.memdevs = [listed(0x2FC0, length=256)]
+    own = mapping("mem0", Range(0x1000, 0x3000))
+    machine.regions = [replace(region("mem0"), mappings=(own,))]
+    found = devicepoison.read_device_poison(NOTHING).whole()
+    assert [(bad.start, bad.length) for bad in found.ranges] == [(BASE + 0x1FC0, 64)]
+    assert "192 bytes at device address 0x3000 (Injected)" in found.notes[1]
+
+
+def test_an_error_of_two_regions_is_at_two_physical_addresses(machine: Any) -> None:
+    machine.memdevs = [listed(0x2FC0, length=128)]
+    machine.regions = [
+        replace(region("mem0"), resource=base, mappings=(mapping("mem0", own),))
+        for base, own in ((BASE, Range(0, 0x3000)), (BASE * 2, Range(0x3000, 0x4000)))
+    ]
+    found = devicepoison.read_device_poison(NOTHING).whole()
+    assert [(bad.start, bad.length) for bad in found.ranges] == [
+        (BASE + 0x2FC0, 64),
+        (BASE * 2, 64),
+    ]
+    assert len(found.notes) == 1
 
 
 def test_lists_that_could_not_be_read_are_missing(machine: Any) -> None:
