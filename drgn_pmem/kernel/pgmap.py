@@ -35,6 +35,7 @@ __all__ = (
     "find_pgmap",
     "for_each_pgmap",
     "is_dax_type",
+    "is_driver_type",
     "is_mapped",
     "read_pgmap",
     "use_of_device_memory",
@@ -59,6 +60,14 @@ FS_DAX = "MEMORY_DEVICE_FS_DAX"
 
 _FREE_AT_ZERO = ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
 
+_OF_DRIVERS = (*_FREE_AT_ZERO, "MEMORY_DEVICE_PUBLIC", "MEMORY_DEVICE_PCI_P2PDMA")
+"""
+``enum memory_type`` of memory that neither a DAX file system nor a DAX device has.
+
+MEMORY_DEVICE_PUBLIC: until Linux kernel commit 25b2995a35b6 ("mm: remove MEMORY_DEVICE_PUBLIC
+support") (in v5.3).
+"""
+
 _ANON = 1
 """``PAGE_MAPPING_ANON``, of the two low bits of ``page.mapping``."""
 
@@ -67,6 +76,12 @@ def is_dax_type(type_: str) -> bool:
     """Whether memory of this ``enum memory_type`` is that of a DAX file system or device; other
     memory is a driver's: device-private and -coherent, PCI peer-to-peer."""
     return type_ == FS_DAX or type_ in DEVICE_DAX
+
+
+def is_driver_type(type_: str) -> bool:
+    """Whether memory of this ``enum memory_type`` is known to be a driver's own: a type that is
+    neither this nor that of DAX is one that is not known."""
+    return type_ in _OF_DRIVERS
 
 
 def use_of_device_memory(type_: str, mapping: int, refcount: int) -> str:

@@ -21,7 +21,7 @@ from drgn_pmem.kernel.debuginfo import optional_member
 from drgn_pmem.kernel.iomem import Resource, for_each_iomem
 from drgn_pmem.kernel.namespace import for_each_namespace, pgmap_of
 from drgn_pmem.kernel.page import pages_pgmap
-from drgn_pmem.kernel.pgmap import Pgmap
+from drgn_pmem.kernel.pgmap import Pgmap, is_driver_type
 from drgn_pmem.partial import Partial, Problems
 
 __all__ = ("pgmap_name", "pgmap_names", "whose_device_memory")
@@ -91,5 +91,12 @@ def _by_symbol(prog: Program, pgmap: Pgmap, problems: Problems) -> str | None:
 
 
 def whose_device_memory(name: str | None, type_: str) -> str:
-    """A sentence about memory of a page map that is not of DAX."""
-    return f"memory of {name} ({type_}): a driver's own, not persistent memory"
+    """
+    A sentence about memory of a page map that is not of DAX.
+
+    :param name: Whose it is; None if that is not known.
+    """
+    own = f"memory of {name} ({type_})" if name else f"{type_} memory"
+    if is_driver_type(type_):
+        return f"{own}: a driver's own, not persistent memory"
+    return f"{own}: a type that is not known, so whose memory it is, is not known either"

@@ -36,7 +36,7 @@ from drgn_pmem.kernel.namespace import Namespace, for_each_namespace
 from drgn_pmem.kernel.page import pages_pgmap, read_page
 from drgn_pmem.kernel.page_layout import pfn_of
 from drgn_pmem.kernel.paths import paths_of_inode
-from drgn_pmem.kernel.pgmap import FS_DAX, is_dax_type
+from drgn_pmem.kernel.pgmap import FS_DAX, is_dax_type, is_driver_type
 from drgn_pmem.kernel.ramuse import ram_use_of
 from drgn_pmem.kernel.rmap import Mapping, Proof, mappings_of_page
 from drgn_pmem.kernel.tasks import openers_of, tasks_of
@@ -84,7 +84,7 @@ class _Question:
             name, device = namespace.dev, namespace.blockdev or namespace.chardev
         elif self._is_pmem:
             name = self.problems.take(pgmap_name(self.prog, self.pfn))
-        if self._is_of_driver:
+        if self.page.type is not None and not is_dax_type(self.page.type):
             self.notes.append(whose_device_memory(name, str(self.page.type)))
         record = PageOwners(
             pfn=self.pfn,
@@ -125,8 +125,8 @@ class _Question:
 
     @property
     def _is_of_driver(self) -> bool:
-        """Whether it is device memory that is not of DAX."""
-        return self.page.type is not None and not is_dax_type(self.page.type)
+        """Whether it is known to be device memory that is not of DAX."""
+        return self.page.type is not None and is_driver_type(self.page.type)
 
     def _owners(self) -> Iterator[Owner]:
         claim = self._claim()

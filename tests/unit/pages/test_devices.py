@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from drgn_pmem.analysis.inventory.pgmapnames import whose_device_memory
 from drgn_pmem.analysis.owners import search
 from drgn_pmem.analysis.owners.search import owners_of
 from drgn_pmem.analysis.pages import groups, one, states, words
@@ -13,7 +14,7 @@ from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.one import read_pmem_page
 from drgn_pmem.analysis.pages.states import read_page_report
 from drgn_pmem.kernel.page import page_layout
-from drgn_pmem.kernel.pgmap import is_dax_type
+from drgn_pmem.kernel.pgmap import is_dax_type, is_driver_type
 from drgn_pmem.partial import Cause, Partial
 
 from .memmap import COUNT, FIRST, GENERATIONS, HWPOISON, MAPPING, PGMAP, Kernel, Page
@@ -31,14 +32,39 @@ def test_device_dax_is_reported_by_each_type_that_kernels_gave_it(type_: str) ->
 
 PRIVATE, COHERENT = "MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT"
 DAX_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DEVDAX", "0")
-OTHER_TYPES = (PRIVATE, COHERENT, "MEMORY_DEVICE_PUBLIC", "MEMORY_DEVICE_PCI_P2PDMA", "9")
+DRIVER_TYPES = (PRIVATE, COHERENT, "MEMORY_DEVICE_PUBLIC", "MEMORY_DEVICE_PCI_P2PDMA")
+UNKNOWN = "9"
 ANON_VMA = MAPPING | 1
 
 
 def test_every_type_of_a_kernel_is_one_of_dax_or_of_a_driver() -> None:
-    """A page map of a type that a later kernel adds is a driver's."""
-    assert all(map(is_dax_type, DAX_TYPES))
-    assert not any(map(is_dax_type, OTHER_TYPES))
+    """One that is not known, of a later kernel or overwritten, is neither."""
+    assert [is_dax_type(t) for t in (*DAX_TYPES, *DRIVER_TYPES, UNKNOWN)] == [True] * 4 + [
+        False
+    ] * 5
+    assert [is_driver_type(t) for t in (*DRIVER_TYPES, *DAX_TYPES, UNKNOWN)] == [True] * 4 + [
+        False
+    ] * 5
+
+
+@pytest.mark.usefixtures("owned")
+def test_memory_of_a_type_that_is_not_known_is_not_said_to_be_of_a_driver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its owners are looked for."""
+    prog = Kernel("6.6", {FIRST: Page(refcount=1)}, type=UNKNOWN).prog
+    said = "memory of 0000:00:04.0 (9): a type that is not known"
+    assert said in read_pmem_page(prog, FIRST).value.notes[0]
+    looked = []
+    monkeypatch.setattr(search._Question, "_owners", lambda self: iter(looked.append(1) or ()))
+    monkeypatch.setattr(search, "shared_of", lambda *_: Partial(None))
+    monkeypatch.setattr(search, "explain", lambda *_: [])
+    assert any(said in note for note in owners_of(prog, FIRST).value.notes)
+    assert looked
+
+
+def test_memory_of_a_driver_that_is_not_known() -> None:
+    assert whose_device_memory(None, PRIVATE).startswith(f"{PRIVATE} memory: a driver's own")
 
 
 @pytest.fixture
@@ -55,7 +81,7 @@ def owned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("owned")
 @pytest.mark.parametrize("generation", GENERATIONS)
-@pytest.mark.parametrize("type_", OTHER_TYPES)
+@pytest.mark.parametrize("type_", DRIVER_TYPES)
 def test_memory_of_a_driver_is_listed_with_its_type_and_owner(
     type_: str, generation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
