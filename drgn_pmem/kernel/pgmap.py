@@ -64,8 +64,7 @@ _OF_DRIVERS = (*_FREE_AT_ZERO, "MEMORY_DEVICE_PUBLIC", "MEMORY_DEVICE_PCI_P2PDMA
 """
 ``enum memory_type`` of memory that neither a DAX file system nor a DAX device has.
 
-MEMORY_DEVICE_PUBLIC: until Linux kernel commit 25b2995a35b6 ("mm: remove MEMORY_DEVICE_PUBLIC
-support") (in v5.3).
+MEMORY_DEVICE_PUBLIC: until "mm: remove MEMORY_DEVICE_PUBLIC support" (in v5.3).
 """
 
 _ANON = 1
