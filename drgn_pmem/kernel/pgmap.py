@@ -33,6 +33,7 @@ __all__ = (
     "Altmap",
     "Pgmap",
     "find_pgmap",
+    "for_each_dax_pgmap",
     "for_each_pgmap",
     "is_dax_type",
     "is_driver_type",
@@ -332,6 +333,12 @@ def for_each_pgmap(prog: Program) -> Partial[list[Pgmap]]:
         with problems.trying(f"dev_pagemap {entry.value_():#x}"):
             found.append(read_pgmap(entry))
     return problems.partial(found)
+
+
+def for_each_dax_pgmap(prog: Program) -> Partial[list[Pgmap]]:
+    """Page maps of DAX file systems and devices: memory of a driver (device-private and -coherent,
+    PCI peer-to-peer) is not persistent memory."""
+    return for_each_pgmap(prog).map(lambda found: [pgmap for pgmap in found if pgmap.is_dax])
 
 
 def find_pgmap(prog: Program, page: "Object | int") -> Pgmap | None:

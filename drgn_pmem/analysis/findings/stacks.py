@@ -28,14 +28,14 @@ from drgn_pmem.kernel.holders import Hold
 from drgn_pmem.kernel.memory import BadAddress, Layout, memory_of
 from drgn_pmem.kernel.mmu import physical_end
 from drgn_pmem.kernel.page import page_layout
-from drgn_pmem.kernel.pgmap import for_each_pgmap
+from drgn_pmem.kernel.pgmap import for_each_dax_pgmap
 from drgn_pmem.kernel.rmap import Vma, mapped_pfn, vmas_of_mapping
 from drgn_pmem.kernel.tasks import Task, stack_size, tasks_of
 from drgn_pmem.partial import NotSaved, Partial, Problems, State, WalkError
 from drgn_pmem.ranges import distinct
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("Lead", "StackFinding", "StackPage", "search_stacks")
+__all__ = ("Lead", "StackFinding", "StackPage", "pages_of_pmem", "search_stacks")
 
 _MAX_STACK = 1 << 18
 _MAX_VECS = 256
@@ -94,6 +94,15 @@ class StackFinding(Record):
     """Address of the ``struct inode`` that a layout break works on, from the frames' variables."""
 
 
+def pages_of_pmem(prog: Program, problems: Problems) -> list[tuple[int, int]]:
+    """First PFN, and PFN after the last, of each range of persistent memory with struct pages."""
+    return [
+        (r.start >> pgmap.page_shift, r.end >> pgmap.page_shift)
+        for pgmap in problems.collect(for_each_dax_pgmap(prog))
+        for r in pgmap.ranges
+    ]
+
+
 class _Searcher:
     def __init__(self, prog: Program, problems: Problems) -> None:
         self.prog = prog
@@ -118,11 +127,7 @@ class _Searcher:
                 sp=("thread.sp", "thread.cpu_context.sp", "thread.ksp"),
                 running="on_cpu",
             )
-        self.ranges = [
-            (r.start >> self.layout.page_shift, r.end >> self.layout.page_shift)
-            for pgmap in problems.collect(for_each_pgmap(prog))
-            for r in pgmap.ranges
-        ]
+        self.ranges = pages_of_pmem(prog, problems)
         self.code = self._function_ranges()
         self.vmas = self._dax_vmas()
         self.bio = Layout(

@@ -9,10 +9,12 @@ memory with struct pages: virtiofs' DAX window, PCI peer-to-peer memory, device-
 -coherent memory, famfs. Those have no name of their own in common; their iomem resource, their
 operations or their owner name them.
 
-Sources: include/linux/memremap.h; fs/fuse/virtio_fs.c, drivers/pci/p2pdma.c, lib/test_hmm.c.
+Sources: include/linux/memremap.h; fs/fuse/virtio_fs.c, drivers/pci/p2pdma.c, lib/test_hmm.c;
+arch/x86/kernel/e820.c, arch/arm64/kernel/setup.c for the names of the firmware's memory map.
 """
 
 from collections.abc import Iterable
+import re
 
 from drgn import Program
 
@@ -25,6 +27,16 @@ from drgn_pmem.kernel.pgmap import Pgmap, is_driver_type
 from drgn_pmem.partial import Partial, Problems
 
 __all__ = ("pgmap_name", "pgmap_names", "whose_device_memory")
+
+_PCI_DEVICE = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+
+_OF_FIRMWARE = re.compile(
+    r"reserved|soft reserved|system ram|persistent memory( \(legacy\))?|unusable memory"
+    r"|unknown e820 type|acpi tables|acpi non-volatile storage|pci (bus|mem) .*",
+    re.IGNORECASE,
+)
+"""What the firmware or a bus calls memory, whoever uses it: coherent memory of a device is often
+"Reserved"."""
 
 
 def pgmap_names(prog: Program, pgmaps: Iterable[Pgmap]) -> Partial[dict[int, str]]:
@@ -67,10 +79,18 @@ def pgmap_name(prog: Program, pfn: int) -> Partial[str | None]:
 
 
 def _by_resource(pgmap: Pgmap, resources: Iterable[Resource]) -> str | None:
-    """The innermost resource around it: a PCI device's address, the name of a driver."""
+    """
+    The PCI device whose memory it is, or the innermost resource around it: the name of a device or
+    a driver. A driver of a PCI device takes all of a BAR by its own name ("nvme"), which does not
+    say which device it is.
+    """
     start, end = pgmap.ranges[0].start, pgmap.ranges[0].end
-    around = [r for r in resources if r.name and r.start <= start and end <= r.end + 1]
-    return max(around, key=lambda r: r.depth).name if around else None
+    around = sorted(
+        (r for r in resources if r.name and r.start <= start and end <= r.end + 1),
+        key=lambda r: -r.depth,
+    )
+    names = [r.name for r in around if r.name and not _OF_FIRMWARE.fullmatch(r.name)]
+    return next((name for name in names if _PCI_DEVICE.fullmatch(name)), next(iter(names), None))
 
 
 def _by_symbol(prog: Program, pgmap: Pgmap, problems: Problems) -> str | None:

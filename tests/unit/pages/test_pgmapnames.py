@@ -128,6 +128,31 @@ def test_other_device_memory_is_named_by_its_resource_or_its_driver(kernel: Any)
     assert names == {1: "0000:00:04.0", 2: "dmirror_devmem_ops", 3: "the_device", 4: "pgmap 0x4"}
 
 
+def test_memory_that_firmware_describes_is_not_named_after_its_kind(kernel: Any) -> None:
+    """Coherent memory of a device was the memory of "Reserved"."""
+    names = ("Reserved", "reserved", "Soft Reserved", "System RAM", "PCI Bus 0000:00")
+    prog: Any = SimpleNamespace(symbol=lambda _: SimpleNamespace(name="dmirror_devmem_ops"))
+    for name in names:
+        kernel.iomem = [resource(name, HMEM, 0)]
+        found = pgmapnames.pgmap_names(prog, [pgmap(1, HMEM, 0xFFFF)]).whole()
+        assert found == {1: "dmirror_devmem_ops"}
+
+
+def test_memory_of_a_pci_device_has_the_name_of_the_device_and_not_of_its_driver(
+    kernel: Any,
+) -> None:
+    """Those of two NVMe drives were both called nvme."""
+    bars = [Range(start, start + 0x4000000) for start in (0x200000000, 0x210000000)]
+    for number, bar in enumerate(bars):
+        kernel.iomem += [
+            resource("PCI Bus 0000:00", Range(0x200000000, 0x280000000), 0),
+            resource(f"0000:00:0{number}.0", bar, 1),
+            resource("nvme", bar, 2),
+        ]
+    found = pgmapnames.pgmap_names(NOTHING, [pgmap(n, bar) for n, bar in enumerate(bars)]).whole()
+    assert found == {0: "0000:00:00.0", 1: "0000:00:01.0"}
+
+
 def test_without_all_namespaces_no_page_map_has_the_name_of_something_else(
     kernel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
