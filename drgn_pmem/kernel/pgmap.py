@@ -33,8 +33,8 @@ __all__ = (
     "Altmap",
     "Pgmap",
     "find_pgmap",
-    "for_each_dax_pgmap",
     "for_each_pgmap",
+    "for_each_pmem_pgmap",
     "is_dax_type",
     "is_driver_type",
     "is_mapped",
@@ -335,10 +335,12 @@ def for_each_pgmap(prog: Program) -> Partial[list[Pgmap]]:
     return problems.partial(found)
 
 
-def for_each_dax_pgmap(prog: Program) -> Partial[list[Pgmap]]:
-    """Page maps of DAX file systems and devices: memory of a driver (device-private and -coherent,
-    PCI peer-to-peer) is not persistent memory."""
-    return for_each_pgmap(prog).map(lambda found: [pgmap for pgmap in found if pgmap.is_dax])
+def for_each_pmem_pgmap(prog: Program) -> Partial[list[Pgmap]]:
+    """Page maps whose memory is, or may be, persistent: not those that are known to be a driver's
+    own (device-private and -coherent, PCI peer-to-peer)."""
+    return for_each_pgmap(prog).map(
+        lambda found: [pgmap for pgmap in found if not is_driver_type(pgmap.type)]
+    )
 
 
 def find_pgmap(prog: Program, page: "Object | int") -> Pgmap | None:

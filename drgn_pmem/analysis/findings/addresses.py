@@ -22,7 +22,7 @@ from drgn_pmem.analysis.owners.search import namespaces_of, owners_of
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.page_layout import page_layout
 from drgn_pmem.kernel.pagetable import translate
-from drgn_pmem.kernel.pgmap import for_each_dax_pgmap
+from drgn_pmem.kernel.pgmap import for_each_pmem_pgmap
 from drgn_pmem.partial import NotSaved, Partial, Problems, State
 from drgn_pmem.record import Record, Show, shown
 
@@ -108,7 +108,7 @@ def _namespace(prog: Program, pfn: int, problems: Problems) -> Namespace | None:
 
 def _is_pmem(prog: Program, pfn: int, problems: Problems) -> bool:
     """Whether a page is of a page map, or of a namespace without one (raw and sector mode)."""
-    found = for_each_dax_pgmap(prog).map(
+    found = for_each_pmem_pgmap(prog).map(
         lambda known: next((pgmap for pgmap in known if pgmap.has_pfn(pfn)), None)
     )
     if problems.find(found, "page maps") is not None:

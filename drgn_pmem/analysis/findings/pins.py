@@ -24,7 +24,7 @@ from drgn_pmem.kernel.failurelog import FailureEvent, for_each_failure_line
 from drgn_pmem.kernel.holders import Hold, PinningDevice, for_each_held, for_each_pinning_device
 from drgn_pmem.kernel.page import read_page
 from drgn_pmem.kernel.page_layout import page_layout
-from drgn_pmem.kernel.pgmap import for_each_dax_pgmap
+from drgn_pmem.kernel.pgmap import for_each_pmem_pgmap
 from drgn_pmem.kernel.tasks import Task
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.record import Record, shown
@@ -142,7 +142,8 @@ class _Search:
         self.holders: dict[int, list[Holder]] = {}
         self.waiters: list[Waiter] = []
         self.heads: dict[int, int] = {}
-        self.pgmaps = self.problems.collect(for_each_dax_pgmap(prog))
+        page_maps = self.problems.collect(for_each_pmem_pgmap(prog))
+        self.pgmaps = [pgmap for pgmap in page_maps if pgmap.is_dax]
         self.keeps_index = page_layout(prog).keeps_index
         self.devices: dict[int, list[PinningDevice]] = {}
         """Process -> the devices that pin user pages it has open."""

@@ -26,7 +26,7 @@ from drgn_pmem.kernel.failurelog import FailureEvent, FailureLine, for_each_fail
 from drgn_pmem.kernel.namespace import Namespace
 from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pagetable import for_each_extent
-from drgn_pmem.kernel.pgmap import for_each_dax_pgmap
+from drgn_pmem.kernel.pgmap import for_each_pmem_pgmap
 from drgn_pmem.kernel.region import Region, for_each_region
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, State
 
@@ -101,7 +101,7 @@ class _Search:
 
     def _logged(self) -> set[int]:
         """PFNs in the log that are persistent memory."""
-        pgmaps = self.problems.collect(for_each_dax_pgmap(self.prog))
+        pgmaps = self.problems.collect(for_each_pmem_pgmap(self.prog))
         known = {
             pfn
             for pfn in self.lines

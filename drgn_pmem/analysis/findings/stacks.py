@@ -28,7 +28,7 @@ from drgn_pmem.kernel.holders import Hold
 from drgn_pmem.kernel.memory import BadAddress, Layout, memory_of
 from drgn_pmem.kernel.mmu import physical_end
 from drgn_pmem.kernel.page import page_layout
-from drgn_pmem.kernel.pgmap import for_each_dax_pgmap
+from drgn_pmem.kernel.pgmap import for_each_pmem_pgmap
 from drgn_pmem.kernel.rmap import Vma, mapped_pfn, vmas_of_mapping
 from drgn_pmem.kernel.tasks import Task, stack_size, tasks_of
 from drgn_pmem.partial import NotSaved, Partial, Problems, State, WalkError
@@ -98,7 +98,7 @@ def pages_of_pmem(prog: Program, problems: Problems) -> list[tuple[int, int]]:
     """First PFN, and PFN after the last, of each range of persistent memory with struct pages."""
     return [
         (r.start >> pgmap.page_shift, r.end >> pgmap.page_shift)
-        for pgmap in problems.collect(for_each_dax_pgmap(prog))
+        for pgmap in problems.collect(for_each_pmem_pgmap(prog))
         for r in pgmap.ranges
     ]
 

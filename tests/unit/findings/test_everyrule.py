@@ -227,7 +227,7 @@ def held(busy: bool) -> dict[str, Any]:
 
 
 WARNING = "WARNING: CPU: 1 PID: 354 at fs/dax.c:380 {}+0x1aa/0x238"
-NO_MAPS = {"rules.log.for_each_dax_pgmap": []}
+NO_MAPS = {"rules.log.for_each_pmem_pgmap": []}
 REPORTED, HANDLED = FailureEvent.REPORTED, FailureEvent.HANDLED
 
 ROWS = [

@@ -43,7 +43,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., None]) -> Cal
     for rules in (panic, log_rules):
         monkeypatch.setattr(rules, "is_kernel_address", lambda prog, address: address >> 63 == 1)
         monkeypatch.setattr(rules, "pmem_address", pmem_address)
-    monkeypatch.setattr(log_rules, "for_each_dax_pgmap", lambda prog: Partial([]))
+    monkeypatch.setattr(log_rules, "for_each_pmem_pgmap", lambda prog: Partial([]))
 
     def machine(message: str | None, log: str, *saved: Register, lost: bool = False) -> None:
         answer("read_crash", crash(message))

@@ -16,7 +16,7 @@ from drgn_pmem.kernel.holders import Hold
 from drgn_pmem.partial import Partial
 
 POISONED, PINNED = PAGES = 0x100, 0x200
-PGMAP = SimpleNamespace(first_pfn=0, has_pfn=lambda pfn: True)
+PGMAP = SimpleNamespace(is_dax=True, first_pfn=0, has_pfn=lambda pfn: True)
 
 
 def owners_of(prog: Program, pfn: int) -> Partial[Any]:
@@ -34,7 +34,7 @@ def found(
     )
     answers = {
         "dax_files_of": SimpleNamespace(files=()),
-        "for_each_dax_pgmap": [PGMAP],
+        "for_each_pmem_pgmap": [PGMAP],
         "for_each_held": [],
         "for_each_pinning_device": [],
         "search_stacks": [],
@@ -88,7 +88,7 @@ def test_the_log_shows_it_where_struct_pages_were_not_saved(
     assert (holder.kind, holder.evidence) == (Hold.MEMORY_FAILURE, f"kernel log: {FAILED.text}")
     assert 0x300 not in found(monkeypatch, FAILED, CLEARED, keeps_index=False)
     assert 0x300 not in found(monkeypatch, FAILED, keeps_index=True)
-    memmap = SimpleNamespace(first_pfn=0x301, has_pfn=lambda _: True)
+    memmap = SimpleNamespace(is_dax=True, first_pfn=0x301, has_pfn=lambda _: True)
     monkeypatch.setattr(f"{__name__}.PGMAP", memmap)
     assert 0x300 not in found(monkeypatch, FAILED, keeps_index=False)
 

@@ -12,7 +12,7 @@ from drgn_pmem.analysis.findings.model import Heading, Severity
 from drgn_pmem.analysis.findings.splats import Splat, parse_splats, report_of_panic
 from drgn_pmem.analysis.findings.words import few
 from drgn_pmem.kernel.mmu import is_kernel_address
-from drgn_pmem.kernel.pgmap import for_each_dax_pgmap
+from drgn_pmem.kernel.pgmap import for_each_pmem_pgmap
 from drgn_pmem.partial import Problems
 
 __all__ = ()
@@ -91,7 +91,7 @@ def _title(splat: Splat) -> str:
 
 def _touched(case: Case, splat: Splat) -> Iterator[str]:
     """Pages of pmem that a report has an address of, with their files."""
-    pgmaps = case.take(lambda: for_each_dax_pgmap(case.prog))
+    pgmaps = case.take(lambda: for_each_pmem_pgmap(case.prog))
     if splat.pfn is not None and any(pgmap.has_pfn(splat.pfn) for pgmap in pgmaps):
         pfn = splat.pfn
         yield case.take(lambda: named_page(case.prog, pfn))
