@@ -25,11 +25,11 @@ from drgn_pmem.dumpfile.faults import (
     add_memory,
     guard_reads,
 )
-from drgn_pmem.dumpfile.fit import Fit, fit_of, guess_architecture
-from drgn_pmem.dumpfile.locate import find_vmcoreinfo
+from drgn_pmem.dumpfile.fit import guess_architecture
 from drgn_pmem.dumpfile.opener import open_dump, set_dump
 from drgn_pmem.dumpfile.records import DumpFile, DumpFormat
 from drgn_pmem.dumpfile.remarks import remarks_on
+from drgn_pmem.dumpfile.text import located_text, note_that_fits, text_that_fits
 from drgn_pmem.dumpfile.vmcoreinfo import Vmcoreinfo
 from drgn_pmem.errors import DumpFileError
 from drgn_pmem.formats.architecture import ARCHITECTURES, find_architecture
@@ -76,7 +76,7 @@ def open_crashed_program(
 
     crashed, headers, lines = open_crashed(dump)
     if vmcoreinfo is None:
-        vmcoreinfo = _note_that_fits(crashed, lines)
+        vmcoreinfo = note_that_fits(crashed, lines)
     descriptor = write_headers(headers, crashed.size)
     try:
         path = f"/proc/self/fd/{descriptor}"
@@ -132,11 +132,11 @@ def _open(
     if not dump.physical_addresses:
         raise DumpFileError(f"{dump.path}: the core of a process, not of a kernel; use drgn -c")
     if vmcoreinfo is not None:
-        vmcoreinfo = _text_that_fits(dump, vmcoreinfo, "the vmcoreinfo that was given", lines)
+        vmcoreinfo = text_that_fits(dump, vmcoreinfo, "the vmcoreinfo that was given", lines)
     elif not dump.vmcoreinfo:
-        vmcoreinfo = _located(dump, lines)
+        vmcoreinfo = located_text(dump, lines)
     elif dump.in_place:
-        vmcoreinfo = _note_that_fits(dump, lines)
+        vmcoreinfo = note_that_fits(dump, lines)
     else:
         prog = _open_with_own_note(dump, architecture, lines)
         lines.extend(remarks_on(dump))
@@ -156,11 +156,11 @@ def _open_with_own_note(
     try:
         prog = _open_with(dump, None, architecture, own)
     except DumpFileError:
-        text = _note_that_fits(dump, lines)
+        text = note_that_fits(dump, lines)
         if text is None:
             raise
     else:
-        text = _note_that_fits(dump, lines)
+        text = note_that_fits(dump, lines)
         if text is None:
             lines += own
             return prog
@@ -177,37 +177,6 @@ def _open_with(
         architecture = _missing_architecture(dump, vmcoreinfo, lines)
     open_it = _open_in_place if dump.in_place else _open_file
     return open_it(dump, vmcoreinfo, architecture, lines)
-
-
-def _note_that_fits(dump: DumpFile, lines: list[str]) -> bytes | None:
-    """None for the dump's own note."""
-    note = dump.vmcoreinfo or b""
-    text = _text_that_fits(dump, note, "the VMCOREINFO note", lines)
-    return None if text == note else text
-
-
-def _text_that_fits(dump: DumpFile, text: bytes, what: str, lines: list[str]) -> bytes:
-    """
-    A VMCOREINFO text; if it does not fit the memory, the one in memory that does, with a line about
-    it in ``lines``.
-
-    :param what: What the text is, for the line.
-    """
-    info = Vmcoreinfo.parse(text)
-    fit = fit_of(info, dump.memory.read) if dump.memory is not None else Fit.UNKNOWN
-    # The kernel's image is in every dump that is whole: where it is not, it may be elsewhere.
-    if fit is not Fit.NO and (fit is not Fit.NOT_SAVED or dump.truncated):
-        return text
-    found = find_vmcoreinfo(dump)
-    said = f"{dump.path}: {what} (Linux {info.osrelease}) does not fit this memory"
-    if found is not None and found.verified:
-        lines.append(
-            f"{said}; using the one in memory at {found.address:#x} (Linux {found.info.osrelease})"
-        )
-        return found.text
-    if fit is Fit.NO:
-        lines.append(f"{said}, and memory holds none that does")
-    return text
 
 
 def _open_file(
@@ -345,23 +314,6 @@ def _platform(
     if dump.byteorder == "little":
         flags |= drgn.PlatformFlags.IS_LITTLE_ENDIAN
     return drgn.Platform(architecture, flags)
-
-
-def _located(dump: DumpFile, lines: list[str]) -> bytes:
-    """VMCOREINFO from memory, with a line about it in ``lines``."""
-    found = find_vmcoreinfo(dump)
-    if found is None:
-        raise DumpFileError(
-            f"{dump.path}: {'the file is truncated: ' if dump.truncated else ''}no VMCOREINFO note"
-            " in the dump and none in the memory that it holds; give its text with --vmcoreinfo"
-            " FILE (QEMU: start it with -device vmcoreinfo)"
-        )
-    lines.append(
-        f"{dump.path}: no VMCOREINFO note in the dump; using the one in memory at"
-        f" {found.address:#x} (Linux {found.info.osrelease}"
-        f"{'' if found.verified else ', not verified: the kernel was not found where it says'})"
-    )
-    return found.text
 
 
 def _missing_architecture(

@@ -252,6 +252,21 @@ def test_a_text_that_does_not_fit_the_memory_gives_way_to_the_one_in_memory(
     )
 
 
+@pytest.mark.parametrize(
+    ("part", "damage"), [(b"OSRELEASE=", "OSRELEASE"), (b"PAGESIZE=4096", "PAGESIZE")]
+)
+def test_a_note_that_drgn_refuses_gives_way_to_the_one_in_memory(tmp_path, part, damage):
+    wrong = text().replace(part, b"#" * len(part))
+    notes = QEMU + in_memory(wrong)
+    path = guest(tmp_path, (0x2000, in_memory(text())), (UTS, uts()), notes=notes)
+    prog, lines = open_program(path)
+    assert prog["VMCOREINFO"].string_() == text()
+    (line,) = lines
+    assert f"the VMCOREINFO note is damaged: it has no valid {damage}; using the one" in line
+    with pytest.raises(DumpFileError, match=f"does not contain valid {damage}"):
+        open_program(guest(tmp_path, (UTS, uts()), notes=notes))
+
+
 def test_a_note_without_the_padding_of_its_end_is_found(tmp_path):
     """drgn does not find it, and takes the dump for the core of a process."""
     info = text() + b"X=1\n"
