@@ -97,7 +97,8 @@ def _open_live(
     except DumpFileError:
         raise
     except OSError as error:
-        raise DumpFileError(f"{what} cannot be read: {error.strerror or error}") from error
+        place = f"{error.filename}: " if error.filename else ""
+        raise DumpFileError(f"{what} cannot be read: {place}{error.strerror or error}") from error
     except ValueError as error:
         raise DumpFileError(f"{what} cannot be read: {error}") from error
 
