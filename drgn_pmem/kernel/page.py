@@ -21,7 +21,7 @@ from drgn_pmem.kernel.pageflags import flag_names, zone_of
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.pagetable import read_saved, translate
 from drgn_pmem.kernel.pageuse import ANON, KSM
-from drgn_pmem.kernel.pgmap import FS_DAX, Pgmap, for_each_pgmap, is_dax_type
+from drgn_pmem.kernel.pgmap import FS_DAX, Pgmap, for_each_pgmap, is_dax_type, is_driver_type
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems, WalkError
 
 __all__ = (
@@ -263,7 +263,9 @@ class _Reader:
                 self._unknown(_NOT_CHECKED, Cause.NOT_SAVED)
                 return PageState(**own, state=State.SAVED, reason=_NOT_CHECKED, head_pfn=head_pfn)
         of_head = self._of_head(head_pfn, head)
-        if pgmap is None and of_head["mapping"] & 3 in (ANON, KSM):
+        # In DAX, the mapping of a shared page looks like that of an anonymous one.
+        may_be = pgmap is None or is_driver_type(pgmap.type)
+        if may_be and of_head["mapping"] & 3 in (ANON, KSM):
             own["flag_names"] = self._flag_names(flags, tail=head_pfn != pfn, anonymous=True)
         return PageState(**own, state=State.SAVED, head_pfn=head_pfn, **of_head)
 

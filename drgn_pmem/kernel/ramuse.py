@@ -10,7 +10,7 @@ called free. Sources: include/linux/page-flags.h, include/linux/mm_types.h, incl
 mm/rmap.c.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from drgn import Object, Program
@@ -30,7 +30,15 @@ from drgn_pmem.kernel.walk import bounded
 from drgn_pmem.partial import Cause, NotSaved, Partial, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
 
-__all__ = ("AnonymousUser", "RamPage", "RamUse", "ram_use_of", "vmas_of_anon_vma")
+__all__ = (
+    "AnonymousUser",
+    "RamPage",
+    "RamUse",
+    "anonymous_users",
+    "ram_use_of",
+    "vmas_of_anon_vma",
+    "words_of_users",
+)
 
 _MAX_VMAS = 1 << 16
 _MAX_ORDER = 16
@@ -232,6 +240,34 @@ def vmas_of_anon_vma(prog: Program, address: int) -> Partial[list[Object]]:
             with problems.trying(what):
                 found.append(chain.vma.read_())
     return problems.partial(found)
+
+
+def anonymous_users(prog: Program, page: PageState) -> Partial[tuple[AnonymousUser, ...]]:
+    """
+    Processes that map a page of device memory as anonymous memory; none if it is not that.
+
+    :param page: As :func:`~drgn_pmem.kernel.page.read_page` gives it, with its page map.
+    """
+    problems = Problems()
+    users: tuple[AnonymousUser, ...] = ()
+    if not page.trusted or (page.mapping or 0) & 3 != ANON:
+        return problems.partial(users)
+    what = f"processes that have PFN {page.pfn:#x}"
+    if page.type == "MEMORY_DEVICE_PRIVATE":
+        why = (
+            "it is anonymous device-private memory, which no page table maps: the special swap "
+            "entries that name it are not searched"
+        )
+        problems.add(Problem(cause=Cause.UNSUPPORTED, what=what, why=why))
+        return problems.partial(users)
+    with problems.trying(what):
+        users = tuple(_users(prog, page, problems))
+    return problems.partial(users)
+
+
+def words_of_users(users: Iterable[AnonymousUser]) -> str:
+    """``"12/comm at 0x7f00, 13/comm at 0x7f00"``"""
+    return ", ".join(f"{u.task.tgid}/{u.task.comm} at {u.address:#x}" for u in users)
 
 
 def _users(prog: Program, page: PageState, problems: Problems) -> Iterator[AnonymousUser]:

@@ -179,7 +179,7 @@ class _Reader:
             return f"{line}, and {lacks} is not in it{why}"
         if self.machine.lost_sources:
             return f"{line}, and all persistent memory that is known is in it"
-        return f"{line} and leaves nothing out"
+        return f"{line} and leaves no persistent memory out"
 
     def problems(self) -> Iterator[Problem]:
         if self.cut:

@@ -37,7 +37,7 @@ from drgn_pmem.kernel.page import pages_pgmap, read_page
 from drgn_pmem.kernel.page_layout import pfn_of
 from drgn_pmem.kernel.paths import paths_of_inode
 from drgn_pmem.kernel.pgmap import FS_DAX, is_dax_type, is_driver_type
-from drgn_pmem.kernel.ramuse import ram_use_of
+from drgn_pmem.kernel.ramuse import anonymous_users, ram_use_of, words_of_users
 from drgn_pmem.kernel.rmap import Mapping, Proof, mappings_of_page
 from drgn_pmem.kernel.tasks import openers_of, tasks_of
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
@@ -86,6 +86,9 @@ class _Question:
             name = self.problems.take(pgmap_name(self.prog, self.pfn))
         if self.page.type is not None and not is_dax_type(self.page.type):
             self.notes.append(whose_device_memory(name, str(self.page.type)))
+            users = self.problems.take(anonymous_users(self.prog, self.page))
+            if users:
+                self.notes.append(f"anonymous memory of {words_of_users(users)}")
         record = PageOwners(
             pfn=self.pfn,
             physical=self.pfn << self.page_shift,
@@ -315,8 +318,7 @@ class _Question:
             return
         note = f"its struct page says: {ram.use.value}"
         if ram.users:
-            users = ", ".join(f"{u.task.tgid}/{u.task.comm} at {u.address:#x}" for u in ram.users)
-            note += f", of {users}"
+            note += f", of {words_of_users(ram.users)}"
         if ram.blocks_offline:
             note += "; it keeps its memory block from going offline"
         self.notes.append(note)

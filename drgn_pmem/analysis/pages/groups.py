@@ -22,7 +22,8 @@ from drgn_pmem.dumpfile import Coverage, State
 from drgn_pmem.kernel.page import idle_refcount
 from drgn_pmem.kernel.page_layout import USE_NOT_SHOWN, DaxGeneration, page_layout
 from drgn_pmem.kernel.pageflags import flag_names
-from drgn_pmem.kernel.pgmap import Pgmap, use_of_device_memory
+from drgn_pmem.kernel.pageuse import ANON, KSM
+from drgn_pmem.kernel.pgmap import Pgmap, is_driver_type, use_of_device_memory
 from drgn_pmem.partial import Cause, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
 
@@ -136,7 +137,7 @@ class Describer:
         self._idle = problems.attempt("pins", lambda: idle_refcount(prog, pgmap.type))
         self._shows_use = self._layout.keeps_index or not pgmap.is_device_dax
         """Whether a page without a mapping is not in use."""
-        self._names: dict[int, tuple[str, ...] | None] = {}
+        self._names: dict[tuple[int, bool], tuple[str, ...] | None] = {}
 
     def pins(self, runs: "Runs") -> "NDArray[np.int64]":
         """References beyond idle and mappings; :data:`_NOT_KNOWN` where these are not known."""
@@ -242,7 +243,10 @@ class Describer:
         flags, mapping = int(row["flags"]), int(row["mapping"])
         poison = self._layout.hwpoison_bit
         hwpoison = None if poison is None else bool(flags & poison)
-        names = self._flag_names(flags)
+        anonymous = (
+            kind is Kind.PAGE and is_driver_type(self._pgmap.type) and mapping & 3 in (ANON, KSM)
+        )
+        names = self._flag_names(flags, anonymous)
         if kind is Kind.MEMMAP:
             return replace(
                 base,
@@ -295,12 +299,13 @@ class Describer:
             return "file"
         return "unknown" if pins is None or not self._shows_use else "idle"
 
-    def _flag_names(self, flags: int) -> tuple[str, ...] | None:
-        if flags not in self._names:
-            self._names[flags] = self._problems.attempt(
-                "names of flags", lambda: flag_names(self._prog, flags)
+    def _flag_names(self, flags: int, anonymous: bool) -> tuple[str, ...] | None:
+        key = flags, anonymous
+        if key not in self._names:
+            self._names[key] = self._problems.attempt(
+                "names of flags", lambda: flag_names(self._prog, flags, anonymous=anonymous)
             )
-        return self._names[flags]
+        return self._names[key]
 
     def range(self, row: Any) -> PageRange:
         group = self.group(row)

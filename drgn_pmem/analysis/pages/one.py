@@ -21,7 +21,7 @@ from drgn_pmem.kernel.page_layout import USE_NOT_SHOWN, page_layout, pfn_of
 from drgn_pmem.kernel.pagestate import PageState
 from drgn_pmem.kernel.paths import paths_of_inode
 from drgn_pmem.kernel.pgmap import DEVICE_DAX, is_dax_type, use_of_device_memory
-from drgn_pmem.kernel.ramuse import RamPage, ram_use_of
+from drgn_pmem.kernel.ramuse import RamPage, anonymous_users, ram_use_of, words_of_users
 from drgn_pmem.partial import Cause, Partial, Problem, Problems
 from drgn_pmem.record import Record, Show, shown
 
@@ -131,6 +131,7 @@ def read_pmem_page(
     name = namespace.dev if namespace is not None else problems.take(pgmap_name(prog, pfn))
     if state.type is not None and not is_dax_type(state.type):
         notes.append(f"PFN {pfn:#x}: {whose_device_memory(name, state.type)}")
+        owner = words_of_users(problems.take(anonymous_users(prog, state))) or owner
     shows_use = state.type not in DEVICE_DAX or state.page is None or page_layout(prog).keeps_index
     if not shows_use and state.refcount is not None:
         problems.add(Problem(cause=Cause.FORMAT, what=f"PFN {pfn:#x}", why=USE_NOT_SHOWN))
@@ -156,7 +157,7 @@ def read_pmem_page(
 def _owner_of_ram(prog: Program, ram: RamPage, problems: Problems) -> str | None:
     """``"/usr/bin/x (ino 12)"`` of page cache, ``"12/comm at 0x7f00"`` of anonymous memory."""
     if ram.users:
-        return ", ".join(f"{u.task.tgid}/{u.task.comm} at {u.address:#x}" for u in ram.users)
+        return words_of_users(ram.users)
     if ram.inode is None:
         return None
     names = problems.take(paths_of_inode(prog, ram.inode))

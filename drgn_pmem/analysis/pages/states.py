@@ -131,7 +131,11 @@ def read_page_report(
     groups: list[PageGroup] = []
     found: list[PageRange] = []
     notes: list[str] = []
-    devices = problems.take(ram_devices(prog, name)) if ram else []
+    try:
+        devices = problems.take(ram_devices(prog, name)) if ram else []
+    except (NotFound, WalkError):
+        # not a problem: namespaces_to_scan() raises it, unless something else has the name
+        devices = []
     only_ram = bool(devices) and name is not None
     todo = [] if only_ram else problems.take(namespaces_to_scan(prog, name, others=ram))
     pgmaps = pages_pgmap(prog)

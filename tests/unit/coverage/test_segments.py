@@ -187,7 +187,7 @@ def test_qemu_is_known_by_its_notes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "cxl", "line"),
     [
-        (GIB, False, "never sets PF_DEV and leaves nothing out"),
+        (GIB, False, "never sets PF_DEV and leaves no persistent memory out"),
         (8 * GIB, False, "PF_DEV, and 1 GiB of persistent memory is not in it"),
         (8 * GIB, True, f"1 GiB of persistent memory is not in it ({NO_CXL})"),
     ],

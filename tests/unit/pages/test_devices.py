@@ -3,7 +3,10 @@
 """Pages of DAX devices, by the types and the owners that kernels gave them."""
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
+from drgn import Program
 import pytest
 
 from drgn_pmem.analysis.inventory.pgmapnames import whose_device_memory
@@ -13,11 +16,14 @@ from drgn_pmem.analysis.pages import groups, one, states, words
 from drgn_pmem.analysis.pages.filter import Filter
 from drgn_pmem.analysis.pages.one import read_pmem_page
 from drgn_pmem.analysis.pages.states import read_page_report
+from drgn_pmem.errors import NotFound
+from drgn_pmem.kernel import ramuse
 from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pgmap import is_dax_type, is_driver_type
-from drgn_pmem.partial import Cause, Partial
+from drgn_pmem.kernel.ramuse import AnonymousUser
+from drgn_pmem.partial import Cause, Partial, WalkError
 
-from .memmap import COUNT, FIRST, GENERATIONS, HWPOISON, MAPPING, PGMAP, Kernel, Page
+from .memmap import COUNT, FIRST, FLAGS, GENERATIONS, HWPOISON, MAPPING, PGMAP, Kernel, Page
 from .test_scan import report_of
 
 
@@ -35,6 +41,15 @@ DAX_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DEV
 DRIVER_TYPES = (PRIVATE, COHERENT, "MEMORY_DEVICE_PUBLIC", "MEMORY_DEVICE_PCI_P2PDMA")
 UNKNOWN = "9"
 ANON_VMA = MAPPING | 1
+EXCLUSIVE = 1 << FLAGS["PG_anon_exclusive"]
+"""Has another name in pages that are not anonymous."""
+
+
+def no_ram(prog: Program, name: str | None = None) -> Partial[list[Any]]:
+    """What ram_devices() says where all namespaces are known, and none is used as RAM."""
+    if name is not None:
+        raise NotFound(f"no namespace {name!r}")
+    return Partial([])
 
 
 def test_every_type_of_a_kernel_is_one_of_dax_or_of_a_driver() -> None:
@@ -77,6 +92,9 @@ def owned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drgn_pmem.kernel.page.zone_of", lambda *_: {})
     monkeypatch.setattr(search, "namespaces_of", lambda *_: Partial([]))
     monkeypatch.setattr(states, "pgmap_names", lambda *_: Partial({PGMAP: "0000:00:04.0"}))
+    task: Any = SimpleNamespace(tgid=70, comm="hmm")
+    user = AnonymousUser(task=task, address=0x7F00)
+    monkeypatch.setattr(ramuse, "_users", lambda *_: iter([user]))
 
 
 @pytest.mark.usefixtures("owned")
@@ -89,11 +107,11 @@ def test_memory_of_a_driver_is_listed_with_its_type_and_owner(
     pages = {
         FIRST: Page(refcount=1),
         FIRST + 1: Page(refcount=0),
-        FIRST + 2: Page(refcount=2, mapping=ANON_VMA, index=7, mapcount=0),
+        FIRST + 2: Page(flags=EXCLUSIVE, refcount=2, mapping=ANON_VMA, index=7, mapcount=0),
         FIRST + 3: Page(flags=HWPOISON, refcount=1),
     }
     prog = Kernel(generation, pages, type=type_).prog
-    monkeypatch.setattr(states, "ram_devices", lambda *_: Partial([]))
+    monkeypatch.setattr(states, "ram_devices", no_ram)
     monkeypatch.setattr(states, "_compare_shared", lambda *_: ())
     free = "free" if type_ in (PRIVATE, COHERENT) else "device memory"
     expected = {
@@ -103,14 +121,22 @@ def test_memory_of_a_driver_is_listed_with_its_type_and_owner(
         FIRST + 3: "poisoned,device memory",
     }
     for pfn, status in expected.items():
-        page = read_pmem_page(prog, pfn).whole()
+        partial, found_owners = read_pmem_page(prog, pfn), owners_of(prog, pfn)
+        page, owners = partial.value, found_owners.value
+        # Page tables map no device-private memory: swap entries, which are not searched, name it.
+        searched = not (status == "anonymous" and type_ == PRIVATE)
+        assert partial.complete == found_owners.complete == searched
+        user = "70/hmm at 0x7f00" if status == "anonymous" and searched else None
         assert (page.status, page.namespace, page.state.type) == (status, "0000:00:04.0", type_)
         assert page.state.pins is None, "what an idle page has is up to the driver"
-        assert page.owner is None
+        assert page.owner == user
+        assert page.state.flag_names is not None
+        assert ("PG_anon_exclusive" in page.state.flag_names) == (status == "anonymous")
+        assert (f"anonymous memory of {user}" in owners.notes) == (user is not None)
         (note,) = page.notes
         assert f"memory of 0000:00:04.0 ({type_}): a driver's own, not persistent" in note
-        owners = owners_of(prog, pfn).whole()
-        assert (owners.namespace, owners.owners, owners.unowned) == ("0000:00:04.0", (), True)
+        unowned = True if searched else None
+        assert (owners.namespace, owners.owners, owners.unowned) == ("0000:00:04.0", (), unowned)
         assert owners.to_json()["type"] == type_
         assert f"memory of 0000:00:04.0 ({type_})" in owners.notes[0]
     report = read_page_report(prog).whole()
@@ -121,6 +147,10 @@ def test_memory_of_a_driver_is_listed_with_its_type_and_owner(
     assert {"device memory", "anonymous", "poisoned", free} <= found
     assert not {"idle", "file", "shared", "pinned"} & found
     assert all(g.owner is None and g.pins is None and g.shared is None for g in report.groups)
+    (anonymous,) = (g for g in report.groups if g.status == "anonymous")
+    assert anonymous.flag_names == ("PG_anon_exclusive",)
+    with pytest.raises(WalkError, match="a namespace 'pmem7' is not known"):
+        read_page_report(prog, "pmem7")
     (named,) = {g.namespace for g in read_page_report(prog, "0000:00:04.0").whole().groups}
     assert named == "0000:00:04.0"
     for chosen in (Filter(busy=True), Filter(shared=True)):
