@@ -130,7 +130,8 @@ def _code(args: argparse.Namespace) -> str:
         "--busy which of them keep the block from going offline."
     ),
     arguments=(
-        Argument("namespace", kind="namespace", nargs="?", help="only this namespace"),
+        Argument("namespace", kind="namespace", nargs="?",
+                 help="only this namespace, or what else NAMESPACE shows: 0000:00:03.0"),
         Argument("--ranges", action="store_true", help="list the ranges of pages"),
         Argument("--flags", metavar="FLAGS",
                  help="only pages with all these flags: names (dirty,locked) or a mask (0x...)"),
