@@ -150,9 +150,8 @@ class DaxEntries:
 
     def with_pfn(self) -> "npt.NDArray[np.void]":
         """The rows that name a PFN."""
-        none = _DAX_ZERO_PAGE | _DAX_EMPTY
-        rows: npt.NDArray[np.void] = self.table[(self.table["flags"] & none) == 0]
-        return rows
+        named = (self.table["flags"] & (_DAX_ZERO_PAGE | _DAX_EMPTY)) == 0
+        return self.table if named.all() else self.table[named]
 
     def pages(self, flag: str | None = None) -> int | None:
         """

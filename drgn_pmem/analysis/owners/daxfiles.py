@@ -171,7 +171,7 @@ class DaxFiles:
         ]
         return np.unique(np.concatenate(pages), return_counts=True)
 
-    @property
+    @cached_property
     def shared_pfns(self) -> "npt.NDArray[np.uint64]":
         """PFNs that several DAX entries name."""
         pfns, counts = self._owner_counts
