@@ -75,11 +75,12 @@ def namespaces_to_scan(
             namespace = find_namespace(prog, name)
         except (NotFound, WalkError):
             # not a problem: that is raised if nothing else has the name
-            names = Problems().take(pgmap_names(prog, pgmaps))
+            names = problems.take(pgmap_names(prog, pgmaps))
             found = [(names[g.address], g) for g in pgmaps if names[g.address] == name]
             if not found:
                 raise
-            return Partial(found)
+            # A driver may have several: one that could not be read or named may be another.
+            return problems.partial(found)
         pgmap = pgmap_of(namespace, pgmaps)
         if pgmap is not None:
             # Problems of other page maps do not matter.

@@ -21,7 +21,7 @@ from drgn_pmem.kernel import ramuse
 from drgn_pmem.kernel.page import page_layout
 from drgn_pmem.kernel.pgmap import is_dax_type, is_driver_type
 from drgn_pmem.kernel.ramuse import AnonymousUser
-from drgn_pmem.partial import Cause, Partial, WalkError
+from drgn_pmem.partial import Cause, Partial, Problem, WalkError
 
 from .memmap import COUNT, FIRST, FLAGS, GENERATIONS, HWPOISON, MAPPING, PGMAP, Kernel, Page
 from .test_scan import report_of
@@ -204,3 +204,18 @@ def test_before_4_19_a_page_of_a_dax_device_without_mapping_is_not_idle(
     rest = COUNT - 2
     assert statuses["0"] == {"unknown": rest, "pinned": 1, "poisoned": 1}
     assert statuses["MEMORY_DEVICE_FS_DAX"] == {"idle": rest, "pinned": 1, "poisoned": 1}
+
+
+def test_a_driver_may_have_memory_that_could_not_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(prog: Program, name: str) -> Any:
+        raise NotFound(f"no namespace {name!r}")
+
+    lost = Problem(cause=Cause.NOT_SAVED, why="a resource is not in the dump")
+    monkeypatch.setattr(states, "find_namespace", none)
+    prog = Kernel("6.6", {}, type=PRIVATE).prog
+    for problems in ((), (lost,)):
+        names = Partial({PGMAP: "hmm_dmirror"}, problems)
+        monkeypatch.setattr(states, "pgmap_names", lambda *_, names=names: names)
+        found = states.namespaces_to_scan(prog, "hmm_dmirror")
+        assert [name for name, _ in found.value] == ["hmm_dmirror"]
+        assert found.problems == problems
